@@ -1,0 +1,1 @@
+"""The embedded Kafka, Postgres and Airflow, and the command line."""

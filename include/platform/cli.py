@@ -1,0 +1,148 @@
+"""The command line: a table of commands, each imported only when it is used."""
+
+import errno
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from include.errors import UserError
+from include.platform.home import ROOT
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table: where a command lives, and the line that `--help` shows for it."""
+
+    name: str
+    target: str
+    help: str
+
+    def load(self) -> click.Command:
+        module, _, attribute = self.target.partition(":")
+        command = getattr(importlib.import_module(f"include.platform.commands.{module}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def exists(self) -> bool:
+        return (ROOT / "include/platform/commands" / f"{self.target.partition(':')[0]}.py").exists()
+
+
+PANELS: dict[str, tuple[Entry, ...]] = {
+    "Start here": (
+        Entry("demo", "demo:demo", "Everything from nothing: models retrained, events landed, a summary."),
+        Entry(
+            "check",
+            "development:check",
+            "Validate every dataset and stream definition without starting anything.",
+        ),
+        Entry("new", "new:new", "Write a dataset or stream definition for you to edit."),
+    ),
+    "The platform": (
+        Entry(
+            "up", "platform:up", "Start Kafka, PostgreSQL and Airflow, and bring the databases up to date."
+        ),
+        Entry("down", "platform:down", "Stop them; the data stays."),
+        Entry("status", "platform:status", "What runs, where it listens, how well it is."),
+        Entry("logs", "platform:logs", "Show or follow a component's log."),
+        Entry("doctor", "doctor:doctor", "Look for what is wrong, and say what to do about it."),
+        Entry("reset", "platform:reset", "Delete all data and start from nothing (asks first)."),
+        Entry("backup", "backup:backup", "Write warehouse, models and positions to one file."),
+        Entry("restore", "backup:restore", "Put them back from that file."),
+    ),
+    "Retraining": (
+        Entry("publish", "retraining:publish", "Publish a version of a dataset, and follow it to its end."),
+        Entry("train", "retraining:train", "Train on a published version, and follow it to its end."),
+        Entry(
+            "champion", "registry:champion", "Which model is live, since when, on what evidence; roll back."
+        ),
+        Entry("value", "registry:value", "What retraining has gained so far."),
+    ),
+    "Landing": (
+        Entry("produce", "landing:produce", "Send real-time events to a stream."),
+        Entry("replay", "landing:replay", "Land a range of a stream again."),
+        Entry(
+            "dead-letters",
+            "landing:dead_letters",
+            "List records that could not be landed; decode them again.",
+        ),
+    ),
+    "Proof and speed": (
+        Entry("verify", "verify:verify", "Prove a training run, a stream or a dataset version."),
+        Entry("bench", "bench:bench", "Measure Millrace beside the bare loop and its peers."),
+        Entry("test", "development:test", "Run the test suite on its own ports and state."),
+    ),
+    "The ordinary tools, connected": (
+        Entry("airflow", "tools:airflow", "Airflow's own command line."),
+        Entry("psql", "tools:psql", "A SQL prompt on the warehouse."),
+        Entry("env", "tools:env", "Shell exports that connect your own programs."),
+    ),
+}
+
+
+class Commands(click.Group):
+    """The table above as a group; a command's module is imported when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [entry.name for entries in PANELS.values() for entry in entries if entry.exists()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entries = (
+            entry for panel in PANELS.values() for entry in panel if entry.name == cmd_name and entry.exists()
+        )
+        return next((entry.load() for entry in entries), None)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for panel, entries in PANELS.items():
+            if rows := [(entry.name, entry.help) for entry in entries if entry.exists()]:
+                with formatter.section(panel):
+                    formatter.write_dl(rows, col_spacing=4)
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Begin with ./millrace demo, or with ./millrace up. ./millrace COMMAND --help says more about each.",
+)
+def millrace() -> None:
+    """Retrain models on Kafka topics and land real-time streams in PostgreSQL, with Airflow.
+
+    Kafka, PostgreSQL and Airflow run on this machine, below .millrace/ (another place: MILLRACE_HOME).
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; gives the exit code: 0, 1 for what somebody can mend, 2 for a wrong call, 130 for Ctrl-C."""
+    try:
+        outcome = millrace.main(args=arguments, prog_name="./millrace", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("millrace: interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UserError as error:
+        if os.environ.get("MILLRACE_DEBUG"):
+            raise
+        click.echo(f"millrace: {error}", err=True)
+        return 1
+    except OSError as error:
+        if os.environ.get("MILLRACE_DEBUG") or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = Path(error.filename).parent if error.filename else "the home"
+        click.echo(
+            f"millrace: The disk that holds {where} is full. Free some space and start again.", err=True
+        )
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

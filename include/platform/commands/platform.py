@@ -1,0 +1,141 @@
+"""up, down, status, logs and reset."""
+
+import json
+import shutil
+import sys
+import time
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from include.errors import UserError
+from include.platform.component import NAMES
+from include.platform.home import Home
+from include.platform.platform import Platform
+
+
+def steps(text: str) -> None:
+    """Report a step of something that takes a while."""
+    click.echo(f"  {text} …", err=True)
+
+
+@click.command()
+def up() -> None:
+    """Start Kafka, PostgreSQL and Airflow, and bring the databases up to date.
+
+    Does nothing when they run. Ports are the usual ones when these are free, else others that are kept for the next
+    time; MILLRACE_PORT_API, _KAFKA, _KAFKA_CONTROLLER, _POSTGRES and _SUPERVISOR set them.
+    """
+    started = time.monotonic()
+    platform = Platform(report=steps)
+    changed = platform.up()
+    click.echo(f"ready after {time.monotonic() - started:.0f} s" if changed else "already up")
+    show_addresses(platform)
+
+
+def show_addresses(platform: Platform) -> None:
+    """Print where the UI is and how to enter it."""
+    from include.platform.environment import api_url
+
+    click.echo(f"  Airflow   {api_url(platform.home)}   user admin, password {platform.home.secrets['ui']}")
+    ports = platform.home.state()["ports"]
+    click.echo(f"  Kafka     127.0.0.1:{ports['kafka']}")
+    click.echo(f"  Postgres  127.0.0.1:{ports['postgres']}   ./millrace psql")
+
+
+@click.command()
+def down() -> None:
+    """Stop everything; the data stays."""
+    Platform(report=steps).down()
+    click.echo("down")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(as_json: bool) -> None:
+    """What runs, where it listens, how well it is. Exits with 1 unless everything is healthy."""
+    platform = Platform()
+    healths = platform.status()
+    if as_json:
+        click.echo(
+            json.dumps(
+                {"home": str(platform.home.path), "components": [asdict(h) for h in healths]}, indent=2
+            )
+        )
+    elif not healths:
+        click.echo("down (./millrace up starts it)")
+    for health in [] if as_json else healths:
+        word = "healthy" if health.healthy else health.state.lower()
+        restarts = f"restarted {health.restarts} times" if health.restarts else ""
+        click.echo(
+            f"{health.name:14} {word:9} {health.detail if health.detail != word else '':32} {restarts}".rstrip()
+        )
+    if not healths or not all(health.healthy for health in healths):
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("component", type=click.Choice([*NAMES, "supervisor"]), required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
+@click.option("-n", "--lines", default=40, show_default=True, help="How many lines of each log.")
+def logs(component: str | None, follow: bool, lines: int) -> None:
+    """Show the log of a component, or the end of all."""
+    directory = Home.current().logs
+    names = [component] if component else [*NAMES, "supervisor"]
+    files = {name: _log_file(directory, name) for name in names}
+    present = {name: file for name, file in files.items() if file.exists()}
+    if not present:
+        raise UserError(f"There is no log in {directory}.", "Start the platform with ./millrace up.")
+    for name, file in present.items():
+        with file.open(errors="replace") as text:
+            for line in deque(text, maxlen=lines):
+                _show(name, line, labelled=len(names) > 1)
+    if follow:
+        _follow(present, labelled=len(names) > 1)
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset(yes: bool) -> None:
+    """Stop everything and delete all data: topics, databases, models, logs, ports and passwords.
+
+    The installed environment stays.
+    """
+    platform = Platform(report=steps)
+    home = platform.home.path
+    if not yes:
+        click.confirm(f"Delete every topic, database and log in {home}?", abort=True)
+    platform.down()
+    keep = platform.home.environment
+    for entry in home.iterdir() if home.exists() else []:
+        if entry in (keep, keep.with_name(keep.name + ".lock"), home / "test"):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    click.echo("reset: nothing is left but the installed environment")
+
+
+def _log_file(directory: Path, name: str) -> Path:
+    return directory / "supervisor/supervisord.log" if name == "supervisor" else directory / f"{name}.log"
+
+
+def _show(name: str, line: str, labelled: bool) -> None:
+    click.echo((f"{name:13} " if labelled else "") + line.rstrip("\n"))
+
+
+def _follow(files: dict[str, Path], labelled: bool) -> None:
+    positions = {name: file.stat().st_size for name, file in files.items()}
+    while True:
+        for name, file in files.items():
+            # A rotated log starts again at its beginning.
+            positions[name] = positions[name] if file.stat().st_size >= positions[name] else 0
+            with file.open(errors="replace") as text:
+                text.seek(positions[name])
+                for line in text:
+                    _show(name, line, labelled)
+                positions[name] = text.tell()
+        time.sleep(0.3)

@@ -1,0 +1,47 @@
+"""airflow, psql and env: the ordinary tools, connected to the platform."""
+
+import os
+import shlex
+import sys
+
+import click
+
+from include.platform import postgres
+from include.platform.platform import Platform
+from include.platform.ports import HOST
+
+_PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@click.command(context_settings=_PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def airflow(arguments: tuple[str, ...]) -> None:
+    """Airflow's own command line, connected to the platform."""
+    os.environ.update(Platform().environment())
+    os.execv(sys.executable, [sys.executable, "-m", "airflow", *arguments])
+
+
+@click.command(context_settings=_PASS_ON, add_help_option=False)
+@click.option("--metadata", is_flag=True, help="Airflow's metadata database instead of the warehouse.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(metadata: bool, arguments: tuple[str, ...]) -> None:
+    """A SQL prompt on the warehouse; arguments go to psql."""
+    platform = Platform()
+    platform.environment()
+    database = "airflow" if metadata else "warehouse"
+    own = {
+        "PGHOST": HOST,
+        "PGPORT": str(platform.home.state()["ports"]["postgres"]),
+        "PGUSER": database,
+        "PGPASSWORD": platform.home.secrets[database],
+        "PGDATABASE": database,
+    }
+    program = postgres.program("psql")
+    os.execve(program, [program, *arguments], os.environ | own)
+
+
+@click.command()
+def env() -> None:
+    """Shell exports that connect your own programs: eval "$(./millrace env)"."""
+    for name, value in sorted(Platform().environment().items()):
+        click.echo(f"export {name}={shlex.quote(value)}")

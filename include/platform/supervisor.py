@@ -1,0 +1,170 @@
+"""The process that keeps the components alive: supervisord, spoken to by XML-RPC on loopback."""
+
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from typing import Any
+
+from include.errors import UserError
+from include.platform import processes
+from include.platform.component import NAMES
+from include.platform.home import ROOT, Home, write_private
+from include.platform.ports import HOST
+
+# Seconds that a component gets to stop by itself.
+STOP_SECONDS = {
+    "postgres": 20,
+    "kafka": 20,
+    "scheduler": 15,
+    "api-server": 5,
+    "dag-processor": 5,
+    "triggerer": 5,
+}
+
+_NOT_RUNNING, _ALREADY_STARTED, _SPAWN_ERROR = 70, 60, 50
+
+
+class Supervisor:
+    """The supervisor of one home, running or not."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def is_alive(self) -> bool:
+        """Whether this home's supervisor answers; another's, on the same port, does not count."""
+        try:
+            return bool(self._rpc().getIdentification() == str(self._home.path))
+        except (OSError, xmlrpc.client.Error, KeyError):
+            return False
+
+    def start(self) -> None:
+        """Start the supervisor without any component. Raises UserError when it does not answer within 15 s."""
+        (self._home.logs / "supervisor").mkdir(exist_ok=True)
+        configuration = self._home.run / "supervisord.conf"
+        write_private(configuration, self._configuration())
+        log = self._home.logs / "supervisor/supervisord.out"
+        environment = {
+            processes.COMPONENT_VARIABLE: "supervisor",
+            processes.HOME_VARIABLE: str(self._home.path),
+        }
+        with open(log, "ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd=self._home.path,
+                env=_inherited() | environment,
+            )
+        end = time.monotonic() + 15
+        while not self.is_alive():
+            if process.poll() is not None or time.monotonic() > end:
+                raise UserError("The supervisor of the components did not start.", f"See {log}.")
+            time.sleep(0.05)
+
+    def start_component(self, name: str) -> None:
+        """Have the component started; does nothing when it runs."""
+        try:
+            self._rpc().startProcess(name, False)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != _ALREADY_STARTED:
+                raise
+
+    def stop_component(self, name: str) -> None:
+        """Stop the component and wait for its end; does nothing when it is stopped."""
+        try:
+            self._rpc().stopProcess(name, True)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != _NOT_RUNNING:
+                raise
+
+    def components(self) -> dict[str, dict[str, Any]]:
+        """supervisord's process information, by component."""
+        return {info["name"]: info for info in self._rpc().getAllProcessInfo()}  # type: ignore[union-attr,index]
+
+    def shut_down(self) -> None:
+        """End the supervisor, and with it every component that still runs."""
+        self._rpc().shutdown()
+
+    def _rpc(self) -> Any:
+        port, password = self._home.state()["ports"]["supervisor"], self._home.secrets["supervisor"]
+        return xmlrpc.client.ServerProxy(
+            f"http://millrace:{password}@{HOST}:{port}/RPC2", _Impatient()
+        ).supervisor
+
+    def _configuration(self) -> str:
+        home, port = self._home, self._home.state()["ports"]["supervisor"]
+        logs = _quoted(home.logs)
+        sections = [
+            f"""
+            [supervisord]
+            identifier = {_quoted(home.path)}
+            logfile = {logs}/supervisor/supervisord.log
+            logfile_maxbytes = 5MB
+            logfile_backups = 2
+            pidfile = {_quoted(home.run)}/supervisord.pid
+            childlogdir = {logs}
+            {"user = root" if _is_root() else ""}
+
+            [inet_http_server]
+            port = {HOST}:{port}
+            username = millrace
+            password = {home.secrets["supervisor"]}
+
+            [rpcinterface:supervisor]
+            supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+            """
+        ]
+        for name in NAMES:
+            command = shlex.join([sys.executable, "-m", "include.platform.component", name])
+            sections.append(f"""
+            [program:{name}]
+            command = {_quoted(command)}
+            environment = {processes.COMPONENT_VARIABLE}="{name}"
+            directory = {_quoted(ROOT)}
+            autostart = false
+            autorestart = true
+            startsecs = 2
+            startretries = 1000
+            stopsignal = {"INT" if name == "postgres" else "TERM"}
+            stopwaitsecs = {STOP_SECONDS[name]}
+            killasgroup = true
+            redirect_stderr = true
+            stdout_logfile = {logs}/{name}.log
+            stdout_logfile_maxbytes = 10MB
+            stdout_logfile_backups = 2
+            """)
+        return "\n".join(line.strip() for section in sections for line in section.splitlines())
+
+
+class _Impatient(xmlrpc.client.Transport):
+    """A transport that connects within two seconds and waits for an answer as long as a component's stop may take."""
+
+    def make_connection(self, host: Any) -> Any:
+        connection = super().make_connection(host)
+        connection.timeout = 2 if connection.sock is None else connection.timeout
+        if connection.sock is None:
+            connection.sock = socket.create_connection((connection.host, connection.port), 2)
+            connection.sock.settimeout(60)
+        return connection
+
+
+def _inherited() -> dict[str, str]:
+    import os
+
+    return {"PYTHONUNBUFFERED": "1", **os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def _is_root() -> bool:
+    import os
+
+    return os.geteuid() == 0
+
+
+def _quoted(value: object) -> str:
+    """For supervisord, which expands %(name)s in its values."""
+    return str(value).replace("%", "%%")
