@@ -1,0 +1,92 @@
+"""Kafka clients made from the Airflow connection ``millrace_kafka``, with the settings that correctness needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from include.errors import UserError
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Producer
+    from confluent_kafka.admin import AdminClient
+
+CONNECTION_ID = "millrace_kafka"
+REQUEST_TIMEOUT_S = 15.0
+
+
+def connection_config() -> dict[str, Any]:
+    """The librdkafka settings of the connection, callbacks and cloud tokens resolved as the Kafka provider does.
+
+    Raises:
+        UserError: The connection is not defined or names no brokers.
+    """
+    from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    class ConfigHook(KafkaBaseHook):
+        def _get_client(self, config: dict[str, Any]) -> dict[str, Any]:
+            return config
+
+    try:
+        return ConfigHook(CONNECTION_ID).get_conn
+    except AirflowNotFoundException as error:
+        raise UserError(
+            f"The Airflow connection {CONNECTION_ID!r} is not defined.",
+            "Run this through ./millrace, or define the connection in Airflow.",
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"The Airflow connection {CONNECTION_ID!r} is not usable: {error}",
+            'Its extra needs at least {"bootstrap.servers": "host:port"}.',
+        ) from error
+
+
+def admin() -> AdminClient:
+    """An admin client. Keep it until its futures are read: collected earlier, it does nothing."""
+    from confluent_kafka.admin import AdminClient
+
+    return AdminClient(_quiet(connection_config()))
+
+
+def consumer(**overrides: Any) -> Consumer:
+    """A consumer for ``assign``: it reads committed records only, joins no group, and never jumps over lost offsets.
+
+    Args:
+        **overrides: librdkafka settings with ``_`` for ``.``, such as ``fetch_max_bytes=…``; they win.
+    """
+    from confluent_kafka import Consumer
+
+    return Consumer(
+        _quiet(connection_config())
+        | {
+            # librdkafka asks for a name even when nothing is subscribed to or committed.
+            "group.id": "millrace",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "check.crcs": True,
+        }
+        | _dotted(overrides)
+    )
+
+
+def producer(**overrides: Any) -> Producer:
+    """An idempotent producer that waits for all in-sync replicas; transactional when given ``transactional_id``."""
+    from confluent_kafka import Producer
+
+    return Producer(
+        _quiet(connection_config())
+        | {"enable.idempotence": True, "acks": "all", "linger.ms": 5, "compression.type": "lz4"}
+        | _dotted(overrides)
+    )
+
+
+def _dotted(overrides: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", "."): value for name, value in overrides.items()}
+
+
+def _quiet(config: dict[str, Any]) -> dict[str, Any]:
+    # librdkafka prints every reconnect to stderr by itself; errors reach us through the calls that fail.
+    return {"log_level": 2, **{k: v for k, v in config.items() if k != "group.id"}}

@@ -1,0 +1,145 @@
+"""The durable position: how far a reader has read each partition, kept in Postgres beside what it wrote.
+
+A reader claims its partitions, which raises their epoch. Each of its transactions moves the positions by compare-and-set
+on (offset, epoch) before it writes anything else; a process that was overtaken finds its epoch outdated, writes nothing,
+and learns so by ``Fenced``. Kafka's own group offsets play no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from include.kafka.stops import Fenced, TopicRecreated
+from include.kafka.topics import Topic
+from include.warehouse import queries
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+TAKEOVER_AFTER_MS = 5_000
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far one partition is read.
+
+    Attributes:
+        partition: The partition's number.
+        next_offset: Every offset below has its disposition.
+        leader_epoch: Leader epoch of the last record below, or None before the first.
+        epoch: The claim's number; positions move only with the newest.
+    """
+
+    partition: int
+    next_offset: int
+    leader_epoch: int | None
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A position as it stands in Postgres, with who owns it and since when it stands there (UTC)."""
+
+    position: Position
+    topic_id: str
+    owner: str
+    updated_at: datetime
+
+
+def claim(
+    connection: Connection, reader: str, topic: Topic, partitions: Iterable[int], owner: str
+) -> dict[int, Position]:
+    """Makes the caller the only one who may move these positions, and commits.
+
+    A former owner that still holds the rows' locks after ``TAKEOVER_AFTER_MS`` (a stopped process, say) has its
+    Postgres backend ended.
+
+    Args:
+        connection: Not inside a transaction with uncommitted work; its backend becomes the owner.
+        owner: Shown to people, such as the Airflow task instance.
+
+    Raises:
+        TopicRecreated: The positions belong to an earlier incarnation of the topic.
+    """
+    from psycopg2 import errors
+
+    sql = queries.load("position")
+    key = {"reader": reader, "topic": topic.name, "partitions": sorted(partitions)}
+
+    def lock() -> list[tuple]:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = {TAKEOVER_AFTER_MS}")
+        sql.create_positions(connection, **key, topic_id=topic.id, owner=owner)
+        return list(sql.lock_positions(connection, **key))
+
+    try:
+        rows = lock()
+    except errors.LockNotAvailable:
+        connection.rollback()
+        list(sql.end_owners(connection, **key))
+        connection.commit()
+        rows = lock()
+    positions = {}
+    for partition, topic_id, next_offset, leader_epoch, epoch in rows:
+        if topic_id != topic.id:
+            connection.rollback()
+            raise TopicRecreated(reader, topic.name, topic_id, topic.id)
+        positions[partition] = Position(partition, next_offset, leader_epoch, epoch + 1)
+    sql.claim_positions(connection, **key, owner=owner)
+    connection.commit()
+    return positions
+
+
+def advance(
+    connection: Connection,
+    reader: str,
+    topic: str,
+    positions: Mapping[int, Position],
+    reached: Mapping[int, tuple[int, int | None]],
+) -> dict[int, Position]:
+    """Moves positions inside the caller's transaction, before it writes what lies below them.
+
+    Args:
+        positions: The caller's claim, as last returned by ``claim`` or ``advance``.
+        reached: For each partition to move, its new next offset and the leader epoch of the last record below it.
+
+    Returns:
+        All of ``positions``, those in ``reached`` moved. They count once the caller has committed.
+
+    Raises:
+        Fenced: Somebody else has claimed or moved one of them. The caller must roll back.
+    """
+    moving = sorted(reached)
+    moved = queries.load("position").advance_positions(
+        connection,
+        reader=reader,
+        topic=topic,
+        partitions=moving,
+        epochs=[positions[partition].epoch for partition in moving],
+        expected=[positions[partition].next_offset for partition in moving],
+        next=[reached[partition][0] for partition in moving],
+        leader_epochs=[reached[partition][1] for partition in moving],
+    )
+    overtaken = set(moving) - {partition for (partition,) in moved}
+    if overtaken:
+        raise Fenced(f"{reader} on {topic!r}: partitions {sorted(overtaken)} were taken over by another process.")
+    return dict(positions) | {
+        partition: replace(
+            positions[partition],
+            next_offset=offset,
+            leader_epoch=positions[partition].leader_epoch if leader_epoch is None else leader_epoch,
+        )
+        for partition, (offset, leader_epoch) in reached.items()
+    }
+
+
+def standings(connection: Connection, reader: str, topic: str) -> dict[int, Standing]:
+    """The positions of a reader on a topic as they stand now; empty when it never read it."""
+    rows = queries.load("position").read_positions(connection, reader=reader, topic=topic)
+    return {
+        partition: Standing(Position(partition, next_offset, leader_epoch, epoch), topic_id, owner, updated_at)
+        for partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at in rows
+    }

@@ -1,0 +1,164 @@
+"""Reading by ``assign``: committed records from given offsets on, with every error noticed and no offset jumped over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from include.errors import UserError
+from include.kafka import client, topics
+from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+STALLED_AFTER_S = 60.0
+
+
+@dataclass
+class Batch:
+    """What one call to ``Reader.batch`` brought.
+
+    Attributes:
+        messages: Records in the order of their offsets within each partition.
+        next_offsets: For each partition that moved, the offset behind everything seen so far: also behind control
+            records, aborted and compacted ones at the log's end, which are never delivered.
+        at_end: Partitions whose stable end was reached.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    next_offsets: dict[int, int] = field(default_factory=dict)
+    at_end: set[int] = field(default_factory=set)
+
+
+class Reader:
+    """Reads partitions of one topic from given offsets on. It belongs to no consumer group and commits nothing.
+
+    Args:
+        topic: The topic's name.
+        starts: For each partition to read, the offset to start at.
+        **overrides: librdkafka settings, as for ``client.consumer``.
+    """
+
+    def __init__(self, topic: str, starts: Mapping[int, int], **overrides: Any) -> None:
+        from confluent_kafka import TopicPartition
+
+        self.topic = topic
+        self.next_offsets = dict(starts)
+        self._consumer = client.consumer(**overrides)
+        self._consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection to the brokers."""
+        self._consumer.close()
+
+    def pause(self, partition: int) -> None:
+        """Stops fetching a partition; what was fetched of it already may still be delivered."""
+        from confluent_kafka import TopicPartition
+
+        self._consumer.pause([TopicPartition(self.topic, partition)])
+
+    def batch(self, most: int, timeout_s: float) -> Batch:
+        """Waits for up to ``most`` records, ``timeout_s`` seconds at most; empty when none came.
+
+        Raises:
+            OffsetsGone, LogTruncated, TopicMissing: Going on would lose or repeat records.
+            UserError: The brokers refuse (authorisation, say).
+        """
+        batch = Batch()
+        for message in self._consumer.consume(most, timeout_s):
+            if (error := message.error()) is not None:
+                self._notice(error, message, batch)
+                continue
+            batch.messages.append(message)
+            batch.next_offsets[message.partition()] = message.offset() + 1
+        self.next_offsets |= batch.next_offsets
+        return batch
+
+    def _notice(self, error: Any, message: Message, batch: Batch) -> None:
+        from confluent_kafka import KafkaError
+
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            batch.next_offsets[message.partition()] = message.offset()
+            batch.at_end.add(message.partition())
+        elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION):
+            self._out_of_range(message.partition())
+        elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+            raise TopicMissing(self.topic)
+        elif not (error.retriable() or code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)):
+            # What librdkafka mends by itself (a broker that is away, a new leader) it goes on mending.
+            raise UserError(f"Kafka refuses to read topic {self.topic!r}: {error.str()}.")
+
+    def _out_of_range(self, partition: int) -> None:
+        position = self.next_offsets[partition]
+        extent = topics.extents(self.topic, [partition])[partition]
+        if position < extent.first:
+            raise OffsetsGone(self.topic, partition, position, extent.first)
+        raise LogTruncated(self.topic, partition, position, extent.end)
+
+
+def read_range(
+    topic: str, ranges: Mapping[int, tuple[int, int]], *, most: int = 1_000, stalled_after_s: float = STALLED_AFTER_S
+) -> Iterator[list[Message]]:
+    """Every committed record of bounded ranges, in batches, in offset order within each partition.
+
+    Commit markers reach the partitions one after the other, so a range just committed may not be stable yet: reading
+    waits for it, as long as something moves.
+
+    Args:
+        ranges: For each partition, the first offset and the end (exclusive). An empty range reads nothing.
+        most: Records in a batch at most.
+        stalled_after_s: Give up after so many seconds without any progress.
+
+    Raises:
+        OffsetsGone, LogTruncated, TopicMissing: The range does not exist (any more).
+        UserError: Nothing came for ``stalled_after_s`` although the ranges are not read to their ends.
+    """
+    unread = {partition: span for partition, span in ranges.items() if span[0] < span[1]}
+    if not unread:
+        return
+    _require(topic, unread)
+    with Reader(topic, {partition: start for partition, (start, _) in unread.items()}) as reader:
+        moved_at = time.monotonic()
+        while unread:
+            batch = reader.batch(most, 0.5)
+            wanted = [m for m in batch.messages if m.partition() in unread and m.offset() < unread[m.partition()][1]]
+            if batch.messages:
+                moved_at = time.monotonic()
+            elif time.monotonic() - moved_at > stalled_after_s:
+                raise _stalled(topic, unread, reader.next_offsets, stalled_after_s)
+            for partition, offset in batch.next_offsets.items():
+                if partition in unread and offset >= unread[partition][1]:
+                    reader.pause(partition)
+                    del unread[partition]
+            if wanted:
+                yield wanted
+
+
+def _require(topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    """Names a trimmed or truncated range at once, rather than by the first failing fetch."""
+    for partition, extent in topics.extents(topic, ranges).items():
+        start, end = ranges[partition]
+        if start < extent.first:
+            raise OffsetsGone(topic, partition, start, extent.first)
+        if end > extent.end:
+            raise LogTruncated(topic, partition, end, extent.end)
+
+
+def _stalled(
+    topic: str, unread: Mapping[int, tuple[int, int]], next_offsets: Mapping[int, int], after_s: float
+) -> UserError:
+    partition = min(unread)
+    return UserError(
+        f"Topic {topic!r}, partition {partition}: nothing came for {after_s:.0f} s at offset {next_offsets[partition]} "
+        f"of {unread[partition][1]}; a transaction may be open there, or the brokers are away."
+    )

@@ -1,0 +1,128 @@
+"""Topics: their making, their identity, and where their logs begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from include.errors import UserError
+from include.kafka import client
+from include.kafka.stops import TopicMissing
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as the brokers know it.
+
+    Attributes:
+        name: The topic's name.
+        id: Its incarnation, a UUID that changes when the topic is deleted and made again.
+        partitions: The partitions' numbers, ascending.
+    """
+
+    name: str
+    id: str
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where one partition's log lies, in offsets; each end is exclusive.
+
+    Attributes:
+        first: The first offset that still exists.
+        stable_end: The last stable offset: everything below is committed or aborted.
+        end: The high watermark; above ``stable_end`` when a transaction is open.
+    """
+
+    first: int
+    stable_end: int
+    end: int
+
+
+def create(name: str, *, partitions: int, config: Mapping[str, str], replication: int = -1) -> bool:
+    """Makes a topic when it does not exist yet, and returns whether it did so.
+
+    Args:
+        config: Topic settings, such as ``{"retention.ms": "-1"}``.
+        replication: Replicas; -1 leaves it to the brokers' default.
+
+    Raises:
+        UserError: The brokers do not answer or refuse.
+    """
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import NewTopic
+
+    brokers = client.admin()
+    topic = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
+    try:
+        brokers.create_topics([topic], request_timeout=client.REQUEST_TIMEOUT_S)[name].result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise _unreachable(error) from error
+    return True
+
+
+def describe(name: str, brokers: AdminClient | None = None) -> Topic:
+    """The topic's id and partitions.
+
+    Raises:
+        TopicMissing: There is no such topic.
+        UserError: The brokers do not answer.
+    """
+    from confluent_kafka import KafkaError, KafkaException, TopicCollection
+
+    brokers = brokers or client.admin()
+    try:
+        found = brokers.describe_topics(TopicCollection([name]), request_timeout=client.REQUEST_TIMEOUT_S)[name].result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicMissing(name) from error
+        raise _unreachable(error) from error
+    return Topic(name, str(found.topic_id), tuple(sorted(partition.id for partition in found.partitions)))
+
+
+def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None = None) -> dict[int, Extent]:
+    """Where each partition's log lies now, asked from the brokers, never from a cache.
+
+    Raises:
+        UserError: The brokers do not answer.
+    """
+    from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+    from confluent_kafka.admin import OffsetSpec
+
+    brokers = brokers or client.admin()
+    wanted = [TopicPartition(topic, partition) for partition in partitions]
+
+    def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[int, Any]:
+        return {
+            asked.partition: future
+            for asked, future in brokers.list_offsets(
+                dict.fromkeys(wanted, spec), isolation_level=isolation, request_timeout=client.REQUEST_TIMEOUT_S
+            ).items()
+        }
+
+    first = ask(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
+    # The stable end is asked before the end, so that it can never appear to lie above it.
+    stable = ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+    try:
+        stable_ends = {partition: future.result().offset for partition, future in stable.items()}
+        end = ask(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+        return {
+            partition: Extent(first[partition].result().offset, stable_ends[partition], end[partition].result().offset)
+            for partition in stable_ends
+        }
+    except KafkaException as error:
+        raise _unreachable(error) from error
+
+
+def _unreachable(error: Exception) -> UserError:
+    return UserError(
+        f"Kafka does not answer as asked: {error.args[0].str()}.",
+        "Start the platform with ./millrace up, or mend the connection millrace_kafka.",
+    )

@@ -1,0 +1,71 @@
+"""Connections to the warehouse, the PostgreSQL database behind the Airflow connection ``millrace_postgres``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from include.errors import UserError
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+CONNECTION_ID = "millrace_postgres"
+CONNECT_TIMEOUT_S = 10
+
+
+def connect(application_name: str = "millrace", **options: Any) -> Connection:
+    """Opens a new connection, in a transaction as psycopg2 leaves it, with the session's time zone set to UTC.
+
+    Args:
+        application_name: Shown in ``pg_stat_activity``, so that a person sees who holds a lock.
+        **options: Further libpq parameters; they win over the Airflow connection's extra.
+
+    Raises:
+        UserError: The connection is not defined, or the server does not answer.
+    """
+    import psycopg2
+    from airflow.sdk import Connection as AirflowConnection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        settings = AirflowConnection.get(CONNECTION_ID)
+    except AirflowNotFoundException as error:
+        raise UserError(
+            f"The Airflow connection {CONNECTION_ID!r} is not defined.",
+            "Run this through ./millrace, or define the connection in Airflow.",
+        ) from error
+    parameters = {
+        "host": settings.host,
+        "port": settings.port or 5432,
+        "user": settings.login,
+        "password": settings.password,
+        "dbname": settings.schema,
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        # A client whose machine vanished must not hold its locks for the two hours of the kernel's default.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "application_name": application_name,
+        "options": "-c timezone=UTC",
+        **settings.extra_dejson,
+        **options,
+    }
+    try:
+        return psycopg2.connect(**parameters)
+    except psycopg2.OperationalError as error:
+        raise UserError(
+            f"PostgreSQL at {settings.host}:{parameters['port']} does not answer: {str(error).strip()}.",
+            "Start the platform with ./millrace up, or mend the connection millrace_postgres.",
+        ) from error
+
+
+@contextmanager
+def connected(application_name: str = "millrace", **options: Any) -> Iterator[Connection]:
+    """A connection for the length of a ``with`` block; closed at its end, whatever was not committed is rolled back."""
+    connection = connect(application_name, **options)
+    try:
+        yield connection
+    finally:
+        connection.close()

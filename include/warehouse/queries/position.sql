@@ -1,0 +1,60 @@
+-- name: create_positions!
+-- Gives partitions that were never read a position at offset 0, so that their first record counts.
+INSERT INTO millrace.position (reader, topic, partition, topic_id, next_offset, owner, backend_pid, backend_start)
+SELECT :reader, :topic, partition, :topic_id, 0, :owner, pid, backend_start
+FROM unnest(CAST(:partitions AS integer[])) AS partition, pg_stat_activity
+WHERE pid = pg_backend_pid()
+ON CONFLICT (reader, topic, partition) DO NOTHING;
+
+-- name: lock_positions
+-- Locks the position rows in partition order, so that two claimants never wait for each other in a circle.
+SELECT partition, topic_id, next_offset, leader_epoch, epoch
+FROM millrace.position
+WHERE reader = :reader AND topic = :topic AND partition = ANY (:partitions)
+ORDER BY partition
+FOR UPDATE;
+
+-- name: claim_positions!
+-- Raises the epoch of locked rows and names their new owner: from here on every older claim is fenced.
+UPDATE millrace.position
+SET epoch = epoch + 1, owner = :owner, backend_pid = pid, backend_start = activity.backend_start,
+    updated_at = clock_timestamp()
+FROM pg_stat_activity AS activity
+WHERE pid = pg_backend_pid()
+  AND reader = :reader AND topic = :topic AND partition = ANY (:partitions);
+
+-- name: end_owners
+-- Ends the backends that own the positions, if they are still the same processes; a stopped client lets go of its locks so.
+SELECT DISTINCT activity.pid, pg_terminate_backend(activity.pid) AS ended
+FROM millrace.position
+JOIN pg_stat_activity AS activity ON activity.pid = backend_pid AND activity.backend_start = position.backend_start
+WHERE reader = :reader AND topic = :topic AND partition = ANY (:partitions) AND activity.pid <> pg_backend_pid();
+
+-- name: advance_positions
+-- Moves positions from the expected offset to the next one; a row that another claim has moved or taken is left out.
+WITH asked AS (
+    SELECT * FROM unnest(
+        CAST(:partitions AS integer[]), CAST(:epochs AS bigint[]), CAST(:expected AS bigint[]),
+        CAST(:next AS bigint[]), CAST(:leader_epochs AS integer[])
+    ) AS asked (partition, epoch, expected, next, leader_epoch)
+), locked AS (
+    SELECT position.partition, asked.next, asked.leader_epoch
+    FROM millrace.position JOIN asked USING (partition)
+    WHERE reader = :reader AND topic = :topic
+      AND position.epoch = asked.epoch AND position.next_offset = asked.expected
+    ORDER BY position.partition
+    FOR UPDATE OF position
+)
+UPDATE millrace.position
+SET next_offset = locked.next, leader_epoch = coalesce(locked.leader_epoch, position.leader_epoch),
+    updated_at = clock_timestamp()
+FROM locked
+WHERE reader = :reader AND topic = :topic AND position.partition = locked.partition
+RETURNING position.partition;
+
+-- name: read_positions
+-- How far a reader has read each partition of a topic.
+SELECT partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at
+FROM millrace.position
+WHERE reader = :reader AND topic = :topic
+ORDER BY partition;
