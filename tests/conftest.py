@@ -70,7 +70,7 @@ def airflow_api(airflow_platform: Platform) -> "AirflowApi":
 @pytest.fixture(scope="session")
 def warehouse_template(services: Platform) -> str:
     """A database with every migration done, to be copied."""
-    from include.warehouse.connection import migrate
+    from include.warehouse.migrations import migrate
 
     _create_database(services, "warehouse_template")
     with pytest.MonkeyPatch.context() as patch:

@@ -161,9 +161,8 @@ class Platform:
         import subprocess
         import sys
 
-        code = "from include.warehouse.connection import migrate; migrate()"
-        if "def migrate" in (ROOT / "include/warehouse/connection.py").read_text():
-            subprocess.run([sys.executable, "-c", code], env=os.environ | self.environment(), check=True)
+        code = "from include.warehouse.migrations import migrate; migrate()"
+        subprocess.run([sys.executable, "-c", code], env=os.environ | self.environment(), check=True)
 
     def _wait(self, wanted: list[str]) -> None:
         end = time.monotonic() + START_SECONDS
