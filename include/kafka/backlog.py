@@ -1,7 +1,7 @@
 """The backlog of a reader: what lies in a topic past its durable position, and the sensor that waits for some.
 
-The sensor looks once in the worker and then waits in the triggerer: no worker slot is held, no consumer group joined, no
-thread of the triggerer's event loop blocked.
+The sensor looks once in the worker and then waits in the triggerer: no worker slot is held, no consumer group joined,
+and the triggerer's event loop is not blocked.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The durable position: how far a reader has read each partition, kept in Postgres beside what it wrote.
 
-A reader claims its partitions, which raises their epoch. Each of its transactions moves the positions by compare-and-set
-on (offset, epoch) before it writes anything else; a process that was overtaken finds its epoch outdated, writes nothing,
-and learns so by ``Fenced``. Kafka's own group offsets play no part.
+A reader claims its partitions, which raises their epoch. Each of its transactions moves the positions by
+compare-and-set on (offset, epoch) before it writes anything else; a process that was overtaken finds its epoch
+outdated, writes nothing, and learns so by ``Fenced``. Kafka's own group offsets play no part.
 """
 
 from __future__ import annotations

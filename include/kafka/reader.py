@@ -1,18 +1,18 @@
-"""Reading by ``assign``: committed records from given offsets on, with every error noticed and no offset jumped over."""
+"""Reading by ``assign``: committed records from given offsets on, every error noticed, no offset jumped over."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from include.errors import UserError
 from include.kafka import client, topics
 from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
+    from confluent_kafka import KafkaError, Message
 
 STALLED_AFTER_S = 60.0
 
@@ -73,25 +73,28 @@ class Reader:
             OffsetsGone, LogTruncated, TopicMissing: Going on would lose or repeat records.
             UserError: The brokers refuse (authorisation, say).
         """
+        from confluent_kafka import KafkaError
+
         batch = Batch()
         for message in self._consumer.consume(most, timeout_s):
-            if (error := message.error()) is not None:
-                self._notice(error, message, batch)
-                continue
-            batch.messages.append(message)
-            batch.next_offsets[message.partition()] = message.offset() + 1
+            partition, offset = place(message)
+            if (error := message.error()) is None:
+                batch.messages.append(message)
+                batch.next_offsets[partition] = offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                batch.next_offsets[partition] = offset
+                batch.at_end.add(partition)
+            else:
+                self._refuse(error, partition)
         self.next_offsets |= batch.next_offsets
         return batch
 
-    def _notice(self, error: Any, message: Message, batch: Batch) -> None:
+    def _refuse(self, error: KafkaError, partition: int) -> None:
         from confluent_kafka import KafkaError
 
         code = error.code()
-        if code == KafkaError._PARTITION_EOF:
-            batch.next_offsets[message.partition()] = message.offset()
-            batch.at_end.add(message.partition())
-        elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION):
-            self._out_of_range(message.partition())
+        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION):
+            self._out_of_range(partition)
         elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
             raise TopicMissing(self.topic)
         elif not (error.retriable() or code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)):
@@ -131,7 +134,7 @@ def read_range(
         moved_at = time.monotonic()
         while unread:
             batch = reader.batch(most, 0.5)
-            wanted = [m for m in batch.messages if m.partition() in unread and m.offset() < unread[m.partition()][1]]
+            wanted = [message for message in batch.messages if _within(message, unread)]
             if batch.messages:
                 moved_at = time.monotonic()
             elif time.monotonic() - moved_at > stalled_after_s:
@@ -142,6 +145,16 @@ def read_range(
                     del unread[partition]
             if wanted:
                 yield wanted
+
+
+def place(message: Message) -> tuple[int, int]:
+    """Partition and offset of a message; one that a consumer delivered always has both."""
+    return cast(int, message.partition()), cast(int, message.offset())
+
+
+def _within(message: Message, ranges: Mapping[int, tuple[int, int]]) -> bool:
+    partition, offset = place(message)
+    return partition in ranges and offset < ranges[partition][1]
 
 
 def _require(topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:

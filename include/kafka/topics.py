@@ -79,7 +79,9 @@ def describe(name: str, brokers: AdminClient | None = None) -> Topic:
 
     brokers = brokers or client.admin()
     try:
-        found = brokers.describe_topics(TopicCollection([name]), request_timeout=client.REQUEST_TIMEOUT_S)[name].result()
+        found = brokers.describe_topics(TopicCollection([name]), request_timeout=client.REQUEST_TIMEOUT_S)[
+            name
+        ].result()
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMissing(name) from error

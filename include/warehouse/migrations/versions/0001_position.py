@@ -27,12 +27,12 @@ def upgrade() -> None:
             updated_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
             PRIMARY KEY (reader, topic, partition)
         );
-        COMMENT ON TABLE  millrace.position IS 'How far each reader has read each partition; moved in the transaction that writes the rows';
+        COMMENT ON TABLE  millrace.position IS 'How far each reader has read; moved by the transaction that writes';
         COMMENT ON COLUMN millrace.position.reader IS 'Who reads: landing:<stream> or dispatch';
-        COMMENT ON COLUMN millrace.position.topic_id IS 'The topic''s incarnation; a recreated topic of the same name has another';
-        COMMENT ON COLUMN millrace.position.next_offset IS 'Every offset below has its disposition; reading goes on here';
-        COMMENT ON COLUMN millrace.position.leader_epoch IS 'Leader epoch of the last record below next_offset, to notice a truncated log';
+        COMMENT ON COLUMN millrace.position.topic_id IS 'The topic''s incarnation; a recreated one has another';
+        COMMENT ON COLUMN millrace.position.next_offset IS 'Every offset below has its disposition';
+        COMMENT ON COLUMN millrace.position.leader_epoch IS 'Leader epoch of the last record below next_offset';
         COMMENT ON COLUMN millrace.position.epoch IS 'Raised by each claim; a write with an older one is refused';
-        COMMENT ON COLUMN millrace.position.backend_pid IS 'The PostgreSQL backend of the owner, so that a successor can end it';
+        COMMENT ON COLUMN millrace.position.backend_pid IS 'The owner''s backend, so that a successor can end it';
         """
     )
