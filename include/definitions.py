@@ -1,0 +1,104 @@
+"""Finding definitions: the Python files of a folder, each with one definition; a broken one harms only itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Generic, TypeVar
+
+from include.errors import UserError
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Invalid(UserError):
+    """A definition says something that cannot be.
+
+    Args:
+        field: Which field of the definition is wrong.
+        what: What is wrong with it.
+        remedy: What to write instead.
+    """
+
+    def __init__(self, field: str, what: str, remedy: str) -> None:
+        super().__init__(f"{field}: {what}", remedy)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """What a folder holds.
+
+    Attributes:
+        valid: The definitions by their names.
+        broken: For every file without a usable definition, what is wrong and how to mend it.
+    """
+
+    valid: dict[str, T]
+    broken: dict[str, UserError]
+
+
+def find(package: str, kind: type[T], attribute: str, *, other: Collection[str], folder: Path | None = None) -> Found[T]:
+    """Loads every definition file of a package's folder.
+
+    Args:
+        package: The package's dotted name, such as ``include.streams``.
+        kind: The definitions' class; it has an attribute ``name``.
+        attribute: The module's attribute that holds the definition, such as ``stream``.
+        other: Modules of the package that are no definitions.
+        folder: Where the files are, if not in the package itself.
+    """
+    folder = folder or ROOT.joinpath(*package.split("."))
+    valid: dict[str, T] = {}
+    broken: dict[str, UserError] = {}
+    files: dict[str, str] = {}
+    for path in sorted(folder.glob("*.py")):
+        if path.stem in other or path.stem.startswith("_"):
+            continue
+        file = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+        try:
+            definition = getattr(_load(f"{package}.{path.stem}", path, file), attribute, None)
+            if not isinstance(definition, kind):
+                raise UserError(
+                    f"{file}: there is no {attribute!r} in it.", f"Write {attribute} = {kind.__name__}(…), or delete it."
+                )
+            name: str = definition.name  # type: ignore[attr-defined]
+            if name in files:
+                raise UserError(f"{file}: the name {name!r} is taken by {files[name]}.", "Give one of them another name.")
+            valid[name], files[name] = definition, file
+        except UserError as error:
+            broken[file] = error
+    return Found(valid, broken)
+
+
+def _load(name: str, path: Path, file: str) -> ModuleType:
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__file__ == str(path):
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # The types of a definition are resolved in its module, by name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise _explained(error, path, file) from error
+    return module
+
+
+def _explained(error: Exception, path: Path, file: str) -> UserError:
+    if isinstance(error, Invalid):
+        return UserError(f"{file}: {error.what}", error.remedy)
+    if isinstance(error, SyntaxError):
+        return UserError(f"{file}, line {error.lineno}: {error.msg}.", "Mend the syntax.")
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f"{file}, line {lines[-1]}" if lines else file
+    return UserError(f"{where}: {type(error).__name__}: {error}.", "Mend the file, or move it out of the folder.")
