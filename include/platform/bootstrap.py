@@ -98,9 +98,7 @@ def _explained(environment: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason = f"the disk that holds {environment} is full; free some space"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            reason = (
-                f"{error.filename or environment} cannot be written; name another place with MILLRACE_HOME"
-            )
+            reason = f"{error.filename or environment} cannot be written; name another place with MILLRACE_HOME"
         else:
             raise
         raise InstallError(f"The environment cannot be made: {reason}, and start again.") from error
@@ -147,15 +145,11 @@ def _install_uv(environment: Path, settings: dict[str, str]) -> None:
         )
     failures = []
     for command in installers:
-        done = subprocess.run(
-            command, env=_child_environment(settings), capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=_child_environment(settings), capture_output=True, text=True, check=False)
         if done.returncode == 0:
             requirement.unlink()
             return
-        failures.append(
-            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
-        )
+        failures.append(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}")
     raise InstallError(
         f"No installer of this Python ({sys.executable}) could fetch uv: {'; '.join(failures)}. Check the network and "
         "the package index of your pip settings, or install pip or uv for this Python, and start again."
@@ -173,9 +167,7 @@ def _bundled_pips() -> list[str]:
         import ensurepip
 
         directories.insert(0, str(Path(ensurepip.__file__).parent / "_bundled"))
-    wheels = [
-        wheel for directory in directories if directory for wheel in glob.glob(f"{directory}/pip-*.whl")
-    ]
+    wheels = [wheel for directory in directories if directory for wheel in glob.glob(f"{directory}/pip-*.whl")]
     return sorted(set(wheels), reverse=True)
 
 

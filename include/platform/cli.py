@@ -42,9 +42,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("new", "new:new", "Write a dataset or stream definition for you to edit."),
     ),
     "The platform": (
-        Entry(
-            "up", "platform:up", "Start Kafka, PostgreSQL and Airflow, and bring the databases up to date."
-        ),
+        Entry("up", "platform:up", "Start Kafka, PostgreSQL and Airflow, and bring the databases up to date."),
         Entry("down", "platform:down", "Stop them; the data stays."),
         Entry("status", "platform:status", "What runs, where it listens, how well it is."),
         Entry("logs", "platform:logs", "Show or follow a component's log."),
@@ -56,9 +54,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
     "Retraining": (
         Entry("publish", "retraining:publish", "Publish a version of a dataset, and follow it to its end."),
         Entry("train", "retraining:train", "Train on a published version, and follow it to its end."),
-        Entry(
-            "champion", "registry:champion", "Which model is live, since when, on what evidence; roll back."
-        ),
+        Entry("champion", "registry:champion", "Which model is live, since when, on what evidence; roll back."),
         Entry("value", "registry:value", "What retraining has gained so far."),
     ),
     "Landing": (
@@ -90,9 +86,7 @@ class Commands(click.Group):
         return [entry.name for entries in PANELS.values() for entry in entries if entry.exists()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entries = (
-            entry for panel in PANELS.values() for entry in panel if entry.name == cmd_name and entry.exists()
-        )
+        entries = (entry for panel in PANELS.values() for entry in panel if entry.name == cmd_name and entry.exists())
         return next((entry.load() for entry in entries), None)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -138,9 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("MILLRACE_DEBUG") or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = Path(error.filename).parent if error.filename else "the home"
-        click.echo(
-            f"millrace: The disk that holds {where} is full. Free some space and start again.", err=True
-        )
+        click.echo(f"millrace: The disk that holds {where} is full. Free some space and start again.", err=True)
         return 1
 
 

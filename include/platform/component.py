@@ -5,21 +5,23 @@ advisory locks, a killed broker's successor needs its port. Airflow's components
 longer than making the databases, and wait for these at the gate.
 """
 
+import gc
 import os
 import sys
 import time
 from importlib import import_module
 from pathlib import Path
 
-from include.platform import environment, kafka, postgres, processes
+from include.platform import environment, kafka, postgres, preload, processes
 from include.platform.home import Home
+from include.platform.ports import HOST
 
-# The modules that each component imports anyway, imported while the databases are made.
+# The command of each component, and what it imports sooner or later: it may do so while the databases are made.
 AIRFLOW = {
-    "api-server": ("api-server", "airflow.api_fastapi.core_api.app", "airflow.api_fastapi.execution_api.app"),
-    "scheduler": ("scheduler", "airflow.jobs.scheduler_job_runner", "airflow.executors.local_executor"),
-    "dag-processor": ("dag-processor", "airflow.jobs.dag_processor_job_runner"),
-    "triggerer": ("triggerer", "airflow.jobs.triggerer_job_runner"),
+    "api-server": ("airflow.api_fastapi.main",),
+    "scheduler": ("airflow.cli.commands.scheduler_command", "airflow.jobs.scheduler_job_runner"),
+    "dag-processor": ("airflow.cli.commands.dag_processor_command", "airflow.jobs.dag_processor_job_runner"),
+    "triggerer": ("airflow.cli.commands.triggerer_command", "airflow.jobs.triggerer_job_runner"),
 }
 NAMES = ("postgres", "kafka", *AIRFLOW)
 
@@ -29,7 +31,7 @@ def main() -> None:
     name = sys.argv[1]
     home = Home.current()
     ports = home.state()["ports"]
-    processes.end(processes.of(home.path, name), grace=5)
+    processes.end(processes.of(home, name), grace=5)
     _count_start(home, name)
     if name == "postgres":
         command = postgres.command(home, ports["postgres"])
@@ -61,17 +63,24 @@ def _count_start(home: Home, name: str) -> None:
 
 def _become_airflow(home: Home, name: str) -> None:
     os.environ.update(environment.of(home))
-    command, *modules = AIRFLOW[name]
     arguments = {
-        "api-server": ["--host", "127.0.0.1", "--port", str(home.state()["ports"]["api"])],
+        "api-server": ["--host", HOST, "--port", str(home.state()["ports"]["api"])],
         # Every log lies below one directory on this machine: nobody needs them over a port.
         "scheduler": ["--skip-serve-logs"],
         "triggerer": ["--skip-serve-logs"],
     }.get(name, [])
-    sys.argv = ["airflow", command, *arguments]
+    sys.argv = ["airflow", name, *arguments]
+    # Nothing that is imported is ever collected; looking for garbage among it takes a sixth of the time.
+    gc.disable()
+    if name == "scheduler":
+        preload.libraries()
     airflow = import_module("airflow.__main__")
-    for module in modules:
+    for module in AIRFLOW[name]:
         import_module(module)
+    if name == "scheduler":
+        preload.airflow()
+    gc.freeze()
+    gc.enable()
     while not gate(home).exists():
         time.sleep(0.05)
     airflow.main()

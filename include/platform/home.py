@@ -103,7 +103,7 @@ class Home:
     def state(self) -> dict[str, Any]:
         """What the platform remembers between starts: its ports, the migrations done."""
         try:
-            return json.loads((self.path / "state.json").read_text())  # type: ignore[no-any-return]
+            return dict(json.loads((self.path / "state.json").read_text()))
         except FileNotFoundError:
             return {}
 
@@ -126,9 +126,7 @@ def explain_disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"The disk that holds {path} is full.", "Free some space and start again."
-            ) from error
+            raise UserError(f"The disk that holds {path} is full.", "Free some space and start again.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(
                 f"{error.filename or path} cannot be written ({error.strerror}).",

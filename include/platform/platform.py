@@ -1,25 +1,34 @@
 """One platform: Kafka, PostgreSQL and Airflow as real processes of one home."""
 
+import hashlib
+import json
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from include.errors import UserError
 from include.platform import environment, kafka, ports, postgres, processes
 from include.platform.component import AIRFLOW, NAMES, gate, starts
-from include.platform.home import ROOT, Home
-from include.platform.supervisor import STOP_SECONDS, Supervisor
+from include.platform.home import ROOT, Home, write_private
+from include.platform.migrate import ready
+from include.platform.supervisor import Supervisor
 
 SERVICES = ("postgres", "kafka")
 START_SECONDS = 120.0
+_TRIES = 3
 
 # Whoever needs another stops first.
-_STOP_ORDER = ("scheduler", "triggerer", "dag-processor", "api-server", "kafka", "postgres")
+_STOP_ORDER = (tuple(AIRFLOW), ("kafka",), ("postgres",))
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,16 @@ class Health:
     uptime: float
 
 
+def generation() -> str:
+    """What code the platform runs: a change of it, except to definitions, takes effect by a restart alone."""
+    own = {ROOT / "include/datasets", ROOT / "include/streams"}
+    code = [file for file in (ROOT / "include").rglob("*.py") if not own.intersection(file.parents)]
+    digest = hashlib.sha256()
+    for file in [ROOT / "requirements.txt", ROOT / "include/platform/kafka.lock.toml", *sorted(code)]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 class Platform:
     """The platform of one home.
 
@@ -51,49 +70,70 @@ class Platform:
         report: Called with each step of `up` and `down`, in words.
     """
 
-    def __init__(
-        self, home: Home | Path | None = None, report: Callable[[str], None] = lambda step: None
-    ) -> None:
-        self.home = (
-            home if isinstance(home, Home) else Home(Path(home).absolute()) if home else Home.current()
-        )
+    def __init__(self, home: Home | Path | None = None, report: Callable[[str], None] = lambda step: None) -> None:
+        self.home = home if isinstance(home, Home) else Home(Path(home).absolute()) if home else Home.current()
         self._report = report
         self._supervisor = Supervisor(self.home)
+        self._earlier: dict[str, int] = {}
 
     def up(self, components: Iterable[str] = NAMES) -> bool:
         """Start the components that do not run, migrate the databases, and wait until everything is healthy.
 
-        Gives whether there was anything to do.
+        A platform that was started from other code, before a `git pull` for example, is stopped first. Gives whether
+        there was anything to do.
 
         Raises:
             UserError: Something outside the code stops it; what this call started is ended again.
         """
         wanted = [name for name in NAMES if name in set(components)]
-        if self._is_up(wanted):
-            return False
-        fresh = not self._supervisor.is_alive()
-        try:
-            self._start(wanted, fresh)
-        except BaseException:
-            if fresh:
-                self.down()
-            raise
+        self.home.prepare()
+        with self._alone():
+            fresh = not self._supervisor.is_alive()
+            if not fresh and self.home.state().get("generation") != generation():
+                self._report("the running platform is of other code or half started; stopping it")
+                self._stop()
+                fresh = True
+            if not fresh and self._is_up(wanted):
+                return False
+            try:
+                self._start(wanted, fresh)
+            except BaseException:
+                if fresh:
+                    self._stop()
+                raise
         return True
 
     def down(self) -> None:
         """Stop every component, the dependent ones first, and leave no process behind."""
+        if self.home.path.exists():
+            with self._alone():
+                self._stop()
+
+    def _stop(self) -> None:
         if self._supervisor.is_alive():
             running = self._supervisor.components()
-            first, *rest = [[name for name in _STOP_ORDER if name in AIRFLOW], ["kafka"], ["postgres"]]
-            for group in (first, *rest):
-                group = [name for name in group if running.get(name, {}).get("pid")]
-                if group:
+            for names in _STOP_ORDER:
+                if group := [name for name in names if running[name]["pid"]]:
                     self._report(f"stopping {', '.join(group)}")
                     with ThreadPoolExecutor(len(group)) as pool:
                         list(pool.map(self._supervisor.stop_component, group))
             with suppress(OSError):
                 self._supervisor.shut_down()
-        processes.end(processes.of(self.home.path), grace=10)
+        processes.end(processes.of(self.home), grace=10)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the home against a second `up` or `down` at the same time."""
+        lock = FileLock(self.home.path / "platform.lock", mode=0o600)
+        try:
+            lock.acquire(timeout=0.1)
+        except Timeout:
+            self._report("another ./millrace is starting or stopping the platform; waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def status(self) -> list[Health]:
         """The components in the order of their start; empty when the platform is down."""
@@ -116,53 +156,96 @@ class Platform:
     def _start(self, wanted: list[str], fresh: bool) -> None:
         if fresh:
             self._prepare()
+        self._earlier = {name: starts(self.home, name) for name in NAMES}
+        known = self.home.state()["ports"]
         airflow = [name for name in wanted if name in AIRFLOW]
-        self._supervisor.start_component("kafka")
-        for name in airflow:
-            self._supervisor.start_component(name)
         self._report("starting PostgreSQL and Kafka")
-        port = self.home.state()["ports"]["postgres"]
-        postgres.initialise(self.home)
-        self._supervisor.start_component("postgres")
-        postgres.wait(self.home, port, START_SECONDS)
-        postgres.make_databases(self.home, port)
-        kafka.wait(self.home.state()["ports"]["kafka"], START_SECONDS)
+        with self._migration(needed=bool(airflow)) as finish:
+            # These import themselves, which takes the longest, and wait for the databases; see component.py.
+            for name in ("kafka", *airflow):
+                self._supervisor.start_component(name)
+            postgres.initialise(self.home)
+            self._supervisor.start_component("postgres")
+            self._until("postgres", lambda: postgres.check(self.home, known["postgres"]))
+            postgres.make_databases(self.home, known["postgres"])
+            ready(self.home).touch()
+            self._until("kafka", lambda: kafka.check(known["kafka"]))
+            if airflow:
+                self._report("migrating the databases")
+            finish()
         if airflow:
-            self._report("migrating the databases")
-            self._migrate()
-        self._migrate_warehouse()
-        gate(self.home).touch()
-        self._report("waiting for " + ", ".join(wanted))
+            gate(self.home).touch()
+            self._report("waiting for Airflow")
         self._wait(wanted)
+        self.home.remember(generation=generation())
 
     def _prepare(self) -> None:
-        self.home.prepare()
-        processes.end(processes.of(self.home.path), grace=5)
+        processes.end(processes.of(self.home), grace=5)
         chosen = ports.choose(self.home.state().get("ports", {}))
-        self.home.remember(ports=chosen)
+        self.home.remember(ports=chosen, generation=None)
         kafka.prepare(self.home, chosen)
-        gate(self.home).unlink(missing_ok=True)
-        for name in NAMES:
-            (self.home.run / f"{name}.starts").unlink(missing_ok=True)
+        for file in (gate(self.home), ready(self.home), *self.home.run.glob("*.starts")):
+            file.unlink(missing_ok=True)
         self._supervisor.start()
 
-    def _migrate(self) -> None:
-        import subprocess
-        import sys
-
-        subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=os.environ | self.environment(),
-            check=True,
-            capture_output=True,
+    @contextmanager
+    def _migration(self, needed: bool) -> Iterator[Callable[[], None]]:
+        """Start the migration beside everything else; what is given waits for its end."""
+        wanted = generation()
+        if not needed or self.home.state().get("migrated") == wanted:
+            yield lambda: None
+            return
+        process = subprocess.Popen(
+            [sys.executable, "-m", "include.platform.migrate"],
+            env=os.environ
+            | self.environment()
+            | {processes.COMPONENT_VARIABLE: "migrate", processes.HOME_VARIABLE: str(self.home.path)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
-    def _migrate_warehouse(self) -> None:
-        import subprocess
-        import sys
+        def finish() -> None:
+            _, errors = process.communicate()
+            write_private(self.home.logs / "migrate.log", errors)
+            if process.returncode:
+                reason = errors.strip().splitlines()[-1] if errors.strip() else f"exit {process.returncode}"
+                raise UserError(
+                    f"The databases could not be migrated: {reason}.", f"See {self.home.logs / 'migrate.log'}."
+                )
+            self.home.remember(migrated=wanted)
 
-        code = "from include.warehouse.migrations import migrate; migrate()"
-        subprocess.run([sys.executable, "-c", code], env=os.environ | self.environment(), check=True)
+        try:
+            yield finish
+        finally:
+            process.kill()
+            process.wait()
+
+    def _until(self, name: str, check: Callable[[], None]) -> None:
+        """Wait until a service answers; a service that dies again and again is given up at once."""
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                check()
+            except UserError as error:
+                if self._tries(name) > _TRIES or time.monotonic() > end:
+                    raise UserError(
+                        f"{name} does not start: {self._last_line(name)}.", f"See ./millrace logs {name}."
+                    ) from error
+                time.sleep(0.05)
+            else:
+                return
+
+    def _tries(self, name: str) -> int:
+        return starts(self.home, name) - self._earlier[name]
+
+    def _last_line(self, name: str) -> str:
+        try:
+            lines = (self.home.logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        except FileNotFoundError:
+            lines = []
+        return lines[-1].strip().rstrip(".") if lines else "it says nothing"
 
     def _wait(self, wanted: list[str]) -> None:
         end = time.monotonic() + START_SECONDS
@@ -170,11 +253,10 @@ class Platform:
             ill = [health for health in self.status() if health.name in wanted and not health.healthy]
             if not ill:
                 return
-            if time.monotonic() > end:
-                first = ill[0]
-                raise UserError(
-                    f"{first.name} is not healthy: {first.detail}.", f"See ./millrace logs {first.name}."
-                )
+            lost = [health for health in ill if self._tries(health.name) > _TRIES]
+            if lost or time.monotonic() > end:
+                name = (lost or ill)[0].name
+                raise UserError(f"{name} does not start: {self._last_line(name)}.", f"See ./millrace logs {name}.")
             time.sleep(0.1)
 
     def _health(self, name: str, info: dict[str, Any]) -> Health:
@@ -192,18 +274,15 @@ class Platform:
         known = self.home.state()["ports"]
         match name:
             case "postgres":
-                postgres.connect(self.home, known["postgres"]).close()
+                postgres.check(self.home, known["postgres"])
                 return f"{ports.HOST}:{known['postgres']}"
             case "kafka":
-                kafka.wait(known["kafka"], 1)
+                kafka.check(known["kafka"])
                 return f"{ports.HOST}:{known['kafka']}"
             case _:
                 return self._ask_airflow(name)
 
     def _ask_airflow(self, name: str) -> str:
-        import json
-        import urllib.request
-
         url = environment.api_url(self.home)
         with urllib.request.urlopen(f"{url}/api/v2/monitor/health", timeout=5) as answer:
             health = json.load(answer)

@@ -29,9 +29,7 @@ def choose(remembered: Mapping[str, int]) -> dict[str, int]:
             continue
         candidates = (remembered.get(name, usual), usual)
         taken = set(chosen.values())
-        chosen[name] = next((port for port in candidates if port not in taken and is_free(port)), 0) or _any(
-            taken
-        )
+        chosen[name] = next((port for port in candidates if port not in taken and is_free(port)), 0) or _any(taken)
     return chosen
 
 

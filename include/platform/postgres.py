@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import subprocess
-import time
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -97,23 +96,17 @@ def connect(home: Home, port: int, database: str = "postgres") -> "Connection":
     return connection
 
 
-def wait(home: Home, port: int, timeout: float) -> None:
-    """Wait until the server takes connections. Raises UserError after `timeout` seconds."""
+def check(home: Home, port: int) -> None:
+    """Open a connection. Raises UserError when the server does not take it."""
     import psycopg2
 
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            connect(home, port).close()
-        except psycopg2.OperationalError as error:
-            if time.monotonic() > end:
-                raise UserError(
-                    f"PostgreSQL does not answer at {HOST}:{port}: {str(error).strip()}.",
-                    "See ./millrace logs postgres.",
-                ) from error
-            time.sleep(0.05)
-        else:
-            return
+    try:
+        connect(home, port).close()
+    except psycopg2.OperationalError as error:
+        raise UserError(
+            f"PostgreSQL does not answer at {HOST}:{port}: {' '.join(str(error).split())}",
+            "See ./millrace logs postgres.",
+        ) from error
 
 
 def make_databases(home: Home, port: int) -> None:
@@ -151,9 +144,7 @@ def as_server_user() -> list[str]:
     for candidate in (keeping, prefix):
         try:
             if (
-                subprocess.run(
-                    [*candidate, program("postgres"), "-V"], capture_output=True, check=False
-                ).returncode
+                subprocess.run([*candidate, program("postgres"), "-V"], capture_output=True, check=False).returncode
                 == 0
             ):
                 return candidate

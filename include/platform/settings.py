@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from include.platform import preload
+
 KAFKA_VERSION = "4.3.1"
 POSTGRES_VERSION = "18"
 AIRFLOW_VERSION = "3.3.2"
@@ -66,7 +68,8 @@ AIRFLOW: Mapping[str, str] = {
     "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
     "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
     "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
-    "CORE__MP_FORKSERVER_PRELOAD": "airflow,airflow.executors.local_executor,include.platform.preload",
+    # From Python 3.14 on, LocalExecutor's workers are forked from a server that imports these.
+    "CORE__MP_FORKSERVER_PRELOAD": ",".join((*preload.LIBRARIES, *preload.TASKS)),
     # The gap between two tasks is mostly the scheduler's sleep: 1.05 s at the default of 1 s, 0.33 s at 0.05 s.
     "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.05",
     # How soon the tasks of a killed scheduler, and those of a killed worker, are noticed.
@@ -130,15 +133,11 @@ class Airflow:
             "DATABASE__SQL_ALCHEMY_CONN": self.metadata,
             "LOGGING__BASE_LOG_FOLDER": self.logs,
             "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": f"{self.logs}/dag_processor",
-            "CONN_MILLRACE_KAFKA": json.dumps(
-                {"conn_type": "kafka", "extra": {"bootstrap.servers": self.brokers}}
-            ),
+            "CONN_MILLRACE_KAFKA": json.dumps({"conn_type": "kafka", "extra": {"bootstrap.servers": self.brokers}}),
             "CONN_MILLRACE_POSTGRES": json.dumps({"conn_type": "postgres", **self.warehouse}),
         }
         connections = {f"AIRFLOW_{name}": value for name, value in own.items() if name.startswith("CONN_")}
-        return connections | {
-            f"AIRFLOW__{name}": value for name, value in own.items() if not name.startswith("CONN_")
-        }
+        return connections | {f"AIRFLOW__{name}": value for name, value in own.items() if not name.startswith("CONN_")}
 
 
 def kafka_properties(broker: str, controller: str, directory: str) -> str:

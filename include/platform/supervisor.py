@@ -1,5 +1,6 @@
 """The process that keeps the components alive: supervisord, spoken to by XML-RPC on loopback."""
 
+import os
 import shlex
 import socket
 import subprocess
@@ -42,7 +43,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the supervisor without any component. Raises UserError when it does not answer within 15 s."""
-        (self._home.logs / "supervisor").mkdir(exist_ok=True)
+        (self._home.logs / "supervisor").mkdir(mode=0o700, exist_ok=True)
         configuration = self._home.run / "supervisord.conf"
         write_private(configuration, self._configuration())
         log = self._home.logs / "supervisor/supervisord.out"
@@ -84,7 +85,7 @@ class Supervisor:
 
     def components(self) -> dict[str, dict[str, Any]]:
         """supervisord's process information, by component."""
-        return {info["name"]: info for info in self._rpc().getAllProcessInfo()}  # type: ignore[union-attr,index]
+        return {info["name"]: info for info in self._rpc().getAllProcessInfo()}
 
     def shut_down(self) -> None:
         """End the supervisor, and with it every component that still runs."""
@@ -92,9 +93,7 @@ class Supervisor:
 
     def _rpc(self) -> Any:
         port, password = self._home.state()["ports"]["supervisor"], self._home.secrets["supervisor"]
-        return xmlrpc.client.ServerProxy(
-            f"http://millrace:{password}@{HOST}:{port}/RPC2", _Impatient()
-        ).supervisor
+        return xmlrpc.client.ServerProxy(f"http://millrace:{password}@{HOST}:{port}/RPC2", _Impatient()).supervisor
 
     def _configuration(self) -> str:
         home, port = self._home, self._home.state()["ports"]["supervisor"]
@@ -106,6 +105,7 @@ class Supervisor:
             logfile = {logs}/supervisor/supervisord.log
             logfile_maxbytes = 5MB
             logfile_backups = 2
+            umask = 077
             pidfile = {_quoted(home.run)}/supervisord.pid
             childlogdir = {logs}
             {"user = root" if _is_root() else ""}
@@ -146,7 +146,6 @@ class _Impatient(xmlrpc.client.Transport):
 
     def make_connection(self, host: Any) -> Any:
         connection = super().make_connection(host)
-        connection.timeout = 2 if connection.sock is None else connection.timeout
         if connection.sock is None:
             connection.sock = socket.create_connection((connection.host, connection.port), 2)
             connection.sock.settimeout(60)
@@ -154,14 +153,10 @@ class _Impatient(xmlrpc.client.Transport):
 
 
 def _inherited() -> dict[str, str]:
-    import os
-
     return {"PYTHONUNBUFFERED": "1", **os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def _is_root() -> bool:
-    import os
-
     return os.geteuid() == 0
 
 

@@ -59,19 +59,13 @@ def status(as_json: bool) -> None:
     platform = Platform()
     healths = platform.status()
     if as_json:
-        click.echo(
-            json.dumps(
-                {"home": str(platform.home.path), "components": [asdict(h) for h in healths]}, indent=2
-            )
-        )
+        click.echo(json.dumps({"home": str(platform.home.path), "components": [asdict(h) for h in healths]}, indent=2))
     elif not healths:
         click.echo("down (./millrace up starts it)")
     for health in [] if as_json else healths:
         word = "healthy" if health.healthy else health.state.lower()
         restarts = f"restarted {health.restarts} times" if health.restarts else ""
-        click.echo(
-            f"{health.name:14} {word:9} {health.detail if health.detail != word else '':32} {restarts}".rstrip()
-        )
+        click.echo(f"{health.name:14} {word:9} {health.detail if health.detail != word else '':32} {restarts}".rstrip())
     if not healths or not all(health.healthy for health in healths):
         sys.exit(1)
 
