@@ -3,17 +3,19 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from include.errors import UserError
@@ -26,9 +28,11 @@ from include.platform.supervisor import Supervisor
 SERVICES = ("postgres", "kafka")
 START_SECONDS = 120.0
 _TRIES = 3
+# Seconds that running tasks get to come to their own end when the platform is stopped.
+_PATIENCE = 2.0
 
 # Whoever needs another stops first.
-_STOP_ORDER = (tuple(AIRFLOW), ("kafka",), ("postgres",))
+_STOP_ORDER = (("scheduler",), ("triggerer", "dag-processor", "api-server"), ("kafka",), ("postgres",))
 
 
 @dataclass(frozen=True)
@@ -116,10 +120,21 @@ class Platform:
                 if group := [name for name in names if running[name]["pid"]]:
                     self._report(f"stopping {', '.join(group)}")
                     with ThreadPoolExecutor(len(group)) as pool:
-                        list(pool.map(self._supervisor.stop_component, group))
+                        stops = [pool.submit(self._supervisor.stop_component, name) for name in group]
+                        if "scheduler" in group and wait(stops, timeout=_PATIENCE).not_done:
+                            self._interrupt_tasks(running["scheduler"]["pid"])
+                        for stop in stops:
+                            stop.result()
             with suppress(OSError):
                 self._supervisor.shut_down()
         processes.end(processes.of(self.home), grace=10)
+
+    def _interrupt_tasks(self, scheduler: int) -> None:
+        """Interrupt the running tasks, whose end the scheduler waits for: Airflow records and later repeats them."""
+        with suppress(psutil.Error):
+            tasks = [task for worker in psutil.Process(scheduler).children() for task in worker.children()]
+            for task in tasks:
+                task.send_signal(signal.SIGINT)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

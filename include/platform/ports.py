@@ -19,7 +19,7 @@ HOST = "127.0.0.1"
 def choose(remembered: Mapping[str, int]) -> dict[str, int]:
     """A port for every listener, none of them in use.
 
-    A port named by `MILLRACE_PORT_<NAME>` is taken or refused with UserError; a remembered one is kept while it is free.
+    A port named by `MILLRACE_PORT_<NAME>` is taken or refused with UserError; a remembered one is kept if it is free.
     """
     chosen: dict[str, int] = {}
     for name, usual in USUAL.items():

@@ -31,6 +31,23 @@ def test(arguments: tuple[str, ...]) -> None:
     os.execve(sys.executable, [sys.executable, "-m", "pytest", *arguments], _without_settings() | own)
 
 
+@click.command()
+def check() -> None:
+    """Validate every dataset and stream definition without starting anything. Exits with 1 when one is wrong."""
+    from include.datasets.catalog import catalog
+    from include.streams import definitions
+
+    datasets, streams = catalog(), definitions.find()
+    for kind, names in (("dataset", datasets.datasets), ("stream", streams.valid)):
+        for name in sorted(names):
+            click.echo(f"{kind:8} {name}: good")
+    broken = [*datasets.broken.values(), *streams.broken.values()]
+    for error in broken:
+        click.echo(f"wrong    {error}", err=True)
+    if broken:
+        sys.exit(1)
+
+
 def _without_settings() -> dict[str, str]:
     """This process's environment without what connects it to a platform or sets that platform's ports."""
     private = ("AIRFLOW_", "MILLRACE_PORT_", "MILLRACE_COMPONENT")

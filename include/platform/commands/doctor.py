@@ -1,0 +1,99 @@
+"""doctor: what is wrong with the platform, and what to do about it."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import click
+import psutil
+
+from include.platform import ports, postgres
+from include.platform.home import NEEDED_BYTES
+from include.platform.platform import Health, Platform
+
+_NEEDED_MEMORY = 1.5e9
+_IDLE_S, _OPEN_S, _SILENT_S, _QUEUED_S = 60.0, 900.0, 60.0, 120.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong, and the remedy."""
+
+    what: str
+    remedy: str
+
+
+@click.command()
+def doctor() -> None:
+    """Look for what is wrong, and say what to do about it. Exits with 1 when something is."""
+    platform = Platform()
+    healths = platform.status()
+    findings = [*_machine(platform), *_components(platform, healths)]
+    if any(health.name == "postgres" and health.healthy for health in healths):
+        findings += [*_databases(platform)]
+    for finding in findings:
+        click.echo(f"- {finding.what}\n  {finding.remedy}")
+    if findings:
+        sys.exit(1)
+    click.echo("nothing is wrong" + ("" if healths else "; the platform is down (./millrace up starts it)"))
+
+
+def _machine(platform: Platform) -> Iterator[Finding]:
+    home = platform.home.path
+    if home.exists() and (free := shutil.disk_usage(home).free) < NEEDED_BYTES:
+        yield Finding(f"The disk that holds {home} has {free / 1e6:.0f} MB free.", "Free some space.")
+    if (available := psutil.virtual_memory().available) < _NEEDED_MEMORY:
+        yield Finding(
+            f"{available / 1e9:.1f} GB of memory is available; the platform needs about {_NEEDED_MEMORY / 1e9:.1f} GB.",
+            "End other programs, or lower AIRFLOW__CORE__PARALLELISM.",
+        )
+
+
+def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
+    if not healths:
+        for name, port in platform.home.state().get("ports", {}).items():
+            if not ports.is_free(port):
+                yield Finding(
+                    f"Port {port}, where {name} listened, is used by another program.",
+                    "Nothing to do: the next ./millrace up takes another port. Or end that program.",
+                )
+    for health in healths:
+        see = f"See ./millrace logs {health.name}."
+        if not health.healthy:
+            yield Finding(f"{health.name} is {health.state.lower()}: {health.detail}.", see)
+        elif health.restarts:
+            yield Finding(f"{health.name} was restarted {health.restarts} times since the last up.", see)
+
+
+def _databases(platform: Platform) -> Iterator[Finding]:
+    from include.warehouse.queries import load
+
+    queries, port = load("doctor"), platform.home.state()["ports"]["postgres"]
+    with closing(postgres.connect(platform.home, port)) as server:
+        for pid, database, application, state, seconds, query in queries.open_transactions(
+            server, idle_s=_IDLE_S, open_s=_OPEN_S
+        ):
+            yield Finding(
+                f"A transaction of {application or 'a client'} in {database} is {state} for {seconds} s: {query}",
+                f"End the client, or: ./millrace psql -c 'SELECT pg_terminate_backend({pid})'",
+            )
+        taken, limit = queries.connections(server)
+        if taken > 0.9 * limit:
+            yield Finding(
+                f"{taken} of PostgreSQL's {limit} connections are taken.", "Look for clients that never close."
+            )
+    with closing(postgres.connect(platform.home, port, "airflow")) as metadata:
+        for dag, run, task, _, seconds in queries.stuck_deferrals(metadata, silent_s=_SILENT_S):
+            yield Finding(
+                f"{task} of {dag} (run {run}) is deferred for {seconds} s, and no live triggerer watches it.",
+                "Look at ./millrace logs triggerer; clear the task in the UI if it does not go on.",
+            )
+        for dag, run, task, _, seconds in queries.stuck_queue(metadata, queued_s=_QUEUED_S):
+            yield Finding(
+                f"{task} of {dag} (run {run}) waits for a worker for {seconds} s.",
+                "Raise AIRFLOW__CORE__PARALLELISM, or look at ./millrace logs scheduler.",
+            )
+        for filename, stack in queries.import_errors(metadata):
+            yield Finding(f"{filename} cannot be loaded: {stack.strip().splitlines()[-1]}", "See ./millrace check.")

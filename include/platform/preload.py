@@ -1,0 +1,62 @@
+"""Import what tasks need, once, in the process that LocalExecutor's workers are forked from.
+
+Five tasks that import pandas and scikit-learn at once on two cores take 13 s to do so; forked from a process that has
+imported them, no time. Import only: a thread pool started before the fork would be a deadlock after it.
+"""
+
+import importlib
+import warnings
+
+# skops looks at every attribute of every module that is loaded when it is imported. Before Airflow that is quick and
+# quiet; after it, Airflow's deprecated attributes each print a warning.
+LIBRARIES = (
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pyarrow.parquet",
+    "sklearn.compose",
+    "sklearn.datasets",
+    "sklearn.dummy",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "sklearn.metrics",
+    "sklearn.model_selection",
+    "sklearn.naive_bayes",
+    "sklearn.neighbors",
+    "sklearn.neural_network",
+    "sklearn.pipeline",
+    "sklearn.preprocessing",
+    "sklearn.svm",
+    "sklearn.tree",
+    "skops.io",
+)
+TASKS = (
+    "aiosql",
+    "airflow.executors.local_executor",
+    "airflow.providers.apache.kafka.hooks.base",
+    "airflow.providers.standard.operators.python",
+    "airflow.providers.standard.operators.trigger_dagrun",
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    "confluent_kafka.admin",
+    "msgspec",
+    "psycopg2.extras",
+    "threadpoolctl",
+)
+
+
+def libraries() -> None:
+    """Import the libraries of training and landing; to be called before Airflow is imported."""
+    _import(LIBRARIES)
+
+
+def airflow() -> None:
+    """Import the parts of Airflow that a task needs and the scheduler does not."""
+    _import(TASKS)
+
+
+def _import(names: tuple[str, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in names:
+            importlib.import_module(name)

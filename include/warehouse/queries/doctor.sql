@@ -1,0 +1,37 @@
+-- name: open_transactions
+-- Transactions of any database that are open for long: they hold locks, and keep vacuum from cleaning.
+SELECT pid, datname, application_name, state, extract(epoch FROM now() - xact_start)::integer AS seconds, left(query, 80) AS query
+FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+  AND (starts_with(state, 'idle in transaction') AND now() - state_change > make_interval(secs => :idle_s)
+       OR now() - xact_start > make_interval(secs => :open_s))
+ORDER BY xact_start;
+
+-- name: connections^
+-- How many of the server's connections are taken.
+SELECT count(*) AS taken, current_setting('max_connections')::integer AS of
+FROM pg_stat_activity
+WHERE backend_type = 'client backend';
+
+-- name: stuck_deferrals
+-- Deferred tasks that no live triggerer watches (metadata database).
+SELECT instance.dag_id, instance.run_id, instance.task_id, instance.map_index,
+       extract(epoch FROM now() - instance.updated_at)::integer AS seconds
+FROM task_instance AS instance
+LEFT JOIN trigger ON trigger.id = instance.trigger_id
+LEFT JOIN job ON job.id = trigger.triggerer_id
+    AND job.state = 'running' AND job.latest_heartbeat > now() - make_interval(secs => :silent_s)
+WHERE instance.state = 'deferred' AND job.id IS NULL
+  AND now() - instance.updated_at > make_interval(secs => :silent_s)
+ORDER BY instance.updated_at;
+
+-- name: stuck_queue
+-- Tasks that wait for a worker for long (metadata database).
+SELECT dag_id, run_id, task_id, map_index, extract(epoch FROM now() - queued_dttm)::integer AS seconds
+FROM task_instance
+WHERE state = 'queued' AND now() - queued_dttm > make_interval(secs => :queued_s)
+ORDER BY queued_dttm;
+
+-- name: import_errors
+-- Files of dags/ that Airflow cannot load (metadata database).
+SELECT filename, stacktrace FROM import_error ORDER BY filename;
