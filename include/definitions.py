@@ -44,7 +44,9 @@ class Found(Generic[T]):
     broken: dict[str, UserError]
 
 
-def find(package: str, kind: type[T], attribute: str, *, other: Collection[str], folder: Path | None = None) -> Found[T]:
+def find(
+    package: str, kind: type[T], attribute: str, *, other: Collection[str], folder: Path | None = None
+) -> Found[T]:
     """Loads every definition file of a package's folder.
 
     Args:
@@ -66,11 +68,14 @@ def find(package: str, kind: type[T], attribute: str, *, other: Collection[str],
             definition = getattr(_load(f"{package}.{path.stem}", path, file), attribute, None)
             if not isinstance(definition, kind):
                 raise UserError(
-                    f"{file}: there is no {attribute!r} in it.", f"Write {attribute} = {kind.__name__}(…), or delete it."
+                    f"{file}: there is no {attribute!r} in it.",
+                    f"Write {attribute} = {kind.__name__}(…) or delete it.",
                 )
             name: str = definition.name  # type: ignore[attr-defined]
             if name in files:
-                raise UserError(f"{file}: the name {name!r} is taken by {files[name]}.", "Give one of them another name.")
+                raise UserError(
+                    f"{file}: the name {name!r} is taken by {files[name]}.", "Give one of them another name."
+                )
             valid[name], files[name] = definition, file
         except UserError as error:
             broken[file] = error

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 STALLED_AFTER_S = 60.0
 
 
+class Stalled(UserError):
+    """A bounded range was not read to its end, and nothing came any more."""
+
+
 @dataclass
 class Batch:
     """What one call to ``Reader.batch`` brought.
@@ -26,11 +30,13 @@ class Batch:
         next_offsets: For each partition that moved, the offset behind everything seen so far: also behind control
             records, aborted and compacted ones at the log's end, which are never delivered.
         at_end: Partitions whose stable end was reached.
+        leader_epochs: For each partition with records, the leader epoch of the last of them, if the brokers tell.
     """
 
     messages: list[Message] = field(default_factory=list)
     next_offsets: dict[int, int] = field(default_factory=dict)
     at_end: set[int] = field(default_factory=set)
+    leader_epochs: dict[int, int | None] = field(default_factory=dict)
 
 
 class Reader:
@@ -66,6 +72,16 @@ class Reader:
 
         self._consumer.pause([TopicPartition(self.topic, partition)])
 
+    def show(self, next_offsets: Mapping[int, int]) -> None:
+        """Tells Kafka how far is read, as the offsets of the consumer's ``group.id``, without waiting.
+
+        For displays of lag alone: nothing is ever read back from there.
+        """
+        from confluent_kafka import TopicPartition
+
+        offsets = [TopicPartition(self.topic, partition, offset) for partition, offset in next_offsets.items()]
+        self._consumer.commit(offsets=offsets, asynchronous=True)
+
     def batch(self, most: int, timeout_s: float) -> Batch:
         """Waits for up to ``most`` records, ``timeout_s`` seconds at most; empty when none came.
 
@@ -73,21 +89,33 @@ class Reader:
             OffsetsGone, LogTruncated, TopicMissing: Going on would lose or repeat records.
             UserError: The brokers refuse (authorisation, say).
         """
-        from confluent_kafka import KafkaError
+        from confluent_kafka import Message
 
         batch = Batch()
-        for message in self._consumer.consume(most, timeout_s):
+        delivered = self._consumer.consume(most, timeout_s)
+        # Most batches are records alone; looking at each of them in Python would take as long as decoding it.
+        events = list(filter(Message.error, delivered))
+        batch.messages = [message for message in delivered if message.error() is None] if events else delivered
+        for message in dict(zip(map(Message.partition, batch.messages), batch.messages, strict=True)).values():
             partition, offset = place(message)
-            if (error := message.error()) is None:
-                batch.messages.append(message)
-                batch.next_offsets[partition] = offset + 1
-            elif error.code() == KafkaError._PARTITION_EOF:
-                batch.next_offsets[partition] = offset
-                batch.at_end.add(partition)
-            else:
-                self._refuse(error, partition)
+            batch.next_offsets[partition] = offset + 1
+            batch.leader_epochs[partition] = message.leader_epoch()
         self.next_offsets |= batch.next_offsets
+        for event in events:
+            self._notice(event, batch)
         return batch
+
+    def _notice(self, event: Message, batch: Batch) -> None:
+        """Takes up what a consumer delivers that is no record: the end of a partition, or an error."""
+        from confluent_kafka import KafkaError
+
+        error, (partition, offset) = cast(KafkaError, event.error()), place(event)
+        if error.code() != KafkaError._PARTITION_EOF:
+            self._refuse(error, partition)
+        elif offset >= self.next_offsets[partition]:
+            batch.at_end.add(partition)
+            if offset > self.next_offsets[partition]:
+                self.next_offsets[partition] = batch.next_offsets[partition] = offset
 
     def _refuse(self, error: KafkaError, partition: int) -> None:
         from confluent_kafka import KafkaError
@@ -124,7 +152,7 @@ def read_range(
 
     Raises:
         OffsetsGone, LogTruncated, TopicMissing: The range does not exist (any more).
-        UserError: Nothing came for ``stalled_after_s`` although the ranges are not read to their ends.
+        Stalled: Nothing came for ``stalled_after_s`` although the ranges are not read to their ends.
     """
     unread = {partition: span for partition, span in ranges.items() if span[0] < span[1]}
     if not unread:
@@ -133,7 +161,9 @@ def read_range(
     with Reader(topic, {partition: start for partition, (start, _) in unread.items()}) as reader:
         moved_at = time.monotonic()
         while unread:
-            batch = reader.batch(most, 0.5)
+            # Asking for no more than is left, reading returns with the last record and not with the timeout.
+            left = sum(end - reader.next_offsets[partition] for partition, (_, end) in unread.items())
+            batch = reader.batch(min(most, left), 0.5)
             wanted = [message for message in batch.messages if _within(message, unread)]
             if batch.messages:
                 moved_at = time.monotonic()
@@ -169,9 +199,9 @@ def _require(topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
 
 def _stalled(
     topic: str, unread: Mapping[int, tuple[int, int]], next_offsets: Mapping[int, int], after_s: float
-) -> UserError:
+) -> Stalled:
     partition = min(unread)
-    return UserError(
+    return Stalled(
         f"Topic {topic!r}, partition {partition}: nothing came for {after_s:.0f} s at offset {next_offsets[partition]} "
         f"of {unread[partition][1]}; a transaction may be open there, or the brokers are away."
     )

@@ -1,0 +1,241 @@
+"""Rows as one binary COPY, laid out by column: several times faster than formatting them one by one.
+
+A column of Python values becomes an Arrow array; columns of one width are written into a numpy record array with their
+lengths and byte order, columns of varying width stand between such records, and Arrow joins the pieces row by row.
+The format is described in PostgreSQL's documentation of COPY, "Binary Format".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include.streams.field import Field
+
+REFUSALS = (OverflowError, TypeError, ValueError)
+"""What ``buffer`` raises for a value that its column cannot hold."""
+
+UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_POSTGRES_EPOCH_DAY = (date(2000, 1, 1) - date(1970, 1, 1)).days
+_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+_NO_SEPARATOR = pa.scalar(b"", pa.binary())
+# In JSON a NUL character is \u0000, unless its backslash is itself escaped.
+_JSON_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+@dataclass(frozen=True)
+class Column:
+    """How the values of one field become bytes.
+
+    Attributes:
+        name: The field's name, and the column's.
+        read: The field's values of a list of events.
+        array: Those values as an Arrow array; raises one of ``REFUSALS`` when one does not fit.
+        width: Their numpy type on the wire, when all have the same width.
+    """
+
+    name: str
+    read: Callable[[Sequence[Any]], list[Any]]
+    array: Callable[[Sequence[Any]], pa.Array]
+    width: str | None
+
+
+def columns_of(fields: Iterable[Field]) -> tuple[Column, ...]:
+    """The columns for the fields of an event, in their order."""
+    return tuple(Column(field.name, _reader(field), *_KINDS[field.sql]) for field in fields)
+
+
+def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tuple[str, Any]] = ()) -> bytes:
+    """Events as one binary COPY.
+
+    Args:
+        before: Columns of one width that come before those of the event: for each, the numpy type on the wire, such as
+            ``>i8``, and the values, or one value for all rows.
+
+    Raises:
+        OverflowError, TypeError, ValueError: A value does not fit its column; ``refused`` tells which.
+    """
+    layout = _Layout(len(events), len(before) + len(columns))
+    for width, values in before:
+        layout.fixed(width, values)
+    for column in columns:
+        array = column.array(column.read(events))
+        if column.width is None:
+            layout.varying(array)
+        elif array.null_count:
+            layout.sparse(column.width, array)
+        else:
+            layout.fixed(column.width, array.to_numpy(zero_copy_only=False))
+    return b"".join((_HEADER, *layout.body(), _TRAILER))
+
+
+def refused(columns: Sequence[Column], events: Sequence[Any]) -> dict[int, str]:
+    """The events, by their index, that a column cannot hold, with the reason."""
+    reasons: dict[int, str] = {}
+    for column in columns:
+        values = column.read(events)
+        try:
+            column.array(values)
+        except REFUSALS:
+            for index, value in enumerate(values):
+                try:
+                    column.array([value])
+                except REFUSALS as error:
+                    reasons.setdefault(index, f"{column.name}: {error}")
+    return reasons
+
+
+def microseconds(moments: Sequence[datetime | None], epoch: datetime = UNIX_EPOCH) -> pa.Array:
+    """Microseconds since an epoch, exact, as int64[n]. A moment without its time zone raises TypeError."""
+    return pa.array([None if moment is None else moment - epoch for moment in moments], pa.duration("us")).view(
+        pa.int64()
+    )
+
+
+def _reader(field: Field) -> Callable[[Sequence[Any]], list[Any]]:
+    # A comprehension over a constant attribute is faster than attrgetter; a field's name is an identifier.
+    value = (
+        f"None if event.{field.name} is None else event.{field.name}.value" if field.is_enum else f"event.{field.name}"
+    )
+    return eval(f"lambda events: [{value} for event in events]")
+
+
+def _timestamps(values: Sequence[datetime | None]) -> pa.Array:
+    return microseconds(values, _POSTGRES_EPOCH)
+
+
+def _dates(values: Sequence[date | None]) -> pa.Array:
+    return pc.subtract(pa.array(values, pa.date32()).view(pa.int32()), _POSTGRES_EPOCH_DAY)
+
+
+def _integers(values: Sequence[int | None]) -> pa.Array:
+    return pa.array(values, pa.int64())
+
+
+def _floats(values: Sequence[float | None]) -> pa.Array:
+    return pa.array(values, pa.float64())
+
+
+def _booleans(values: Sequence[bool | None]) -> pa.Array:
+    return pa.array(values, pa.bool_())
+
+
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    array = pa.array(values, pa.string())
+    _, offsets, data = array.buffers()
+    if data is not None:
+        end = np.frombuffer(offsets, np.int32)[len(values)]
+        if not np.frombuffer(data, np.uint8)[:end].all():
+            raise ValueError("PostgreSQL's texts cannot hold a NUL character")
+    return array
+
+
+def _encoded(encode: Callable[[Any], bytes]) -> Callable[[Sequence[Any]], pa.Array]:
+    return lambda values: pa.array([None if value is None else encode(value) for value in values], pa.binary())
+
+
+def _json(value: Any) -> bytes:
+    text = msgspec.json.encode(value)
+    if b"\\u0000" in text and _JSON_NUL.search(text):
+        raise ValueError("PostgreSQL's jsonb cannot hold a NUL character")
+    return b"\x01" + text
+
+
+def _numeric(value: Decimal) -> bytes:
+    """A number on the wire: how many groups of four digits, the weight of the first, sign, digits after the point."""
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        special = 0xC000 if exponent in ("n", "N") else 0xF000 if sign else 0xD000
+        return np.array([0, 0, special, 0], ">u2").tobytes()
+    # PostgreSQL's documentation, "Numeric Types": up to 131,072 digits before the point, 16,383 after it.
+    if exponent < -16_383 or len(digits) + exponent > 131_072:
+        raise ValueError("PostgreSQL's numeric cannot hold so many digits")
+    scale = max(-exponent, 0)
+    text = ("".join(map(str, digits)) + "0" * max(exponent, 0)).rjust(scale, "0")
+    whole, part = text[: len(text) - scale], text[len(text) - scale :]
+    whole, part = whole.rjust(-(-len(whole) // 4) * 4, "0"), part.ljust(-(-scale // 4) * 4, "0")
+    groups = [int((whole + part)[at : at + 4]) for at in range(0, len(whole + part), 4)]
+    weight = len(whole) // 4 - 1
+    while groups and groups[0] == 0:
+        del groups[0]
+        weight -= 1
+    return np.array([len(groups), weight & 0xFFFF, 0x4000 if sign else 0, scale, *groups], ">u2").tobytes()
+
+
+_KINDS: dict[str, tuple[Callable[[Sequence[Any]], pa.Array], str | None]] = {
+    "text": (_texts, None),
+    "bigint": (_integers, ">i8"),
+    "double precision": (_floats, ">f8"),
+    "boolean": (_booleans, "?"),
+    "timestamp with time zone": (_timestamps, ">i8"),
+    "date": (_dates, ">i4"),
+    "bytea": (_encoded(bytes), None),
+    "uuid": (_encoded(lambda value: value.bytes), None),
+    "numeric": (_encoded(_numeric), None),
+    "jsonb": (_encoded(_json), None),
+}
+
+
+class _Layout:
+    """The pieces of all rows, by column: neighbours of fixed width share a record array."""
+
+    def __init__(self, rows: int, fields: int) -> None:
+        self._rows = rows
+        self._record: list[tuple[str, Any]] = [(">i2", fields)]
+        self._pieces: list[pa.Array] = []
+
+    def fixed(self, width: str, values: Any) -> None:
+        self._record += [(">i4", np.dtype(width).itemsize), (width, values)]
+
+    def varying(self, array: pa.Array) -> None:
+        """A null has length -1 and no bytes."""
+        _, offsets, data = array.buffers()
+        lengths = np.diff(np.frombuffer(offsets, np.int32)[: self._rows + 1])
+        if array.null_count:
+            lengths[array.is_null().to_numpy(zero_copy_only=False)] = -1
+        self._piece(lengths, offsets, data)
+
+    def sparse(self, width: str, array: pa.Array) -> None:
+        """A column of fixed width with nulls."""
+        data = array.drop_null().to_numpy(zero_copy_only=False).astype(width)
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        offsets = np.zeros(self._rows + 1, np.int32)
+        np.cumsum(valid * data.itemsize, out=offsets[1:])
+        self._piece(np.where(valid, data.itemsize, -1), pa.py_buffer(offsets), pa.py_buffer(data))
+
+    def body(self) -> Iterator[pa.Buffer]:
+        if not self._rows:
+            return
+        if self._record:
+            self._close()
+        yield pc.binary_join_element_wise(*self._pieces, _NO_SEPARATOR).buffers()[2]
+
+    def _piece(self, lengths: np.ndarray, offsets: pa.Buffer, data: pa.Buffer | None) -> None:
+        self._record.append((">i4", lengths))
+        self._close()
+        self._pieces.append(pa.Array.from_buffers(pa.binary(), self._rows, [None, offsets, data or pa.py_buffer(b"")]))
+
+    def _close(self) -> None:
+        record = np.empty(self._rows, _record_type(tuple(width for width, _ in self._record)))
+        for index, (_, values) in enumerate(self._record):
+            record[f"f{index}"] = values
+        offsets = pa.py_buffer(np.arange(self._rows + 1, dtype=np.int32) * np.int32(record.itemsize))
+        self._pieces.append(pa.Array.from_buffers(pa.binary(), self._rows, [None, offsets, pa.py_buffer(record)]))
+        self._record = []
+
+
+@cache
+def _record_type(widths: tuple[str, ...]) -> np.dtype:
+    return np.dtype([(f"f{index}", width) for index, width in enumerate(widths)])

@@ -1,0 +1,98 @@
+"""Records that are kept aside: those that could not be landed, and those outside the time window (quarantined)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from include.streams.definition import Instant
+from include.streams.field import fields_of
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+    from psycopg2.extensions import connection as Connection
+
+    from include.landing.copy import Column
+
+DEAD_LETTER = "dead letter"
+QUARANTINED = "quarantined"
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A record kept aside, as it was, with the reason; a row of ``millrace.dead_letter`` but for its coordinates."""
+
+    stream: str
+    disposition: str
+    reason: str
+    sqlstate: str | None
+    appended_at: Instant
+    event_time: Instant | None
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]] | None
+
+
+def of(
+    message: Message,
+    stream: str,
+    disposition: str,
+    reason: str,
+    *,
+    sqlstate: str | None = None,
+    event_time: datetime | None = None,
+) -> DeadLetter:
+    """The dead letter of a Kafka record."""
+    _, appended_ms = message.timestamp()
+    headers = cast("list[tuple[str, str | bytes | None]]", message.headers() or [])
+    return DeadLetter(
+        stream=stream,
+        disposition=disposition,
+        reason=_storable(reason),
+        sqlstate=sqlstate,
+        appended_at=datetime.fromtimestamp(max(appended_ms, 0) / 1000, UTC),
+        event_time=event_time,
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+        headers=[(_storable(name), _bytes(value)) for name, value in headers] or None,
+    )
+
+
+def keep(
+    connection: Connection,
+    incarnation: int,
+    partitions: Sequence[int],
+    offsets: Sequence[int],
+    letters: Sequence[DeadLetter],
+) -> None:
+    """Stores dead letters with their coordinates, inside the caller's transaction."""
+    from include.landing import copy
+
+    if not letters:
+        return
+    names = ", ".join(["kafka_incarnation", "kafka_partition", "kafka_offset", *(column.name for column in _columns())])
+    rows = copy.buffer(_columns(), letters, [(">i2", incarnation), (">i4", partitions), (">i8", offsets)])
+    with connection.cursor() as cursor:
+        cursor.copy_expert(
+            f"COPY millrace.dead_letter ({names}) FROM STDIN (FORMAT binary)", io.BytesIO(rows), len(rows)
+        )
+
+
+@cache
+def _columns() -> tuple[Column, ...]:
+    from include.landing import copy
+
+    return copy.columns_of(fields_of(DeadLetter))
+
+
+def _storable(text: str) -> str:
+    """The text with what PostgreSQL cannot hold replaced: NUL characters and halves of surrogate pairs."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,60 @@
+"""The ledger: what became of every offset, counted in the transactions that land."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from include.kafka.position import Position
+from include.warehouse import queries
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of consecutive offsets of one partition; the counts add up to ``next - first``.
+
+    Attributes:
+        landed, dead_letters, quarantined: Records by their fate.
+        skipped: Tombstones.
+        no_records: Offsets of commit markers, of aborted and of compacted records.
+        checksum: Sum of the CRC-32 of every record's value, begun with its offset: the same in any order.
+        newest: The newest event time that landed.
+    """
+
+    partition: int
+    first: int
+    next: int
+    landed: int
+    dead_letters: int
+    quarantined: int
+    skipped: int
+    no_records: int
+    checksum: int
+    newest: datetime | None
+
+
+def add(
+    connection: Connection, stream: str, incarnation: int, claim: Mapping[int, Position], entries: Sequence[Entry]
+) -> None:
+    """Adds a batch's entries to the ledger rows of the claim, inside the caller's transaction."""
+    queries.load("landing").add_to_ledger(
+        connection,
+        stream=stream,
+        incarnation=incarnation,
+        partitions=[entry.partition for entry in entries],
+        epochs=[claim[entry.partition].epoch for entry in entries],
+        first=[entry.first for entry in entries],
+        next=[entry.next for entry in entries],
+        landed=[entry.landed for entry in entries],
+        dead_letters=[entry.dead_letters for entry in entries],
+        quarantined=[entry.quarantined for entry in entries],
+        skipped=[entry.skipped for entry in entries],
+        no_records=[entry.no_records for entry in entries],
+        checksums=[entry.checksum for entry in entries],
+        newest=[entry.newest for entry in entries],
+    )

@@ -1,0 +1,45 @@
+"""The sensor that waits for a stream's events, and makes the topic of a stream that has none yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from include.kafka.backlog import BacklogSensor
+from include.kafka.stops import TopicMissing
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class StreamSensor(BacklogSensor):
+    """Succeeds as soon as a stream's topic holds records past its position.
+
+    Args:
+        stream_name: The stream; the others are those of ``BacklogSensor``.
+    """
+
+    def __init__(self, *, stream_name: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stream_name = stream_name
+
+    def execute(self, context: Context) -> int:
+        """Looks once, then defers. Returns the lag in offsets."""
+        from include.landing.task import failing_for_good
+
+        with failing_for_good():
+            try:
+                return super().execute(context)
+            except TopicMissing:
+                self._make_topic()
+                return super().execute(context)
+
+    def _make_topic(self) -> None:
+        """A stream that was never read gets its topic; the topic of another has been deleted, which is a named stop."""
+        from include.kafka import position
+        from include.streams import definitions, produce
+        from include.warehouse.connection import connected
+
+        with connected("millrace sensor") as connection:
+            if position.standings(connection, self.reader, self.kafka_topic):
+                raise TopicMissing(self.kafka_topic)
+        produce.make_topic(definitions.get(self.stream_name))

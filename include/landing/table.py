@@ -1,0 +1,167 @@
+"""The table of a stream: made from its definition, and changed with it as long as nothing can be lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from include.errors import UserError
+from include.streams.definition import Stream
+from include.streams.field import Field
+from include.warehouse import queries
+
+if TYPE_CHECKING:
+    from psycopg2 import sql
+    from psycopg2.extensions import connection as Connection
+
+SCHEMA = "landing"
+COORDINATES = (
+    Field("kafka_offset", "bigint", False, "The record's offset in its partition"),
+    Field("kafka_partition", "integer", False, "The record's partition in the topic"),
+    Field("kafka_incarnation", "smallint", False, "Which topic of that name, see millrace.topic_incarnation"),
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change that a table needs.
+
+    Attributes:
+        says: The change in words.
+        statement: The change in SQL.
+    """
+
+    says: str
+    statement: sql.Composable
+
+
+def identifier(name: str) -> sql.Identifier:
+    """A table of the schema ``landing``, quoted."""
+    from psycopg2 import sql
+
+    return sql.Identifier(SCHEMA, name)
+
+
+def bring_up_to_date(connection: Connection, stream: Stream) -> list[str]:
+    """Makes or changes the stream's table where it differs from the definition; commits. Returns the changes in words.
+
+    Raises:
+        UserError: The definition asks for what would lose or reinterpret rows that are there.
+    """
+    if not changes(connection, stream):
+        connection.rollback()
+        return []
+    queries.load("landing").lock_stream(connection, stream=stream.name)
+    needed = changes(connection, stream)
+    with connection.cursor() as cursor:
+        for change in needed:
+            cursor.execute(change.statement)
+    connection.commit()
+    return [change.says for change in needed]
+
+
+def changes(connection: Connection, stream: Stream) -> list[Change]:
+    """What would have to change in the warehouse for the stream to land.
+
+    Raises:
+        UserError: The definition asks for what would lose or reinterpret rows that are there.
+    """
+    sql = queries.load("landing")
+    present = {
+        name: (kind, required, comment)
+        for name, kind, required, comment in sql.read_columns(connection, stream=stream.name)
+    }
+    if not present:
+        return list(_creation(stream))
+    key = sql.read_partition_key(connection, stream=stream.name)
+    if key not in (f"RANGE ({stream.event_time})", f'RANGE ("{stream.event_time}")'):
+        raise UserError(
+            f"Stream {stream.name!r}, event_time: the table landing.{stream.name} is partitioned by {key}, "
+            f"not by {stream.event_time!r}.",
+            "Keep event_time as it was, or give the stream a new name and with it a new table.",
+        )
+    needed: list[Change] = []
+    for field in stream.fields:
+        if field.name in present:
+            needed += _alterations(stream, field, *present[field.name])
+        else:
+            needed += _addition(stream, field)
+    gone = present.keys() - {field.name for field in (*COORDINATES, *stream.fields)}
+    needed += [_relaxation(stream, name) for name in present if name in gone and present[name][1]]
+    return needed
+
+
+def _creation(stream: Stream) -> list[Change]:
+    from psycopg2 import sql
+
+    parent = identifier(stream.name)
+    fields = (*COORDINATES, *stream.fields)
+    columns = [
+        sql.SQL("{} {}{}").format(
+            sql.Identifier(field.name), sql.SQL(field.sql), sql.SQL("" if field.nullable else " NOT NULL")
+        )
+        for field in fields
+    ]
+    key = ("kafka_incarnation", "kafka_partition", "kafka_offset", stream.event_time)
+    create = sql.SQL("CREATE TABLE {} ({}, PRIMARY KEY ({})) PARTITION BY RANGE ({})").format(
+        parent,
+        sql.SQL(", ").join(columns),
+        sql.SQL(", ").join(map(sql.Identifier, key)),
+        sql.Identifier(stream.event_time),
+    )
+    described = sql.SQL("COMMENT ON TABLE {} IS {}").format(parent, sql.Literal(_summary(stream)))
+    comments = [_comment(stream, field) for field in fields if field.comment]
+    return [Change(f"make the table landing.{stream.name}", sql.SQL("; ").join([create, described, *comments]))]
+
+
+def _addition(stream: Stream, field: Field) -> list[Change]:
+    from psycopg2 import sql
+
+    if not field.nullable:
+        raise UserError(
+            f"Stream {stream.name!r}, event.{field.name}: the field is new, and the rows in landing.{stream.name} have "
+            "no value for it.",
+            f"Let it be None: {field.name}: … | None = None.",
+        )
+    statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
+        identifier(stream.name), sql.Identifier(field.name), sql.SQL(field.sql)
+    )
+    if field.comment:
+        statement = sql.SQL("; ").join([statement, _comment(stream, field)])
+    return [Change(f"add the column landing.{stream.name}.{field.name}, {field.sql}", statement)]
+
+
+def _alterations(stream: Stream, field: Field, kind: str, required: bool, comment: str) -> list[Change]:
+    if kind != field.sql:
+        raise UserError(
+            f"Stream {stream.name!r}, event.{field.name}: it is {field.sql} in the definition and {kind} in the table "
+            f"landing.{stream.name}.",
+            "Keep its type and add a field of another name, or give the stream a new name and with it a new table.",
+        )
+    needed = []
+    if required and field.nullable:
+        needed.append(_relaxation(stream, field.name))
+    if comment != field.comment:
+        needed.append(Change(f"describe landing.{stream.name}.{field.name} anew", _comment(stream, field)))
+    return needed
+
+
+def _relaxation(stream: Stream, column: str) -> Change:
+    from psycopg2 import sql
+
+    return Change(
+        f"let landing.{stream.name}.{column} be null",
+        sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(identifier(stream.name), sql.Identifier(column)),
+    )
+
+
+def _comment(stream: Stream, field: Field) -> sql.Composable:
+    from psycopg2 import sql
+
+    return sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+        sql.Identifier(SCHEMA, stream.name, field.name), sql.Literal(field.comment)
+    )
+
+
+def _summary(stream: Stream) -> str:
+    return (stream.event.__doc__ or f"Events of the topic {stream.topic}").strip().splitlines()[0]

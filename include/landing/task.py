@@ -1,0 +1,44 @@
+"""What the drain needs of Airflow: its owner's name, its log, and failures that no retry can mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from include.kafka.stops import Fenced, Stop
+
+
+def drain_in_task(stream_name: str, share: int) -> None:
+    """Drains one window of a stream inside an Airflow task.
+
+    Raises:
+        AirflowFailException: A person must decide, or another drain has taken over.
+    """
+    from airflow.sdk import get_current_context
+
+    from include.landing.drain import drain, log
+    from include.streams import definitions
+
+    instance = get_current_context()["ti"]
+    owner = f"{instance.dag_id} {instance.run_id} {instance.task_id}[{instance.map_index}] try {instance.try_number}"
+    with failing_for_good():
+        drained = drain(definitions.get(stream_name), owner, share)
+    log.info(
+        "%s landed, %s dead letters, %s quarantined, in %s transactions; ended because %s.",
+        drained.landed,
+        drained.dead_letters,
+        drained.quarantined,
+        drained.batches,
+        drained.reason,
+    )
+
+
+@contextmanager
+def failing_for_good() -> Iterator[None]:
+    """Turns what a retry cannot mend into Airflow's failure without a retry."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    try:
+        yield
+    except (Stop, Fenced) as error:
+        raise AirflowFailException(str(error)) from error

@@ -1,0 +1,1 @@
+"""Real-time streams: their definitions, one file each, and what simulates them."""

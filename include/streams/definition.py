@@ -1,0 +1,195 @@
+"""What a stream is: the topic its events come from, what an event looks like, and how long its table keeps them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from random import Random
+from typing import Annotated, Any
+
+import msgspec
+
+from include.definitions import Invalid
+from include.streams.field import TIMESTAMP, Field, fields_of
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A moment: a datetime that always carries its time zone."""
+
+# A partition's table is named <stream>_<YYYYMMDD>_<HHMM>, in PostgreSQL's 63 bytes.
+LONGEST_NAME = 48
+RESERVED_PREFIX = "kafka_"
+
+_UNITS = {
+    "second": timedelta(seconds=1),
+    "minute": timedelta(minutes=1),
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+    "week": timedelta(weeks=1),
+}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A topic of JSON events and the partitioned table ``landing.<name>`` that they land in, each exactly once.
+
+    Args:
+        name: Names the table, the DAG ``land__<name>`` and, unless ``topic`` says otherwise, the Kafka topic.
+        event: The decoder, the validation, and the table's columns with their comments.
+        event_time: The field, of type ``Instant``, by which the table is partitioned.
+        partition: The span of one partition of the table, in UTC.
+        keep: For how long after its end a partition is kept.
+        late: An event older than its record in Kafka by more than this is quarantined.
+        early: An event that claims to be newer than its record by more than this is quarantined.
+        topic: The Kafka topic, when its name differs.
+        key: The field whose value becomes the Kafka key when events are produced here; None sends no key.
+        kafka_partitions: Partitions of the topic when it is made here.
+        drains: How many tasks share the topic's partitions.
+        window: The longest time one run drains before the next takes over.
+        quiet: A run ends early when nothing came for so long.
+        simulate: Makes events for ``./millrace produce``, endlessly.
+
+    Raises:
+        Invalid: A field says something that cannot be; names the field and the fix.
+    """
+
+    name: str
+    event: type[msgspec.Struct]
+    event_time: str
+    partition: str = "1 day"
+    keep: str = "90 days"
+    late: str = "7 days"
+    early: str = "1 hour"
+    topic: str = ""
+    key: str | None = None
+    kafka_partitions: int = 4
+    drains: int = 1
+    window: str = "5 minutes"
+    quiet: str = "15 seconds"
+    simulate: Callable[[Random], Iterator[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name or "") or len(self.name) > LONGEST_NAME:
+            raise Invalid(
+                "name",
+                f"{self.name!r} cannot name a table and a DAG.",
+                f"Use lower-case letters, digits and _, a letter first, {LONGEST_NAME} characters at most.",
+            )
+        object.__setattr__(self, "topic", self.topic or self.name)
+        self._check_event()
+        self._check_event_time()
+        self._check_spans()
+        for count in ("kafka_partitions", "drains"):
+            if getattr(self, count) < 1:
+                raise Invalid(count, f"{getattr(self, count)!r} is too few.", "Write 1 or more.")
+        if self.key is not None and self.key not in self.event.__struct_fields__:
+            raise Invalid("key", f"the event has no field {self.key!r}.", f"Write one of {self._names()}, or None.")
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The event's fields, each a column of the table."""
+        return fields_of(self.event)
+
+    @property
+    def reader(self) -> str:
+        """Under which name the stream's positions stand in ``millrace.position``."""
+        return f"landing:{self.name}"
+
+    @property
+    def width(self) -> timedelta:
+        """``partition`` as a duration."""
+        return duration("partition", self.partition)
+
+    @property
+    def retention(self) -> timedelta:
+        """``keep`` as a duration."""
+        return duration("keep", self.keep)
+
+    @property
+    def lateness(self) -> timedelta:
+        """``late`` as a duration."""
+        return duration("late", self.late)
+
+    @property
+    def earliness(self) -> timedelta:
+        """``early`` as a duration."""
+        return duration("early", self.early)
+
+    @property
+    def window_s(self) -> float:
+        """``window`` in seconds."""
+        return duration("window", self.window).total_seconds()
+
+    @property
+    def quiet_s(self) -> float:
+        """``quiet`` in seconds."""
+        return duration("quiet", self.quiet).total_seconds()
+
+    def _names(self) -> str:
+        return ", ".join(self.event.__struct_fields__)
+
+    def _check_event(self) -> None:
+        if not (isinstance(self.event, type) and issubclass(self.event, msgspec.Struct)):
+            raise Invalid("event", f"{self.event!r} is no msgspec.Struct.", "Write class YourEvent(msgspec.Struct): …")
+        try:
+            msgspec.json.Decoder(self.event)
+            fields = self.fields
+        except (TypeError, NameError) as error:
+            raise Invalid("event", f"{self.event.__name__} cannot be decoded: {error}.", "Mend its types.") from error
+        for field in fields:
+            if field.name.startswith(RESERVED_PREFIX):
+                raise Invalid(
+                    f"event.{field.name}",
+                    f"names with {RESERVED_PREFIX!r} are for the columns that say where in Kafka a row comes from.",
+                    'Name it otherwise; msgspec.field(name="…") keeps the name in the JSON.',
+                )
+            if field.is_naive:
+                raise Invalid(
+                    f"event.{field.name}", "a time without a time zone is ambiguous.", "Declare it as Instant."
+                )
+
+    def _check_event_time(self) -> None:
+        field = next((field for field in self.fields if field.name == self.event_time), None)
+        if field is None:
+            raise Invalid(
+                "event_time", f"the event has no field {self.event_time!r}.", f"Write one of {self._names()}."
+            )
+        if field.sql != TIMESTAMP or field.nullable:
+            raise Invalid(
+                "event_time",
+                f"{self.event_time!r} is not always a moment.",
+                f"Declare it as {self.event_time}: Instant.",
+            )
+
+    def _check_spans(self) -> None:
+        day = timedelta(days=1)
+        if self.width < timedelta(hours=1) or (self.width % day and day % self.width):
+            raise Invalid(
+                "partition",
+                f"{self.partition!r} does not divide the days evenly.",
+                'Write whole days, or 1, 2, 3, 4, 6, 8 or 12 hours, such as "1 day".',
+            )
+        if self.retention < self.lateness + self.width:
+            raise Invalid(
+                "keep",
+                f"{self.keep!r} is shorter than late and partition together, so that fresh rows would be dropped.",
+                f'Write at least "{(self.lateness + self.width) // day + 1} days".',
+            )
+        for field in ("early", "window", "quiet"):
+            duration(field, getattr(self, field))
+
+
+def duration(field: str, text: str) -> timedelta:
+    """A span such as "90 days" or "1 hour".
+
+    Raises:
+        Invalid: It is none; ``field`` names the culprit.
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*([a-z]+?)s?\s*", text) if isinstance(text, str) else None
+    if match is None or match[2] not in _UNITS or int(match[1]) == 0:
+        raise Invalid(
+            field, f"{text!r} is no span of time.", f'Write a number and one of {", ".join(_UNITS)}, "7 days".'
+        )
+    return int(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,33 @@
+"""The streams of this folder: every file in it that is not part of the machinery defines one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from include import definitions
+from include.definitions import Found
+from include.errors import UserError
+from include.streams.definition import Stream
+
+_MACHINERY = frozenset({"definition", "definitions", "field", "produce"})
+
+
+def find(folder: Path | None = None) -> Found[Stream]:
+    """Every stream by its name, and every broken file with its error."""
+    return definitions.find("include.streams", Stream, "stream", other=_MACHINERY, folder=folder)
+
+
+def get(name: str) -> Stream:
+    """One stream.
+
+    Raises:
+        UserError: There is none of that name, or its file is broken.
+    """
+    found = find()
+    if name in found.valid:
+        return found.valid[name]
+    for file, error in found.broken.items():
+        if Path(file).stem == name:
+            raise error
+    known = ", ".join(found.valid) or "none"
+    raise UserError(f"There is no stream {name!r}; there are: {known}.", f"Make it with ./millrace new stream {name}.")

@@ -1,0 +1,63 @@
+-- name: meet_incarnation!
+-- Gives a topic's incarnation the next number, unless it has one.
+INSERT INTO millrace.topic_incarnation (topic, number, topic_id)
+SELECT :topic, coalesce(max(number), 0) + 1, :topic_id FROM millrace.topic_incarnation WHERE topic = :topic
+ON CONFLICT DO NOTHING;
+
+-- name: read_incarnation$
+-- The number of a topic's incarnation.
+SELECT number FROM millrace.topic_incarnation WHERE topic = :topic AND topic_id = :topic_id;
+
+-- name: lock_stream!
+-- Lets one process at a time change a stream's table and its partitions; until the transaction's end.
+SELECT pg_advisory_xact_lock(hashtextextended('millrace stream ' || :stream, 0));
+
+-- name: read_columns
+-- The columns of a stream's table; none when there is no table.
+SELECT attname, format_type(atttypid, atttypmod), attnotnull, coalesce(col_description(attrelid, attnum), '')
+FROM pg_attribute
+WHERE attrelid = to_regclass('landing.' || quote_ident(:stream)) AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum;
+
+-- name: read_partition_key$
+-- By what a stream's table is partitioned, such as RANGE (ts).
+SELECT pg_get_partkeydef(to_regclass('landing.' || quote_ident(:stream)));
+
+-- name: read_partitions
+-- The partitions of a stream's table and their bounds, as PostgreSQL words them; a half-done detachment is told.
+SELECT child.relname, pg_get_expr(child.relpartbound, child.oid), inhdetachpending
+FROM pg_inherits
+JOIN pg_class AS child ON child.oid = inhrelid
+WHERE inhparent = to_regclass('landing.' || quote_ident(:stream))
+ORDER BY child.relname;
+
+-- name: add_to_ledger!
+-- Adds what became of a batch's offsets to the rows of its claims.
+INSERT INTO millrace.landing_ledger AS ledger (
+    stream, kafka_incarnation, kafka_partition, epoch, first_offset, next_offset,
+    landed, dead_letters, quarantined, skipped, no_records, checksum, newest_event
+)
+SELECT :stream, :incarnation, batch.*
+FROM unnest(
+    CAST(:partitions AS integer[]), CAST(:epochs AS bigint[]), CAST(:first AS bigint[]), CAST(:next AS bigint[]),
+    CAST(:landed AS bigint[]), CAST(:dead_letters AS bigint[]), CAST(:quarantined AS bigint[]),
+    CAST(:skipped AS bigint[]), CAST(:no_records AS bigint[]), CAST(:checksums AS numeric[]),
+    CAST(:newest AS timestamptz[])
+) AS batch
+ON CONFLICT (stream, kafka_incarnation, kafka_partition, epoch) DO UPDATE
+SET next_offset = excluded.next_offset,
+    landed = ledger.landed + excluded.landed,
+    dead_letters = ledger.dead_letters + excluded.dead_letters,
+    quarantined = ledger.quarantined + excluded.quarantined,
+    skipped = ledger.skipped + excluded.skipped,
+    no_records = ledger.no_records + excluded.no_records,
+    checksum = ledger.checksum + excluded.checksum,
+    newest_event = greatest(ledger.newest_event, excluded.newest_event),
+    updated_at = clock_timestamp();
+
+-- name: read_totals^
+-- What became of a stream's offsets so far, over all partitions and incarnations.
+SELECT coalesce(sum(landed), 0), coalesce(sum(dead_letters), 0), coalesce(sum(quarantined), 0),
+       coalesce(sum(skipped), 0), coalesce(sum(no_records), 0), max(newest_event), max(updated_at)
+FROM millrace.landing_ledger
+WHERE stream = :stream;
