@@ -14,9 +14,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from include.errors import UserError
 from include.kafka import position, topics
+from include.kafka.stops import Stop
 from include.kafka.topics import Extent
 
 if TYPE_CHECKING:
@@ -136,7 +138,8 @@ class BacklogTrigger(BaseTrigger):
                     self.log.warning("Still waiting for %s: %s", self.topic, error)
                     await asyncio.sleep(min(5.0, 10 * self.poll_s))
             await asyncio.sleep(max(0.0, HOLD_FIRE_S - (time.monotonic() - started)))
-            yield TriggerEvent({"lag": lag})
+            # Ends the task here: going back to a worker only to succeed would cost most of a second.
+            yield TaskSuccessEvent()
         finally:
             probe.close()
 
@@ -166,10 +169,18 @@ class BacklogSensor(BaseSensorOperator):
         self.reader, self.kafka_topic, self.poll, self.at_most = reader, kafka_topic, poll, at_most
 
     def execute(self, context: Context) -> int:
-        """Looks once, then defers. Returns the lag in offsets."""
+        """Looks once, then defers. Returns the lag in offsets.
+
+        When Kafka or PostgreSQL does not answer it defers, too: the trigger waits for them without a worker.
+        """
         probe = Probe(self.reader, self.kafka_topic)
+        lag = 0
         try:
             lag = probe.measure().lag
+        except Stop:
+            raise
+        except UserError as error:
+            self.log.warning("%s", error)
         finally:
             probe.close()
         if lag == 0:
@@ -177,10 +188,7 @@ class BacklogSensor(BaseSensorOperator):
                 trigger=BacklogTrigger(
                     self.reader, self.kafka_topic, self.poll.total_seconds(), self.at_most.total_seconds()
                 ),
-                method_name=self.resume.__name__,
+                # Never called, as the trigger itself ends the task.
+                method_name="execute",
             )
         return lag
-
-    def resume(self, context: Context, event: dict[str, int]) -> int:
-        """Takes up the work after the trigger fired."""
-        return event["lag"]

@@ -71,7 +71,7 @@ class Stream:
     simulate: Callable[[Random], Iterator[Any]] | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name or "") or len(self.name) > LONGEST_NAME:
+        if not usable(self.name):
             raise Invalid(
                 "name",
                 f"{self.name!r} cannot name a table and a DAG.",
@@ -179,6 +179,11 @@ class Stream:
             )
         for field in ("early", "window", "quiet"):
             duration(field, getattr(self, field))
+
+
+def usable(name: str) -> bool:
+    """Whether a table, a DAG and a file can have this name."""
+    return re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and len(name) <= LONGEST_NAME
 
 
 def duration(field: str, text: str) -> timedelta:

@@ -9,7 +9,7 @@ from include.definitions import Found
 from include.errors import UserError
 from include.streams.definition import Stream
 
-_MACHINERY = frozenset({"definition", "definitions", "field", "produce"})
+_MACHINERY = frozenset({"definition", "definitions", "field", "new", "produce"})
 
 
 def find(folder: Path | None = None) -> Found[Stream]:

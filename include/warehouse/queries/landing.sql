@@ -61,3 +61,7 @@ SELECT coalesce(sum(landed), 0), coalesce(sum(dead_letters), 0), coalesce(sum(qu
        coalesce(sum(skipped), 0), coalesce(sum(no_records), 0), max(newest_event), max(updated_at)
 FROM millrace.landing_ledger
 WHERE stream = :stream;
+
+-- name: read_clock$
+-- The time by PostgreSQL's clock.
+SELECT clock_timestamp();

@@ -1,0 +1,40 @@
+"""Once an hour, for every stream: its next partitions made, and those past its retention dropped."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.sdk import dag, task
+
+from include.streams import definitions
+
+STREAMS = sorted(definitions.find().valid)
+
+
+@dag(
+    dag_id="maintain__streams",
+    description="Partitions of the streams' tables: made ahead, dropped after their retention",
+    doc_md=__doc__,
+    tags=["landing", "upkeep"],
+    schedule="@hourly",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(minutes=50),
+    default_args={"owner": "millrace", "retries": 3, "retry_delay": timedelta(seconds=30)},
+)
+def maintain_streams() -> None:
+    @task(map_index_template="{{ task.op_kwargs['stream'] }}", execution_timeout=timedelta(minutes=20))
+    def maintain(stream: str) -> None:
+        from include.landing import maintenance
+        from include.streams import definitions
+        from include.warehouse.connection import connected
+
+        with connected(f"millrace maintain {stream}") as connection:
+            made, dropped = maintenance.maintain(connection, definitions.get(stream))
+        print(f"made: {', '.join(made) or 'nothing'}; dropped: {', '.join(dropped) or 'nothing'}")
+
+    maintain.expand(stream=STREAMS)
+
+
+maintain_streams()

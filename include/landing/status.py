@@ -1,0 +1,94 @@
+"""How a stream stands: what waits in Kafka, since when, and what became of everything before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from include.kafka import backlog, client
+from include.kafka.backlog import Backlog
+from include.streams.definition import Stream
+from include.warehouse import queries
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+LOOK_S = 3.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """One stream at one moment.
+
+    Attributes:
+        stream: Its name.
+        lag: Offsets past the durable position that could be read now.
+        behind_s: Age in seconds of the oldest record that waits, by its append time in Kafka; 0 when none does.
+        blocked_since: When an open transaction began to hold back everything that waits; None when none does.
+        newest_event: The newest event time that landed.
+        landed, dead_letters, quarantined: Records so far, by their fate.
+    """
+
+    stream: str
+    lag: int
+    behind_s: float
+    blocked_since: datetime | None
+    newest_event: datetime | None
+    landed: int
+    dead_letters: int
+    quarantined: int
+
+
+def of(stream: Stream, connection: Connection) -> Status:
+    """The stream's status, from Kafka's ends and the durable position, never from a group's offsets.
+
+    Raises:
+        TopicMissing: The stream has no topic yet.
+        UserError: Kafka does not answer.
+    """
+    measured = backlog.measure(client.admin(), connection, stream.reader, stream.topic)
+    landed, dead_letters, quarantined, _, _, newest, _ = queries.load("landing").read_totals(
+        connection, stream=stream.name
+    )
+    connection.rollback()
+    oldest = _oldest_waiting(stream.topic, measured)
+    return Status(
+        stream=stream.name,
+        lag=measured.lag,
+        behind_s=max(0.0, (datetime.now(UTC) - oldest).total_seconds()) if oldest else 0.0,
+        blocked_since=_blocked_since(stream.topic, measured) if measured.blocked else None,
+        newest_event=newest,
+        landed=int(landed),
+        dead_letters=int(dead_letters),
+        quarantined=int(quarantined),
+    )
+
+
+def _oldest_waiting(topic: str, measured: Backlog) -> datetime | None:
+    starts = {
+        partition: max(offset, measured.extents[partition].first)
+        for partition, offset in measured.positions.items()
+        if measured.extents[partition].stable_end > offset
+    }
+    return _first_append_time(topic, starts, "read_committed")
+
+
+def _blocked_since(topic: str, measured: Backlog) -> datetime | None:
+    starts = {
+        partition: extent.stable_end for partition, extent in measured.extents.items() if extent.end > extent.stable_end
+    }
+    return _first_append_time(topic, starts, "read_uncommitted")
+
+
+def _first_append_time(topic: str, starts: Mapping[int, int], isolation: str) -> datetime | None:
+    """The append time of the oldest among the first records of the partitions; None when there is none."""
+    from include.kafka.reader import Reader
+
+    times: dict[int, int] = {}
+    for partition, start in starts.items():
+        with Reader(topic, {partition: start}, isolation_level=isolation, fetch_message_max_bytes=65_536) as reader:
+            for message in reader.batch(1, LOOK_S).messages:
+                times[partition] = message.timestamp()[1]
+    return datetime.fromtimestamp(min(times.values()) / 1000, UTC) if times else None

@@ -1,0 +1,32 @@
+"""A new stream: a definition that works, to be edited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from include.definitions import ROOT
+from include.errors import UserError
+from include.streams import definitions
+from include.streams.definition import LONGEST_NAME, usable
+
+FOLDER = Path(__file__).parent
+TEMPLATE = FOLDER / "template.txt"
+
+
+def write(name: str, folder: Path = FOLDER) -> Path:
+    """Writes the definition of a stream, and returns its file.
+
+    Raises:
+        UserError: The name cannot be a stream's, or is taken.
+    """
+    if not usable(name):
+        raise UserError(
+            f"{name!r} cannot name a stream.",
+            f"Use lower-case letters, digits and _, a letter first, {LONGEST_NAME} characters at most.",
+        )
+    file = folder / f"{name}.py"
+    if file.exists() or name in definitions.find(folder).valid:
+        raise UserError(f"The name {name!r} is taken.", "Choose another.")
+    event = "".join(word.capitalize() for word in name.split("_"))
+    file.write_text(TEMPLATE.read_text().replace("{name}", name).replace("{event}", event))
+    return file if not file.is_relative_to(ROOT) else file.relative_to(ROOT)
