@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
 STALLED_AFTER_S = 60.0
+CHECKED_AFTER_S = 1.0
 
 
 class Stalled(UserError):
@@ -157,9 +158,10 @@ def read_range(
     unread = {partition: span for partition, span in ranges.items() if span[0] < span[1]}
     if not unread:
         return
-    _require(topic, unread)
-    with Reader(topic, {partition: start for partition, (start, _) in unread.items()}) as reader:
-        moved_at = time.monotonic()
+    # A partition that joins while the broker holds a fetch of the others back would have to wait for its end.
+    starts = {partition: start for partition, (start, _) in unread.items()}
+    with Reader(topic, starts, fetch_wait_max_ms=10) as reader:
+        moved_at = checked_at = time.monotonic()
         while unread:
             # Asking for no more than is left, reading returns with the last record and not with the timeout.
             left = sum(end - reader.next_offsets[partition] for partition, (_, end) in unread.items())
@@ -169,6 +171,11 @@ def read_range(
                 moved_at = time.monotonic()
             elif time.monotonic() - moved_at > stalled_after_s:
                 raise _stalled(topic, unread, reader.next_offsets, stalled_after_s)
+            elif time.monotonic() - max(moved_at, checked_at) > CHECKED_AFTER_S:
+                _require(
+                    topic, {partition: (reader.next_offsets[partition], end) for partition, (_, end) in unread.items()}
+                )
+                checked_at = time.monotonic()
             for partition, offset in batch.next_offsets.items():
                 if partition in unread and offset >= unread[partition][1]:
                     reader.pause(partition)
@@ -188,7 +195,7 @@ def _within(message: Message, ranges: Mapping[int, tuple[int, int]]) -> bool:
 
 
 def _require(topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
-    """Names a trimmed or truncated range at once, rather than by the first failing fetch."""
+    """Names a range that the log does not hold, which nothing but waiting would come of."""
     for partition, extent in topics.extents(topic, ranges).items():
         start, end = ranges[partition]
         if start < extent.first:

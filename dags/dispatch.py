@@ -1,0 +1,65 @@
+"""The Airflow DAG that starts one training run for every sealed version."""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG, get_current_context, task
+
+from include.datasets import definitions
+from include.training.dispatch import ManifestSensor
+
+datasets = sorted(definitions.find().valid)
+
+with DAG(
+    "dispatch",
+    description="Waits for manifests, and starts one training run for each sealed version.",
+    doc_md="""
+Manifests and the position on the control topic `millrace.manifests` are written to `millrace.dataset_version` in one
+transaction. A version's run has an id made from the version: it starts once, whatever is repeated after a crash.
+""",
+    schedule="@continuous",
+    start_date=datetime(2020, 1, 1, tzinfo=UTC),
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    dagrun_timeout=timedelta(hours=24),
+    tags=["retraining"],
+    default_args={
+        "owner": "millrace",
+        "retries": 20,
+        "retry_delay": timedelta(seconds=2),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=2),
+        "execution_timeout": timedelta(minutes=10),
+    },
+):
+
+    @task
+    def land() -> list[dict]:
+        from include.training import dispatch, run
+
+        context = get_current_context()
+        dispatch.land(owner=f"dispatch {context['dag_run'].run_id}")
+        return [
+            {
+                "trigger_dag_id": f"train__{dataset}",
+                "trigger_run_id": run.sealed_run_id(version),
+                "conf": {"version": version},
+            }
+            for dataset, version in dispatch.to_start(datasets)
+        ]
+
+    @task(trigger_rule="none_failed")
+    def note(runs: list[dict]) -> None:
+        from include.training import dispatch
+
+        dispatch.mark_started([run["conf"]["version"] for run in runs])
+
+    wait = ManifestSensor(
+        task_id="wait", datasets=datasets, at_most=timedelta(hours=12), execution_timeout=timedelta(hours=13)
+    )
+    plan = land()
+    start = TriggerDagRunOperator.partial(
+        task_id="start", skip_when_already_exists=True, map_index_template="{{ task.trigger_dag_id }}"
+    ).expand_kwargs(plan)
+    wait >> plan
+    start >> note(plan)  # type: ignore[arg-type]

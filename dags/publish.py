@@ -1,0 +1,71 @@
+"""Airflow DAGs that publish: for each dataset one that seals versions of it in Kafka."""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Asset, Param, get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from include import runs
+from include.datasets import Dataset, definitions
+
+FORM = {
+    "interval_start": Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="From",
+        description="Where the data interval begins. Left empty: the run's own, or the latest complete one.",
+    ),
+    "interval_end": Param(None, type=["null", "string"], format="date-time", title="Until", description="Exclusive."),
+    "rows": Param(None, type=["null", "integer"], minimum=2, title="Rows", description="A sample of at most so many."),
+    "seed": Param(0, type="integer", title="Seed", description="Another seed draws another sample."),
+}
+
+
+def build(dataset: Dataset) -> DAG:
+    with DAG(
+        f"publish__{dataset.name}",
+        description=f"Seals a version of {dataset.name} in Kafka; its training starts by itself.",
+        doc_md=f"{dataset.doc}\n\nPublishes to the topic `{dataset.topic}` in one transaction with a manifest.",
+        schedule=CronDataIntervalTimetable(dataset.schedule, timezone="UTC") if dataset.schedule else None,
+        start_date=runs.midnight(dataset.start) if dataset.start else datetime(2020, 1, 1, tzinfo=UTC),
+        end_date=runs.midnight(dataset.end) - timedelta(microseconds=1) if dataset.end else None,
+        # A version for every interval since the start is what a dataset with a schedule means.
+        catchup=True,
+        max_active_runs=1,
+        dagrun_timeout=timedelta(hours=2),
+        is_paused_upon_creation=dataset.schedule is not None,
+        params=FORM,
+        tags=["retraining", "publish", dataset.name],
+        default_args={"owner": "millrace", "retries": 3, "retry_delay": timedelta(seconds=5)},
+    ) as dag:
+        # One at a time for each dataset, also across backfills: its transactional id has one owner.
+        @task(
+            max_active_tis_per_dag=1,
+            execution_timeout=timedelta(hours=1),
+            outlets=[Asset(name=dataset.topic, uri=f"kafka://millrace/{dataset.topic}")],
+        )
+        def publish() -> str:
+            from include.versions import publication
+
+            context = get_current_context()
+            params = context["params"]
+            try:
+                published = publication.publish(
+                    dataset,
+                    runs.interval(dataset, context),
+                    most_rows=params["rows"],
+                    seed=params["seed"],
+                    asked_by=runs.cause(context),
+                )
+            except publication.NothingToPublish as reason:
+                raise AirflowSkipException(str(reason)) from None
+            return published.version
+
+        publish()
+    return dag
+
+
+for found in definitions.find().valid.values():
+    globals()[f"publish__{found.name}"] = build(found)

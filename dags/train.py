@@ -1,0 +1,69 @@
+"""Airflow DAGs that train: for each dataset one that fits all of its models on a sealed version."""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Param, get_current_context, task
+
+from include import runs
+from include.datasets import Dataset, definitions
+
+FORM = {
+    "version": Param(
+        None,
+        type=["null", "string"],
+        title="Version",
+        description="Its id or the beginning of it. Left empty: the newest.",
+    ),
+    "models": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Models",
+        description="One a line. Left empty: all.",
+    ),
+    "seed": Param(0, type="integer", minimum=0, maximum=2**32 - 1, title="Seed", description="Of every random state."),
+}
+
+
+def build(dataset: Dataset) -> DAG:
+    with DAG(
+        f"train__{dataset.name}",
+        description=f"Fits the models of {dataset.name} on a sealed version.",
+        doc_md=f"{dataset.doc}\n\nReads exactly the messages that the manifest lists, each proven by its SHA-256.",
+        schedule=None,
+        start_date=datetime(2020, 1, 1, tzinfo=UTC),
+        # Versions train one after the other, in their order.
+        max_active_runs=1,
+        is_paused_upon_creation=False,
+        dagrun_timeout=timedelta(hours=6),
+        params=FORM,
+        tags=["retraining", "train", dataset.name],
+        default_args={"owner": "millrace", "retries": 2, "retry_delay": timedelta(seconds=2)},
+    ) as dag:
+
+        @task(execution_timeout=timedelta(minutes=5))
+        def plan() -> list[dict]:
+            from include.training import run
+
+            context = get_current_context()
+            return run.begin(dataset, context["dag_run"].run_id, dict(context["params"]), runs.cause(context))
+
+        @task(map_index_template="{{ task.op_kwargs['model'] }}", execution_timeout=timedelta(hours=2))
+        def fit(run: int, model: str) -> None:
+            from include.training import fitting
+
+            fitting.fit(dataset, run, model)
+
+        @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=10))
+        def finish(planned: list[dict]) -> None:
+            from include.training import run
+
+            run.end(planned[0]["run"], [task["model"] for task in planned])
+
+        planned = plan()
+        fit.expand_kwargs(planned) >> finish(planned)  # type: ignore[arg-type]
+    return dag
+
+
+for found in definitions.find().valid.values():
+    globals()[f"train__{found.name}"] = build(found)

@@ -1,0 +1,28 @@
+"""Breast cancer in Wisconsin, 569 biopsies in 30 measures of their cells' nuclei: malignant (0) or benign (1)?"""
+
+from typing import Any
+
+from include.datasets import Dataset, HashSplit, Packaged
+
+
+def models() -> dict[str, Any]:
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return {
+        "logistic": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        "boosting": HistGradientBoostingClassifier(max_iter=50),
+        "forest": RandomForestClassifier(n_estimators=100),
+    }
+
+
+dataset = Dataset(
+    name="breast_cancer",
+    source=Packaged("sklearn.datasets:load_breast_cancer", {"as_frame": True}, number="biopsy"),
+    record_id="biopsy",
+    target="target",
+    split=HashSplit(test=0.25),
+    models=models,
+)

@@ -1,0 +1,173 @@
+"""A dataset as its user defines it: where its rows come from, how they are split, and which models learn from them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from include.datasets.durations import duration
+from include.datasets.splits import Split, TimeSplit
+from include.definitions import Invalid
+
+if TYPE_CHECKING:
+    from include.datasets.sources import Source
+
+BASELINE = "baseline"
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_KEEP = re.compile(r"all|[1-9]\d* versions?")
+_PRESETS = {"@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One dataset. Its versions are published to the topic ``topic`` and train every model of ``models``.
+
+    Attributes:
+        name: Lower-case letters, digits and underscores; part of the names of its topic and its DAGs.
+        source: Where its rows come from.
+        record_id: The column that names a record; no two rows of a version share its value.
+        target: The column to predict.
+        split: Which rows test the models instead of training them.
+        models: A function that returns the unfitted scikit-learn estimators by name. It is called by tasks only, so
+            that its imports cost the reading of DAG files nothing. A baseline is trained beside them by itself.
+        kind: What is predicted: classes or a number.
+        event_time: The column that says when a record happened: a timestamp or a date, taken as UTC.
+        features: The columns to learn from; by default all but those named in other fields.
+        schedule: A cron expression or preset; one version for each of its intervals. None: published on demand only.
+        start: Where the schedule's first interval begins.
+        end: Where its last interval ends.
+        history: Which rows a version holds: ``all`` up to its interval's end, those of the ``interval`` alone, or of a
+            duration before the interval's end, such as ``730d``.
+        keep: How many versions stay in Kafka: ``all``, or ``5 versions``.
+
+    Raises:
+        Invalid: A field is wrong.
+    """
+
+    name: str
+    source: Source
+    record_id: str
+    target: str
+    split: Split
+    models: Callable[[], Mapping[str, Any]]
+    kind: Literal["classification", "regression"] = "classification"
+    event_time: str | None = None
+    features: Sequence[str] | None = None
+    schedule: str | None = None
+    start: date | None = None
+    end: date | None = None
+    history: str = "all"
+    keep: str = "all"
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        self._check_columns()
+        self._check_schedule()
+        self._check_durations()
+
+    @property
+    def topic(self) -> str:
+        """The Kafka topic of its versions."""
+        return f"millrace.dataset.{self.name}"
+
+    @property
+    def doc(self) -> str:
+        """What the data is: the docstring of the definition's file, shown in Airflow."""
+        return inspect.cleandoc(sys.modules[self.models.__module__].__doc__ or "")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of the definition's file."""
+        return hashlib.sha256(Path(inspect.getfile(self.models)).read_bytes()).hexdigest()
+
+    def feature_names(self, columns: Sequence[str]) -> list[str]:
+        """The columns to learn from, out of those that the source has."""
+        if self.features is not None:
+            return list(self.features)
+        others = {self.record_id, self.event_time, self.target, self.split.column}
+        return [name for name in columns if name not in others]
+
+    def estimators(self) -> dict[str, Any]:
+        """The unfitted estimators by name, the baseline last.
+
+        Raises:
+            Invalid: ``models`` does not return estimators by name.
+        """
+        from sklearn.base import BaseEstimator
+        from sklearn.dummy import DummyClassifier, DummyRegressor
+
+        models = self.models()
+        if not isinstance(models, Mapping) or not models:
+            raise Invalid("models", f"returns {models!r}.", 'Return {"name": estimator, …} with a model or more.')
+        for name, estimator in models.items():
+            if not isinstance(name, str) or not _NAME.fullmatch(name) or name == BASELINE:
+                raise Invalid("models", f"{name!r} cannot name a model.", "Use letters, digits, underscores.")
+            if not isinstance(estimator, BaseEstimator):
+                raise Invalid("models", f"{name!r} is {estimator!r}.", "Return scikit-learn estimators.")
+        baseline = DummyRegressor() if self.kind == "regression" else DummyClassifier(strategy="prior")
+        return {**models, BASELINE: baseline}
+
+    def _check_names(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise Invalid(
+                "name", f"{self.name!r} is not a name.", "Use a lower-case letter, then letters, digits, underscores."
+            )
+        if not callable(getattr(self.source, "rows", None)):
+            raise Invalid("source", f"{self.source!r} is not a source.", "Use Packaged, File or Query.")
+        if not isinstance(self.split, Split):
+            raise Invalid("split", f"{self.split!r} is not a split.", "Use TimeSplit, GroupSplit or HashSplit.")
+        if not callable(self.models):
+            raise Invalid(
+                "models", "is not a function.", "Give a function that returns the estimators, so that they load lazily."
+            )
+        if self.kind not in ("classification", "regression"):
+            raise Invalid("kind", f"{self.kind!r} is unknown.", "Use 'classification' or 'regression'.")
+
+    def _check_columns(self) -> None:
+        for field in ("record_id", "target"):
+            if not isinstance(getattr(self, field), str) or not getattr(self, field):
+                raise Invalid(field, f"{getattr(self, field)!r} is not a column.", "Name one column.")
+        if self.target == self.record_id:
+            raise Invalid("target", f"{self.target!r} is the record_id too.", "Name the column to predict.")
+        if isinstance(self.features, str) or (self.features is not None and not self.features):
+            raise Invalid("features", f"{self.features!r} is no list of columns.", "Name one or more, or leave it.")
+        if self.features is not None and self.target in self.features:
+            raise Invalid("features", f"contains the target {self.target!r}.", "A model must not see it.")
+        if self.event_time is None and isinstance(self.split, TimeSplit):
+            raise Invalid("event_time", "is missing, and a TimeSplit needs it.", "Name the column of the time.")
+        if self.event_time is None and self.history != "all":
+            raise Invalid("event_time", "is missing, and history needs it.", "Name the column of the time.")
+
+    def _check_schedule(self) -> None:
+        for field in ("start", "end"):
+            if getattr(self, field) is not None and not isinstance(getattr(self, field), date):
+                raise Invalid(field, f"{getattr(self, field)!r} is no date.", "Use date(2025, 1, 1).")
+        if self.start and self.end and self.start >= self.end:
+            raise Invalid("end", f"{self.end} does not lie after start, {self.start}.", "Swap them.")
+        if self.schedule is None:
+            return
+        if not isinstance(self.schedule, str) or not (
+            self.schedule in _PRESETS or len(self.schedule.split()) in (5, 6)
+        ):
+            raise Invalid(
+                "schedule", f"{self.schedule!r} is no schedule.", "Use a preset such as '@daily', or '30 6 * * MON'."
+            )
+        if self.start is None:
+            raise Invalid("start", "is missing, and a schedule needs it.", "Say where the first interval begins.")
+
+    def _check_durations(self) -> None:
+        if not _KEEP.fullmatch(str(self.keep)):
+            raise Invalid("keep", f"{self.keep!r} is not understood.", "Use 'all' or '5 versions'.")
+        if self.history not in ("all", "interval"):
+            try:
+                duration(self.history)
+            except ValueError as error:
+                raise Invalid("history", f"{error}.", "Use 'all', 'interval' or '730d'.") from error

@@ -1,0 +1,35 @@
+"""The datasets of this folder: every file in it that is not part of the machinery defines one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from include import definitions
+from include.datasets.definition import Dataset
+from include.definitions import Found
+from include.errors import UserError
+
+_MACHINERY = frozenset({"definition", "definitions", "durations", "hashing", "sources", "splits"})
+
+
+def find(folder: Path | None = None) -> Found[Dataset]:
+    """Every dataset by its name, and every broken file with its error."""
+    return definitions.find("include.datasets", Dataset, "dataset", other=_MACHINERY, folder=folder)
+
+
+def get(name: str) -> Dataset:
+    """One dataset.
+
+    Raises:
+        UserError: There is none of that name, or its file is broken.
+    """
+    found = find()
+    if name in found.valid:
+        return found.valid[name]
+    for file, error in found.broken.items():
+        if Path(file).stem == name:
+            raise error
+    known = ", ".join(found.valid) or "none"
+    raise UserError(
+        f"There is no dataset {name!r}; there are: {known}.", f"Make it with ./millrace new dataset {name} --from FILE."
+    )

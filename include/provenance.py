@@ -1,0 +1,51 @@
+"""What made a result: the code, the libraries, the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+_LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "confluent-kafka", "apache-airflow")
+
+
+@cache
+def code_version() -> str:
+    """``git:<commit>`` of a clean checkout, otherwise ``sha256:<digest>`` of all of Millrace's Python files."""
+    try:
+        changed, commit = _git("status", "--porcelain", "--", "include", "dags"), _git("rev-parse", "HEAD")
+    except OSError:
+        return _digest_of_files()
+    if changed.returncode or commit.returncode or changed.stdout.strip():
+        return _digest_of_files()
+    return f"git:{commit.stdout.strip()}"
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a result may depend on, and the machine's kind."""
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", "-C", str(PROJECT), "-c", f"safe.directory={PROJECT}", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def _digest_of_files() -> str:
+    digest = hashlib.sha256()
+    for folder in ("include", "dags"):
+        for path in sorted((PROJECT / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(PROJECT)}\n".encode() + path.read_bytes())
+    return f"sha256:{digest.hexdigest()}"

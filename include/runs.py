@@ -1,0 +1,69 @@
+"""What a DAG run says about itself: the data interval it is for, what caused it, and who asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+from typing import TYPE_CHECKING, Any
+
+from include.errors import UserError
+from include.versions.manifest import Interval
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from include.datasets import Dataset
+
+
+def interval(dataset: Dataset, context: Context) -> Interval:
+    """The interval that a run publishes: the form's, else the run's own, else the latest complete one.
+
+    Raises:
+        UserError: The form's dates are not dates, or in the wrong order.
+    """
+    start, end = (_moment(context["params"], name) for name in ("interval_start", "interval_end"))
+    if start and end and start >= end:
+        raise UserError(f"The interval's start, {start}, does not lie before its end, {end}.", "Swap them.")
+    if start or end:
+        return Interval(start, end)
+    run = context["dag_run"]
+    if run.data_interval_start and run.data_interval_end and run.data_interval_start < run.data_interval_end:
+        return Interval(run.data_interval_start, run.data_interval_end)
+    return latest(dataset, datetime.now(UTC))
+
+
+def latest(dataset: Dataset, now: datetime) -> Interval:
+    """The last interval of the dataset's schedule that is complete, and open on both sides without a schedule."""
+    if dataset.schedule is None:
+        return Interval(None, midnight(dataset.end) if dataset.end else None)
+    import pendulum
+    from airflow.timetables.interval import CronDataIntervalTimetable
+
+    until = min(now, midnight(dataset.end)) if dataset.end else now
+    timetable = CronDataIntervalTimetable(dataset.schedule, timezone="UTC")
+    found = timetable.infer_manual_data_interval(run_after=pendulum.instance(until))
+    return Interval(found.start, found.end)
+
+
+def midnight(day: date) -> datetime:
+    """The beginning of a day in UTC; a time of day that is given already stays."""
+    return day.replace(tzinfo=day.tzinfo or UTC) if isinstance(day, datetime) else datetime.combine(day, time(), UTC)
+
+
+def cause(context: Context) -> str:
+    """What started the run: schedule, backfill, or a person, who is named then."""
+    run = context["dag_run"]
+    kind = str(getattr(run.run_type, "value", run.run_type))
+    person = getattr(run, "triggering_user_name", None)
+    return f"{kind}: {person}" if person else kind
+
+
+def _moment(parameters: Mapping[str, Any], name: str) -> datetime | None:
+    text = parameters.get(name)
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError as error:
+        raise UserError(f"The parameter {name} is {text!r}, which is no date.", "Write 2015-01-01.") from error
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

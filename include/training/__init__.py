@@ -1,0 +1,1 @@
+"""Training: from a sealed version to fitted models, their metrics, and the verdict on them."""

@@ -1,0 +1,115 @@
+"""Dispatch: every sealed version on the control topic becomes one training run, whatever dies in between."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from include.errors import UserError
+from include.kafka.backlog import BacklogSensor
+from include.versions import register
+from include.versions.manifest import CONTROL_TOPIC, decode
+from include.versions.publication import TOPIC_CONFIG
+from include.warehouse import queries
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from confluent_kafka import Message
+    from psycopg2.extensions import connection as Connection
+
+READER = register.DISPATCH
+
+log = logging.getLogger(__name__)
+
+
+class ManifestSensor(BacklogSensor):
+    """Waits for manifests; does not wait while a version of ``datasets`` has no run yet."""
+
+    def __init__(self, *, datasets: list[str], **kwargs: Any) -> None:
+        super().__init__(reader=READER, kafka_topic=CONTROL_TOPIC, **kwargs)
+        self.datasets = datasets
+
+    def execute(self, context: Context) -> int:
+        """Looks once, then defers. Returns how many versions or offsets wait."""
+        from include.kafka import topics
+
+        topics.create(CONTROL_TOPIC, partitions=1, config=TOPIC_CONFIG)
+        return len(to_start(self.datasets)) or super().execute(context)
+
+
+def land(owner: str) -> int:
+    """Lands every manifest past the durable position, together with the position. Returns how many records there were.
+
+    Raises:
+        Stop: The control topic was recreated or has lost records.
+        Fenced: Another dispatch has taken over.
+    """
+    from include.kafka import position, topics
+    from include.kafka.reader import Reader
+    from include.warehouse.connection import connected
+
+    topic = topics.describe(CONTROL_TOPIC)
+    landed = 0
+    with connected("millrace dispatch") as connection:
+        positions = position.claim(connection, READER, topic, topic.partitions, owner)
+        with Reader(topic.name, {p: position.next_offset for p, position in positions.items()}) as reader:
+            unread = set(positions)
+            while unread:
+                batch = reader.batch(500, 0.2)
+                reached = {p: (offset, None) for p, offset in batch.next_offsets.items()}
+                if any(offset != positions[p].next_offset for p, (offset, _) in reached.items()):
+                    positions = position.advance(connection, READER, topic.name, positions, reached)
+                    for message in batch.messages:
+                        _land(connection, message)
+                    connection.commit()
+                landed += len(batch.messages)
+                unread -= batch.at_end
+    return landed
+
+
+def to_start(datasets: list[str]) -> list[tuple[str, str]]:
+    """The versions (dataset, id) of these datasets that no run was started for yet, oldest first."""
+    from include.warehouse.connection import connected
+
+    with connected("millrace dispatch") as connection:
+        return [tuple(row) for row in queries.load("training").versions_to_start(connection, datasets=datasets)]
+
+
+def mark_started(started: list[str]) -> None:
+    """Notes that each of these versions has its run."""
+    from include.warehouse.connection import connected
+
+    with connected("millrace dispatch") as connection:
+        queries.load("training").mark_started(connection, versions=started)
+        connection.commit()
+
+
+def _land(connection: Connection, message: Message) -> None:
+    sql = queries.load("training")
+    try:
+        manifest = decode(message.value())
+    except UserError as error:
+        log.warning("The record at offset %d of %s is refused: %s", message.offset(), CONTROL_TOPIC, error)
+        sql.refuse_manifest(connection, manifest_offset=message.offset(), reason=str(error), value=message.value())
+        return
+    log.info("Version %s of %s is sealed.", manifest.short, manifest.dataset)
+    sql.land_version(
+        connection,
+        version=manifest.version,
+        dataset=manifest.dataset,
+        topic=manifest.topic,
+        kind=manifest.kind,
+        interval_start=manifest.interval.start,
+        interval_end=manifest.interval.end,
+        train_rows=manifest.rows["train"],
+        test_rows=manifest.rows["test"],
+        split=msgspec.json.encode(manifest.split).decode(),
+        content=manifest.content,
+        asked_by=manifest.asked_by,
+        code=manifest.code,
+        manifest=message.value(),
+        manifest_offset=message.offset(),
+        sealed_at=message.timestamp()[1] / 1000,
+    )

@@ -1,0 +1,102 @@
+"""The journal: what a run's task logs goes to Postgres line by line while it happens, and never fails a fit."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+FLUSH_EVERY_S = 0.5
+CLOSE_WITHIN_S = 3.0
+MOST_WAITING = 10_000
+_LIBRARIES = ("airflow", "alembic", "sqlalchemy", "httpx", "httpcore")
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def journal(run: int, model: str | None = None) -> Iterator[None]:
+    """Keeps in ``millrace.run_log`` what is logged, and warned of, inside the ``with`` block."""
+    handler = _Handler(run, model)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    except Exception as error:
+        log.error("%s", error)
+        raise
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        handler.finish()
+
+
+class _Handler(logging.Handler):
+    def __init__(self, run: int, model: str | None) -> None:
+        super().__init__(logging.INFO)
+        self._run, self._model = run, model
+        self._lines: queue.Queue[logging.LogRecord] = queue.Queue(MOST_WAITING)
+        self._connection: Connection | None = None
+        self._ended = threading.Event()
+        self._lost = 0
+        self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._writer.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] in _LIBRARIES:
+            return
+        try:
+            self._lines.put_nowait(record)
+        except queue.Full:
+            self._lost += 1
+
+    def finish(self) -> None:
+        """Writes what is left, and gives up when Postgres does not answer in time."""
+        self._ended.set()
+        self._writer.join(CLOSE_WITHIN_S)
+        if self._lost or self._writer.is_alive():
+            log.warning("Not every line of this log could be kept in Postgres.")
+
+    def _write(self) -> None:
+        while not (self._ended.wait(FLUSH_EVERY_S) and self._lines.empty()):
+            self._flush()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _flush(self) -> None:
+        records = []
+        with suppress(queue.Empty):
+            while True:
+                records.append(self._lines.get_nowait())
+        if not records:
+            return
+        try:
+            self._store(records)
+        except Exception:
+            self._connection = None
+            self._lost += len(records)
+            time.sleep(FLUSH_EVERY_S)
+
+    def _store(self, records: list[logging.LogRecord]) -> None:
+        from include.warehouse import queries
+        from include.warehouse.connection import connect
+
+        self._connection = self._connection or connect("millrace journal")
+        queries.load("training").log_lines(
+            self._connection,
+            run=self._run,
+            model=self._model,
+            ats=[record.created for record in records],
+            levels=[record.levelname for record in records],
+            loggers=[record.name for record in records],
+            messages=[record.getMessage().replace("\0", "") for record in records],
+        )
+        self._connection.commit()

@@ -1,0 +1,86 @@
+"""A training run: planned once, its models fitted one task each, ended when all have a result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from include.datasets import Dataset
+from include.errors import UserError
+from include.warehouse import queries
+from include.warehouse.connection import connected
+
+log = logging.getLogger(__name__)
+
+
+def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: str) -> list[dict[str, Any]]:
+    """Writes the run down and plans its tasks: one for each model, as ``{"run": number, "model": name}``.
+
+    Args:
+        run_id: The run's id in Airflow.
+        parameters: The form's: ``version`` (its id or the beginning, None for the newest), ``models`` (names, None for
+            all), ``seed``.
+        cause: What started the run, or who.
+
+    Raises:
+        UserError: No such version or model.
+    """
+    from include.provenance import code_version, library_versions
+    from include.versions import register
+
+    manifest = register.find(dataset.name, parameters.get("version"))
+    models = _chosen(dataset, parameters.get("models"))
+    with connected("millrace train") as connection:
+        run = queries.load("training").begin_run(
+            connection,
+            dataset=dataset.name,
+            run_id=run_id,
+            version=manifest.version,
+            seed=parameters.get("seed") or 0,
+            parameters=msgspec.json.encode(dict(parameters)).decode(),
+            cause=cause,
+            asked_by=manifest.asked_by if run_id == sealed_run_id(manifest.version) else cause,
+            definition=dataset.digest,
+            code=code_version(),
+            libraries=msgspec.json.encode(library_versions()).decode(),
+        )
+        connection.commit()
+    log.info("Run %d trains %s on version %s of %s.", run, ", ".join(models), manifest.short, dataset.name)
+    return [{"run": run, "model": model} for model in models]
+
+
+def end(run: int, models: Sequence[str]) -> None:
+    """Ends a run.
+
+    Raises:
+        UserError: A model has no result; the run has failed.
+    """
+    sql = queries.load("training")
+    with connected("millrace train") as connection:
+        results = list(sql.results_of(connection, run=run))
+        missing = sorted(set(models) - {model for model, *_ in results})
+        sql.end_run(connection, run=run, state="failed" if missing else "success")
+        connection.commit()
+    for model, value, low, high, metric in results:
+        interval = f" ({low:.3f} to {high:.3f})" if low is not None else ""
+        log.info("%-20s %s %.3f%s", model, metric, value, interval)
+    if missing:
+        raise UserError(f"Run {run} has no result of {', '.join(missing)}.", "See the logs of these tasks.")
+
+
+def sealed_run_id(version: str) -> str:
+    """The id, in Airflow, of the one run that a version's sealing starts."""
+    return f"train__{version[:16]}"
+
+
+def _chosen(dataset: Dataset, asked: Sequence[str] | None) -> list[str]:
+    from include.datasets.definition import BASELINE
+
+    known = list(dataset.estimators())
+    if unknown := sorted(set(asked or ()) - set(known)):
+        raise UserError(f"Dataset {dataset.name!r} has no model {', '.join(unknown)}; it has {', '.join(known)}.")
+    # Every run has its baseline: without it an accuracy says little.
+    return [model for model in known if not asked or model in asked or model == BASELINE]

@@ -1,0 +1,1 @@
+"""Sealed versions of datasets: how they are published, listed, found and read."""

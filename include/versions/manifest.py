@@ -1,0 +1,167 @@
+"""The manifest: the one record on the control topic that seals a dataset version by listing each of its messages.
+
+Its format is described in docs/manifest.md, for producers that share no code with this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from include.errors import UserError
+
+CONTROL_TOPIC = "millrace.manifests"
+PUBLICATION_HEADER = "millrace-publication"
+
+Role = Literal["train", "test"]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Message(Struct, frozen=True, forbid_unknown_fields=True):
+    """One Kafka message of a version: an Arrow IPC stream with one record batch.
+
+    Attributes:
+        partition: Where it lies.
+        offset: Its offset there.
+        split: Whether its rows train or test.
+        batch: Its place among the batches of its split, from 0.
+        rows: How many rows it holds.
+        sha256: Of the message's value, in hexadecimal.
+    """
+
+    partition: Count
+    offset: Count
+    split: Role
+    batch: Count
+    rows: Annotated[int, Meta(ge=1)]
+    sha256: Sha256
+
+
+class Column(Struct, frozen=True):
+    """A column's name and its Arrow type as Arrow writes it, such as ``double`` or ``timestamp[us]``."""
+
+    name: str
+    type: str
+
+
+class Interval(Struct, frozen=True):
+    """The data interval that a version was made for, [start, end) in UTC; None where it is open."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A sealed dataset version.
+
+    Attributes:
+        format: Always ``millrace.manifest/1``.
+        dataset: The dataset's name.
+        version: The version's id: SHA-256 of the list of messages, see ``version_id``.
+        publication: The value of the header ``millrace-publication`` of all of its messages, and of no others.
+        topic: Where the messages lie.
+        kind: What is predicted: classes or a number.
+        record_id: The column that names a record.
+        event_time: The column that says when it happened, if any.
+        target: The column to predict.
+        features: The columns to learn from.
+        columns: The schema of every batch.
+        split: The rule that divided the rows; versions are compared only when their rules agree.
+        classes: The target's values in ascending order; empty for a regression.
+        rows: The number of rows by split.
+        messages: Every message of the version.
+        content: A digest of what was published, whenever and wherever: rows, split, roles of the columns.
+        source: Where the rows came from.
+        interval: The data interval.
+        code: Version of the code that published.
+        asked_by: The person or the schedule behind it.
+    """
+
+    format: Literal["millrace.manifest/1"] = "millrace.manifest/1"
+    dataset: str
+    version: Sha256
+    publication: Annotated[str, Meta(min_length=1)]
+    topic: str
+    kind: Literal["classification", "regression"]
+    record_id: str
+    event_time: str | None = None
+    target: str
+    features: Annotated[list[str], Meta(min_length=1)]
+    columns: list[Column]
+    split: dict[str, Any]
+    classes: list[str | int | float | bool] = []
+    rows: dict[Role, Count]
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    content: str = ""
+    source: str = ""
+    interval: Interval = Interval()
+    code: str = ""
+    asked_by: str = ""
+
+    def of(self, split: Role) -> list[Message]:
+        """The messages of one split, in batch order."""
+        return sorted((m for m in self.messages if m.split == split), key=lambda message: message.batch)
+
+    @property
+    def short(self) -> str:
+        """The first twelve digits of the version, for people."""
+        return self.version[:12]
+
+
+def version_id(topic: str, messages: Iterable[Message]) -> str:
+    """SHA-256, in hexadecimal, of the topic's name and the messages, one a line, ordered by partition and offset.
+
+    A line is ``partition offset split batch rows sha256``; every line, the topic's included, ends with a newline.
+    """
+    lines = [topic]
+    for m in sorted(messages, key=lambda message: (message.partition, message.offset)):
+        lines.append(f"{m.partition} {m.offset} {m.split} {m.batch} {m.rows} {m.sha256}")
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as JSON."""
+    return msgspec.json.encode(manifest)
+
+
+def decode(value: bytes | None) -> Manifest:
+    """Reads a manifest and proves that it agrees with itself.
+
+    Raises:
+        UserError: It is no manifest, or it contradicts itself.
+    """
+    if value is None:
+        raise UserError("The record is a tombstone, not a manifest.")
+    try:
+        manifest = msgspec.json.decode(value, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"The record is no manifest: {error}.", "See docs/manifest.md for the format.") from error
+    _require(manifest)
+    return manifest
+
+
+def _require(manifest: Manifest) -> None:
+    if manifest.version != version_id(manifest.topic, manifest.messages):
+        raise UserError("The manifest's version is not the SHA-256 of its messages.")
+    if len({(m.partition, m.offset) for m in manifest.messages}) < len(manifest.messages):
+        raise UserError("The manifest lists an offset twice.")
+    for split in ("train", "test"):
+        listed = manifest.of(split)
+        rows = sum(m.rows for m in listed)
+        if rows != manifest.rows.get(split, 0):
+            raise UserError(f"The manifest says {manifest.rows.get(split, 0)} {split} rows, its messages hold {rows}.")
+        if not rows:
+            raise UserError(f"The manifest has no {split} rows.", "A version needs rows of both splits.")
+        if [m.batch for m in listed] != list(range(len(listed))):
+            raise UserError(f"The manifest's {split} batches are not numbered 0 to {len(listed) - 1}.")
+    names = [column.name for column in manifest.columns]
+    if missing := {manifest.record_id, manifest.target, *manifest.features} - set(names):
+        raise UserError(f"The manifest's schema lacks {', '.join(sorted(missing))}.")
+    if manifest.target in manifest.features:
+        raise UserError(f"The manifest names its target {manifest.target!r} among the features.")

@@ -1,0 +1,125 @@
+-- name: land_version!
+-- Takes a sealed version in; one that is known already stays as it is.
+INSERT INTO millrace.dataset_version (
+    version, dataset, topic, kind, interval_start, interval_end, train_rows, test_rows, split, content, asked_by, code,
+    manifest, manifest_offset, sealed_at
+) VALUES (
+    :version, :dataset, :topic, :kind, :interval_start, :interval_end, :train_rows, :test_rows, CAST(:split AS jsonb),
+    :content, :asked_by, :code, :manifest, :manifest_offset, to_timestamp(:sealed_at)
+)
+ON CONFLICT DO NOTHING;
+
+-- name: refuse_manifest!
+-- Keeps a record of the control topic that is no sound manifest, with the reason.
+INSERT INTO millrace.refused_manifest (manifest_offset, reason, value)
+VALUES (:manifest_offset, :reason, :value)
+ON CONFLICT DO NOTHING;
+
+-- name: versions_to_start
+-- The versions of these datasets that no run was started for yet, in the order of the control topic.
+SELECT dataset, version
+FROM millrace.dataset_version
+WHERE started_at IS NULL AND dataset = ANY (:datasets)
+ORDER BY number;
+
+-- name: mark_started!
+-- Notes that each of these versions has its run.
+UPDATE millrace.dataset_version SET started_at = clock_timestamp()
+WHERE version = ANY (:versions) AND started_at IS NULL;
+
+-- name: version_with_content$
+-- The version of a dataset that holds these very rows in this very split.
+SELECT version FROM millrace.dataset_version
+WHERE dataset = :dataset AND content = :content
+ORDER BY number
+LIMIT 1;
+
+-- name: find_versions
+-- The manifests of a dataset whose version begins like this, the newest first.
+SELECT manifest FROM millrace.dataset_version
+WHERE dataset = :dataset AND starts_with(version, :prefix)
+ORDER BY number DESC
+LIMIT 2;
+
+-- name: manifest_of$
+-- The manifest of a version.
+SELECT manifest FROM millrace.dataset_version WHERE version = :version;
+
+-- name: begin_run$
+-- Begins a training run, or takes up one again that was begun before.
+INSERT INTO millrace.training_run (
+    dataset, run_id, version, seed, parameters, cause, asked_by, definition, code, libraries
+) VALUES (
+    :dataset, :run_id, :version, :seed, CAST(:parameters AS jsonb), :cause, :asked_by, :definition, :code,
+    CAST(:libraries AS jsonb)
+)
+ON CONFLICT (dataset, run_id) DO UPDATE
+SET state = 'running', finished_at = NULL, version = excluded.version, seed = excluded.seed,
+    parameters = excluded.parameters, definition = excluded.definition, code = excluded.code,
+    libraries = excluded.libraries
+RETURNING run;
+
+-- name: end_run!
+-- Ends a training run.
+UPDATE millrace.training_run SET state = :state, finished_at = clock_timestamp() WHERE run = :run;
+
+-- name: run_plan^
+-- What a task needs to know about its run.
+SELECT run.version, run.seed, version.manifest
+FROM millrace.training_run AS run JOIN millrace.dataset_version AS version USING (version)
+WHERE run.run = :run;
+
+-- name: drop_result!
+-- Makes place for the result of a task that is tried again.
+DELETE FROM millrace.model_result WHERE run = :run AND model = :model;
+
+-- name: add_result$
+-- Writes a fitted model.
+INSERT INTO millrace.model_result (
+    run, model, parameters, train_rows, test_rows, read_s, fit_s, evaluate_s, peak_memory_mb,
+    unfitted, fitted, fitted_sha256, outcomes
+) VALUES (
+    :run, :model, CAST(:parameters AS jsonb), :train_rows, :test_rows, :read_s, :fit_s, :evaluate_s, :peak_memory_mb,
+    :unfitted, :fitted, :fitted_sha256, :outcomes
+)
+RETURNING result;
+
+-- name: add_metrics!
+-- Writes a result's metrics.
+INSERT INTO millrace.metric (result, name, value, low, high)
+SELECT :result, * FROM unnest(
+    CAST(:names AS text[]), CAST(:values AS double precision[]),
+    CAST(:lows AS double precision[]), CAST(:highs AS double precision[])
+);
+
+-- name: add_class_metrics!
+-- Writes a result's metrics by class.
+INSERT INTO millrace.class_metric (result, class, "precision", recall, f1, support)
+SELECT :result, * FROM unnest(
+    CAST(:classes AS text[]), CAST(:precisions AS double precision[]), CAST(:recalls AS double precision[]),
+    CAST(:f1s AS double precision[]), CAST(:supports AS bigint[])
+);
+
+-- name: add_confusion!
+-- Writes a result's confusion matrix.
+INSERT INTO millrace.confusion (result, actual, predicted, count)
+SELECT :result, * FROM unnest(CAST(:actual AS text[]), CAST(:predicted AS text[]), CAST(:counts AS bigint[]));
+
+-- name: results_of
+-- The models of a run that have a result, with their leading metric, the best first.
+SELECT model, value, low, high, metric
+FROM millrace.result
+WHERE run = :run AND metric IN ('accuracy', 'rmse')
+ORDER BY CASE metric WHEN 'accuracy' THEN -value ELSE value END, model;
+
+-- name: run_of^
+-- A run by its id in Airflow.
+SELECT run, version, state FROM millrace.training_run WHERE dataset = :dataset AND run_id = :run_id;
+
+-- name: log_lines!
+-- Writes what a task logged.
+INSERT INTO millrace.run_log (run, model, at, level, logger, message)
+SELECT :run, :model, to_timestamp(at), level, logger, message
+FROM unnest(
+    CAST(:ats AS double precision[]), CAST(:levels AS text[]), CAST(:loggers AS text[]), CAST(:messages AS text[])
+) AS line (at, level, logger, message);
