@@ -55,7 +55,7 @@ def install(environment: Path, *, development: bool = False) -> None:
         _run(uv, settings, "The Python packages could not be installed")
         if not _same(environment / "kafka/.lock", LOCKS[1]):
             _say("fetching Kafka")
-            jars = [python, "-m", "include.platform.jars", "install", environment / "kafka"]
+            jars = [python, "-P", "-m", "include.platform.jars", "install", environment / "kafka"]
             _run(jars, settings, "Kafka could not be installed")
             shutil.copyfile(LOCKS[1], environment / "kafka/.lock")
         marks.mkdir()
@@ -97,7 +97,7 @@ def _explained(environment: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason = f"the disk that holds {environment} is full; free some space"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
             reason = f"{error.filename or environment} cannot be written; name another place with MILLRACE_HOME"
         else:
             raise
@@ -211,7 +211,8 @@ def _pip_settings() -> dict[str, str]:
             listing = done.stdout
             break
     found = {}
-    for line in listing.splitlines():
+    # pip lists variables before files; the last one wins here, and variables win for pip.
+    for line in reversed(listing.splitlines()):
         name, _, value = line.partition("=")
         scope, _, option = name.partition(".")
         if scope in ("global", "install", ":env:"):

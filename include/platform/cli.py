@@ -28,7 +28,9 @@ class Entry:
         return command
 
     def exists(self) -> bool:
-        return (ROOT / "include/platform/commands" / f"{self.target.partition(':')[0]}.py").exists()
+        module, _, attribute = self.target.partition(":")
+        file = ROOT / "include/platform/commands" / f"{module}.py"
+        return file.exists() and f"def {attribute}(" in file.read_text()
 
 
 PANELS: dict[str, tuple[Entry, ...]] = {

@@ -127,7 +127,7 @@ def explain_disk(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"The disk that holds {path} is full.", "Free some space and start again.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
             raise UserError(
                 f"{error.filename or path} cannot be written ({error.strerror}).",
                 "Make it writable, or name another place with MILLRACE_HOME.",

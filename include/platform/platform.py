@@ -211,7 +211,7 @@ class Platform:
             yield lambda: None
             return
         process = subprocess.Popen(
-            [sys.executable, "-m", "include.platform.migrate"],
+            [sys.executable, "-P", "-m", "include.platform.migrate"],
             env=os.environ
             | self.environment()
             | {processes.COMPONENT_VARIABLE: "migrate", processes.HOME_VARIABLE: str(self.home.path)},

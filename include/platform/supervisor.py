@@ -53,7 +53,7 @@ class Supervisor:
         }
         with open(log, "ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(configuration)],
+                [sys.executable, "-P", "-m", "supervisor.supervisord", "--nodaemon", "-c", str(configuration)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -120,7 +120,7 @@ class Supervisor:
             """
         ]
         for name in NAMES:
-            command = shlex.join([sys.executable, "-m", "include.platform.component", name])
+            command = shlex.join([sys.executable, "-P", "-m", "include.platform.component", name])
             sections.append(f"""
             [program:{name}]
             command = {_quoted(command)}
@@ -153,7 +153,8 @@ class _Impatient(xmlrpc.client.Transport):
 
 
 def _inherited() -> dict[str, str]:
-    return {"PYTHONUNBUFFERED": "1", **os.environ, "PYTHONPATH": str(ROOT)}
+    # Without SPT_NOENV, programs that set their process title write it over the environment by which we know them.
+    return {"PYTHONUNBUFFERED": "1", "SPT_NOENV": "1", **os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def _is_root() -> bool:

@@ -1,8 +1,249 @@
-"""The promises of the embedded platform."""
+"""The promises of the embedded platform, each tried on real processes."""
 
-from include.platform.platform import Platform
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from include.platform import postgres, processes
+from include.platform.component import NAMES
+from include.platform.home import ROOT, Home
+from include.platform.platform import SERVICES, Platform
+
+LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
 
-def test_the_services_are_healthy(services: Platform) -> None:
-    healthy = {health.name for health in services.status() if health.healthy}
-    assert healthy == {"postgres", "kafka"}
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Home]:
+    """A second home, in a path with a space, quotes and 120 characters."""
+    path = tmp_path / 'it\'s a "home" 100%'
+    path = path / ("x" * max(1, 119 - len(str(path))))
+    yield Home(path)
+    Platform(path).down()
+    assert processes.of(Home(path)) == []
+
+
+def run(*arguments: str, home: Home, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`./millrace ARGUMENTS` as a user's shell runs it."""
+    return subprocess.run(
+        [str(ROOT / "millrace"), *arguments],
+        env=os.environ | {"MILLRACE_HOME": str(home.path)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def python(code: str, home: Home, *prefix: str) -> subprocess.Popen[str]:
+    """A Python process with `platform`, the platform of the home."""
+    program = f"from include.platform.platform import *\nplatform = Platform({str(home.path)!r})\n{code}"
+    return subprocess.Popen([*prefix, sys.executable, "-c", program], text=True, stdout=-1, stderr=-1)
+
+
+def until(condition: object, seconds: float = 60) -> None:
+    """Wait until the function `condition` gives something true."""
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+def pids(platform: Platform) -> dict[str, int]:
+    return {health.name: health.pid for health in platform.status()}
+
+
+def healthy(platform: Platform) -> set[str]:
+    return {health.name for health in platform.status() if health.healthy}
+
+
+class TestWhole:
+    """Promises shown on the platform with all of its components."""
+
+    def test_everything_is_healthy_and_a_second_up_changes_nothing(self, airflow_platform: Platform) -> None:
+        before = pids(airflow_platform)
+        assert healthy(airflow_platform) == set(NAMES)
+        assert airflow_platform.up() is False
+        assert pids(airflow_platform) == before
+
+    def test_only_loopback_listens(self, airflow_platform: Platform) -> None:
+        listening = {
+            connection.laddr
+            for process in processes.of(airflow_platform.home)
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert {address.ip for address in listening} <= LOOPBACK
+        assert {address.port for address in listening} >= set(airflow_platform.home.state()["ports"].values())
+
+    def test_what_is_secret_is_private(self, airflow_platform: Platform) -> None:
+        home = airflow_platform.home
+        for file in ("secrets.json", "passwords.json", "state.json", "run/supervisord.conf"):
+            assert stat.S_IMODE((home.path / file).stat().st_mode) == 0o600, file
+        for directory in (home.path, home.postgres, home.logs, home.run, home.airflow):
+            assert stat.S_IMODE(directory.stat().st_mode) == 0o700, directory
+        assert len(set(home.secrets.values())) == len(home.secrets)
+        commands = [" ".join(process.cmdline()) for process in psutil.process_iter()]
+        assert not [command for command in commands if any(secret in command for secret in home.secrets.values())]
+
+    def test_the_databases_are_separate(self, airflow_platform: Platform) -> None:
+        home = airflow_platform.home
+        done = run("psql", "-c", "SELECT current_user, current_database()", "-At", home=home)
+        assert done.stdout.strip() == "warehouse|warehouse"
+        done = run("psql", "-d", "airflow", "-c", "SELECT 1", home=home)
+        assert done.returncode == 2
+        assert "permission denied for database" in done.stderr
+
+    def test_status_for_programs(self, airflow_platform: Platform) -> None:
+        done = run("status", "--json", home=airflow_platform.home)
+        status = json.loads(done.stdout)
+        assert done.returncode == 0
+        assert {part["name"]: part["healthy"] for part in status["components"]} == dict.fromkeys(NAMES, True)
+        assert status["addresses"]["airflow"].startswith("http://127.0.0.1:")
+
+    def test_the_ordinary_tools_are_connected(self, airflow_platform: Platform) -> None:
+        exports = run("env", home=airflow_platform.home).stdout
+        shell = f'{exports}\n"{sys.executable}" -m airflow connections get millrace_kafka -o plain'
+        done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+        assert str(airflow_platform.home.state()["ports"]["kafka"]) in done.stdout, done.stderr
+
+    def test_every_killed_component_comes_back(self, airflow_platform: Platform) -> None:
+        before = {health.name: health for health in airflow_platform.status()}
+        workers = psutil.Process(before["scheduler"].pid).children()
+        for health in before.values():
+            os.kill(health.pid, signal.SIGKILL)
+
+        def back() -> bool:
+            after = {health.name: health for health in airflow_platform.status()}
+            return all(after[name].healthy and after[name].pid != before[name].pid for name in NAMES)
+
+        until(back)
+        after = {health.name: health for health in airflow_platform.status()}
+        assert all(after[name].restarts > before[name].restarts for name in NAMES)
+        assert not any(worker.is_running() for worker in workers)
+        assert "restarted" in run("status", home=airflow_platform.home).stdout
+
+    def test_a_killed_supervisor_heals_by_up(self, airflow_platform: Platform) -> None:
+        home = airflow_platform.home
+        (supervisor,) = processes.of(home, "supervisor")
+        supervisor.kill()
+        assert airflow_platform.status() == []
+        assert run("status", home=home).returncode == 1
+        assert airflow_platform.up() is True
+        assert healthy(airflow_platform) == set(NAMES)
+        running = [process for process in processes.of(home, "scheduler") if process.ppid() == 1]
+        assert running == []
+
+
+class TestServices:
+    """Promises shown on Kafka and PostgreSQL alone, in a second home beside the first."""
+
+    def test_two_side_by_side_keep_their_data_and_ports(self, services: Platform, elsewhere: Home) -> None:
+        platform = Platform(elsewhere)
+        platform.up(SERVICES)
+        first, second = services.home.state()["ports"], elsewhere.state()["ports"]
+        assert not set(first.values()) & set(second.values())
+        assert healthy(services) == healthy(platform) == set(SERVICES) | (healthy(services) - set(SERVICES))
+
+        with closing(postgres.connect(elsewhere, second["postgres"])) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        platform.down()
+        assert processes.of(elsewhere) == []
+        # After a reboot the pid files name others' processes.
+        (elsewhere.run / "supervisord.pid").write_text(f"{os.getpid()}\n")
+        platform.up(SERVICES)
+        assert elsewhere.state()["ports"] == second
+        with closing(postgres.connect(elsewhere, second["postgres"])) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT answer FROM kept")
+            assert cursor.fetchall() == [(42,)]
+
+    def test_as_an_ordinary_user(self, elsewhere: Home) -> None:
+        prefix: list[str] = []
+        if os.geteuid() == 0:
+            # Another user, who may enter root's directories, since the tests may lie in one.
+            prefix = postgres.as_server_user()
+            for directory in (elsewhere.path.parent, elsewhere.path.parent.parent):
+                directory.mkdir(exist_ok=True)
+                directory.chmod(0o777)
+        ordinary = python("import os; print(os.geteuid()); platform.up(SERVICES); platform.down()", elsewhere, *prefix)
+        out, errors = ordinary.communicate(timeout=60)
+        assert ordinary.returncode == 0, errors
+        assert out.strip() != "0"
+        assert {path.owner() for path in elsewhere.path.iterdir()} == {elsewhere.path.owner()} != {"root"}
+
+    def test_killed_in_the_middle_of_up(self, elsewhere: Home) -> None:
+        starting = python("platform.up(SERVICES)", elsewhere)
+        until(lambda: processes.of(elsewhere, "kafka"))
+        starting.kill()
+        starting.communicate()
+        assert Platform(elsewhere).up(SERVICES) is True
+        assert healthy(Platform(elsewhere)) == set(SERVICES)
+
+    def test_ctrl_c_cleans_up(self, elsewhere: Home) -> None:
+        starting = subprocess.Popen(
+            [str(ROOT / "millrace"), "up"],
+            env=os.environ | {"MILLRACE_HOME": str(elsewhere.path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until(lambda: processes.of(elsewhere, "scheduler"))
+        starting.send_signal(signal.SIGINT)
+        _, errors = starting.communicate(timeout=60)
+        assert starting.returncode == 130
+        assert errors.splitlines()[-1] == "millrace: interrupted"
+        assert processes.of(elsewhere) == []
+
+    def test_a_demanded_port_that_is_taken(self, elsewhere: Home) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            done = run("up", home=elsewhere, MILLRACE_PORT_KAFKA=str(port))
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"millrace: Port {port}, which MILLRACE_PORT_KAFKA asks for, is in use.")
+        assert len(done.stderr.splitlines()) == 1
+        assert processes.of(elsewhere) == []
+
+    def test_a_service_that_cannot_start_is_named(self, elsewhere: Home) -> None:
+        Platform(elsewhere).up(SERVICES)
+        Platform(elsewhere).down()
+        (elsewhere.postgres / "postgresql.conf").write_text("shared_buffers = 'plenty'\n")
+        done = run("up", home=elsewhere)
+        assert done.returncode == 1
+        assert "millrace: postgres does not start:" in done.stderr.splitlines()[-1]
+        assert processes.of(elsewhere) == []
+
+
+def test_a_home_that_cannot_be_written() -> None:
+    done = run("up", home=Home(Path("/proc/millrace")), MILLRACE_ENV=os.environ["MILLRACE_ENV"])
+    assert done.returncode == 1
+    assert done.stderr.startswith("millrace: /proc/millrace cannot be written")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_before_the_first_up(tmp_path: Path) -> None:
+    for command in ("psql", "env", "airflow"):
+        done = run(command, home=Home(tmp_path))
+        assert done.returncode == 1
+        assert done.stderr == "millrace: The platform was never started. Run ./millrace up first.\n"
+    assert run("status", home=Home(tmp_path)).stdout == "down (./millrace up starts it)\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_call() -> None:
+    done = run("upp", home=Home.current())
+    assert done.returncode == 2
+    assert "No such command 'upp'" in done.stderr

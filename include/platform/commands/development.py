@@ -19,7 +19,7 @@ def test(arguments: tuple[str, ...]) -> None:
     A running platform is left alone: the tests have a home of their own below this one, and share its environment.
     """
     home = Home.current()
-    bootstrap = [sys.executable, "-m", "include.platform.bootstrap", "--development"]
+    bootstrap = [sys.executable, "-P", "-m", "include.platform.bootstrap", "--development"]
     if code := subprocess.run(bootstrap, check=False).returncode:
         sys.exit(code)
     own = {
@@ -28,7 +28,7 @@ def test(arguments: tuple[str, ...]) -> None:
         "PYTHONPATH": str(ROOT),
     }
     os.chdir(ROOT)
-    os.execve(sys.executable, [sys.executable, "-m", "pytest", *arguments], _without_settings() | own)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "pytest", *arguments], _without_settings() | own)
 
 
 @click.command()

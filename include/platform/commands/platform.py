@@ -7,13 +7,15 @@ import time
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from include.errors import UserError
 from include.platform.component import NAMES
 from include.platform.home import Home
-from include.platform.platform import Platform
+from include.platform.platform import Health, Platform
+from include.platform.ports import HOST
 
 
 def steps(text: str) -> None:
@@ -59,7 +61,7 @@ def status(as_json: bool) -> None:
     platform = Platform()
     healths = platform.status()
     if as_json:
-        click.echo(json.dumps({"home": str(platform.home.path), "components": [asdict(h) for h in healths]}, indent=2))
+        click.echo(json.dumps(_report(platform, healths), indent=2))
     elif not healths:
         click.echo("down (./millrace up starts it)")
     for health in [] if as_json else healths:
@@ -111,6 +113,17 @@ def reset(yes: bool) -> None:
         else:
             entry.unlink()
     click.echo("reset: nothing is left but the installed environment")
+
+
+def _report(platform: Platform, healths: list[Health]) -> dict[str, Any]:
+    ports = platform.home.state().get("ports", {})
+    addresses = {"airflow": f"http://{HOST}:{ports.get('api')}"}
+    addresses |= {name: f"{HOST}:{ports.get(name)}" for name in ("kafka", "postgres")}
+    return {
+        "home": str(platform.home.path),
+        "addresses": addresses if healths else {},
+        "components": [asdict(health) for health in healths],
+    }
 
 
 def _log_file(directory: Path, name: str) -> Path:

@@ -18,7 +18,7 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_opti
 def airflow(arguments: tuple[str, ...]) -> None:
     """Airflow's own command line, connected to the platform."""
     os.environ.update(Platform().environment())
-    os.execv(sys.executable, [sys.executable, "-m", "airflow", *arguments])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "airflow", *arguments])
 
 
 @click.command(context_settings=_PASS_ON, add_help_option=False)

@@ -1,0 +1,60 @@
+"""How ports are chosen."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from include.errors import UserError
+from include.platform import ports
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as server:
+        server.bind((ports.HOST, 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def test_remembered_ports_are_kept() -> None:
+    first = ports.choose({})
+    assert ports.choose(first) == first
+    assert len(set(first.values())) == len(ports.USUAL)
+
+
+def test_a_taken_port_is_replaced_by_a_free_one(taken: int) -> None:
+    chosen = ports.choose({"kafka": taken})
+    assert chosen["kafka"] != taken
+    assert ports.is_free(chosen["kafka"])
+
+
+def test_a_listener_on_all_addresses_takes_the_port_too() -> None:
+    with socket.socket() as server:
+        server.bind(("", 0))
+        server.listen()
+        assert not ports.is_free(server.getsockname()[1])
+
+
+def test_a_demanded_port_is_taken_or_refused(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = ports.choose({})["kafka"]
+    monkeypatch.setenv("MILLRACE_PORT_KAFKA", str(free))
+    assert ports.choose({})["kafka"] == free
+    monkeypatch.setenv("MILLRACE_PORT_KAFKA", str(taken))
+    with pytest.raises(UserError, match=f"Port {taken}, which MILLRACE_PORT_KAFKA asks for, is in use"):
+        ports.choose({})
+
+
+@pytest.mark.parametrize("text", ["kafka", "0", "65536", "-1", "9092.0"])
+def test_what_is_no_port(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLRACE_PORT_KAFKA", text)
+    with pytest.raises(UserError, match="is not a port"):
+        ports.choose({})
+
+
+def test_one_port_demanded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = str(ports.choose({})["kafka"])
+    monkeypatch.setenv("MILLRACE_PORT_KAFKA", free)
+    monkeypatch.setenv("MILLRACE_PORT_POSTGRES", free)
+    with pytest.raises(UserError, match="MILLRACE_PORT_POSTGRES asks for, is in use"):
+        ports.choose({})
