@@ -22,6 +22,7 @@ def of(home: Home) -> dict[str, str]:
         warehouse=_warehouse(home),
         brokers=f"{HOST}:{ports['kafka']}",
         api=api_url(home),
+        execution=api_url(home),
         root=str(ROOT),
         logs=str(home.logs / "tasks"),
         passwords=str(home.passwords),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from include.platform import preload
 
 KAFKA_VERSION = "4.3.1"
-POSTGRES_VERSION = "18"
+POSTGRES_VERSION = "18.6"
 AIRFLOW_VERSION = "3.3.2"
 
 KAFKA: Mapping[str, str] = {
@@ -102,7 +102,8 @@ class Airflow:
         metadata: SQLAlchemy's URL of the metadata database.
         warehouse: URL parts of the warehouse (host, port, login, password, schema).
         brokers: Kafka's bootstrap servers.
-        api: Base URL under which the components and the user's browser reach the api-server.
+        api: Base URL under which the user's browser reaches the api-server.
+        execution: Base URL under which the components reach it.
         root: Directory of dags/, plugins/ and include/.
         logs: Directory of the tasks' logs.
         passwords: File of the UI's users.
@@ -113,6 +114,7 @@ class Airflow:
     warehouse: Mapping[str, str | int]
     brokers: str
     api: str
+    execution: str
     root: str
     logs: str
     passwords: str
@@ -126,7 +128,7 @@ class Airflow:
             "CORE__PLUGINS_FOLDER": f"{self.root}/plugins",
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": self.passwords,
             "CORE__FERNET_KEY": self.secrets["fernet_key"],
-            "CORE__EXECUTION_API_SERVER_URL": f"{self.api}/execution/",
+            "CORE__EXECUTION_API_SERVER_URL": f"{self.execution}/execution/",
             "API__BASE_URL": self.api,
             "API__SECRET_KEY": self.secrets["api_secret"],
             "API_AUTH__JWT_SECRET": self.secrets["jwt_secret"],
