@@ -59,7 +59,11 @@ transaction. A version's run has an id made from the version: it starts once, wh
     )
     plan = land()
     start = TriggerDagRunOperator.partial(
-        task_id="start", skip_when_already_exists=True, map_index_template="{{ task.trigger_dag_id }}"
+        task_id="start",
+        # Two runs of one DAG cannot share a logical date; these have none.
+        logical_date=None,
+        skip_when_already_exists=True,
+        map_index_template="{{ task.trigger_dag_id }}",
     ).expand_kwargs(plan)
     wait >> plan
     start >> note(plan)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Asset, Param, get_current_context, task
-from airflow.sdk.exceptions import AirflowSkipException
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from include import runs
@@ -50,17 +49,14 @@ def build(dataset: Dataset) -> DAG:
             from include.versions import publication
 
             context = get_current_context()
-            params = context["params"]
-            try:
+            with runs.told():
                 published = publication.publish(
                     dataset,
                     runs.interval(dataset, context),
-                    most_rows=params["rows"],
-                    seed=params["seed"],
+                    most_rows=context["params"]["rows"],
+                    seed=context["params"]["seed"],
                     asked_by=runs.cause(context),
                 )
-            except publication.NothingToPublish as reason:
-                raise AirflowSkipException(str(reason)) from None
             return published.version
 
         publish()

@@ -46,19 +46,22 @@ def build(dataset: Dataset) -> DAG:
             from include.training import run
 
             context = get_current_context()
-            return run.begin(dataset, context["dag_run"].run_id, dict(context["params"]), runs.cause(context))
+            with runs.told():
+                return run.begin(dataset, context["dag_run"].run_id, dict(context["params"]), runs.cause(context))
 
         @task(map_index_template="{{ task.op_kwargs['model'] }}", execution_timeout=timedelta(hours=2))
         def fit(run: int, model: str) -> None:
             from include.training import fitting
 
-            fitting.fit(dataset, run, model)
+            with runs.told():
+                fitting.fit(dataset, run, model)
 
         @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=10))
         def finish(planned: list[dict]) -> None:
             from include.training import run
 
-            run.end(planned[0]["run"], [task["model"] for task in planned])
+            with runs.told():
+                run.end(planned[0]["run"], [task["model"] for task in planned])
 
         planned = plan()
         fit.expand_kwargs(planned) >> finish(planned)  # type: ignore[arg-type]

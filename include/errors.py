@@ -15,3 +15,7 @@ class UserError(Exception):
         super().__init__(f"{what} {remedy}".strip())
         self.what = what
         self.remedy = remedy
+
+
+class LastingError(UserError):
+    """Something is wrong that trying again does not mend."""

@@ -1,12 +1,14 @@
-"""What a DAG run says about itself: the data interval it is for, what caused it, and who asked."""
+"""What lies between a DAG run and the work: its data interval, what caused it, and how its errors are told."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any
 
-from include.errors import UserError
+from include.errors import LastingError
 from include.versions.manifest import Interval
 
 if TYPE_CHECKING:
@@ -14,16 +16,40 @@ if TYPE_CHECKING:
 
     from include.datasets import Dataset
 
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Ends the task at once, with one sentence in its log, on an error that trying again does not mend.
+
+    Raises:
+        AirflowSkipException: There was nothing to publish.
+        AirflowFailException: Any other lasting error.
+    """
+    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+    from include.versions.publication import NothingToPublish
+
+    try:
+        yield
+    except NothingToPublish as reason:
+        log.warning("Skipped: %s", reason)
+        raise AirflowSkipException(str(reason)) from None
+    except LastingError as error:
+        log.error("%s", error)
+        raise AirflowFailException(str(error)) from None
+
 
 def interval(dataset: Dataset, context: Context) -> Interval:
     """The interval that a run publishes: the form's, else the run's own, else the latest complete one.
 
     Raises:
-        UserError: The form's dates are not dates, or in the wrong order.
+        LastingError: The form's dates are not dates, or in the wrong order.
     """
     start, end = (_moment(context["params"], name) for name in ("interval_start", "interval_end"))
     if start and end and start >= end:
-        raise UserError(f"The interval's start, {start}, does not lie before its end, {end}.", "Swap them.")
+        raise LastingError(f"The interval's start, {start}, does not lie before its end, {end}.", "Swap them.")
     if start or end:
         return Interval(start, end)
     run = context["dag_run"]
@@ -65,5 +91,5 @@ def _moment(parameters: Mapping[str, Any], name: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(str(text))
     except ValueError as error:
-        raise UserError(f"The parameter {name} is {text!r}, which is no date.", "Write 2015-01-01.") from error
+        raise LastingError(f"The parameter {name} is {text!r}, which is no date.", "Write 2015-01-01.") from error
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

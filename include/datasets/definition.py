@@ -26,6 +26,11 @@ _KEEP = re.compile(r"all|[1-9]\d* versions?")
 _PRESETS = {"@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
 
 
+def usable(name: object) -> bool:
+    """Whether a dataset or a model may have this name."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """One dataset. Its versions are published to the topic ``topic`` and train every model of ``models``.
@@ -108,7 +113,7 @@ class Dataset:
         if not isinstance(models, Mapping) or not models:
             raise Invalid("models", f"returns {models!r}.", 'Return {"name": estimator, …} with a model or more.')
         for name, estimator in models.items():
-            if not isinstance(name, str) or not _NAME.fullmatch(name) or name == BASELINE:
+            if not usable(name) or name == BASELINE:
                 raise Invalid("models", f"{name!r} cannot name a model.", "Use letters, digits, underscores.")
             if not isinstance(estimator, BaseEstimator):
                 raise Invalid("models", f"{name!r} is {estimator!r}.", "Return scikit-learn estimators.")
@@ -116,7 +121,7 @@ class Dataset:
         return {**models, BASELINE: baseline}
 
     def _check_names(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+        if not usable(self.name):
             raise Invalid(
                 "name", f"{self.name!r} is not a name.", "Use a lower-case letter, then letters, digits, underscores."
             )

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include.errors import UserError
+from include.errors import LastingError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +63,7 @@ class Packaged(Source):
             for name in path.split("."):
                 found = getattr(found, name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(
+            raise LastingError(
                 f"The packaged data set {self.function!r} cannot be imported: {error}.",
                 "Write package.module:function, and have the package installed.",
             ) from error
@@ -90,13 +90,13 @@ class File(Source):
         path = PROJECT / self.path
         reader = readers.get(path.suffix.lower())
         if reader is None:
-            raise UserError(f"The file {path} is neither CSV nor Parquet by its name.", "Call it .csv or .parquet.")
+            raise LastingError(f"The file {path} is neither CSV nor Parquet by its name.", "Call it .csv or .parquet.")
         try:
             table = reader(path)
         except FileNotFoundError as error:
-            raise UserError(f"The file {path} does not exist.", "Put it there, or correct the path.") from error
+            raise LastingError(f"The file {path} does not exist.", "Put it there, or correct the path.") from error
         except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"The file {path} cannot be read: {error}.", "Mend the file.") from error
+            raise LastingError(f"The file {path} cannot be read: {error}.", "Mend the file.") from error
         if self.number is not None:
             table = table.add_column(0, self.number, pa.array(range(table.num_rows), pa.int64()))
         return table
@@ -127,7 +127,7 @@ class Query(Source):
             try:
                 cursor.execute(self.sql, {"start": start, "end": end})
             except psycopg2.Error as error:
-                raise UserError(f"The source's query fails: {str(error).strip()}.", "Correct its SQL.") from error
+                raise LastingError(f"The source's query fails: {str(error).strip()}.", "Correct its SQL.") from error
             names = [column.name for column in cursor.description or ()]
             frame = pd.DataFrame.from_records(cursor.fetchall(), columns=names, coerce_float=True)
         return pa.Table.from_pandas(frame, preserve_index=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.datasets.durations import duration
 from include.definitions import Invalid
-from include.errors import UserError
+from include.errors import LastingError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,7 +134,7 @@ def moments(rows: pa.Table, dataset: Dataset) -> NDArray[np.datetime64]:
     assert dataset.event_time is not None
     column = rows[dataset.event_time]
     if not (types.is_timestamp(column.type) or types.is_date(column.type)) or column.null_count:
-        raise UserError(
+        raise LastingError(
             f"Dataset {dataset.name!r}: its event_time {dataset.event_time!r} must hold a time in every row, but is "
             f"{column.type} with {column.null_count} nulls.",
             "Name a column of timestamps or dates, and filter out the rows without one.",

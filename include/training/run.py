@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from include.datasets import Dataset
-from include.errors import UserError
+from include.errors import LastingError
 from include.warehouse import queries
 from include.warehouse.connection import connected
 
@@ -68,7 +68,7 @@ def end(run: int, models: Sequence[str]) -> None:
         interval = f" ({low:.3f} to {high:.3f})" if low is not None else ""
         log.info("%-20s %s %.3f%s", model, metric, value, interval)
     if missing:
-        raise UserError(f"Run {run} has no result of {', '.join(missing)}.", "See the logs of these tasks.")
+        raise LastingError(f"Run {run} has no result of {', '.join(missing)}.", "See the logs of these tasks.")
 
 
 def sealed_run_id(version: str) -> str:
@@ -81,6 +81,6 @@ def _chosen(dataset: Dataset, asked: Sequence[str] | None) -> list[str]:
 
     known = list(dataset.estimators())
     if unknown := sorted(set(asked or ()) - set(known)):
-        raise UserError(f"Dataset {dataset.name!r} has no model {', '.join(unknown)}; it has {', '.join(known)}.")
+        raise LastingError(f"Dataset {dataset.name!r} has no model {', '.join(unknown)}; it has {', '.join(known)}.")
     # Every run has its baseline: without it an accuracy says little.
     return [model for model in known if not asked or model in asked or model == BASELINE]

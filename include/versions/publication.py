@@ -14,7 +14,7 @@ import msgspec
 
 from include.datasets.definition import Dataset
 from include.datasets.durations import duration
-from include.errors import UserError
+from include.errors import LastingError
 from include.versions.manifest import (
     CONTROL_TOPIC,
     PUBLICATION_HEADER,
@@ -44,7 +44,7 @@ TOPIC_CONFIG = {
 log = logging.getLogger(__name__)
 
 
-class NothingToPublish(UserError):
+class NothingToPublish(LastingError):
     """The interval holds nothing to learn from or to test on; no version is made of it."""
 
 
@@ -123,7 +123,7 @@ def select(dataset: Dataset, interval: Interval, most_rows: int | None, seed: in
     """
     rows = dataset.source.rows(interval.start, interval.end)
     if not rows.num_rows:
-        raise UserError(f"Dataset {dataset.name!r}: its source {dataset.source} has no rows at all.", "Fill it.")
+        raise LastingError(f"Dataset {dataset.name!r}: its source {dataset.source} has no rows at all.", "Fill it.")
     rows = _columns(dataset, rows).replace_schema_metadata(None)
     rows = _within(dataset, rows, interval)
     _require_ids(dataset, rows)
@@ -218,13 +218,13 @@ def _columns(dataset: Dataset, rows: pa.Table) -> pa.Table:
     }
     for field, names in wanted.items():
         if missing := [name for name in names if name not in rows.column_names]:
-            raise UserError(
+            raise LastingError(
                 f"Dataset {dataset.name!r}, field {field}: its source has no column {', '.join(missing)}; "
                 f"it has {', '.join(rows.column_names)}.",
                 "Correct the definition.",
             )
     if not features:
-        raise UserError(f"Dataset {dataset.name!r}: no column is left to learn from.", "Name features.")
+        raise LastingError(f"Dataset {dataset.name!r}: no column is left to learn from.", "Name features.")
     return rows.select(list(dict.fromkeys(name for names in wanted.values() for name in names)))
 
 
@@ -260,13 +260,13 @@ def _require_ids(dataset: Dataset, rows: pa.Table) -> None:
 
     ids = rows[dataset.record_id]
     if ids.null_count:
-        raise UserError(
+        raise LastingError(
             f"Dataset {dataset.name!r}: {ids.null_count} rows have no {dataset.record_id!r}, their record_id."
         )
     if (distinct := pc.count_distinct(ids).as_py()) < len(ids):
         counts = pc.value_counts(ids)
         twice = counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py()
-        raise UserError(
+        raise LastingError(
             f"Dataset {dataset.name!r}: {len(ids) - distinct} rows repeat a record_id, such as "
             f"{dataset.record_id}={twice['values']} in {twice['counts']} rows.",
             "Name a column that is different in every row, or remove the repeated rows.",
@@ -278,13 +278,13 @@ def _require_target(dataset: Dataset, rows: pa.Table) -> None:
 
     column = rows[dataset.target]
     if column.null_count:
-        raise UserError(
+        raise LastingError(
             f"Dataset {dataset.name!r}: {column.null_count} rows have no target {dataset.target!r}.",
             "Leave them out in the source.",
         )
     numeric = types.is_integer(column.type) or types.is_floating(column.type) or types.is_decimal(column.type)
     if dataset.kind == "regression" and not numeric:
-        raise UserError(
+        raise LastingError(
             f"Dataset {dataset.name!r}: a regression needs a numeric target, and {dataset.target!r} is {column.type}.",
             "Name another target, or set kind='classification'.",
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from include.errors import UserError
+from include.errors import LastingError
 from include.kafka.reader import Stalled, place, read_range
 from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
 from include.versions.manifest import PUBLICATION_HEADER, Column, Manifest, Message, Role
@@ -22,7 +22,7 @@ STABLE_WITHIN_S = 30.0
 log = logging.getLogger(__name__)
 
 
-class Refused(UserError):
+class Refused(LastingError):
     """A version cannot be trained on; ``reason`` names why in a word.
 
     Reasons: ``trimmed`` (retention or somebody removed messages), ``short`` (listed messages are missing), ``altered``

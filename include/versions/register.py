@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.errors import UserError
+from include.errors import LastingError, UserError
 from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
 from include.warehouse import queries
 from include.warehouse.connection import connected
@@ -10,7 +10,7 @@ from include.warehouse.connection import connected
 DISPATCH = "dispatch"
 
 
-class UnknownVersion(UserError):
+class UnknownVersion(LastingError):
     """No such version was ever sealed."""
 
 

@@ -1,0 +1,114 @@
+"""publish and train: start a DAG, follow it to its end, say how it ended."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from include.errors import UserError
+from include.platform.airflow_api import AirflowApi, Run, TaskInstance
+from include.platform.platform import Platform
+
+
+@click.command()
+@click.argument("dataset")
+@click.option(
+    "--from", "start", metavar="DATE", help="Where the data interval begins; the latest complete one if left out."
+)
+@click.option("--until", "end", metavar="DATE", help="Where it ends (exclusive).")
+@click.option("--rows", type=click.IntRange(min=2), help="A sample of at most so many rows.")
+@click.option("--seed", default=0, show_default=True, help="Another seed draws another sample.")
+def publish(dataset: str, start: str | None, end: str | None, rows: int | None, seed: int) -> None:
+    """Publish a version of a dataset, and follow it to its end. Its training starts by itself.
+
+    Exits with 0 also when the same rows were published before, and with 1 when there was nothing to publish.
+    """
+    api = _api(dataset)
+    form = {"interval_start": start, "interval_end": end, "rows": rows, "seed": seed}
+    run = _follow(api, f"publish__{dataset}", {name: value for name, value in form.items() if value is not None})
+    (task,) = api.task_instances(run.dag_id, run.run_id)
+    for line in _told(api, run, task):
+        click.echo(line)
+    if task.state != "success":
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--version", help="The version's id or the beginning of it; the newest if left out.")
+@click.option("--model", "models", multiple=True, help="Train this model only; may be repeated.")
+@click.option("--seed", default=0, show_default=True, help="The seed of every random state.")
+def train(dataset: str, version: str | None, models: tuple[str, ...], seed: int) -> None:
+    """Train on a published version, and follow it to its end."""
+    from include.versions import register
+
+    api = _api(dataset)
+    version = register.find(dataset, version).version
+    form = {"version": version, "models": list(models) or None, "seed": seed}
+    run = _follow(api, f"train__{dataset}", form)
+    tasks = api.task_instances(run.dag_id, run.run_id)
+    for task in tasks:
+        if task.state == "failed":
+            for line in _told(api, run, task) or ["failed; its log is in the UI"]:
+                click.echo(f"{task.label}: {line}", err=True)
+    _show(dataset, run.run_id)
+    if run.state != "success":
+        sys.exit(1)
+
+
+def _api(dataset: str) -> AirflowApi:
+    from include.datasets import definitions
+
+    definitions.get(dataset)
+    platform = Platform()
+    os.environ.update(platform.environment())
+    api = AirflowApi.of(platform)
+    api.wait_for_dags([f"publish__{dataset}", f"train__{dataset}"])
+    return api
+
+
+def _follow(api: AirflowApi, dag_id: str, form: Mapping[str, Any]) -> Run:
+    if api.call("GET", f"dags/{dag_id}")["is_paused"]:
+        api.unpause(dag_id)
+        click.echo(f"  {dag_id} was paused; it is not any more, and follows its schedule.", err=True)
+    run = api.trigger(dag_id, form)
+    click.echo(f"  {run.run_id}", err=True)
+    seen: dict[str, str | None] = {}
+
+    def progress(_: Run, tasks: list[TaskInstance]) -> None:
+        for task in tasks:
+            if task.state and seen.get(task.label) != task.state and task.state not in ("scheduled", "queued"):
+                click.echo(f"  {task.label}: {task.state}", err=True)
+            seen[task.label] = task.state
+
+    return api.wait(dag_id, run.run_id, timeout=7200, progress=progress)
+
+
+def _told(api: AirflowApi, run: Run, task: TaskInstance) -> list[str]:
+    """What Millrace itself said in the log of a task's last try, duplicates left out."""
+    path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task.task_id}/logs/{max(1, task.try_number)}"
+    answer = api.call("GET", path, params={"map_index": task.map_index, "full_content": True})
+    lines = [line for line in answer["content"] if str(line.get("logger", "")).startswith("include.")]
+    return list(dict.fromkeys(line["event"] for line in lines))
+
+
+def _show(dataset: str, run_id: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from include.warehouse import queries
+    from include.warehouse.connection import connected
+
+    sql = queries.load("training")
+    with connected("millrace train") as connection:
+        found = sql.run_of(connection, dataset=dataset, run_id=run_id)
+        if found is None:
+            raise UserError(f"The run {run_id} ended before it began to train.", "Its log is in the UI.")
+        results = list(sql.results_of(connection, run=found[0]))
+    if results:
+        table = Table("model", results[0][4], "95 % interval")
+        for model, value, low, high, _ in results:
+            table.add_row(model, f"{value:.3f}", f"{low:.3f} to {high:.3f}" if low is not None else "")
+        Console().print(f"Run {found[0]} of {dataset}, version {found[1][:12]}", table)
