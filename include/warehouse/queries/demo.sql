@@ -1,0 +1,36 @@
+-- name: count_trained
+-- How many versions there are, and how many of them have a finished training run.
+SELECT count(*), count(*) FILTER (WHERE EXISTS (
+    SELECT FROM millrace.training_run AS run
+    WHERE run.version = dataset_version.version AND run.state <> 'running'
+))
+FROM millrace.dataset_version;
+
+-- name: list_results
+-- The main metric of every model on every version, by its newest run: accuracy for classes, R2 for numbers.
+SELECT DISTINCT ON (dataset, version_number, model)
+       dataset, version, interval_end, model, metric, value, low, high, baseline
+FROM millrace.result
+WHERE metric IN ('accuracy', 'r2')
+ORDER BY dataset, version_number, model, run DESC;
+
+-- name: list_failed_runs
+-- Training runs that did not succeed.
+SELECT run_id FROM millrace.training_run WHERE state = 'failed' ORDER BY run;
+
+-- name: list_reconciliation
+-- For each stream, the offsets below its positions beside what became of them, by the ledger.
+SELECT stream, offsets, landed, dead_letters, quarantined, skipped, no_records
+FROM (
+    SELECT stream, sum(landed) AS landed, sum(dead_letters) AS dead_letters, sum(quarantined) AS quarantined,
+           sum(skipped) AS skipped, sum(no_records) AS no_records
+    FROM millrace.landing_ledger
+    GROUP BY stream
+) AS ledger
+JOIN (
+    SELECT substr(reader, length('landing:') + 1) AS stream, sum(next_offset) AS offsets
+    FROM millrace.position
+    WHERE starts_with(reader, 'landing:')
+    GROUP BY reader
+) AS positions USING (stream)
+ORDER BY stream;
