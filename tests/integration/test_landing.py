@@ -1,0 +1,506 @@
+"""Landing on a real broker and server: every record once, in the table or kept aside with its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import pytest
+
+from include.errors import UserError
+from include.kafka import client, position, topics
+from include.kafka.stops import Fenced, TopicRecreated
+from include.landing import incarnation, maintenance, partitions, status, table
+from include.landing.drain import Drain, Drained, drain
+from include.streams import produce
+from include.streams.definition import Instant, Stream
+from include.warehouse.connection import connect
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+NOW = datetime.now(UTC).replace(microsecond=123456)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Reading(msgspec.Struct):
+    """A reading of a test."""
+
+    ts: Instant
+    text: str
+    number: int = 0
+    real: float | None = None
+    extra: Any = None
+    amount: Annotated[Decimal | None, msgspec.Meta(description="How much")] = None
+
+
+@pytest.fixture
+def stream(warehouse: Connection, topic: Callable[..., str]) -> Stream:
+    """A stream whose topic is empty and whose table does not exist yet."""
+    name = topic("readings")
+    stream = Stream(
+        name="readings",
+        topic=name,
+        event=Reading,
+        event_time="ts",
+        quiet="1 second",
+        window="1 minute",
+        kafka_partitions=3,
+    )
+    produce.make_topic(stream)
+    return stream
+
+
+def send(stream: Stream, values: Iterable[bytes | None], partition: int = 0, **options: Any) -> None:
+    """Sends values to a partition, in order."""
+    producer = client.producer()
+    for value in values:
+        producer.produce(stream.topic, value, partition=partition, **options)
+        producer.poll(0)
+    assert producer.flush(20) == 0
+
+
+def event(text: str = "x", ts: datetime = NOW, **fields: Any) -> bytes:
+    return msgspec.json.encode({"ts": ts, "text": text, **fields})
+
+
+def rows(connection: Connection, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """What a query finds; in a transaction of its own."""
+    with connection.cursor() as cursor:
+        cursor.execute(query, parameters)
+        found = cursor.fetchall()
+    connection.rollback()
+    return found
+
+
+def landed(connection: Connection) -> list[tuple[Any, ...]]:
+    return rows(connection, "SELECT kafka_partition, kafka_offset, text FROM landing.readings ORDER BY 1, 2")
+
+
+def kept_aside(connection: Connection) -> dict[int, tuple[str, str]]:
+    found = rows(connection, "SELECT kafka_offset, disposition, reason FROM millrace.dead_letter ORDER BY 1")
+    return {offset: (disposition, reason) for offset, disposition, reason in found}
+
+
+def one_fate_each(connection: Connection, stream: Stream) -> None:
+    """The promise: below the position every offset has one disposition, and the ledger says the same."""
+    ends = {p: s.position.next_offset for p, s in position.standings(connection, stream.reader, stream.topic).items()}
+    fates = rows(
+        connection,
+        "SELECT kafka_incarnation, kafka_partition, kafka_offset FROM landing.readings UNION ALL "
+        "SELECT kafka_incarnation, kafka_partition, kafka_offset FROM millrace.dead_letter",
+    )
+    assert len(fates) == len(set(fates)), "a record has two fates"
+    assert all(offset < ends[partition] for _, partition, offset in fates)
+    ledger = rows(
+        connection,
+        "SELECT kafka_partition, first_offset, next_offset, landed + dead_letters + quarantined, skipped + no_records "
+        "FROM millrace.landing_ledger WHERE stream = %s ORDER BY 1, 2",
+        stream.name,
+    )
+    reached = dict.fromkeys(ends, 0)
+    for partition, first, next_offset, _, _ in ledger:
+        assert first == reached[partition], "the ledger has a gap or an overlap"
+        reached[partition] = next_offset
+    assert reached == ends
+    assert sum(entry[3] for entry in ledger) == len(fates)
+
+
+HAZARDS = [
+    "",
+    "\\N",
+    "\\",
+    "a\tb\nc\rd\\t",
+    "NULL",
+    "null",
+    '"quoted", comma',
+    "é😀\u2028\u00a0",
+    "\x01\x7f\x1f",
+    "x" * 300_000,
+    "\\.",
+    "'; DROP TABLE landing.readings; --",
+]
+
+
+def test_texts_come_through_as_they_are(stream: Stream, warehouse: Connection) -> None:
+    send(stream, [event(text, extra={"deep": [text, None]}) for text in HAZARDS])
+    assert drain(stream, "test").landed == len(HAZARDS)
+    found = rows(warehouse, "SELECT text, extra FROM landing.readings ORDER BY kafka_offset")
+    assert found == [(text, {"deep": [text, None]}) for text in HAZARDS]
+    one_fate_each(warehouse, stream)
+
+
+def test_numbers_times_and_nulls_come_through_as_they_are(stream: Stream, warehouse: Connection) -> None:
+    odd = NOW.astimezone().replace(tzinfo=UTC)
+    send(
+        stream,
+        [
+            event(number=2**63 - 1, real=-0.0, amount="12345678901234567890.0001", extra=""),
+            event(number=-(2**63), real=5e-324, amount="-0.000000000100", extra=None),
+            event(real=None, amount="1E+20", extra={}, ts=odd + timedelta(microseconds=1)),
+            event(real=1.7976931348623157e308, amount="NaN"),
+        ],
+    )
+    drain(stream, "test")
+    found = rows(
+        warehouse, "SELECT number, real, amount::text, extra::text, ts FROM landing.readings ORDER BY kafka_offset"
+    )
+    assert [row[:4] for row in found] == [
+        (2**63 - 1, -0.0, "12345678901234567890.0001", '""'),
+        (-(2**63), 5e-324, "-0.000000000100", None),
+        (0, None, "100000000000000000000", "{}"),
+        (0, 1.7976931348623157e308, "NaN", None),
+    ]
+    assert found[0][4] == NOW
+    assert found[2][4] == odd + timedelta(microseconds=1)
+
+
+BAD = {
+    b"": "truncated",
+    b"not json": "malformed",
+    b'{"ts": "2026-01-01T00:00:00Z"}': "missing required field `text`",
+    event().replace(b'"x"', b'"\xff\xfe"'): "utf-8",
+    event().replace(b'"x"', b"7"): "Expected `str`, got `int`",
+    event().replace(b"Z", b"").replace(b"+00:00", b""): "timezone component",
+    event(real=1).replace(b":1", b":NaN"): "malformed",
+    event(real=1).replace(b":1", b":1e999"): "out of range",
+    event(number=2**63): "number: ",
+    event("nul \0 here"): "text: PostgreSQL's texts cannot hold a NUL character",
+    event(extra={"deep": "nul \0"}): "extra: PostgreSQL's jsonb cannot hold a NUL character",
+    b"[" * 5000: "Error",
+    event(amount="1E+200000"): "amount: ",
+}
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last", "alone"])
+def test_a_bad_record_is_kept_and_the_others_land(stream: Stream, warehouse: Connection, place: str) -> None:
+    good = [event(f"good-{number}") for number in range(4)]
+    before = {"first": 0, "middle": 2, "last": 4, "alone": 0}[place]
+    after = [] if place == "alone" else good[before:]
+    send(stream, [*good[:before], *BAD, *after])
+    drained = drain(stream, "test")
+    assert (drained.landed, drained.dead_letters) == (before + len(after), len(BAD))
+    letters = rows(warehouse, "SELECT value, reason, key, headers FROM millrace.dead_letter ORDER BY kafka_offset")
+    for (value, reason, _, _), (bad, says) in zip(letters, BAD.items(), strict=True):
+        assert bytes(value) == bad
+        assert says in reason
+    assert [text for _, _, text in landed(warehouse)] == [f"good-{number}" for number in range(before + len(after))]
+    one_fate_each(warehouse, stream)
+
+
+def test_a_dead_letter_keeps_key_headers_and_time(stream: Stream, warehouse: Connection) -> None:
+    send(stream, [b"bad"], partition=2, key=b"\0key", headers=[("trace", b"\xff"), ("empty", None), ("nul\0", b"")])
+    drain(stream, "test")
+    ((partition, offset, disposition, key, headers, appended, stated),) = rows(
+        warehouse,
+        "SELECT kafka_partition, kafka_offset, disposition, key, headers, appended_at, sqlstate "
+        "FROM millrace.dead_letter",
+    )
+    assert (partition, offset, disposition, bytes(key), stated) == (2, 0, "dead letter", b"\0key", None)
+    assert headers[:2] == [["trace", "/w=="], ["empty", None]]
+    assert abs(appended - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_a_tombstone_is_skipped_and_counted(stream: Stream, warehouse: Connection) -> None:
+    send(stream, [event("a"), None, event("b")])
+    assert drain(stream, "test").landed == 2
+    assert rows(warehouse, "SELECT skipped FROM millrace.landing_ledger WHERE skipped > 0") == [(1,)]
+    assert not kept_aside(warehouse)
+    one_fate_each(warehouse, stream)
+
+
+def test_what_is_too_late_or_too_early_is_quarantined(stream: Stream, warehouse: Connection) -> None:
+    stream = replace(stream, late="2 days", early="1 hour")
+    now, minute = datetime.now(UTC), timedelta(minutes=1)
+    shifts = [
+        -timedelta(days=2) - minute,
+        -timedelta(days=2) + minute,
+        timedelta(0),
+        timedelta(hours=1) - minute,
+        timedelta(hours=1) + minute,
+        timedelta(days=365 * 30),
+        -timedelta(days=365 * 30),
+    ]
+    send(stream, [event(str(number), now + shift) for number, shift in enumerate(shifts)])
+    drained = drain(stream, "test")
+    assert (drained.landed, drained.quarantined) == (3, 4)
+    assert [offset for _, offset, _ in landed(warehouse)] == [1, 2, 3]
+    aside = kept_aside(warehouse)
+    assert {disposition for disposition, _ in aside.values()} == {"quarantined"}
+    assert "older than the record; late='2 days'" in aside[0][1]
+    assert "newer than the record; early='1 hour'" in aside[5][1]
+    assert len(partitions.listed(warehouse, "readings")) <= 4, "a far date makes no partition"
+    one_fate_each(warehouse, stream)
+
+
+def test_partitions_are_half_open_utc(stream: Stream, warehouse: Connection) -> None:
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    tick = timedelta(microseconds=1)
+    send(stream, [event("before", midnight - tick), event("at", midnight), event("after", midnight + tick)])
+    drain(stream, "test")
+    found = rows(warehouse, "SELECT tableoid::regclass::text, text FROM landing.readings ORDER BY kafka_offset")
+    yesterday = f"landing.readings_{midnight - timedelta(days=1):%Y%m%d}"
+    today = f"landing.readings_{midnight:%Y%m%d}"
+    assert found == [(yesterday, "before"), (today, "at"), (today, "after")]
+
+
+def test_markers_and_aborted_records_move_the_position(stream: Stream, warehouse: Connection) -> None:
+    producer = client.producer(transactional_id=stream.topic)
+    producer.init_transactions(20)
+
+    def transact(*values: bytes, commit: bool) -> None:
+        producer.begin_transaction()
+        for value in values:
+            producer.produce(stream.topic, value, partition=0)
+        producer.flush(20)
+        (producer.commit_transaction if commit else producer.abort_transaction)(20)
+
+    transact(event("a"), event("b"), commit=True)
+    transact(event("never"), commit=False)
+    assert drain(stream, "test").landed == 2
+    assert drain(stream, "test").batches == 0, "nothing is read twice"
+    transact(event("never"), event("never"), commit=False)
+    drained = drain(stream, "test")
+    assert (drained.landed, drained.batches) == (0, 1), "a drain that meets only markers still moves the position"
+    standing = position.standings(warehouse, stream.reader, stream.topic)[0]
+    assert standing.position.next_offset == topics.extents(stream.topic, [0])[0].end == 8
+    assert sum(count for (count,) in rows(warehouse, "SELECT no_records FROM millrace.landing_ledger")) == 6
+    one_fate_each(warehouse, stream)
+
+
+def test_an_open_transaction_holds_back_what_follows_and_shows(stream: Stream, warehouse: Connection) -> None:
+    producer = client.producer(transactional_id=stream.topic)
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(stream.topic, event("open"), partition=0)
+    producer.flush(20)
+    send(stream, [event("behind")])
+    assert drain(stream, "test").landed == 0
+    standing = status.of(stream, warehouse)
+    assert standing.lag == 0
+    assert standing.blocked_since is not None
+    assert abs(standing.blocked_since - datetime.now(UTC)) < timedelta(minutes=1)
+    producer.commit_transaction(20)
+    assert drain(stream, "test").landed == 2
+    assert status.of(stream, warehouse).blocked_since is None
+    one_fate_each(warehouse, stream)
+
+
+def test_status_tells_lag_and_age_of_what_waits(stream: Stream, warehouse: Connection) -> None:
+    assert (status.of(stream, warehouse).lag, status.of(stream, warehouse).behind_s) == (0, 0.0)
+    send(stream, [event()] * 5, partition=1)
+    time.sleep(1)
+    waiting = status.of(stream, warehouse)
+    assert waiting.lag == 5
+    assert 1 <= waiting.behind_s < 60
+    drain(stream, "test")
+    done = status.of(stream, warehouse)
+    assert (done.lag, done.behind_s, done.landed, done.newest_event) == (0, 0.0, 5, NOW)
+
+
+def test_a_zombie_writes_nothing(stream: Stream, warehouse: Connection) -> None:
+    send(stream, [event(str(number)) for number in range(10)])
+    topic = topics.describe(stream.topic)
+    with closing(connect("zombie")) as other:
+        table.bring_up_to_date(other, stream)
+        old = position.claim(other, stream.reader, topic, topic.partitions, "zombie")
+        zombie = Drain(stream, topic, other, old)
+        assert drain(stream, "successor").landed == 10
+        with pytest.raises(Fenced):
+            zombie.run(time.monotonic() + 10)
+    assert len(landed(warehouse)) == 10
+    one_fate_each(warehouse, stream)
+
+
+def test_drains_share_the_partitions(stream: Stream, warehouse: Connection) -> None:
+    stream = replace(stream, drains=2)
+    for partition in range(3):
+        send(stream, [event()] * (partition + 1), partition=partition)
+    assert [drain(stream, "test", share).landed for share in (0, 1)] == [1 + 3, 2]
+    one_fate_each(warehouse, stream)
+
+
+def test_new_partitions_of_the_topic_begin_at_0(stream: Stream, warehouse: Connection) -> None:
+    from confluent_kafka.admin import NewPartitions
+
+    send(stream, [event("old")])
+    drain(stream, "test")
+    brokers = client.admin()
+    brokers.create_partitions([NewPartitions(stream.topic, 4)])[stream.topic].result()
+    send(stream, [event("new")], partition=3)
+    assert drain(stream, "test").landed == 1
+    one_fate_each(warehouse, stream)
+
+
+def test_a_recreated_topic_is_a_named_stop(stream: Stream, warehouse: Connection) -> None:
+    send(stream, [event()])
+    drain(stream, "test")
+    brokers = client.admin()
+    brokers.delete_topics([stream.topic])[stream.topic].result()
+    deadline = time.monotonic() + 20
+    while not produce.make_topic(stream):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    send(stream, [event()])
+    with pytest.raises(TopicRecreated):
+        drain(stream, "test")
+    assert len(landed(warehouse)) == 1
+    assert incarnation.number(warehouse, topics.describe(stream.topic)) == 2
+
+
+class Grown(Reading):
+    """A reading of a test, with more."""
+
+    more: Annotated[str | None, msgspec.Meta(description="More of it")] = None
+
+
+class Shrunk(msgspec.Struct):
+    ts: Instant
+    number: int = 0
+
+
+class Retyped(msgspec.Struct):
+    ts: Instant
+    text: int
+
+
+class Demanding(Reading):
+    must: int = 0
+
+
+def test_a_table_follows_its_definition(stream: Stream, warehouse: Connection) -> None:
+    send(stream, [event("before")])
+    drain(stream, "test")
+    grown = replace(stream, event=Grown)
+    assert [change.says for change in table.changes(warehouse, grown)] == ["add the column landing.readings.more, text"]
+    send(stream, [event("after", more="much")])
+    drain(grown, "test")
+    assert not table.changes(warehouse, grown)
+    shrunk = replace(stream, event=Shrunk)
+    assert [change.says for change in table.changes(warehouse, shrunk)] == ["let landing.readings.text be null"]
+    send(stream, [event("unread", number=7)])
+    drain(shrunk, "test")
+    found = rows(warehouse, "SELECT text, more, number FROM landing.readings ORDER BY kafka_offset")
+    assert found == [("before", None, 0), ("after", "much", 0), (None, None, 7)]
+    comments = rows(
+        warehouse,
+        "SELECT col_description('landing.readings'::regclass, attnum) FROM pg_attribute "
+        "WHERE attrelid = 'landing.readings'::regclass AND attname IN ('amount', 'more')",
+    )
+    assert {comment for (comment,) in comments} == {"How much", "More of it"}
+
+
+@pytest.mark.parametrize(
+    ("event_type", "says"), [(Retyped, "it is bigint in the definition and text"), (Demanding, "new")]
+)
+def test_what_would_reinterpret_rows_is_refused(
+    stream: Stream, warehouse: Connection, event_type: type[msgspec.Struct], says: str
+) -> None:
+    send(stream, [event()])
+    drain(stream, "test")
+    with pytest.raises(UserError, match=says):
+        drain(replace(stream, event=event_type), "test")
+    assert len(landed(warehouse)) == 1
+
+
+def test_partitions_change_their_width_without_losing_rows(stream: Stream, warehouse: Connection) -> None:
+    noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=2)
+    send(stream, [event("daily", noon)])
+    drain(stream, "test")
+    hourly = replace(stream, partition="1 hour")
+    send(stream, [event("same day", noon + timedelta(hours=1)), event("next day", noon + timedelta(days=1))])
+    drain(hourly, "test")
+    weekly = replace(stream, partition="7 days")
+    send(stream, [event("same week", noon + timedelta(hours=20))])
+    drain(weekly, "test")
+    assert len(landed(warehouse)) == 4
+    one_fate_each(warehouse, stream)
+
+
+def test_upkeep_makes_partitions_ahead_and_drops_the_old_alone(stream: Stream, warehouse: Connection) -> None:
+    made, dropped = maintenance.maintain(warehouse, stream)
+    assert (len(made), dropped) == (maintenance.AHEAD + 1, [])
+    assert maintenance.maintain(warehouse, stream) == ([], [])
+    now = datetime.now(UTC)
+    send(stream, [event("old", now - timedelta(days=5)), event("new", now)])
+    drain(stream, "test")
+    old = partitions.ahead(stream, now - timedelta(days=5), 0)[0]
+    assert maintenance.drop_until(warehouse, stream, old.end - timedelta(microseconds=1)) == []
+    assert maintenance.drop_until(warehouse, stream, old.end) == [partitions.name_of(stream, old)]
+    assert [text for _, _, text in landed(warehouse)] == ["new"]
+
+
+def test_a_detachment_that_was_interrupted_is_finished(stream: Stream, warehouse: Connection) -> None:
+    made, _ = maintenance.maintain(warehouse, stream)
+    with closing(connect("reader")) as reader:
+        rows(warehouse, "SELECT 1")
+        reader.cursor().execute("SELECT count(*) FROM landing.readings")
+        warehouse.autocommit = True
+        with pytest.raises(Exception, match="statement timeout"):
+            warehouse.cursor().execute("SET statement_timeout = '1s'")
+            warehouse.cursor().execute(f"ALTER TABLE landing.readings DETACH PARTITION landing.{made[0]} CONCURRENTLY")
+    warehouse.autocommit = False
+    everything = datetime.now(UTC) + timedelta(days=30)
+    assert maintenance.drop_until(warehouse, stream, everything) == made
+
+
+CHILD = """
+import json, sys
+sys.path.insert(0, {root!r})
+from dataclasses import replace
+from tests.integration.test_landing import Reading, Stream
+from include.landing.drain import drain
+drain(Stream(**json.loads(sys.argv[1]), event=Reading, event_time="ts"), "child")
+"""
+
+
+def test_a_drain_that_is_killed_loses_nothing_and_repeats_nothing(stream: Stream, warehouse: Connection) -> None:
+    total = 100_000
+    for partition in range(3):
+        send(
+            stream,
+            (event(f"{partition}-{number}") for number in range(total // 3 + (partition < total % 3))),
+            partition,
+        )
+    settings = json.dumps({"name": stream.name, "topic": stream.topic, "quiet": "5 seconds"})
+    kills = 0
+    while kills < 3:
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD.format(root=str(ROOT)), settings], env=os.environ, stderr=subprocess.DEVNULL
+        )
+        goal = (kills + 1) * 20_000
+        deadline = time.monotonic() + 60
+        while child.poll() is None and time.monotonic() < deadline and _count(warehouse) < goal:
+            time.sleep(0.005)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        kills += 1
+    killed_at = _count(warehouse)
+    assert killed_at > 0
+    assert killed_at + drain(stream, "test").landed == total
+    texts = rows(warehouse, "SELECT count(*), count(DISTINCT text) FROM landing.readings")
+    assert texts == [(total, total)]
+    one_fate_each(warehouse, stream)
+
+
+def _count(connection: Connection) -> int:
+    found = rows(connection, "SELECT coalesce(sum(landed), 0) FROM millrace.landing_ledger")
+    return int(found[0][0])
+
+
+def test_counts_and_reason_of_a_window(stream: Stream) -> None:
+    send(stream, [event(), b"bad"])
+    assert drain(stream, "test") == Drained(1, 1, 0, 1, "nothing came for 1 second")
+    assert drain(replace(stream, window="2 seconds", quiet="1 hour"), "test").reason == "the window is over"
