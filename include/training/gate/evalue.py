@@ -87,13 +87,10 @@ def log_e_margin(n01: ArrayLike, n10: ArrayLike, n: ArrayLike, margin: float) ->
         n: All records.
         margin: Accuracy that may be lost, as a share in [0, 1).
     """
-    n01, n10, n = (np.asarray(count, np.float64)[..., None] for count in (n01, n10, n))
-    log_money = (
-        n01 * np.log1p(_STAKES * (1 + margin))
-        + n10 * np.log1p(-_STAKES * (1 - margin))
-        + (n - n01 - n10) * np.log1p(_STAKES * margin)
-    )
-    return np.asarray(logsumexp(log_money + _LOG_MASS, axis=-1))
+    n01, n10, n = np.broadcast_arrays(*(np.asarray(count, np.float64) for count in (n01, n10, n)))
+    counts = np.stack([n01, n10, n - n01 - n10], axis=-1)
+    log_factors = np.log1p([_STAKES * (1 + margin), _STAKES * (margin - 1), _STAKES * margin])
+    return np.asarray(logsumexp(counts @ log_factors + _LOG_MASS, axis=-1))
 
 
 def log_e_gain(weighted: ArrayLike, information: ArrayLike, worth: float) -> Floats:
