@@ -127,7 +127,7 @@ def select(dataset: Dataset, interval: Interval, most_rows: int | None, seed: in
     rows = _columns(dataset, rows).replace_schema_metadata(None)
     rows = _within(dataset, rows, interval)
     _require_ids(dataset, rows)
-    _require_target(dataset, rows)
+    rows = _with_target(dataset, rows)
     if most_rows is not None and most_rows < rows.num_rows:
         rows = _sample(dataset, rows, most_rows, seed)
     order = [dataset.event_time, dataset.record_id] if dataset.event_time else [dataset.record_id]
@@ -273,21 +273,22 @@ def _require_ids(dataset: Dataset, rows: pa.Table) -> None:
         )
 
 
-def _require_target(dataset: Dataset, rows: pa.Table) -> None:
+def _with_target(dataset: Dataset, rows: pa.Table) -> pa.Table:
+    """The rows that have a target: from the others nothing can be learned, and nothing be tested on them."""
+    import pyarrow.compute as pc
     import pyarrow.types as types
 
     column = rows[dataset.target]
-    if column.null_count:
-        raise LastingError(
-            f"Dataset {dataset.name!r}: {column.null_count} rows have no target {dataset.target!r}.",
-            "Leave them out in the source.",
-        )
     numeric = types.is_integer(column.type) or types.is_floating(column.type) or types.is_decimal(column.type)
     if dataset.kind == "regression" and not numeric:
         raise LastingError(
             f"Dataset {dataset.name!r}: a regression needs a numeric target, and {dataset.target!r} is {column.type}.",
             "Name another target, or set kind='classification'.",
         )
+    if column.null_count:
+        log.warning("%d rows have no %s and are left out.", column.null_count, dataset.target)
+        rows = rows.filter(pc.is_valid(column))
+    return rows
 
 
 def _sample(dataset: Dataset, rows: pa.Table, most: int, seed: int) -> pa.Table:

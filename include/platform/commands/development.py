@@ -34,11 +34,11 @@ def test(arguments: tuple[str, ...]) -> None:
 @click.command()
 def check() -> None:
     """Validate every dataset and stream definition without starting anything. Exits with 1 when one is wrong."""
-    from include.datasets.catalog import catalog
-    from include.streams import definitions
+    import include.datasets.definitions
+    import include.streams.definitions
 
-    datasets, streams = catalog(), definitions.find()
-    for kind, names in (("dataset", datasets.datasets), ("stream", streams.valid)):
+    datasets, streams = include.datasets.definitions.find(), include.streams.definitions.find()
+    for kind, names in (("dataset", list(datasets.valid)), ("stream", list(streams.valid))):
         for name in sorted(names):
             click.echo(f"{kind:8} {name}: good")
     broken = [*datasets.broken.values(), *streams.broken.values()]
