@@ -1,7 +1,7 @@
 """The process that keeps the components alive: supervisord, spoken to by XML-RPC on loopback."""
 
+import hashlib
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -37,15 +37,14 @@ class Supervisor:
     def is_alive(self) -> bool:
         """Whether this home's supervisor answers; another's, on the same port, does not count."""
         try:
-            return bool(self._rpc().getIdentification() == str(self._home.path))
+            return bool(self._rpc().getIdentification() == self._identifier)
         except (OSError, xmlrpc.client.Error, KeyError):
             return False
 
     def start(self) -> None:
         """Start the supervisor without any component. Raises UserError when it does not answer within 15 s."""
         (self._home.logs / "supervisor").mkdir(mode=0o700, exist_ok=True)
-        configuration = self._home.run / "supervisord.conf"
-        write_private(configuration, self._configuration())
+        write_private(self._home.run / "supervisord.conf", self._configuration())
         log = self._home.logs / "supervisor/supervisord.out"
         environment = {
             processes.COMPONENT_VARIABLE: "supervisor",
@@ -53,7 +52,7 @@ class Supervisor:
         }
         with open(log, "ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "supervisor.supervisord", "--nodaemon", "-c", str(configuration)],
+                [sys.executable, "-P", "-m", "supervisor.supervisord", "--nodaemon", "-c", "run/supervisord.conf"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -95,37 +94,39 @@ class Supervisor:
         port, password = self._home.state()["ports"]["supervisor"], self._home.secrets["supervisor"]
         return xmlrpc.client.ServerProxy(f"http://millrace:{password}@{HOST}:{port}/RPC2", _Impatient()).supervisor
 
+    @property
+    def _identifier(self) -> str:
+        return hashlib.sha256(os.fsencode(self._home.path)).hexdigest()
+
     def _configuration(self) -> str:
-        home, port = self._home, self._home.state()["ports"]["supervisor"]
-        logs = _quoted(home.logs)
+        # supervisord expands % and cuts at ; in its values, so that no path is named here: its own directory is the
+        # home, and the shell of each program takes the interpreter from the environment.
         sections = [
             f"""
             [supervisord]
-            identifier = {_quoted(home.path)}
-            logfile = {logs}/supervisor/supervisord.log
+            identifier = {self._identifier}
+            logfile = logs/supervisor/supervisord.log
             logfile_maxbytes = 5MB
             logfile_backups = 2
             umask = 077
-            pidfile = {_quoted(home.run)}/supervisord.pid
-            childlogdir = {logs}
-            {"user = root" if _is_root() else ""}
+            pidfile = run/supervisord.pid
+            childlogdir = logs
+            {"user = root" if os.geteuid() == 0 else ""}
 
             [inet_http_server]
-            port = {HOST}:{port}
+            port = {HOST}:{self._home.state()["ports"]["supervisor"]}
             username = millrace
-            password = {home.secrets["supervisor"]}
+            password = {self._home.secrets["supervisor"]}
 
             [rpcinterface:supervisor]
             supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
             """
         ]
         for name in NAMES:
-            command = shlex.join([sys.executable, "-P", "-m", "include.platform.component", name])
             sections.append(f"""
             [program:{name}]
-            command = {_quoted(command)}
+            command = sh -c 'exec "$MILLRACE_PYTHON" -P -m include.platform.component {name}'
             environment = {processes.COMPONENT_VARIABLE}="{name}"
-            directory = {_quoted(ROOT)}
             autostart = false
             autorestart = true
             startsecs = 2
@@ -134,7 +135,7 @@ class Supervisor:
             stopwaitsecs = {STOP_SECONDS[name]}
             killasgroup = true
             redirect_stderr = true
-            stdout_logfile = {logs}/{name}.log
+            stdout_logfile = logs/{name}.log
             stdout_logfile_maxbytes = 10MB
             stdout_logfile_backups = 2
             """)
@@ -153,14 +154,11 @@ class _Impatient(xmlrpc.client.Transport):
 
 
 def _inherited() -> dict[str, str]:
-    # Without SPT_NOENV, programs that set their process title write it over the environment by which we know them.
-    return {"PYTHONUNBUFFERED": "1", "SPT_NOENV": "1", **os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def _is_root() -> bool:
-    return os.geteuid() == 0
-
-
-def _quoted(value: object) -> str:
-    """For supervisord, which expands %(name)s in its values."""
-    return str(value).replace("%", "%%")
+    return {
+        "PYTHONUNBUFFERED": "1",
+        # Without it, programs that set their process title write it over the environment by which we know them.
+        "SPT_NOENV": "1",
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "MILLRACE_PYTHON": sys.executable,
+    }

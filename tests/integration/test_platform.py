@@ -198,6 +198,8 @@ class TestServices:
             env=os.environ | {"MILLRACE_HOME": str(elsewhere.path)},
             stderr=subprocess.PIPE,
             text=True,
+            # Tests that run in the background of a shell ignore SIGINT, and so would their children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         until(lambda: processes.of(elsewhere, "scheduler"))
         starting.send_signal(signal.SIGINT)
