@@ -1,0 +1,71 @@
+"""The DAGs of landing: one for each stream, and their policies."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+
+from include.streams import definitions
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def dags() -> dict[str, DAG]:
+    bag = DagBag(ROOT / "dags", collect_dags=False)
+    for file in ("landing.py", "maintain_streams.py", "broken_streams.py"):
+        bag.process_file(str(ROOT / "dags" / file))
+    assert not bag.import_errors
+    return bag.dags
+
+
+def test_every_stream_has_its_dag(dags: dict[str, DAG]) -> None:
+    assert set(dags) == {f"land__{name}" for name in definitions.find().valid} | {"maintain__streams"}
+
+
+def test_a_stream_is_landed_by_one_run_after_the_other(dags: dict[str, DAG]) -> None:
+    for name, stream in definitions.find().valid.items():
+        dag = dags[f"land__{name}"]
+        assert type(dag.timetable).__name__ == "ContinuousTimetable"
+        assert dag.max_active_runs == 1
+        assert dag.max_consecutive_failed_dag_runs > 0, "a stream that cannot go on must not fill the history"
+        wait, drain = dag.get_task("wait"), dag.get_task("drain")
+        assert drain.upstream_task_ids == {"wait"}
+        assert wait.reader == stream.reader
+        assert wait.kafka_topic == stream.topic
+        assert drain.retry_delay <= timedelta(seconds=5), "a killed drain must go on within ten seconds"
+        assert drain.execution_timeout > timedelta(seconds=stream.window_s)
+
+
+def test_every_dag_says_what_it_is_and_ends(dags: dict[str, DAG]) -> None:
+    for dag in dags.values():
+        assert dag.doc_md
+        assert dag.tags
+        assert dag.dagrun_timeout
+        for task in dag.tasks:
+            assert task.owner == "millrace"
+            assert task.retries > 0
+            assert task.execution_timeout
+
+
+def test_dags_survive_serialization(dags: dict[str, DAG]) -> None:
+    for dag in dags.values():
+        read = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+        assert read.task_ids == dag.task_ids
+        assert read.doc_md == dag.doc_md
+        for task in dag.tasks:
+            assert read.get_task(task.task_id).upstream_task_ids == task.upstream_task_ids
+
+
+def test_serialization_is_the_same_each_time(dags: dict[str, DAG]) -> None:
+    again = DagBag(ROOT / "dags/landing.py")
+    for dag_id, dag in again.dags.items():
+        assert DagSerialization.to_dict(dag) == DagSerialization.to_dict(dags[dag_id]), (
+            "each parse would be a new version"
+        )

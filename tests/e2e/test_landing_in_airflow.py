@@ -1,0 +1,149 @@
+"""Landing in a real Airflow: nothing lost and nothing twice, whichever process is killed, and no worker while idle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import psutil
+import pytest
+
+from include.kafka import backlog, client
+from include.platform.airflow_api import AirflowApi, Run, TaskInstance
+from include.platform.platform import Platform
+from include.streams import definitions
+from include.streams.definition import Stream
+from include.streams.produce import produce
+from include.warehouse.connection import connected
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+T = TypeVar("T")
+DAG = "land__vehicle_positions"
+
+
+@pytest.fixture(scope="module")
+def stream() -> Stream:
+    return definitions.get("vehicle_positions")
+
+
+@pytest.fixture(scope="module")
+def landing(airflow_api: AirflowApi) -> Iterator[AirflowApi]:
+    """The API, with the stream's DAG at work."""
+    airflow_api.wait_for_dags([DAG])
+    airflow_api.unpause(DAG)
+    yield airflow_api
+    airflow_api.pause(DAG)
+
+
+@pytest.fixture
+def warehouse_of_platform(airflow_platform: Platform) -> Iterator[Connection]:
+    with connected("test") as connection:
+        connection.autocommit = True
+        yield connection
+
+
+def until(what: str, ask: Callable[[], T | None], within_s: float) -> T:
+    """What ``ask`` answers as soon as it is not None."""
+    deadline = time.monotonic() + within_s
+    while (answer := ask()) is None:
+        assert time.monotonic() < deadline, f"{what}: not within {within_s:.0f} s"
+        time.sleep(0.05)
+    return answer
+
+
+def count(connection: Connection) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('landing.vehicle_positions')")
+        if cursor.fetchone() == (None,):
+            return 0
+        cursor.execute("SELECT count(*) FROM landing.vehicle_positions")
+        (rows,) = cursor.fetchone() or (0,)
+        return int(rows)
+
+
+def distinct(connection: Connection) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(DISTINCT (kafka_incarnation, kafka_partition, kafka_offset)) FROM landing.vehicle_positions"
+        )
+        (rows,) = cursor.fetchone() or (0,)
+        return int(rows)
+
+
+def latest(api: AirflowApi) -> tuple[Run, dict[str, TaskInstance]] | None:
+    runs = api.runs(DAG)
+    return (runs[0], {task.task_id: task for task in api.task_instances(DAG, runs[0].run_id)}) if runs else None
+
+
+def waits(api: AirflowApi) -> bool | None:
+    """Whether the newest run waits in the triggerer; None when it does not."""
+    found = latest(api)
+    return True if found and found[1]["wait"].state == "deferred" else None
+
+
+def drains(api: AirflowApi) -> bool | None:
+    found = latest(api)
+    return True if found and found[1]["drain"].state == "running" else None
+
+
+def drain_process(connection: Connection) -> psutil.Process:
+    """The process of the drain at work, found by its connection to the warehouse."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT client_port FROM pg_stat_activity WHERE application_name = 'millrace land vehicle_positions'"
+        )
+        (port,) = cursor.fetchone() or (None,)
+    owner = next(
+        c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port and c.pid != os.getpid()
+    )
+    assert owner is not None
+    return psutil.Process(owner)
+
+
+def test_an_idle_stream_holds_no_worker_and_its_first_event_is_seen_soon(
+    landing: AirflowApi, stream: Stream, warehouse_of_platform: Connection
+) -> None:
+    until("the stream waits", lambda: waits(landing), 60)
+    time.sleep(3)
+    found = latest(landing)
+    assert found is not None
+    assert [task.state for task in found[1].values() if task.state == "running"] == []
+    assert len([run for run in landing.runs(DAG) if not run.finished]) == 1
+    before = count(warehouse_of_platform)
+    produce(stream, 1)
+    until("the first event", lambda: count(warehouse_of_platform) > before or None, 15)
+
+
+@pytest.mark.parametrize("victim", ["task", "supervisor"])
+def test_a_killed_drain_loses_nothing_and_repeats_nothing(
+    landing: AirflowApi, stream: Stream, warehouse_of_platform: Connection, victim: str
+) -> None:
+    before, total = count(warehouse_of_platform), 100_000
+    sending = threading.Thread(target=produce, args=(stream, total, 10_000))
+    sending.start()
+    until("rows arrive", lambda: count(warehouse_of_platform) > before + 10_000 or None, 60)
+    process = drain_process(warehouse_of_platform)
+    target = process if victim == "task" else process.parent()
+    assert target is not None
+    target.send_signal(signal.SIGKILL)
+    killed = count(warehouse_of_platform)
+    assert killed < before + total, "the drain was too fast for this test"
+    started = time.monotonic()
+    until("landing goes on", lambda: count(warehouse_of_platform) > killed + 20_000 or None, 60)
+    print(f"{victim} killed: landing went on within {time.monotonic() - started:.1f} s")
+    sending.join()
+    until("all have landed", lambda: caught_up(stream, warehouse_of_platform), 90)
+    assert count(warehouse_of_platform) == before + total
+    assert distinct(warehouse_of_platform) == before + total
+
+
+def caught_up(stream: Stream, connection: Connection) -> bool | None:
+    with connected("test lag") as own:
+        lag = backlog.measure(client.admin(), own, stream.reader, stream.topic).lag
+    return True if lag == 0 else None
