@@ -41,7 +41,7 @@ def produce(
         events: How many.
         rate: Events a second; as fast as possible when None.
         seed: Makes the simulation repeatable, but for its times.
-        progress: Called about once a second with the number sent so far.
+        progress: Called before the first event and then about once a second, with the number sent so far.
 
     Raises:
         UserError: The stream has no simulation, or Kafka did not take an event.
@@ -54,6 +54,7 @@ def produce(
     make_topic(stream)
     sender = _Sender(stream)
     simulated = stream.simulate(Random(seed))
+    progress(0)
     started = reported = time.monotonic()
     for sent in range(events):
         if (now := time.monotonic()) - reported > REPORT_EVERY_S:

@@ -20,7 +20,12 @@ def produce(stream: str, events: int, rate: float | None, seed: int | None) -> N
 
     definition = definitions.get(stream)
     os.environ.update(Platform().environment())
-    started = time.monotonic()
-    send(definition, events, rate, seed=seed, progress=lambda sent: click.echo(f"  {sent:,} of {events:,} …", err=True))
-    seconds = time.monotonic() - started
+    reports: list[float] = []
+
+    def report(sent: int) -> None:
+        reports.append(time.monotonic())
+        click.echo(f"  {sent:,} of {events:,} …", err=True)
+
+    send(definition, events, rate, seed=seed, progress=report)
+    seconds = reports[-1] - reports[0]
     click.echo(f"{events:,} events sent to {definition.topic} in {seconds:.1f} s, {events / seconds:,.0f} a second")
