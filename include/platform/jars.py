@@ -23,14 +23,16 @@ _PARALLEL_DOWNLOADS = 12
 def lock(path: Path = LOCK) -> int:
     """Resolve Kafka and its dependencies and write their names and SHA-256 sums; gives the number of jars."""
     import jgo
-    from jgo.env._lockfile import LockedDependency, LockFile
+    from jgo.env._lockfile import LockFile
 
     artifacts = {artifact.key: artifact for name in (KAFKA, LOGGING) for artifact in jgo.resolve(name)}
     with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
         dependencies = list(pool.map(_locked, artifacts.values()))
     dependencies.sort(key=lambda dependency: (dependency.groupId, dependency.artifactId))
-    assert all(isinstance(dependency, LockedDependency) for dependency in dependencies)
-    LockFile(dependencies).save(path)
+    known = LockFile.load(path).dependencies if path.exists() else []
+    # The file carries the time of its making, which alone is no change.
+    if [one.to_dict() for one in dependencies] != [one.to_dict() for one in known]:
+        LockFile(dependencies).save(path)
     return len(dependencies)
 
 

@@ -26,7 +26,7 @@ from include.platform.migrate import ready
 from include.platform.supervisor import Supervisor
 
 SERVICES = ("postgres", "kafka")
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 _TRIES = 3
 # Seconds that running tasks get to come to their own end when the platform is stopped.
 _PATIENCE = 2.0
@@ -155,8 +155,9 @@ class Platform:
         if not self._supervisor.is_alive():
             return []
         known = self._supervisor.components()
-        with ThreadPoolExecutor(len(NAMES)) as pool:
-            return list(pool.map(lambda name: self._health(name, known[name]), NAMES))
+        with ThreadPoolExecutor(len(NAMES) + 1) as pool:
+            airflow = pool.submit(self._airflow_health).result
+            return list(pool.map(lambda name: self._health(name, known[name], airflow), NAMES))
 
     def environment(self) -> dict[str, str]:
         """Environment variables for a child process that shall work on this platform. Raises UserError before `up`."""
@@ -274,18 +275,18 @@ class Platform:
                 raise UserError(f"{name} does not start: {self._last_line(name)}.", f"See ./millrace logs {name}.")
             time.sleep(0.1)
 
-    def _health(self, name: str, info: dict[str, Any]) -> Health:
+    def _health(self, name: str, info: dict[str, Any], airflow: Callable[[], dict[str, Any]]) -> Health:
         detail, healthy = info["statename"], False
         if info["statename"] in ("RUNNING", "STARTING") and info["pid"]:
             try:
-                detail, healthy = self._ask(name), True
+                detail, healthy = self._ask(name, airflow), True
             except Exception as error:  # any failure of a component's own answer is the detail
                 detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         uptime = float(info["now"] - info["start"]) if info["pid"] else 0.0
         restarts = max(0, starts(self.home, name) - 1)
         return Health(name, info["statename"], healthy, detail, info["pid"], restarts, uptime)
 
-    def _ask(self, name: str) -> str:
+    def _ask(self, name: str, airflow: Callable[[], dict[str, Any]]) -> str:
         known = self.home.state()["ports"]
         match name:
             case "postgres":
@@ -294,16 +295,15 @@ class Platform:
             case "kafka":
                 kafka.check(known["kafka"])
                 return f"{ports.HOST}:{known['kafka']}"
-            case _:
-                return self._ask_airflow(name)
-
-    def _ask_airflow(self, name: str) -> str:
-        url = environment.api_url(self.home)
-        with urllib.request.urlopen(f"{url}/api/v2/monitor/health", timeout=5) as answer:
-            health = json.load(answer)
-        if name == "api-server":
-            return url
-        part = health[name.replace("-", "_")]
+            case "api-server":
+                airflow()
+                return environment.api_url(self.home)
+        part = airflow()[name.replace("-", "_")]
         if part["status"] != "healthy":
-            raise RuntimeError(f"its last heartbeat was {part.get(f'latest_{name}_heartbeat')}")
+            latest = part.get(f"latest_{name.replace('-', '_')}_heartbeat")
+            raise UserError(f"its last heartbeat was at {latest}" if latest else "it has not begun to work")
         return "healthy"
+
+    def _airflow_health(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{environment.api_url(self.home)}/api/v2/monitor/health", timeout=5) as answer:
+            return dict(json.load(answer))

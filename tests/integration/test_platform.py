@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -53,9 +53,8 @@ def python(code: str, home: Home, *prefix: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*prefix, sys.executable, "-c", program], text=True, stdout=-1, stderr=-1)
 
 
-def until(condition: object, seconds: float = 60) -> None:
-    """Wait until the function `condition` gives something true."""
-    assert callable(condition)
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until `condition` gives something true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
@@ -80,14 +79,11 @@ class TestWhole:
         assert pids(airflow_platform) == before
 
     def test_only_loopback_listens(self, airflow_platform: Platform) -> None:
-        listening = {
-            connection.laddr
-            for process in processes.of(airflow_platform.home)
-            for connection in process.net_connections()
-            if connection.status == psutil.CONN_LISTEN
-        }
-        assert {address.ip for address in listening} <= LOOPBACK
-        assert {address.port for address in listening} >= set(airflow_platform.home.state()["ports"].values())
+        own = {process.pid for process in processes.of(airflow_platform.home)}
+        everybody = psutil.net_connections("inet")
+        listening = {tuple(one.laddr) for one in everybody if one.pid in own and one.status == psutil.CONN_LISTEN}
+        assert {address for address, _ in listening} <= LOOPBACK
+        assert {port for _, port in listening} >= set(airflow_platform.home.state()["ports"].values())
 
     def test_what_is_secret_is_private(self, airflow_platform: Platform) -> None:
         home = airflow_platform.home
@@ -108,11 +104,13 @@ class TestWhole:
         assert "permission denied for database" in done.stderr
 
     def test_status_for_programs(self, airflow_platform: Platform) -> None:
+        until(lambda: healthy(airflow_platform) == set(NAMES))
         done = run("status", "--json", home=airflow_platform.home)
         status = json.loads(done.stdout)
         assert done.returncode == 0
         assert {part["name"]: part["healthy"] for part in status["components"]} == dict.fromkeys(NAMES, True)
         assert status["addresses"]["airflow"].startswith("http://127.0.0.1:")
+        assert {type(status["lag"]), type(status["last_runs"])} == {list}
 
     def test_the_ordinary_tools_are_connected(self, airflow_platform: Platform) -> None:
         exports = run("env", home=airflow_platform.home).stdout
@@ -130,7 +128,7 @@ class TestWhole:
             after = {health.name: health for health in airflow_platform.status()}
             return all(after[name].healthy and after[name].pid != before[name].pid for name in NAMES)
 
-        until(back)
+        until(back, seconds=180)
         after = {health.name: health for health in airflow_platform.status()}
         assert all(after[name].restarts > before[name].restarts for name in NAMES)
         assert not any(worker.is_running() for worker in workers)
@@ -193,13 +191,13 @@ class TestServices:
         assert healthy(Platform(elsewhere)) == set(SERVICES)
 
     def test_ctrl_c_cleans_up(self, elsewhere: Home) -> None:
+        # Tests that run in the background of a shell ignore SIGINT, and so would their children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         starting = subprocess.Popen(
             [str(ROOT / "millrace"), "up"],
             env=os.environ | {"MILLRACE_HOME": str(elsewhere.path)},
             stderr=subprocess.PIPE,
             text=True,
-            # Tests that run in the background of a shell ignore SIGINT, and so would their children.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         until(lambda: processes.of(elsewhere, "scheduler"))
         starting.send_signal(signal.SIGINT)

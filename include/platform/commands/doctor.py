@@ -70,7 +70,7 @@ def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
 def _databases(platform: Platform) -> Iterator[Finding]:
     from include.warehouse.queries import load
 
-    queries, port = load("doctor"), platform.home.state()["ports"]["postgres"]
+    queries, port = load("platform"), platform.home.state()["ports"]["postgres"]
     with closing(postgres.connect(platform.home, port)) as server:
         for pid, database, application, state, seconds, query in queries.open_transactions(
             server, idle_s=_IDLE_S, open_s=_OPEN_S

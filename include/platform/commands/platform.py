@@ -116,13 +116,18 @@ def reset(yes: bool) -> None:
 
 
 def _report(platform: Platform, healths: list[Health]) -> dict[str, Any]:
+    from include.platform import report
+
     ports = platform.home.state().get("ports", {})
     addresses = {"airflow": f"http://{HOST}:{ports.get('api')}"}
     addresses |= {name: f"{HOST}:{ports.get(name)}" for name in ("kafka", "postgres")}
+    healthy = {health.name for health in healths if health.healthy}
     return {
         "home": str(platform.home.path),
         "addresses": addresses if healths else {},
         "components": [asdict(health) for health in healths],
+        "lag": report.lag(platform) if healthy >= {"kafka", "postgres", "scheduler"} else [],
+        "last_runs": report.last_runs(platform) if healthy >= {"postgres", "scheduler"} else [],
     }
 
 

@@ -35,3 +35,13 @@ ORDER BY queued_dttm;
 -- name: import_errors
 -- Files of dags/ that Airflow cannot load (metadata database).
 SELECT filename, stacktrace FROM import_error ORDER BY filename;
+
+-- name: readers
+-- Who reads which topic.
+SELECT DISTINCT reader, topic FROM millrace.position ORDER BY reader, topic;
+
+-- name: last_runs
+-- The latest run of every DAG (metadata database).
+SELECT DISTINCT ON (dag_id) dag_id, run_id, state, start_date, end_date
+FROM dag_run
+ORDER BY dag_id, run_after DESC;
