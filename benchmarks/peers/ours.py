@@ -1,0 +1,13 @@
+"""Millrace's own drain, with every guarantee, called as the task of the DAG calls it."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.peers import topic
+from include.landing.drain import drain
+
+NAME = "bench_landing"
+
+if __name__ == "__main__":
+    drain(topic.stream_of(NAME, sys.argv[1]), owner="benchmark")

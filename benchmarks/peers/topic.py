@@ -1,0 +1,81 @@
+"""The topic that every peer lands: positions of buses as JSON, about 180 bytes each, evenly over four partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from random import Random
+from uuid import uuid4
+
+import msgspec
+
+from include.errors import UserError
+from include.kafka import client, topics
+from include.streams import produce, vehicle_positions
+from include.streams.definition import Stream
+
+# The simulation takes 20 µs an event, so the topic repeats what this many say; offsets tell the records apart.
+DISTINCT = 20_000
+PARTITIONS = 4
+# Without these librdkafka pauses for a second whenever its queue has been full.
+FETCH = {
+    "fetch.queue.backoff.ms": 1,
+    "fetch.wait.max.ms": 50,
+    "queued.min.messages": 100_000,
+    "queued.max.messages.kbytes": 32_768,
+}
+_QUEUE = {"queue_buffering_max_messages": 200_000, "queue_buffering_max_kbytes": 262_144, "batch_size": 1_000_000}
+
+
+def stream_of(name: str, topic: str) -> Stream:
+    """The shipped stream of bus positions under another name, with a window that outlasts any run here."""
+    return replace(
+        vehicle_positions.stream, name=name, topic=topic, kafka_partitions=PARTITIONS, window="1 hour", quiet="1 second"
+    )
+
+
+@contextmanager
+def filled(events: int) -> Iterator[str]:
+    """A new topic with that many events, a multiple of the partitions' number; deleted at the end.
+
+    Raises:
+        UserError: Kafka does not answer, or did not take an event.
+    """
+    topic = f"bench-{uuid4().hex[:8]}"
+    produce.make_topic(stream_of("bench", topic))
+    try:
+        _fill(topic, events)
+        yield topic
+    finally:
+        delete(topic)
+
+
+def delete(topic: str) -> None:
+    """Deletes a topic."""
+    brokers = client.admin()
+    brokers.delete_topics([topic])[topic].result(client.REQUEST_TIMEOUT_S)
+
+
+def leave(group: str) -> None:
+    """Deletes a consumer group, so that none of them is left behind."""
+    brokers = client.admin()
+    brokers.delete_consumer_groups([group])[group].result(client.REQUEST_TIMEOUT_S)
+
+
+def _fill(topic: str, events: int) -> None:
+    simulated = islice(vehicle_positions.drive(Random(1)), DISTINCT)
+    messages = [{"value": msgspec.json.encode(event)} for event in simulated]
+    parts = [messages[partition::PARTITIONS] for partition in range(PARTITIONS)]
+    producer = client.producer(**_QUEUE)
+    for sent in range(0, events, DISTINCT):
+        count = min(DISTINCT, events - sent) // PARTITIONS
+        while len(producer) + DISTINCT > _QUEUE["queue_buffering_max_messages"]:
+            producer.poll(0.01)
+        for partition, part in enumerate(parts):
+            producer.produce_batch(topic, part[:count], partition)
+    producer.flush()
+    stored = sum(extent.end for extent in topics.extents(topic, range(PARTITIONS)).values())
+    if stored != events:
+        raise UserError(f"Kafka holds {stored} of the {events} events sent to {topic!r}.", "See ./millrace logs kafka.")
