@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import click
@@ -160,6 +163,7 @@ def _patiently(what: str) -> Iterator[None]:
 
 def _summary() -> None:
     """Prints the accuracies and the landing's reconciliation; raises UserError when something did not succeed."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -167,33 +171,30 @@ def _summary() -> None:
     from include.warehouse.connection import connected
 
     sql = queries.load("demo")
-    console = Console()
+    # A pipe has no width of its own; the tables need this much.
+    console = Console(width=None if sys.stdout.isatty() else 110)
     with connected("millrace demo") as connection:
-        models = Table(title="Retraining: each model on the test rows of each version", title_justify="left")
-        for heading in ("dataset", "version", "until", "model", "metric", "value", "95 % interval", "baseline"):
-            models.add_column(heading, justify="right" if heading in ("value", "baseline") else "left")
-        for dataset, version, until, model, metric, value, low, high, baseline in sql.list_results(connection):
-            span = "" if low is None else f"{low:.3f} to {high:.3f}"
-            models.add_row(
-                dataset,
-                version,
-                f"{until:%Y-%m-%d}" if until else "",
-                model,
-                metric,
-                f"{value:.3f}",
-                span,
-                "" if baseline is None else f"{baseline:.3f}",
-            )
-        landing = Table(title="Landing: every offset of every topic has one fate", title_justify="left")
-        for heading in ("stream", "offsets", "landed", "dead letters", "quarantined", "tombstones", "no records"):
-            landing.add_column(heading, justify="left" if heading == "stream" else "right")
+        models = Table("dataset", "until", "version", "model", "metric", box=SIMPLE_HEAD)
+        for heading in ("value", "95 % interval", "baseline"):
+            models.add_column(heading, justify="right")
+        for (dataset, version, until), results in groupby(sql.list_results(connection), key=itemgetter(0, 1, 2)):
+            names = (dataset, f"{until:%Y-%m-%d}" if until else "", version)
+            for _, _, _, model, metric, value, low, high, baseline in results:
+                interval = "" if low is None else f"{low:.3f}..{high:.3f}"
+                models.add_row(*names, model, metric, f"{value:.3f}", interval, f"{baseline:.3f}")
+                names = ("", "", "")
+            models.add_section()
+        landing = Table("stream", box=SIMPLE_HEAD)
+        for heading in ("offsets", "landed", "dead letters", "quarantined", "tombstones", "no records"):
+            landing.add_column(heading, justify="right")
         unequal = []
         for stream, offsets, *fates in sql.list_reconciliation(connection):
             landing.add_row(stream, *(f"{count:,}" for count in (offsets, *fates)))
             if offsets != sum(fates):
                 unequal.append(stream)
         failed = [run_id for (run_id,) in sql.list_failed_runs(connection)]
-    console.print(models, landing, sep="\n")
+    console.print("\nRetraining: every model on the test rows of every version", models, sep="\n")
+    console.print("Landing: every offset of every topic has one fate", landing, sep="\n")
     if unequal or failed:
         raise UserError(
             f"Not all is well: failed runs {failed or 'none'}, streams that do not add up {unequal or 'none'}."
