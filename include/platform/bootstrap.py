@@ -51,12 +51,11 @@ def install(environment: Path, *, development: bool = False) -> None:
         if not _has_uv(environment):
             _install_uv(environment, settings)
         locks = [LOCKS[0], DEVELOPMENT_LOCK] if development else [LOCKS[0]]
-        uv = [environment / "bin/uv", "pip", "sync", "--python", python, "--require-hashes", *locks]
-        _run(uv, settings, "The Python packages could not be installed")
+        uv = [environment / "bin/uv", "pip", "sync", "--quiet", "--python", python, "--require-hashes", *locks]
+        _run(uv, settings, "installing the Python packages", "The Python packages could not be installed")
         if not _same(environment / "kafka/.lock", LOCKS[1]):
-            _say("fetching Kafka")
             jars = [python, "-P", "-m", "include.platform.jars", "install", environment / "kafka"]
-            _run(jars, settings, "Kafka could not be installed")
+            _run(jars, settings, "fetching Kafka", "Kafka could not be installed")
             shutil.copyfile(LOCKS[1], environment / "kafka/.lock")
         marks.mkdir()
         for lock in (*LOCKS, DEVELOPMENT_LOCK) if development else LOCKS:
@@ -151,7 +150,7 @@ def _install_uv(environment: Path, settings: dict[str, str]) -> None:
             return
         failures.append(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}")
     raise InstallError(
-        f"No installer of this Python ({sys.executable}) could fetch uv: {'; '.join(failures)}. Check the network and "
+        f"No installer of this Python ({sys.executable}) could fetch uv: {'; '.join(dict.fromkeys(failures))}. Check the network and "
         "the package index of your pip settings, or install pip or uv for this Python, and start again."
     )
 
@@ -231,16 +230,30 @@ def _child_environment(settings: dict[str, str]) -> dict[str, str]:
     return {"UV_SYSTEM_CERTS": "1", **settings, **os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
-def _run(command: list, settings: dict[str, str], failure: str) -> None:
-    done = subprocess.run(list(map(str, command)), env=_child_environment(settings), check=False)
-    if done.returncode:
-        raise InstallError(
-            f"{failure}: the reason stands above. Mend it (often the network or the disk) and start again."
-        )
+def _run(command: list, settings: dict[str, str], step: str, failure: str) -> None:
+    """Run a command; a terminal is shown how long it has taken, anything else only that it began."""
+    process = subprocess.Popen(list(map(str, command)), env=_child_environment(settings), stdin=subprocess.DEVNULL)
+    started, terminal = time.monotonic(), sys.stderr.isatty()
+    _say(f"{step} …", end="" if terminal else "\n")
+    while True:
+        try:
+            code = process.wait(timeout=1)
+            break
+        except subprocess.TimeoutExpired:
+            if terminal:
+                _say(f"\r{step} … {time.monotonic() - started:.0f} s", end="")
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+    if terminal:
+        print(file=sys.stderr)
+    if code:
+        raise InstallError(f"{failure}: the reason stands above. Mend it (often the network or the disk), start again.")
 
 
-def _say(text: str) -> None:
-    print(f"millrace: {text}", file=sys.stderr, flush=True)
+def _say(text: str, end: str = "\n") -> None:
+    again = "\r" if text.startswith("\r") else ""
+    print(f"{again}millrace: {text.lstrip()}", file=sys.stderr, end=end, flush=True)
 
 
 def main() -> None:
