@@ -1,0 +1,72 @@
+"""Servers of the faults' own, to be killed at will, and the stage that each test gets on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from include.platform.home import Home
+from include.streams.definition import Stream
+from tests.faults.toolbox.events import READINGS
+from tests.faults.toolbox.relay import KafkaRelay
+from tests.faults.toolbox.servers import Broker, Database
+from tests.faults.toolbox.stage import TEMPLATE, Stage, World
+
+
+@pytest.fixture(scope="session")
+def world(home: Home) -> Iterator[World]:
+    """A broker, a PostgreSQL server and a proxy, used by no other tests."""
+    own = Home(home.path / "faults")
+    own.prepare()
+    kafka = KafkaRelay()
+    broker, database = Broker(own, kafka.port), Database(own)
+    kafka.target = broker.behind_proxy
+    os.environ.setdefault("AIRFLOW_HOME", str(own.airflow))
+    try:
+        broker.start(wait=False)
+        database.initialise()
+        make_template(database)
+        broker.wait()
+        yield World(broker, kafka, database, own.logs)
+    finally:
+        kafka.close()
+        broker.stop()
+        database.stop()
+
+
+@contextmanager
+def stage_of(world: World, stream: Stream, **topic: str) -> Iterator[Stage]:
+    """A stage, struck at the end; then the servers are up again, whatever was done to them."""
+    stage = Stage(world, stream, **topic)
+    try:
+        yield stage
+    finally:
+        stage.close()
+
+
+@pytest.fixture
+def staged(world: World) -> Iterator[Callable[..., Stage]]:
+    """Makes stages of given streams; ``staged(stream, cleanup_policy="compact")`` also configures the topic."""
+    with ExitStack() as stages:
+        yield lambda stream=READINGS, **topic: stages.enter_context(stage_of(world, stream, **topic))
+
+
+@pytest.fixture
+def stage(staged: Callable[..., Stage]) -> Stage:
+    """The usual stage: readings, three partitions, nothing landed yet."""
+    return staged()
+
+
+def make_template(database: Database) -> None:
+    """The database that every stage's warehouse is a copy of."""
+    from include.platform import environment
+    from include.warehouse.migrations import migrate
+
+    database.execute(f"CREATE DATABASE {TEMPLATE} OWNER warehouse")
+    database.home.remember(ports={"postgres": database.port})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", environment.warehouse_connection(database.home, TEMPLATE))
+        migrate()

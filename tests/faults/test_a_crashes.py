@@ -1,0 +1,178 @@
+"""A: a drain killed with -9 at exact moments; what it left, a successor finishes, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.toolbox import tampering
+from tests.faults.toolbox.relay import Relay, Trap
+from tests.faults.toolbox.servers import eventually
+from tests.faults.toolbox.stage import Stage
+
+# The drain's own transactions before a batch (claiming, making the table and partitions) are over when these are set.
+IN_A_BATCH = {
+    "a01_before_begin": "client query BEGIN",
+    "a02_after_compare_and_set": "server done WITH asked",
+    "a03_mid_copy": "client copy rest of COPY .landing",
+    "a04_after_copy_before_commit": "client query COMMIT",
+    "a05_during_commit": "server done COMMIT",
+}
+IN_PARTITION_DDL = {
+    "a08_before_partition_is_created": "client query CREATE TABLE .*LIKE",
+    "a08_before_partition_is_attached": "client query ALTER TABLE .* ATTACH",
+    "a08_after_partition_is_attached": "server done ALTER TABLE .* ATTACH",
+}
+IN_DEAD_LETTERS = {
+    "a09_mid_dead_letters": "client copy rest of COPY millrace.dead_letter",
+    "a09_after_dead_letters": "server done COPY millrace.dead_letter",
+}
+
+Tampering = Callable[[], None] | None
+
+
+def killed_in_a_batch(stage: Stage, moment: str, tamper: Tampering = None, lost: bool = True) -> None:
+    """The second batch of a drain is interrupted; its message is lost, or arrives after the drain's death."""
+    stage.topic.events(2_000)
+    drain = stage.drain(tamper=tamper)
+    stage.until_landed(2_000)
+    trap = stage.postgres.trap(moment)
+    stage.topic.events(3_000)
+    trap.wait()
+    drain.kill()
+    gone(stage.postgres, trap, lost)
+    no_backend(stage)
+    assert not stage.audit().wrong, "a killed drain leaves nothing half done"
+    stage.topic.events(1_000)
+    stage.finish()
+
+
+def gone(relay: Relay, trap: Trap, lost: bool) -> None:
+    """The held message is lost with its connection, or goes on before the connection ends."""
+    if lost:
+        trap.cut()
+    else:
+        trap.release()
+        relay.cut()
+
+
+def no_backend(stage: Stage) -> None:
+    """Waits until the killed drain's backend has ended."""
+    backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'millrace land%%'"
+    eventually(lambda: stage.query(backends, stage.name) == [(0,)], 10, "the killed drain's backend has ended")
+
+
+@pytest.mark.parametrize("moment", IN_A_BATCH.values(), ids=IN_A_BATCH.keys())
+def test_killed_in_a_batch(stage: Stage, moment: str) -> None:
+    killed_in_a_batch(stage, moment)
+
+
+def test_a05_commit_arrives_after_the_death(stage: Stage) -> None:
+    killed_in_a_batch(stage, "client query COMMIT", lost=False)
+
+
+@pytest.mark.parametrize(
+    ("moment", "tamper"),
+    [
+        (IN_A_BATCH["a03_mid_copy"], tampering.position_moves_alone),
+        (IN_A_BATCH["a04_after_copy_before_commit"], tampering.rows_are_committed_alone),
+    ],
+    ids=["a03_without_one_transaction", "a04_without_one_transaction"],
+)
+def test_a_broken_drain_is_noticed(stage: Stage, moment: str, tamper: Tampering) -> None:
+    with pytest.raises(AssertionError):
+        killed_in_a_batch(stage, moment, tamper)
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["a05_refused", "a05_reply_lost"])
+def test_unknown_outcome_of_commit(stage: Stage, lost: bool) -> None:
+    """The drain lives and sees its connection break during COMMIT; only the position can tell what happened."""
+    stage.topic.events(1_000)
+    drain = stage.drain()
+    stage.until_landed(1_000)
+    trap = stage.postgres.trap("client query COMMIT" if lost else "server done COMMIT")
+    stage.topic.events(2_000)
+    trap.wait()
+    trap.cut()
+    assert drain.wait().kind in ("failed", "drained")
+    assert stage.landed() == (1_000 if lost else 3_000) or drain.wait().kind == "drained"
+    stage.finish()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["client offset commit request", "server offset commit reply"],
+    ids=["a06_before_kafka_commit", "a07_during_kafka_commit"],
+)
+def test_killed_in_kafka_commit(stage: Stage, moment: str) -> None:
+    """Kafka's group offset is for displays: however it ends, the position in PostgreSQL decides."""
+    trap = stage.kafka.trap(moment)
+    stage.topic.events(2_000)
+    drain = stage.drain()
+    stage.until_landed(2_000)
+    while not trap.sprung:
+        assert drain.alive, "the drain ended without telling Kafka how far it is"
+        stage.topic.events(100)
+    drain.kill()
+    trap.cut()
+    assert not stage.audit().wrong
+    stage.topic.events(1_000)
+    stage.finish()
+
+
+def test_a07_group_offset_is_never_read_back(stage: Stage) -> None:
+    from confluent_kafka import Consumer, TopicPartition
+
+    stage.topic.events(3_000, partition=0)
+    stage.land()
+    stage.topic.events(1_000, partition=0)
+    config = {"bootstrap.servers": stage.world.broker.direct, "group.id": stage.stream.reader, "log_level": 0}
+    other = Consumer(config)
+    other.commit(offsets=[TopicPartition(stage.stream.topic, 0, 4_000)], asynchronous=False)
+    other.close()
+    stage.finish()
+    assert stage.landed() == 4_000
+
+
+@pytest.mark.parametrize("moment", IN_PARTITION_DDL.values(), ids=IN_PARTITION_DDL.keys())
+def test_killed_in_partition_ddl(stage: Stage, moment: str) -> None:
+    trap = stage.postgres.trap(moment)
+    stage.topic.events(2_000)
+    drain = stage.drain()
+    trap.wait()
+    drain.kill()
+    trap.cut()
+    no_backend(stage)
+    assert not stage.audit().wrong
+    stage.finish()
+
+
+def killed_in_dead_letters(stage: Stage, moment: str, tamper: Tampering = None) -> None:
+    """Good and bad records in one batch: all of it, or nothing."""
+    stage.topic.events(500)
+    drain = stage.drain(tamper=tamper)
+    stage.until_landed(500)
+    trap = stage.postgres.trap(moment)
+    stage.topic.send([b"{broken", b"[]"] * 20, expect="dead letter")
+    stage.topic.events(500)
+    trap.wait(10)
+    drain.kill()
+    trap.cut()
+    no_backend(stage)
+    assert not stage.audit().wrong
+    assert stage.query("SELECT count(*) FROM millrace.dead_letter") == [(0,)]
+    assert stage.finish().fates["dead letter"] == 40
+
+
+@pytest.mark.parametrize("moment", IN_DEAD_LETTERS.values(), ids=IN_DEAD_LETTERS.keys())
+def test_killed_in_dead_letters(stage: Stage, moment: str) -> None:
+    killed_in_dead_letters(stage, moment)
+
+
+def test_a09_dropped_dead_letters_are_noticed(stage: Stage) -> None:
+    stage.topic.send([b"{broken"] * 3, expect="dead letter")
+    stage.topic.events(100)
+    stage.drain(tamper=tampering.dead_letters_are_dropped).wait()
+    with pytest.raises(AssertionError, match="dead letter"):
+        stage.finish()

@@ -1,0 +1,342 @@
+"""D: what becomes of brokers, topics and their logs. A drain waits for what comes back and stops at what cannot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.faults.toolbox import tampering
+from tests.faults.toolbox.audit import snapshot
+from tests.faults.toolbox.events import READINGS, WAIT_S
+from tests.faults.toolbox.servers import eventually
+from tests.faults.toolbox.stage import Stage
+
+PATIENT = "40 seconds"
+
+
+@pytest.fixture(params=["stop", "kill"], ids=["d26_clean_bounce", "d27_hard_kill"])
+def ending(request: pytest.FixtureRequest) -> str:
+    """How the broker ends."""
+    return str(request.param)
+
+
+def test_the_broker_goes_and_comes_back(stage: Stage, ending: str) -> None:
+    """A drain at work waits and goes on by itself."""
+    stage.topic.events(1_000)
+    drain = stage.drain(replace(stage.stream, quiet=PATIENT))
+    stage.until_landed(1_000)
+    stage.topic.events(2_000)
+    getattr(stage.world.broker, ending)()
+    time.sleep(2)
+    stage.world.broker.start()
+    stage.topic.events(1_000)
+    stage.until_landed(4_000, 60)
+    assert drain.alive
+    drain.end()
+    stage.finish()
+
+
+def test_d27_a_drain_starts_while_the_broker_is_away(stage: Stage) -> None:
+    stage.topic.events(1_000)
+    stage.world.broker.kill()
+    drain = stage.drain()
+    time.sleep(2)
+    stage.world.broker.start()
+    outcomes = [drain.wait(90)]
+    assert outcomes[0].kind in ("drained", "failed"), outcomes
+    stage.finish()
+
+
+def test_d28_the_log_is_truncated(stage: Stage) -> None:
+    """Records that were landed are gone from Kafka, and their offsets will be given to others: a named stop."""
+    stage.topic.events(1_000, partition=0)
+    size = stage.world.broker.segment(stage.stream.topic, 0).stat().st_size
+    stage.topic.events(1_000, partition=0)
+    stage.land()
+    broker = stage.world.broker
+    broker.stop()
+    broker.truncate(stage.stream.topic, 0, size)
+    broker.start()
+    assert snapshot(broker.direct, stage.stream.topic).logs[0].stable_end == 1_000
+    outcome = stage.drain().wait()
+    assert (outcome.kind, outcome.what) == ("stop", "LogTruncated"), outcome
+    assert stage.positions()[0] == 2_000
+    assert stage.landed() == 2_000
+
+
+def test_d28_the_log_is_truncated_and_filled_again(stage: Stage) -> None:
+    """The position lies within the log again, but other records are below it than those that were landed."""
+    stage.topic.events(1_000, partition=0)
+    size = stage.world.broker.segment(stage.stream.topic, 0).stat().st_size
+    stage.topic.events(1_000, partition=0)
+    stage.land()
+    broker = stage.world.broker
+    broker.stop()
+    broker.truncate(stage.stream.topic, 0, size)
+    broker.start()
+    stage.topic.reconnect()
+    stage.topic.events(3_000, partition=0)
+    outcome = stage.drain().wait()
+    assert (outcome.kind, outcome.what) == ("stop", "LogTruncated"), outcome
+
+
+@pytest.mark.parametrize("again", [500, 2_000], ids=["fewer_records", "more_records"])
+def test_d29_the_topic_is_recreated(stage: Stage, again: int) -> None:
+    """The same name, other records: nothing is read, whether the position lies within the new log or past its end."""
+    stage.topic.events(1_000)
+    stage.land()
+    stage.topic.delete()
+    eventually(lambda: made(stage), 20, "the topic is made anew", every_s=0.3)
+    stage.topic.events(again)
+    outcome = stage.drain().wait()
+    assert (outcome.kind, outcome.what) == ("stop", "TopicRecreated"), outcome
+    assert stage.landed() == 1_000
+
+
+def test_d29_the_topic_is_recreated_under_a_drain(stage: Stage) -> None:
+    """A drain that is at work notices within seconds, and lands nothing of the new topic under the old one's name."""
+    stage.topic.events(3_000)
+    before = stage.snapshot()
+    drain = stage.drain(replace(stage.stream, quiet=PATIENT))
+    stage.until_landed(3_000)
+    stage.topic.delete()
+    eventually(lambda: made(stage), 20, "the topic is made anew", every_s=0.3)
+    stage.topic.events(6_000)
+    outcome = drain.wait(60)
+    assert (outcome.kind, outcome.what) in (("stop", "TopicRecreated"), ("stop", "TopicMissing")), outcome
+    assert {row[0] for row in stage.query("SELECT topic_id FROM millrace.topic_incarnation")} == {before.topic_id}
+    assert stage.landed() == 3_000
+
+
+def test_d29_the_topic_is_deleted(stage: Stage) -> None:
+    stage.topic.events(1_000)
+    stage.land()
+    stage.topic.delete()
+    outcome = stage.drain().wait()
+    assert (outcome.kind, outcome.what) == ("stop", "TopicMissing"), outcome
+    assert stage.landed() == 1_000
+
+
+def test_d30_the_cluster_is_replaced(stage: Stage) -> None:
+    """Another cluster answers at the same address and has a topic of the same name."""
+    stage.topic.events(1_000)
+    stage.land()
+    stage.world.broker.replace()
+    stage.topic.acknowledged.clear()
+    stage.topic.make()
+    stage.topic.events(2_000)
+    outcome = stage.drain().wait()
+    assert (outcome.kind, outcome.what) == ("stop", "TopicRecreated"), outcome
+    assert stage.landed() == 1_000
+
+
+def trimmed(stage: Stage, tamper: Callable[[], None] | None = None) -> None:
+    """Retention passes the position while nobody reads."""
+    stage.topic.events(1_000, partition=0)
+    stage.land()
+    stage.topic.events(1_000, partition=0)
+    stage.topic.trim(0, 1_500)
+    outcome = stage.drain(tamper=tamper).wait()
+    assert (outcome.kind, outcome.what) == ("stop", "OffsetsGone"), outcome
+    assert "1000 to 1499" in outcome.says
+    assert stage.landed() == 1_000
+
+
+def test_d31_retention_passed_the_position(stage: Stage) -> None:
+    trimmed(stage)
+
+
+def test_d31_a_silent_jump_is_noticed(stage: Stage) -> None:
+    with pytest.raises(AssertionError):
+        trimmed(stage, tampering.lost_offsets_are_jumped)
+    with pytest.raises(AssertionError):
+        stage.prove()
+
+
+def test_d31_retention_passes_the_position_under_a_drain(stage: Stage) -> None:
+    """The drain hangs in a transaction while the records it would read next are removed."""
+    stage.topic.events(1_000, partition=0)
+    drain = stage.drain()
+    stage.until_landed(1_000)
+    drain.freeze()
+    stage.topic.events(2_000, partition=0)
+    stage.topic.trim(0, 2_500)
+    drain.thaw()
+    outcome = drain.wait()
+    # What the drain had fetched ahead of the removal may have been landed.
+    assert outcome.kind == "stop" or stage.landed() == 3_000, outcome
+    if outcome.kind == "stop":
+        assert outcome.what == "OffsetsGone"
+        assert stage.landed() == stage.positions()[0]
+
+
+def test_d31_what_retention_removes_below_the_position_is_nobodys_loss(stage: Stage) -> None:
+    stage.topic.events(2_000, partition=0)
+    stage.land()
+    before = stage.snapshot()
+    stage.topic.trim(0, 1_500)
+    stage.topic.events(500, partition=0)
+    stage.land()
+    after = stage.snapshot()
+    findings = stage.audit_of(before | after)
+    assert not findings.wrong, findings
+    assert stage.landed() == 2_500
+
+
+def test_d32_compaction_leaves_gaps(staged: Callable[..., Stage]) -> None:
+    """Offsets that were cleaned away are no records; those that remain land, tombstones are skipped."""
+    stage = staged(
+        replace(READINGS, kafka_partitions=1),
+        cleanup_policy="compact",
+        segment_ms="500",
+        min_cleanable_dirty_ratio="0.01",
+        max_compaction_lag_ms="500",
+        delete_retention_ms="60000",
+    )
+    for _ in range(6):
+        stage.topic.send([stage.topic.value() for _ in range(100)], key=b"same")
+        stage.topic.send([None], key=b"other")
+        time.sleep(0.6)
+    eventually(lambda: len(stage.snapshot().logs[0].committed) < 300, 60, "the log is compacted", every_s=0.5)
+    stage.topic.acknowledged.clear()
+    stage.topic.events(50)
+    stage.land()
+    findings = stage.prove()
+    assert findings.fates["no record"] > 300
+    assert findings.fates["landed"] >= 50
+
+
+def with_transactions(stage: Stage, tamper: Callable[[], None] | None = None) -> None:
+    for number in range(6):
+        stage.topic.transaction(100, "abort" if number % 2 else "commit")
+    stage.topic.events(60)
+    for number in range(3):
+        stage.topic.transaction(50, "abort", partition=number)
+    drain = stage.drain(tamper=tamper)
+    assert drain.wait().kind == "drained"
+    findings = stage.prove()
+    assert findings.fates["landed"] == 360
+    # 450 aborted records, and a marker for each transaction in each of its partitions.
+    assert findings.fates["no record"] == 450 + 6 * 3 + 3
+
+
+def test_d33_aborted_transactions_and_markers(stage: Stage) -> None:
+    """The position ends behind the last marker, so that no lag is left."""
+    with_transactions(stage)
+
+
+def test_d33_aborted_records_that_land_are_noticed(stage: Stage) -> None:
+    with pytest.raises(AssertionError):
+        with_transactions(stage, tampering.aborted_records_are_read)
+
+
+def test_d34_a_transaction_stays_open(stage: Stage) -> None:
+    """What lies behind it waits and is reported as blocked, not as nothing to do; once it ends, all of it lands."""
+    from include.kafka import backlog, client
+
+    stage.topic.events(300)
+    producer = stage.topic.transaction(90, "open")
+    stage.topic.events(300)
+    assert stage.drain().wait().kind == "drained"
+    assert stage.landed() == 300
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in stage.connections().items():
+            patch.setenv(name, value)
+        found = backlog.Probe(stage.stream.reader, stage.stream.topic).measure()
+        assert (found.lag, found.blocked) == (0, True)
+        producer.commit_transaction(WAIT_S)
+        eventually(lambda: stage.lag() > 0, 10, "the transaction's end reached the partitions")
+        found = backlog.Probe(stage.stream.reader, stage.stream.topic).measure()
+        assert found.lag > 0
+        assert client.admin() is not None
+    assert stage.finish().fates["landed"] == 690
+
+
+def test_d35_an_idle_partition(stage: Stage) -> None:
+    """Two of three partitions never get a record; they have positions at 0 and hold nothing up."""
+    stage.topic.events(1_000, partition=1)
+    stage.finish()
+    assert stage.positions() == {0: 0, 1: 1_000, 2: 0}
+
+
+def test_d36_the_network_to_the_broker_is_cut(stage: Stage) -> None:
+    """Every connection is reset, and for five seconds none is taken."""
+    stage.topic.events(1_000)
+    drain = stage.drain(replace(stage.stream, quiet=PATIENT))
+    stage.until_landed(1_000)
+    with stage.kafka.away():
+        stage.topic.events(1_000)
+        time.sleep(5)
+    stage.until_landed(2_000)
+    drain.end()
+    stage.finish()
+
+
+def test_d36_the_network_to_the_broker_is_silent(stage: Stage) -> None:
+    """Connections stay and nothing passes, longer than a request may take."""
+    stage.kafka_settings = {"socket.timeout.ms": 3_000}
+    stage.topic.events(1_000)
+    drain = stage.drain(replace(stage.stream, quiet=PATIENT))
+    stage.until_landed(1_000)
+    stage.kafka.freeze()
+    stage.topic.events(1_000)
+    time.sleep(8)
+    stage.kafka.thaw()
+    stage.until_landed(2_000)
+    drain.end()
+    stage.finish()
+
+
+def test_d36_every_fetch_breaks(stage: Stage) -> None:
+    """Replies are lost in the middle again and again; what was fetched twice lands once."""
+    stage.topic.events(3_000)
+    drain = stage.drain(replace(stage.stream, quiet=PATIENT))
+    for _ in range(6):
+        trap = stage.kafka.trap("server fetch reply", skip=2)
+        stage.topic.events(300)
+        trap.wait()
+        trap.cut()
+    stage.until_landed(4_800, 60)
+    drain.end()
+    stage.finish()
+
+
+def test_d36_a_slow_network(stage: Stage) -> None:
+    """80 ms for every message in each direction, to both servers."""
+    stage.kafka.latency_s = stage.postgres.latency_s = 0.08
+    stage.topic.events(2_000)
+    assert stage.drain(replace(stage.stream, quiet="5 seconds")).wait().kind == "drained"
+    stage.prove()
+
+
+@pytest.mark.parametrize(
+    ("event", "fate"),
+    [
+        (timedelta(days=-6, hours=-23), "landed"),
+        (timedelta(days=-8), "quarantined"),
+        (timedelta(hours=2), "quarantined"),
+    ],
+    ids=["late_within_the_window", "too_late", "too_early"],
+)
+def test_d37_clocks_differ(staged: Callable[..., Stage], event: timedelta, fate: str) -> None:
+    """Late and early count from the record's time in Kafka: a worker's clock, forty days ahead of it, plays no part."""
+    stage = staged(READINGS, message_timestamp_type="CreateTime", retention_ms="-1")
+    appended = datetime.now(UTC) - timedelta(days=40)
+    values = [stage.topic.value(appended + event) for _ in range(100)]
+    stage.topic.send(values, expect=fate, timestamp=appended)  # type: ignore[arg-type]
+    assert stage.finish().fates == {fate: 100}
+
+
+def made(stage: Stage) -> bool:
+    """Makes a topic whose deletion may not be through yet."""
+    from confluent_kafka import KafkaException
+
+    try:
+        stage.topic.make()
+    except KafkaException:
+        return False
+    return True

@@ -1,0 +1,423 @@
+"""The audit: what a topic holds against what the warehouse says became of it, offset by offset.
+
+It shares no code with landing: it reads the topic by itself, raw and committed, and the tables by SQL of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import uuid
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from include.streams.definition import Stream
+from tests.faults.toolbox.events import EXPECT, WAIT_S
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Record:
+    """One committed record."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+    @property
+    def expected(self) -> str:
+        """What ought to become of it."""
+        said = dict(self.headers).get(EXPECT)
+        return said.decode() if said else "skipped" if self.value is None else "landed"
+
+
+@dataclass
+class Log:
+    """One partition's log.
+
+    Attributes:
+        first, stable_end: Where what can be read begins, and ends (exclusive).
+        committed: The committed records by offset.
+        raw: Every offset at which there is a record, committed or not.
+    """
+
+    first: int
+    stable_end: int
+    committed: dict[int, Record] = field(default_factory=dict)
+    raw: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Snapshot:
+    """A topic at one moment. Two of one incarnation can be joined: then what retention removed is still known."""
+
+    topic: str
+    topic_id: str
+    logs: dict[int, Log]
+
+    def __or__(self, later: Snapshot) -> Snapshot:
+        assert self.topic_id == later.topic_id, "snapshots of two topics"
+        logs = dict(later.logs)
+        for partition, log in self.logs.items():
+            new = later.logs[partition]
+            logs[partition] = Log(
+                min(log.first, new.first), new.stable_end, log.committed | new.committed, log.raw | new.raw
+            )
+        return Snapshot(self.topic, self.topic_id, logs)
+
+
+def snapshot(brokers: str, topic: str) -> Snapshot:
+    """Reads a whole topic, past every proxy."""
+    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
+    found = admin.describe_topics(TopicCollection([topic]))[topic].result(WAIT_S)
+    logs = {partition.id: Log(0, 0) for partition in found.partitions}
+    committed, raw = _reader(brokers, "read_committed"), _reader(brokers, "read_uncommitted")
+    try:
+        for partition, log in logs.items():
+            log.first = _first(raw, TopicPartition(topic, partition))
+        for message in _everything(raw, topic, logs):
+            logs[_number(message.partition())].raw.add(_number(message.offset()))
+        for partition, found_there in _with_ends(committed, topic, logs):
+            if isinstance(found_there, int):
+                logs[partition].stable_end = found_there
+            else:
+                record = _record(found_there)
+                logs[partition].committed[record.offset] = record
+    finally:
+        committed.close()
+        raw.close()
+    return Snapshot(topic, str(found.topic_id), logs)
+
+
+@dataclass
+class Findings:
+    """What an audit found.
+
+    Attributes:
+        wrong: What is not as promised, in words; empty when all is well.
+        fates: How many offsets have which fate.
+        unread: Committed records past the positions.
+    """
+
+    wrong: list[str] = field(default_factory=list)
+    fates: Counter[str] = field(default_factory=Counter)
+    unread: int = 0
+
+    def say(self, what: str, places: Collection[Any]) -> None:
+        """Notes something wrong at some places, if there are any."""
+        if places:
+            some = ", ".join(map(str, sorted(places, key=str)[:SHOWN]))
+            self.wrong.append(f"{len(places)} {what}: {some}{', …' if len(places) > SHOWN else ''}")
+
+
+def audit(
+    connection: Connection, stream: Stream, topics: Iterable[Snapshot], lost: Mapping[int, range] | None = None
+) -> Findings:
+    """Compares the incarnations of a stream's topic, the current one last, with the warehouse.
+
+    Args:
+        lost: For each partition, the offsets of the current incarnation that nobody could read.
+    """
+    findings = Findings()
+    incarnations = list(topics)
+    numbers = dict(
+        _rows(connection, "SELECT topic_id, number FROM millrace.topic_incarnation WHERE topic = %s", stream.topic)
+    )
+    tables = _Tables(connection, stream)
+    known = {numbers[topic.topic_id] for topic in incarnations if topic.topic_id in numbers}
+    findings.say("rows or ledger entries of an unknown incarnation", tables.incarnations() - known)
+    for topic in incarnations:
+        number = numbers.get(topic.topic_id)
+        if number is None:
+            # Nothing of this incarnation was read yet; then nothing may claim so.
+            findings.unread += sum(len(log.committed) for log in topic.logs.values())
+            continue
+        is_current = topic is incarnations[-1]
+        ends = _positions(connection, stream, topic, findings) if is_current else tables.ends(number)
+        for partition, log in topic.logs.items():
+            gone = (lost or {}).get(partition, range(0)) if is_current else range(0)
+            _Partition(findings, stream, tables, number, partition, log, ends.get(partition, 0), gone).audit()
+    connection.rollback()
+    return findings
+
+
+class _Tables:
+    """What the warehouse says of a stream."""
+
+    def __init__(self, connection: Connection, stream: Stream) -> None:
+        names = [f.name for f in stream.fields]
+        columns = ", ".join(f'"{name}"' for name in names)
+        exists = _rows(connection, "SELECT to_regclass(%s)", f"landing.{stream.name}")[0][0]
+        self.landed: defaultdict[tuple[int, int], list[tuple[int, dict[str, Any]]]] = defaultdict(list)
+        if exists:
+            coordinates = "kafka_incarnation, kafka_partition, kafka_offset"
+            for row in _rows(connection, f"SELECT {coordinates}, {columns} FROM landing.{stream.name}"):
+                self.landed[row[0], row[1]].append((row[2], dict(zip(names, row[3:], strict=True))))
+        self.letters: defaultdict[tuple[int, int], list[tuple]] = defaultdict(list)
+        for row in _rows(
+            connection,
+            "SELECT kafka_incarnation, kafka_partition, kafka_offset, disposition, key, value, headers, reason"
+            " FROM millrace.dead_letter WHERE stream = %s",
+            stream.name,
+        ):
+            self.letters[row[0], row[1]].append(row[2:])
+        self.ledger: defaultdict[tuple[int, int], list[tuple]] = defaultdict(list)
+        for row in _rows(
+            connection,
+            "SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined,"
+            " skipped, no_records, checksum FROM millrace.landing_ledger WHERE stream = %s"
+            " ORDER BY first_offset, next_offset",
+            stream.name,
+        ):
+            self.ledger[row[0], row[1]].append(row[2:])
+
+    def incarnations(self) -> set[int]:
+        return {number for group in (self.landed, self.letters, self.ledger) for number, _ in group}
+
+    def ends(self, number: int) -> dict[int, int]:
+        """How far an incarnation was read, by the ledger: the positions speak of the current one alone."""
+        return {p: max(row[1] for row in rows) for (n, p), rows in self.ledger.items() if n == number}
+
+
+class _Partition:
+    """The audit of one partition of one incarnation."""
+
+    def __init__(
+        self,
+        findings: Findings,
+        stream: Stream,
+        tables: _Tables,
+        number: int,
+        partition: int,
+        log: Log,
+        end: int,
+        lost: range,
+    ) -> None:
+        self.findings, self.stream, self.log, self.end, self.lost = findings, stream, log, end, lost
+        self.rows = tables.landed[number, partition]
+        self.letters = tables.letters[number, partition]
+        self.ledger = tables.ledger[number, partition]
+        self.where = f"in partition {partition}" + (f" of incarnation {number}" if number > 1 else "")
+
+    def audit(self) -> None:
+        counted: Counter[int] = Counter(offset for offset, _ in self.rows)
+        counted.update(letter[0] for letter in self.letters)
+        self._say("offsets with two fates", {offset for offset, times in counted.items() if times > 1})
+        self._say("offsets with a fate at or past the position", {offset for offset in counted if offset >= self.end})
+        self._say("fates of what is no committed record", counted.keys() - self.log.committed.keys())
+        fates = self._fates()
+        self._say("offsets without the fate they ought to have", self._unexpected(fates))
+        self._compare_rows()
+        self._compare_letters()
+        self._compare_ledger(fates)
+        self.findings.fates.update(fates.values())
+        self.findings.unread += sum(offset >= self.end for offset in self.log.committed)
+        if self.end > self.log.stable_end:
+            self.findings.wrong.append(
+                f"the position {self.end} is past the log's end {self.log.stable_end} {self.where}"
+            )
+
+    def _fates(self) -> dict[int, str]:
+        """The fate of every offset below the position; a record that is nowhere has the fate "nowhere"."""
+        landed = {offset for offset, _ in self.rows}
+        kept = {letter[0]: letter[1] for letter in self.letters}
+        fates = {}
+        for offset in range(self.end):
+            record = self.log.committed.get(offset)
+            if offset in landed:
+                fates[offset] = "landed"
+            elif offset in kept:
+                fates[offset] = kept[offset]
+            elif offset in self.lost:
+                fates[offset] = "lost"
+            elif record is None:
+                fates[offset] = "no record"
+            else:
+                fates[offset] = "skipped" if record.value is None else "nowhere"
+        return fates
+
+    def _unexpected(self, fates: Mapping[int, str]) -> set[tuple[int, str, str]]:
+        committed = self.log.committed
+        return {
+            (offset, fate, committed[offset].expected)
+            for offset, fate in fates.items()
+            if offset in committed and fate not in (committed[offset].expected, "lost")
+        }
+
+    def _compare_rows(self) -> None:
+        wrong = set()
+        for offset, row in self.rows:
+            record = self.log.committed.get(offset)
+            if record is not None and record.value is not None and not self._is_row_of(record.value, row):
+                wrong.add(offset)
+        self._say("rows that differ from their records", wrong)
+
+    def _is_row_of(self, value: bytes, row: Mapping[str, Any]) -> bool:
+        event = json.loads(value, parse_float=Decimal)
+        return all(_same(event.get(f.name), row[f.name], f.sql) for f in self.stream.fields)
+
+    def _compare_letters(self) -> None:
+        wrong = set()
+        for offset, _, key, value, headers, reason in self.letters:
+            record = self.log.committed.get(offset)
+            if record is None:
+                continue
+            stored = [(name, None if v is None else base64.b64decode(v)) for name, v in headers or ()]
+            same = _bytes(key) == record.key and _bytes(value) == record.value and stored == list(record.headers)
+            if not (same and reason):
+                wrong.add(offset)
+        self._say("dead letters that differ from their records, or say no reason", wrong)
+
+    def _compare_ledger(self, fates: Mapping[int, str]) -> None:
+        reached = 0
+        for first, end, landed, dead, quarantined, skipped, no_records, checksum in self.ledger:
+            if first != reached and not self._is_lost(reached, first):
+                self.findings.wrong.append(f"the ledger jumps from {reached} to {first} {self.where}")
+            reached = max(reached, end)
+            counts = Counter(fates.get(offset, "past the position") for offset in range(first, end))
+            said = {
+                "landed": landed,
+                "dead letter": dead,
+                "quarantined": quarantined,
+                "skipped": skipped,
+                "no record": no_records,
+            }
+            if +Counter(said) != counts:
+                self.findings.wrong.append(
+                    f"the ledger says {said} of offsets {first} to {end - 1} and the tables {dict(counts)} {self.where}"
+                )
+            summed = sum(
+                zlib.crc32(record.value or b"", offset & 0xFFFFFFFF)
+                for offset, record in self.log.committed.items()
+                if first <= offset < end
+            )
+            if int(checksum) != summed:
+                self.findings.wrong.append(
+                    f"the checksum of offsets {first} to {end - 1} is {checksum}, not {summed} {self.where}"
+                )
+        if reached != self.end and not self._is_lost(reached, self.end):
+            self.findings.wrong.append(f"the ledger ends at {reached} and the position is {self.end} {self.where}")
+
+    def _is_lost(self, start: int, end: int) -> bool:
+        return start < end and range(start, end) == self.lost
+
+    def _say(self, what: str, places: Collection[Any]) -> None:
+        self.findings.say(f"{what} {self.where}", places)
+
+
+def _positions(connection: Connection, stream: Stream, topic: Snapshot, findings: Findings) -> dict[int, int]:
+    rows = _rows(
+        connection,
+        "SELECT partition, topic_id, next_offset FROM millrace.position WHERE reader = %s AND topic = %s",
+        stream.reader,
+        stream.topic,
+    )
+    findings.say("positions of another topic", {(p, i) for p, i, _ in rows if i != topic.topic_id})
+    findings.say("positions of partitions that do not exist", {p for p, _, _ in rows} - topic.logs.keys())
+    return {partition: offset for partition, _, offset in rows}
+
+
+def _rows(connection: Connection, statement: str, *parameters: Any) -> list[tuple]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return list(cursor.fetchall())
+
+
+def _same(sent: Any, stored: Any, sql: str) -> bool:
+    """Whether a column holds what the JSON said."""
+    if sent is None or stored is None:
+        return sent is stored
+    match sql:
+        case "timestamp with time zone":
+            return datetime.fromisoformat(sent) == stored
+        case "date":
+            return date.fromisoformat(sent) == stored
+        case "double precision":
+            return float(sent) == stored
+        case "numeric":
+            return Decimal(sent) == stored
+        case "uuid":
+            return uuid.UUID(sent) == uuid.UUID(str(stored))
+        case "bytea":
+            return base64.b64decode(sent) == bytes(stored)
+        case "jsonb":
+            return json.loads(json.dumps(sent, default=float)) == stored
+    return bool(sent == stored)
+
+
+def _bytes(value: Any) -> bytes | None:
+    return None if value is None else bytes(value)
+
+
+def _first(consumer: Consumer, partition: TopicPartition) -> int:
+    """The first offset that exists; a broker that has just started may have to be asked again."""
+    patience = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, WAIT_S)[0]
+        except KafkaException:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(0.1)
+
+
+def _record(message: Any) -> Record:
+    return Record(message.offset(), message.key(), message.value(), tuple(message.headers() or ()))
+
+
+def _number(value: int | None) -> int:
+    assert value is not None
+    return value
+
+
+def _reader(brokers: str, isolation: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": brokers,
+            "log_level": 0,
+            "group.id": "audit",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,
+        }
+    )
+
+
+def _everything(consumer: Consumer, topic: str, logs: Mapping[int, Log]) -> Iterable[Message]:
+    return (message for _, message in _with_ends(consumer, topic, logs) if not isinstance(message, int))
+
+
+def _with_ends(consumer: Consumer, topic: str, logs: Mapping[int, Log]) -> Iterable[tuple[int, Message | int]]:
+    """Every message by its partition, and at the end of each partition the offset of that end."""
+    consumer.assign([TopicPartition(topic, partition, log.first) for partition, log in logs.items()])
+    unread = set(logs)
+    patience = time.monotonic() + WAIT_S
+    while unread:
+        assert time.monotonic() < patience, f"the audit could not read {topic!r} to its end"
+        for message in consumer.consume(10_000, 0.05):
+            partition, offset, error = message.partition(), message.offset(), message.error()
+            assert partition is not None and offset is not None
+            if error is None:
+                yield partition, message
+            elif error.code() == KafkaError._PARTITION_EOF:
+                if partition in unread:
+                    unread.discard(partition)
+                    yield partition, offset
+            elif not error.retriable():
+                raise KafkaException(error)

@@ -1,0 +1,184 @@
+"""Events with known fates: each record says in a header what ought to become of it, unless it simply ought to land."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic
+
+from include.streams.definition import Instant, Stream
+
+Fate = Literal["landed", "dead letter", "quarantined", "skipped"]
+EXPECT = "expect"
+WAIT_S = 30.0
+
+
+class Reading(msgspec.Struct):
+    """One reading of a meter."""
+
+    id: int
+    ts: Instant
+    name: str | None
+    amount: float | None = None
+
+
+READINGS = Stream(
+    name="readings",
+    event=Reading,
+    event_time="ts",
+    partition="1 day",
+    keep="90 days",
+    late="7 days",
+    early="1 hour",
+    window="60 seconds",
+    quiet="1 second",
+    kafka_partitions=3,
+)
+
+
+class Topic:
+    """A topic on a broker, seen from outside: made, grown, trimmed, deleted, and filled with events.
+
+    Attributes:
+        acknowledged: What the broker said it stored, as (partition, offset); transactions count once committed.
+    """
+
+    def __init__(self, brokers: str, name: str, partitions: int, **config: str) -> None:
+        self.brokers, self.name, self.partitions = brokers, name, partitions
+        self.acknowledged: set[tuple[int, int]] = set()
+        self.next_id = 0
+        self._config = {"message.timestamp.type": "LogAppendTime"} | {k.replace("_", "."): v for k, v in config.items()}
+        self._admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
+        self._producers: dict[str, Producer] = {}
+        self.make()
+
+    def make(self) -> None:
+        """Makes the topic; a deleted one takes a moment to be gone."""
+        topic = NewTopic(self.name, num_partitions=self.partitions, replication_factor=1, config=self._config)
+        self._admin.create_topics([topic], operation_timeout=WAIT_S)[self.name].result(WAIT_S)
+
+    def delete(self) -> None:
+        """Deletes the topic."""
+        self._admin.delete_topics([self.name], operation_timeout=WAIT_S)[self.name].result(WAIT_S)
+        self.acknowledged.clear()
+
+    def grow(self, partitions: int) -> None:
+        """Adds partitions, up to ``partitions``."""
+        self._admin.create_partitions([NewPartitions(self.name, partitions)])[self.name].result(WAIT_S)
+        self.partitions = partitions
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """Forgets the producers, with what they know of the topic and what the brokers know of them."""
+        self._producers.clear()
+
+    def trim(self, partition: int, offset: int) -> None:
+        """What retention does: the records below ``offset`` are gone."""
+        for future in self._admin.delete_records([TopicPartition(self.name, partition, offset)]).values():
+            future.result(WAIT_S)
+
+    def configure(self, **config: str) -> None:
+        """Changes the topic's settings, ``_`` for ``.``."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.name)
+        for name, value in config.items():
+            entry = ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+            resource.add_incremental_config(entry)
+        self._admin.incremental_alter_configs([resource])[resource].result(WAIT_S)
+
+    def events(self, count: int, partition: int | None = None, ts: datetime | None = None, **fields: Any) -> None:
+        """Sends readings with new ids, spread over the partitions unless one is named, and waits for the broker."""
+        self.send(self._values(count, ts, **fields), partition)
+
+    def send(
+        self,
+        values: Iterable[bytes | None],
+        partition: int | None = None,
+        expect: Fate = "landed",
+        key: bytes | None = b"key",
+        timestamp: datetime | None = None,
+    ) -> None:
+        """Sends values as they are, and waits for the broker.
+
+        Args:
+            timestamp: The records' time, where the topic takes the producer's word for it.
+
+        Raises:
+            KafkaException: The broker refused one.
+        """
+        producer = self._producer("")
+        self._produce(producer, values, partition, expect, key, self.acknowledged, timestamp)
+        assert producer.flush(WAIT_S) == 0, "the broker did not take every event"
+
+    def transaction(
+        self,
+        count: int,
+        end: Literal["commit", "abort", "open"] = "commit",
+        partition: int | None = None,
+        name: str = "",
+    ) -> Producer:
+        """Sends readings in one transaction and ends it so, or leaves it open; the producer can end it later."""
+        producer = self._producer(f"{self.name}-{name or 'transactions'}")
+        producer.begin_transaction()
+        stored: set[tuple[int, int]] = set()
+        self._produce(producer, self._values(count), partition, "landed", b"key", stored)
+        assert producer.flush(WAIT_S) == 0, "the broker did not take every event"
+        if end == "commit":
+            producer.commit_transaction(WAIT_S)
+            self.acknowledged |= stored
+        elif end == "abort":
+            producer.abort_transaction(WAIT_S)
+        return producer
+
+    def value(self, ts: datetime | None = None, **fields: Any) -> bytes:
+        """One reading with a new id."""
+        self.next_id += 1
+        moment = ts or datetime.now(UTC)
+        event = {"id": self.next_id, "ts": moment.isoformat(), "name": f"meter {self.next_id % 97}", "amount": 0.5}
+        return json.dumps(event | fields).encode()
+
+    def _values(self, count: int, ts: datetime | None = None, **fields: Any) -> Sequence[bytes]:
+        return [self.value(ts, **fields) for _ in range(count)]
+
+    def _producer(self, transactional_id: str) -> Producer:
+        if transactional_id not in self._producers:
+            config: dict[str, Any] = {
+                "bootstrap.servers": self.brokers,
+                "log_level": 0,
+                "acks": "all",
+                "enable.idempotence": True,
+                "linger.ms": 2,
+                "message.max.bytes": 4_000_000,
+            }
+            if transactional_id:
+                config |= {"transactional.id": transactional_id, "transaction.timeout.ms": 60_000}
+            producer = self._producers[transactional_id] = Producer(config)
+            if transactional_id:
+                producer.init_transactions(WAIT_S)
+        return self._producers[transactional_id]
+
+    def _produce(
+        self,
+        producer: Producer,
+        values: Iterable[bytes | None],
+        partition: int | None,
+        expect: Fate,
+        key: bytes | None,
+        stored: set[tuple[int, int]],
+        timestamp: datetime | None = None,
+    ) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                raise KafkaException(error)
+            stored.add((int(message.partition() or 0), int(message.offset() or 0)))
+
+        at = int(timestamp.timestamp() * 1000) if timestamp else 0
+        headers: Any = None if expect == "landed" else [(EXPECT, expect.encode())]
+        for number, value in enumerate(values):
+            where = number % self.partitions if partition is None else partition
+            producer.produce(self.name, value, key, where, delivered, timestamp=at, headers=headers)
+            producer.poll(0)

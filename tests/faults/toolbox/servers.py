@@ -1,0 +1,266 @@
+"""A broker and a PostgreSQL server that belong to one test session and may be killed, frozen and started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from include.errors import UserError
+from include.platform import kafka, postgres, processes
+from include.platform.home import ROOT, Home
+from include.platform.ports import HOST
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+START_S = 60.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def eventually(check: Callable[[], bool], within_s: float, what: str, every_s: float = 0.02) -> None:
+    """Waits until something is so. Raises AssertionError after ``within_s`` seconds."""
+    end = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < end, f"after {within_s:g} s it was still not so that {what}"
+        time.sleep(every_s)
+
+
+class Server:
+    """One process with its data directory. Subclasses say how to start it and when it answers."""
+
+    name: str
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        raise NotImplementedError
+
+    def start(self, wait: bool = True) -> None:
+        """Starts the process and, unless told otherwise, waits until it answers."""
+        self.home.logs.mkdir(parents=True, exist_ok=True)
+        with open(self.home.logs / f"{self.name}.log", "ab") as log:
+            self._process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env=os.environ
+                | {processes.HOME_VARIABLE: str(self.home.path), processes.COMPONENT_VARIABLE: self.name},
+                start_new_session=True,
+            )
+        if wait:
+            self.wait()
+
+    def ensure(self) -> None:
+        """Runs and answers afterwards, whatever was done to it."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        else:
+            self.thaw()
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until the server answers."""
+        eventually(self.answers, START_S, f"{self.name} answers")
+
+    def end(self, number: signal.Signals) -> None:
+        """Sends a signal that ends the server, and waits for the end of all its processes."""
+        assert self._process is not None
+        children = self._children()
+        self._process.send_signal(signal.SIGCONT)
+        self._process.send_signal(number)
+        self._process.wait(60)
+        # The children of a killed server notice its end by themselves; a new one refuses to start before that.
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert not alive, f"{self.name} left {alive}"
+
+    def stop(self) -> None:
+        """An orderly end; nothing when it does not run."""
+        if self._process is not None and self._process.poll() is None:
+            self.thaw()
+            self.end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """SIGSTOP to every process of the server: its sockets stay open, nothing answers."""
+        assert self._process is not None
+        for process in (psutil.Process(self._process.pid), *self._children()):
+            process.suspend()
+
+    def thaw(self) -> None:
+        """SIGCONT to every process of the server."""
+        assert self._process is not None
+        for process in (*self._children(), psutil.Process(self._process.pid)):
+            process.resume()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The length of a ``with`` block without an answer."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
+    def _children(self) -> list[psutil.Process]:
+        assert self._process is not None
+        return psutil.Process(self._process.pid).children(recursive=True)
+
+
+class Broker(Server):
+    """Apache Kafka, one node, with two listeners: ``direct``, and one whose advertised address is a proxy's.
+
+    Args:
+        advertised: The proxy's port; clients that bootstrap there stay there.
+    """
+
+    name = "kafka"
+
+    def __init__(self, home: Home, advertised: int) -> None:
+        super().__init__(home)
+        self.advertised = advertised
+        self.port, self.behind_proxy, self._controller = free_port(), free_port(), free_port()
+
+    @property
+    def direct(self) -> str:
+        """Bootstrap address past the proxy."""
+        return f"{HOST}:{self.port}"
+
+    def command(self) -> list[str]:
+        kafka.prepare(self.home, {"kafka": self.port, "kafka_controller": self._controller})
+        with open(self.home.run / "kafka.properties", "a") as properties:
+            for name, value in self._own().items():
+                properties.write(f"{name}={value}\n")
+        return kafka.command(self.home)
+
+    def answers(self) -> bool:
+        try:
+            kafka.check(self.port)
+        except UserError:
+            return False
+        return True
+
+    def replace(self) -> None:
+        """Another cluster takes the stopped one's place: other ids, nothing in it, the same address."""
+        self.stop()
+        shutil.rmtree(self.home.kafka)
+        self.home.kafka.mkdir()
+        self.start()
+
+    def truncate(self, topic: str, partition: int, size: int) -> None:
+        """The end of a log is lost, as by the election of a replica that lagged behind; the broker must be stopped.
+
+        Args:
+            size: Bytes of the log's only segment to keep.
+        """
+        log = self.home.kafka / f"{topic}-{partition}"
+        for file in log.iterdir():
+            if file.suffix in (".index", ".timeindex", ".snapshot", ".txnindex"):
+                file.unlink()
+        os.truncate(log / "00000000000000000000.log", size)
+        for checkpoint in self.home.kafka.glob("*-checkpoint"):
+            checkpoint.unlink()
+        # Without it the broker believes nothing about its logs and looks at them.
+        (self.home.kafka / ".kafka_cleanshutdown").unlink(missing_ok=True)
+
+    def segment(self, topic: str, partition: int) -> Path:
+        """The first segment of a partition's log."""
+        return self.home.kafka / f"{topic}-{partition}" / "00000000000000000000.log"
+
+    def _own(self) -> dict[str, str]:
+        inside = f"PLAINTEXT://{self.direct},PROXIED://{HOST}"
+        return {
+            "listeners": f"{inside}:{self.behind_proxy},CONTROLLER://{HOST}:{self._controller}",
+            "advertised.listeners": f"{inside}:{self.advertised}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+            # What takes minutes elsewhere must happen while a test looks on.
+            "log.initial.task.delay.ms": "200",
+            "log.retention.check.interval.ms": "300",
+            "log.cleaner.backoff.ms": "200",
+            "log.segment.delete.delay.ms": "100",
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+        }
+
+
+class Database(Server):
+    """PostgreSQL."""
+
+    name = "postgres"
+
+    def __init__(self, home: Home, **settings: str) -> None:
+        super().__init__(home)
+        self.port = free_port()
+        self._settings = settings
+
+    def initialise(self) -> None:
+        """Makes the data directory and the roles."""
+        postgres.initialise(self.home)
+        self.start()
+        postgres.make_databases(self.home, self.port)
+
+    def command(self) -> list[str]:
+        own = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        return [*postgres.command(self.home, self.port), *own]
+
+    def answers(self) -> bool:
+        try:
+            postgres.check(self.home, self.port)
+        except UserError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """A fast shutdown; nothing when it does not run."""
+        if self._process is not None and self._process.poll() is None:
+            self.thaw()
+            self.end(signal.SIGINT)
+
+    def abandon(self) -> None:
+        """An immediate shutdown: what a crash of the machine leaves, less what was not yet written."""
+        self.end(signal.SIGQUIT)
+
+    def superuser(self, database: str = "postgres") -> Connection:
+        """A connection past every proxy, in autocommit."""
+        return postgres.connect(self.home, self.port, database)
+
+    def execute(self, statement: str, *parameters: object, database: str = "postgres") -> list[tuple]:
+        """One statement by the superuser, past every proxy."""
+        with closing(self.superuser(database)) as connection, connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def set(self, **settings: str | None) -> None:
+        """Changes settings of the running server; None restores the start's value."""
+        with closing(self.superuser()) as connection, connection.cursor() as cursor:
+            for name, value in settings.items():
+                cursor.execute(
+                    f"ALTER SYSTEM SET {name} = %s" if value else f"ALTER SYSTEM RESET {name}", value and (value,)
+                )
+            cursor.execute("SELECT pg_reload_conf()")

@@ -1,0 +1,190 @@
+"""The stage of one test: a stream with its topic and its warehouse, behind proxies, and the drains at work on it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from include.platform.ports import HOST
+from include.streams.definition import Stream
+from tests.faults.toolbox.audit import Findings, Snapshot, audit, snapshot
+from tests.faults.toolbox.drains import Drain, Outcome
+from tests.faults.toolbox.events import Topic
+from tests.faults.toolbox.relay import KafkaRelay, PostgresRelay
+from tests.faults.toolbox.servers import Broker, Database, eventually
+
+TEMPLATE = "template_warehouse"
+MOST_TRIES = 10
+_numbers = itertools.count(1)
+
+
+@dataclass
+class World:
+    """The servers of a session.
+
+    Attributes:
+        kafka: The proxy whose address the broker advertises on its second listener.
+    """
+
+    broker: Broker
+    kafka: KafkaRelay
+    database: Database
+    logs: Path
+
+    def restore(self) -> None:
+        """Everything up and in its usual state again, whatever a test left behind."""
+        self.kafka.reset()
+        for server in (self.broker, self.database):
+            server.ensure()
+
+
+class Stage:
+    """One stream on the session's servers.
+
+    Attributes:
+        postgres: A proxy before the warehouse; drains go through it unless told otherwise.
+        kafka_settings: Added to the connection's own.
+    """
+
+    def __init__(self, world: World, stream: Stream, **topic: str) -> None:
+        number = next(_numbers)
+        self.world = world
+        self.stream = replace(stream, name=f"{stream.name}_{number}", topic=f"{stream.name}-{number}")
+        self.name = f"warehouse_{number}"
+        world.database.execute(f"CREATE DATABASE {self.name} OWNER warehouse TEMPLATE {TEMPLATE}")
+        self.topic = Topic(world.broker.direct, self.stream.topic, stream.kafka_partitions, **topic)
+        self.postgres = PostgresRelay(world.database.port)
+        self.kafka_settings: dict[str, Any] = {}
+        self._relays = [self.postgres]
+        self._drains: list[Drain] = []
+        self._log = world.logs / f"{self.stream.name}.log"
+
+    @property
+    def kafka(self) -> KafkaRelay:
+        """The proxy before the broker."""
+        return self.world.kafka
+
+    def relay(self) -> PostgresRelay:
+        """One more proxy before the warehouse."""
+        relay = PostgresRelay(self.world.database.port)
+        self._relays.append(relay)
+        return relay
+
+    def drain(
+        self,
+        stream: Stream | None = None,
+        postgres: PostgresRelay | None = None,
+        share: int = 0,
+        tamper: Callable[[], None] | None = None,
+    ) -> Drain:
+        """Starts a drain behind the proxies."""
+        connections = self.connections((postgres or self.postgres).port, self.kafka.port)
+        drain = Drain(stream or self.stream, connections, self._log, share, tamper)
+        self._drains.append(drain)
+        return drain
+
+    def connections(self, postgres: int | None = None, kafka: int | None = None) -> Mapping[str, str]:
+        """The environment variables of the connections; past the proxies unless their ports are given."""
+        warehouse = {
+            "conn_type": "postgres",
+            "host": HOST,
+            "port": postgres or self.world.database.port,
+            "login": "warehouse",
+            "password": self.world.database.home.secrets["warehouse"],
+            "schema": self.name,
+        }
+        brokers = {"bootstrap.servers": f"{HOST}:{kafka or self.world.broker.port}", **self.kafka_settings}
+        return {
+            "AIRFLOW_CONN_MILLRACE_POSTGRES": json.dumps(warehouse),
+            "AIRFLOW_CONN_MILLRACE_KAFKA": json.dumps({"conn_type": "kafka", "extra": brokers}),
+        }
+
+    def land(self, stream: Stream | None = None) -> list[Outcome]:
+        """Drains past the proxies, again after each failure as Airflow would, until everything readable is landed."""
+        outcomes: list[Outcome] = []
+        while not outcomes or outcomes[-1].kind != "drained" or self.lag():
+            assert len(outcomes) < MOST_TRIES, f"not landed after {MOST_TRIES} tries: {outcomes[-1]}"
+            drain = Drain(stream or self.stream, self.connections(), self._log)
+            self._drains.append(drain)
+            outcomes.append(drain.wait())
+            assert outcomes[-1].kind in ("drained", "failed"), f"{outcomes[-1]}\n{drain.log()}"
+        return outcomes
+
+    def query(self, statement: str, *parameters: Any) -> list[tuple]:
+        """One statement in the warehouse, by the superuser."""
+        return self.world.database.execute(statement, *parameters, database=self.name)
+
+    def positions(self) -> dict[int, int]:
+        """The next offset to read, for each partition that was claimed."""
+        return dict(
+            self.query("SELECT partition, next_offset FROM millrace.position WHERE reader = %s", self.stream.reader)
+        )
+
+    def landed(self) -> int:
+        """Rows in the stream's table."""
+        if self.query("SELECT to_regclass(%s)", f"landing.{self.stream.name}")[0][0] is None:
+            return 0
+        return int(self.query(f"SELECT count(*) FROM landing.{self.stream.name}")[0][0])
+
+    def lag(self) -> int:
+        """Offsets below the stable ends that are not read."""
+        positions = self.positions()
+        logs = self.snapshot().logs
+        return sum(log.stable_end - positions.get(partition, 0) for partition, log in logs.items())
+
+    def snapshot(self) -> Snapshot:
+        """The topic as it is now."""
+        return snapshot(self.world.broker.direct, self.stream.topic)
+
+    def until_landed(self, rows: int, within_s: float = 30.0) -> None:
+        """Waits until the table holds so many rows."""
+        eventually(lambda: self.landed() >= rows, within_s, f"{rows} rows are landed", every_s=0.05)
+
+    def audit(self, *earlier: Snapshot, **options: Any) -> Findings:
+        """What is wrong now; ``earlier`` are snapshots of incarnations that are gone."""
+        return self.audit_of(*earlier, self.snapshot(), **options)
+
+    def until_claimed(self, times: int, within_s: float = 30.0) -> None:
+        """Waits until each partition has been claimed so often."""
+        epochs = "SELECT min(epoch) FROM millrace.position WHERE reader = %s"
+        eventually(
+            lambda: (self.query(epochs, self.stream.reader)[0][0] or 0) >= times,
+            within_s,
+            f"every partition is claimed {times} times",
+        )
+
+    def audit_of(self, *topics: Snapshot, **options: Any) -> Findings:
+        """What is wrong, by snapshots of every incarnation of the topic, the current one last."""
+        with closing(self.world.database.superuser(self.name)) as connection:
+            connection.autocommit = False
+            return audit(connection, self.stream, topics, **options)
+
+    def prove(self, *earlier: Snapshot, **options: Any) -> Findings:
+        """The promise: nothing is wrong, nothing is left, and every acknowledged record is still in the topic."""
+        now = self.snapshot()
+        committed = {(partition, offset) for partition, log in now.logs.items() for offset in log.committed}
+        removed = {(p, o) for p, o in self.topic.acknowledged - committed if o >= now.logs[p].first}
+        assert not removed, f"the test's own topic lost {len(removed)} acknowledged records"
+        findings = self.audit(*earlier, **options)
+        assert not findings.wrong, "\n".join(findings.wrong)
+        assert not findings.unread, f"{findings.unread} committed records were not read"
+        return findings
+
+    def finish(self) -> Findings:
+        """Lands what is left and proves the promise."""
+        self.land()
+        return self.prove()
+
+    def close(self) -> None:
+        """Ends the drains and proxies, and drops the warehouse."""
+        for drain in self._drains:
+            drain.end()
+        for relay in self._relays:
+            relay.close()
+        self.world.restore()
+        self.world.database.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
