@@ -62,7 +62,9 @@ def _count_start(home: Home, name: str) -> None:
 
 
 def _become_airflow(home: Home, name: str) -> None:
-    os.environ.update(environment.of(home))
+    settings = environment.child(home)
+    os.environ.clear()
+    os.environ.update(settings)
     arguments = {
         "api-server": ["--host", HOST, "--port", str(home.state()["ports"]["api"])],
         # Every log lies below one directory on this machine: nobody needs them over a port.

@@ -14,7 +14,7 @@ _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 def of(home: Home) -> dict[str, str]:
     """What a child process needs in addition to this process's own environment.
 
-    The user's own connections win: with them everything works on somebody else's brokers and database.
+    The user's own connections and settings win: with them everything works on somebody else's brokers and database.
     """
     ports = home.state()["ports"]
     airflow = settings.Airflow(
@@ -38,7 +38,13 @@ def of(home: Home) -> dict[str, str]:
         # A log view or a REST call to this machine needs no proxy.
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
     }
-    return airflow.environment() | own | certificates(os.environ) | _users_connections()
+    return airflow.environment() | own | certificates(os.environ) | _overrides()
+
+
+def child(home: Home) -> dict[str, str]:
+    """The whole environment of a child process: this process's own, without another Airflow's settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
+    return inherited | of(home)
 
 
 def warehouse_connection(home: Home, database: str = "warehouse") -> str:
@@ -51,13 +57,15 @@ def _warehouse(home: Home) -> dict[str, str | int]:
     return {"host": HOST, "port": port, "login": "warehouse", "password": password, "schema": "warehouse"}
 
 
-def _users_connections() -> dict[str, str]:
-    """Connections to the user's own Kafka and PostgreSQL: MILLRACE_CONN_KAFKA and MILLRACE_CONN_POSTGRES."""
-    return {
-        f"AIRFLOW_CONN_MILLRACE_{name}": value
-        for name in ("KAFKA", "POSTGRES")
-        if (value := os.environ.get(f"MILLRACE_CONN_{name}"))
-    }
+def _overrides() -> dict[str, str]:
+    """What the user sets: MILLRACE_CONN_KAFKA, MILLRACE_CONN_POSTGRES, and MILLRACE_AIRFLOW__<SECTION>__<KEY>."""
+    found = {}
+    for name, value in os.environ.items():
+        if name in ("MILLRACE_CONN_KAFKA", "MILLRACE_CONN_POSTGRES"):
+            found[f"AIRFLOW_CONN_MILLRACE_{name.rpartition('_')[2]}"] = value
+        elif name.startswith("MILLRACE_AIRFLOW__"):
+            found[name.removeprefix("MILLRACE_")] = value
+    return found
 
 
 def certificates(given: Mapping[str, str]) -> dict[str, str]:

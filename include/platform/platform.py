@@ -213,8 +213,7 @@ class Platform:
             return
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "include.platform.migrate"],
-            env=os.environ
-            | self.environment()
+            env=environment.child(self.home)
             | {processes.COMPONENT_VARIABLE: "migrate", processes.HOME_VARIABLE: str(self.home.path)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -47,7 +47,7 @@ def _machine(platform: Platform) -> Iterator[Finding]:
     if (available := psutil.virtual_memory().available) < _NEEDED_MEMORY:
         yield Finding(
             f"{available / 1e9:.1f} GB of memory is available; the platform needs about {_NEEDED_MEMORY / 1e9:.1f} GB.",
-            "End other programs, or lower AIRFLOW__CORE__PARALLELISM.",
+            "End other programs, or lower MILLRACE_AIRFLOW__CORE__PARALLELISM.",
         )
 
 
@@ -93,7 +93,7 @@ def _databases(platform: Platform) -> Iterator[Finding]:
         for dag, run, task, _, seconds in queries.stuck_queue(metadata, queued_s=_QUEUED_S):
             yield Finding(
                 f"{task} of {dag} (run {run}) waits for a worker for {seconds} s.",
-                "Raise AIRFLOW__CORE__PARALLELISM, or look at ./millrace logs scheduler.",
+                "Raise MILLRACE_AIRFLOW__CORE__PARALLELISM, or look at ./millrace logs scheduler.",
             )
         for filename, stack in queries.import_errors(metadata):
             yield Finding(f"{filename} cannot be loaded: {stack.strip().splitlines()[-1]}", "See ./millrace check.")

@@ -79,9 +79,10 @@ def _follow(api: AirflowApi, dag_id: str, form: Mapping[str, Any]) -> Run:
 
     def progress(_: Run, tasks: list[TaskInstance]) -> None:
         for task in tasks:
-            if task.state and seen.get(task.label) != task.state and task.state not in ("scheduled", "queued"):
+            named = not task.label.endswith(f"[{task.map_index}]")
+            if named and task.state not in (None, "scheduled", "queued", seen.get(task.label)):
                 click.echo(f"  {task.label}: {task.state}", err=True)
-            seen[task.label] = task.state
+                seen[task.label] = task.state
 
     return api.wait(dag_id, run.run_id, timeout=7200, progress=progress)
 

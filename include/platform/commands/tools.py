@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from include.platform import postgres
+from include.platform import environment, postgres
 from include.platform.platform import Platform
 from include.platform.ports import HOST
 
@@ -17,8 +17,10 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_opti
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def airflow(arguments: tuple[str, ...]) -> None:
     """Airflow's own command line, connected to the platform."""
-    os.environ.update(Platform().environment())
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "airflow", *arguments])
+    platform = Platform()
+    platform.environment()
+    command = [sys.executable, "-P", "-m", "airflow", *arguments]
+    os.execve(sys.executable, command, environment.child(platform.home))
 
 
 @click.command(context_settings=_PASS_ON, add_help_option=False)
