@@ -149,9 +149,10 @@ def _install_uv(environment: Path, settings: dict[str, str]) -> None:
             requirement.unlink()
             return
         failures.append(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}")
+    reasons = "; ".join(dict.fromkeys(failures))
     raise InstallError(
-        f"No installer of this Python ({sys.executable}) could fetch uv: {'; '.join(dict.fromkeys(failures))}. Check the network and "
-        "the package index of your pip settings, or install pip or uv for this Python, and start again."
+        f"No installer of this Python ({sys.executable}) could fetch uv: {reasons}. Check the network and the package "
+        " index of your pip settings, or install pip or uv for this Python, and start again."
     )
 
 
