@@ -1,0 +1,207 @@
+"""Artifacts: what was saved loads; what was poisoned is refused before anything of it is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.datasets import load_iris
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from include.training import artifact
+from include.training.artifact import Rejected
+
+MODELS = {
+    "logistic": make_pipeline(StandardScaler(), LogisticRegression()),
+    "logarithms": make_pipeline(FunctionTransformer(np.log1p), LogisticRegression(max_iter=500)),
+    "forest": RandomForestClassifier(10, random_state=0),
+    "boosting": HistGradientBoostingClassifier(max_iter=5),
+    "neighbours": KNeighborsClassifier(),
+    "network": MLPClassifier((4,), tol=1.0, random_state=0),
+}
+
+
+class Doubled(TransformerMixin, BaseEstimator):
+    """A transformer of a definition's own."""
+
+    def fit(self, rows: Any, target: Any = None) -> Doubled:
+        return self
+
+    def transform(self, rows: Any) -> Any:
+        return rows * 2
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Iterator[Path]:
+    """A file that exists once something of an artifact was executed."""
+    yield tmp_path / "executed"
+    assert not (tmp_path / "executed").exists(), "something of the artifact was executed"
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that leaves the mark when it is imported."""
+    (tmp_path / "stranger.py").write_text(
+        f"from pathlib import Path\nPath({str(mark)!r}).touch()\n\nclass Model: ...\n\ndef act(*_): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "stranger", raising=False)
+    return "stranger"
+
+
+@pytest.fixture(scope="module")
+def good() -> bytes:
+    rows, target = load_iris(return_X_y=True)
+    return artifact.dumps(RandomForestClassifier(3, random_state=0).fit(rows, target))
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def altered(content: bytes, change: Callable[[dict[str, Any]], None], **files: bytes) -> bytes:
+    """The artifact with its schema changed and files added; its digest will be right all the same."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            value = old.read(name)
+            if name == "schema.json":
+                schema = json.loads(value)
+                change(schema)
+                value = json.dumps(schema).encode()
+            new.writestr(name, files.pop(name, value))
+        for name, value in files.items():
+            new.writestr(name, value)
+    return buffer.getvalue()
+
+
+def node(loader: str, module: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"__loader__": loader, "__module__": module, "__class__": name, "__id__": 1, **more}
+
+
+def text(value: str) -> dict[str, Any]:
+    return node("JsonNode", "builtins", "str", content=json.dumps(value), is_json=True)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_was_saved_loads_and_predicts_the_same(name: str) -> None:
+    rows, target = load_iris(return_X_y=True)
+    model = MODELS[name].fit(rows, target)
+    content = artifact.dumps(model)
+    loaded = artifact.loads(content, digest(content))
+    assert (loaded.predict_proba(rows) == model.predict_proba(rows)).all()
+
+
+def test_a_changed_byte_is_refused(good: bytes) -> None:
+    middle = len(good) // 2
+    changed = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
+    with pytest.raises(Rejected, match="its bytes were changed"):
+        artifact.loads(changed, digest(good))
+
+
+def test_a_foreign_type_is_refused_and_not_imported(good: bytes, stranger: str, mark: Path) -> None:
+    def change(schema: dict[str, Any]) -> None:
+        schema["content"]["content"]["estimator"] = node("ObjectNode", stranger, "Model")
+
+    content = altered(good, change)
+    with pytest.raises(Rejected, match=r"types that are not allowed: stranger\.Model"):
+        artifact.loads(content, digest(content))
+    assert stranger not in sys.modules
+
+
+@pytest.mark.parametrize("loader", ["FunctionNode", "TypeNode"])
+def test_a_foreign_function_is_refused_and_not_imported(good: bytes, stranger: str, mark: Path, loader: str) -> None:
+    def change(schema: dict[str, Any]) -> None:
+        schema["content"]["content"]["estimator"] = node(loader, stranger, "act")
+
+    content = altered(good, change)
+    with pytest.raises(Rejected, match=r"stranger\.act"):
+        artifact.loads(content, digest(content))
+    assert stranger not in sys.modules
+
+
+@pytest.mark.parametrize("loader", ["MethodNode", "OperatorFuncNode", "PartialNode", "ConstructorFromReduceNode"])
+def test_what_would_call_something_is_refused(good: bytes, mark: Path, loader: str) -> None:
+    def change(schema: dict[str, Any]) -> None:
+        call = node(loader, "operator", "methodcaller", attrs=text("system"), content=text("true"))
+        schema["content"]["content"]["estimator"] = call
+
+    content = altered(good, change)
+    with pytest.raises(Rejected, match=f"parts that are not allowed: {loader}"):
+        artifact.loads(content, digest(content))
+
+
+def test_a_trust_list_of_its_own_is_not_heard(good: bytes, stranger: str, mark: Path) -> None:
+    def change(schema: dict[str, Any]) -> None:
+        schema["content"]["content"]["estimator"] = node("ObjectNode", stranger, "Model")
+        schema["trusted"] = schema["content"]["trusted"] = [f"{stranger}.Model"]
+
+    content = altered(good, change)
+    with pytest.raises(Rejected, match=r"stranger\.Model"):
+        artifact.loads(content, digest(content))
+    listed = altered(good, change, **{"trusted.json": json.dumps([f"{stranger}.Model"]).encode()})
+    with pytest.raises(Rejected, match=r"the file 'trusted\.json'"):
+        artifact.loads(listed, digest(listed))
+
+
+def test_a_pickle_is_refused(mark: Path) -> None:
+    content = pickle.dumps(Trap(mark))
+    with pytest.raises(Rejected, match="cannot be read"):
+        artifact.loads(content, digest(content))
+
+
+def test_a_pickle_inside_is_refused(good: bytes, mark: Path) -> None:
+    with_file = altered(good, lambda schema: None, **{"model.pkl": pickle.dumps(Trap(mark))})
+    with pytest.raises(Rejected, match=r"the file 'model\.pkl'"):
+        artifact.loads(with_file, digest(with_file))
+
+
+def test_a_pickle_inside_an_array_is_refused(good: bytes, mark: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(good)) as archive:
+        array = next(name for name in archive.namelist() if name.endswith(".npy"))
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Trap(mark)], dtype=object), allow_pickle=True)
+    content = altered(good, lambda schema: None, **{array: buffer.getvalue()})
+    with pytest.raises(Rejected, match="cannot be read: Object arrays"):
+        artifact.loads(content, digest(content))
+
+
+def test_an_older_format_is_refused(good: bytes) -> None:
+    """Older formats were checked less strictly, and an artifact could choose one."""
+    content = altered(good, lambda schema: schema.update(protocol=0))
+    with pytest.raises(Rejected, match="format 0 of skops"):
+        artifact.loads(content, digest(content))
+
+
+def test_a_transformer_of_the_definition_loads_when_the_definition_names_it() -> None:
+    rows, target = load_iris(return_X_y=True)
+    content = artifact.dumps(make_pipeline(Doubled(), LogisticRegression(max_iter=500)).fit(rows, target))
+    own = f"{Doubled.__module__}.Doubled"
+    with pytest.raises(Rejected, match="name them in its field trusted"):
+        artifact.loads(content, digest(content))
+    assert artifact.loads(content, digest(content), trusted=[own]).predict(rows).shape == target.shape
