@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from include.datasets import Dataset
+from include.training import probe
 from include.training.artifact import dumps
 from include.training.evaluation import Evaluation, evaluate
 from include.training.journal import journal
@@ -40,6 +41,7 @@ class Fitted:
         parameters: The estimator's parameters, nested ones with ``__``, as text where JSON has no such type.
         evaluation: What it is worth.
         outcomes: For each test record an Arrow stream of its id's hash, its row and its outcome.
+        probe: Some test rows with the model's predictions, see ``probe.record``.
         seconds: How long each phase took: read, fit, evaluate.
     """
 
@@ -48,6 +50,7 @@ class Fitted:
     parameters: dict[str, Any]
     evaluation: Evaluation
     outcomes: bytes
+    probe: bytes
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -89,10 +92,11 @@ def train(dataset: Dataset, manifest: Manifest, model: str, seed: int) -> Fitted
             estimator.fit(train_features, train_target)
         with _timed(seconds, "evaluate"):
             evaluation = evaluate(estimator, test_features, test_target, manifest)
+        probed = probe.record(estimator, rows.test.select(manifest.features))
     best = evaluation.metrics[0]
     log.info("Fitted %s in %.2f s: %s %.4f.", model, seconds["fit"], best.name, best.value)
     outcomes = _outcomes(rows.test, manifest, evaluation)
-    return Fitted(unfitted, dumps(estimator), _parameters(estimator), evaluation, outcomes, seconds)
+    return Fitted(unfitted, dumps(estimator), _parameters(estimator), evaluation, outcomes, probed, seconds)
 
 
 def seeded(estimator: Any, seed: int) -> Any:
@@ -142,6 +146,7 @@ def _store(connection: Connection, run: int, model: str, manifest: Manifest, fit
         fitted=fitted.fitted,
         fitted_sha256=hashlib.sha256(fitted.fitted).hexdigest(),
         outcomes=fitted.outcomes,
+        probe=fitted.probe,
     )
     metrics, classes = evaluation.metrics, evaluation.classes
     sql.add_metrics(

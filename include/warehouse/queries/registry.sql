@@ -1,0 +1,148 @@
+-- name: lock_gate
+-- Waits until no other gate of this dataset is at work; held until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('millrace gate ' || :dataset, 0));
+
+-- name: next_to_judge^
+-- The first finished run in version order that was not judged, unless an earlier version is still to come.
+SELECT run.run, run.seed, version.manifest, version_order.until, version_order.place
+FROM millrace.training_run AS run
+JOIN millrace.dataset_version AS version USING (version)
+JOIN millrace.version_order USING (version)
+WHERE run.dataset = :dataset AND run.state = 'success'
+  AND NOT EXISTS (SELECT FROM millrace.gate WHERE gate.run = run.run)
+  AND NOT EXISTS (
+      SELECT FROM millrace.version_order AS earlier
+      JOIN millrace.dataset_version AS awaited USING (version)
+      LEFT JOIN millrace.training_run AS other USING (version)
+      WHERE earlier.dataset = :dataset AND earlier.place < version_order.place
+      GROUP BY earlier.version, awaited.landed_at
+      HAVING (count(other.run) = 0 AND awaited.landed_at > clock_timestamp() - CAST(:patience AS interval))
+          OR (bool_or(other.state = 'running' AND other.started_at > clock_timestamp() - CAST(:patience AS interval))
+              AND NOT bool_or(EXISTS (SELECT FROM millrace.gate WHERE gate.run = other.run)))
+  )
+ORDER BY version_order.place, run.run
+LIMIT 1;
+
+-- name: current_reign^
+-- The champion of a dataset: its number, its artifact, its version's place in the order, and where that version ends.
+SELECT champion.reign, champion.artifact, version_order.place, version_order.until
+FROM millrace.champion
+JOIN millrace.training_run AS run USING (run)
+JOIN millrace.version_order USING (version)
+WHERE champion.dataset = :dataset;
+
+-- name: first_artifact$
+-- The first champion that a dataset ever had.
+SELECT artifact FROM millrace.reign WHERE dataset = :dataset AND reign = 1;
+
+-- name: artifact_by_id^
+-- A registered model.
+SELECT artifact.artifact, artifact.dataset, artifact.model, left(run.version, 12), artifact.sha256, artifact.content,
+       artifact.probe, artifact.trained_on
+FROM millrace.artifact JOIN millrace.training_run AS run USING (run)
+WHERE artifact.artifact = :artifact;
+
+-- name: results_to_judge
+-- The models of a run with what they got right on the test records; the baseline is among them.
+SELECT model, outcomes, fitted_sha256 FROM millrace.model_result WHERE run = :run ORDER BY model;
+
+-- name: fitted^
+-- A model as training wrote it.
+SELECT fitted, fitted_sha256, probe FROM millrace.model_result WHERE run = :run AND model = :model;
+
+-- name: guarded_metrics
+-- The numbers of a run's models that a guard can name.
+SELECT result.model, metric.name, metric.value
+FROM millrace.model_result AS result JOIN millrace.metric USING (result)
+WHERE result.run = :run
+UNION ALL
+SELECT result.model, measure.name || ' of ' || class_metric.class, measure.value
+FROM millrace.model_result AS result
+JOIN millrace.class_metric USING (result)
+CROSS JOIN LATERAL (
+    VALUES ('precision', class_metric.precision), ('recall', class_metric.recall), ('f1', class_metric.f1)
+) AS measure (name, value)
+WHERE result.run = :run;
+
+-- name: counted_in_reign
+-- The records that have counted in a reign, one array of hashes for each gate.
+SELECT counted FROM millrace.gate WHERE dataset = :dataset AND reign = :reign AND state = 'judged';
+
+-- name: evidence_of_reign
+-- What each model line has gathered in a reign.
+SELECT verdict.model, sum(fresh_n), sum(fresh_n01), sum(fresh_n10), sum(fresh_right), sum(fresh_weighted),
+       sum(fresh_information)
+FROM millrace.verdict JOIN millrace.gate USING (run)
+WHERE gate.dataset = :dataset AND gate.reign = :reign
+GROUP BY verdict.model;
+
+-- name: add_gate!
+-- Writes that a run came before the gate.
+INSERT INTO millrace.gate (run, dataset, version, reign, state, reason, test_rows, trained, repeated, counted)
+VALUES (:run, :dataset, :version, :reign, :state, :reason, :test_rows, :trained, :repeated, :counted);
+
+-- name: add_verdict!
+-- Writes what the gate said of one challenger.
+INSERT INTO millrace.verdict
+SELECT * FROM jsonb_populate_record(NULL::millrace.verdict, CAST(:verdict AS jsonb));
+
+-- name: add_score!
+-- Writes what a model, in one of the three roles, was worth on a version's test records.
+INSERT INTO millrace.score (run, role, model, metric, value, rows)
+VALUES (:run, :role, :model, :metric, :value, :rows);
+
+-- name: register_artifact$
+-- Keeps a model for good; one that is kept already stays as it is.
+INSERT INTO millrace.artifact (dataset, run, model, sha256, content, probe, trained_on)
+VALUES (:dataset, :run, :model, :sha256, :content, :probe, :trained_on)
+ON CONFLICT (run, model, sha256) DO UPDATE SET sha256 = excluded.sha256
+RETURNING artifact;
+
+-- name: crown$
+-- Begins the reign that follows another; nothing when that one is over already.
+INSERT INTO millrace.reign (dataset, reign, artifact, former, cause, decider, reason)
+VALUES (:dataset, :after + 1, :artifact, :former, :cause, :decider, :reason)
+ON CONFLICT (dataset, reign) DO NOTHING
+RETURNING reign;
+
+-- name: champion_of^
+-- The champion of a dataset, for people.
+SELECT reign, artifact, model, version, interval_end, since, cause, decider, reason, former, run, sha256
+FROM millrace.champion WHERE dataset = :dataset;
+
+-- name: reign_of^
+-- A reign of a dataset, for people.
+SELECT reign, artifact, model, version, interval_end, since, cause, decider, reason, former, run, sha256
+FROM millrace.champion_history WHERE dataset = :dataset AND reign = :reign;
+
+-- name: judged^
+-- What a run was judged against.
+SELECT gate.dataset, gate.reign, gate.state, gate.reason, version.manifest
+FROM millrace.gate JOIN millrace.dataset_version AS version USING (version)
+WHERE gate.run = :run;
+
+-- name: verdicts_of
+-- The verdicts on a run, the strongest evidence first.
+SELECT model, outcome, sentence, e_value, threshold, n, n01, n10, champion_accuracy, challenger_accuracy, log_e,
+       fitted_sha256
+FROM millrace.verdict WHERE run = :run
+ORDER BY log_e DESC, model;
+
+-- name: add_approval!
+-- Writes what a person answered; of two answers the first stays.
+INSERT INTO millrace.approval (run, answer, model, decider, reason)
+VALUES (:run, :answer, :model, :decider, :reason);
+
+-- name: approval_of^
+-- What a person answered before.
+SELECT answer, decider, answered_at, reason FROM millrace.approval WHERE run = :run;
+
+-- name: value_by_version
+-- What was live, the first champion and the newest model, on each version's test split.
+SELECT version, interval_end, metric, rows, live_model, live, never_model, never, newest_model, newest
+FROM millrace.value WHERE dataset = :dataset ORDER BY place;
+
+-- name: value_of_retraining^
+-- What retraining has gained, and how many trainings changed nothing.
+SELECT trainings, promotions, useless, versions, metric, live, never, newest, gained
+FROM millrace.value_of_retraining WHERE dataset = :dataset;
