@@ -1,0 +1,7 @@
+-- name: read_positions
+-- Up to which offset each partition's rows are visible: rows and position come in one transaction.
+SELECT partition, next_offset FROM millrace.position WHERE reader = :reader AND topic = :topic;
+
+-- name: read_incarnation$
+-- The newest incarnation of a topic.
+SELECT max(number) FROM millrace.topic_incarnation WHERE topic = :topic;
