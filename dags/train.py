@@ -57,11 +57,11 @@ def build(dataset: Dataset) -> DAG:
                 fitting.fit(dataset, run, model)
 
         @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=10))
-        def finish(planned: list[dict]) -> None:
+        def finish(planned: list[dict] | None) -> None:
             from include.training import run
 
             with runs.told():
-                run.end(planned[0]["run"], [task["model"] for task in planned])
+                run.end(planned)
 
         planned = plan()
         fit.expand_kwargs(planned) >> finish(planned)  # type: ignore[arg-type]

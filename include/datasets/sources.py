@@ -124,8 +124,11 @@ class Query(Source):
 
         with connected("millrace source") as connection, connection.cursor() as cursor:
             connection.set_session(readonly=True, isolation_level="REPEATABLE READ")
+            # Only these two: any other % in the query is the user's own.
+            bounds = {name: cursor.mogrify("%s", (bound,)).decode() for name, bound in (("start", start), ("end", end))}
+            statement = self.sql.replace("%(start)s", bounds["start"]).replace("%(end)s", bounds["end"])
             try:
-                cursor.execute(self.sql, {"start": start, "end": end})
+                cursor.execute(statement)
             except psycopg2.Error as error:
                 raise LastingError(f"The source's query fails: {str(error).strip()}.", "Correct its SQL.") from error
             names = [column.name for column in cursor.description or ()]

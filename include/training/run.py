@@ -26,7 +26,7 @@ def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: s
         cause: What started the run, or who.
 
     Raises:
-        UserError: No such version or model.
+        LastingError: No such version or model.
     """
     from include.provenance import code_version, library_versions
     from include.versions import register
@@ -52,12 +52,18 @@ def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: s
     return [{"run": run, "model": model} for model in models]
 
 
-def end(run: int, models: Sequence[str]) -> None:
+def end(planned: Sequence[Mapping[str, Any]] | None) -> None:
     """Ends a run.
 
+    Args:
+        planned: What ``begin`` returned; None when it failed.
+
     Raises:
-        UserError: A model has no result; the run has failed.
+        LastingError: A model has no result; the run has failed.
     """
+    if not planned:
+        raise LastingError("The run ended before it began to train.", "See the log of the task plan.")
+    run, models = planned[0]["run"], [task["model"] for task in planned]
     sql = queries.load("training")
     with connected("millrace train") as connection:
         results = list(sql.results_of(connection, run=run))

@@ -1,0 +1,143 @@
+"""The DAGs of retraining: two for each dataset and the dispatch, and their policies."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from include.datasets import definitions
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = ("publish.py", "dispatch.py", "train.py", "broken_datasets.py")
+HEAVY = {"numpy", "pandas", "pyarrow", "sklearn", "skops", "confluent_kafka", "psycopg2", "vega_datasets"}
+
+
+@pytest.fixture(scope="module")
+def dags() -> dict[str, DAG]:
+    bag = DagBag(ROOT / "dags", collect_dags=False)
+    for file in FILES:
+        bag.process_file(str(ROOT / "dags" / file))
+    assert not bag.import_errors
+    return bag.dags
+
+
+def parse(program: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python with the project's root as its directory and nothing of this process loaded."""
+    # With the address of a PostgreSQL, Airflow imports its driver by itself.
+    environment = {name: value for name, value in os.environ.items() if name != "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"}
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_every_dataset_has_its_dags(dags: dict[str, DAG]) -> None:
+    names = definitions.find().valid
+    assert set(dags) == {f"publish__{name}" for name in names} | {f"train__{name}" for name in names} | {"dispatch"}
+
+
+def test_every_dag_says_what_it_is_and_ends(dags: dict[str, DAG]) -> None:
+    for dag in dags.values():
+        assert dag.doc_md and dag.description
+        assert "retraining" in dag.tags
+        assert dag.dagrun_timeout
+        for task in dag.tasks:
+            assert task.owner == "millrace"
+            assert task.retries
+            assert task.execution_timeout and task.execution_timeout <= dag.dagrun_timeout
+
+
+def test_a_schedule_publishes_each_of_its_intervals_in_order(dags: dict[str, DAG]) -> None:
+    dag = dags["publish__seattle_weather"]
+    assert isinstance(dag.timetable, CronDataIntervalTimetable)
+    assert dag.catchup and dag.max_active_runs == 1
+    assert dag.start_date and dag.start_date.year == 2013
+    assert dag.end_date and dag.end_date.year == 2015, "the interval after the data's end is not due"
+
+
+def test_publishing_is_serialised_also_across_backfills(dags: dict[str, DAG]) -> None:
+    for name in definitions.find().valid:
+        assert dags[f"publish__{name}"].get_task("publish").max_active_tis_per_dag == 1
+
+
+def test_every_parameter_of_the_forms_has_a_default(dags: dict[str, DAG]) -> None:
+    for dag in dags.values():
+        assert dag.params.validate() == dag.params.dump(), "a scheduled run fills in no form"
+
+
+def test_a_burst_of_versions_cannot_collide(dags: dict[str, DAG]) -> None:
+    start = dags["dispatch"].get_task("start")
+    assert isinstance(start, MappedOperator)
+    assert start.partial_kwargs["skip_when_already_exists"] is True
+    assert start.partial_kwargs["logical_date"] is None
+
+
+def test_dags_survive_serialization(dags: dict[str, DAG]) -> None:
+    for dag in dags.values():
+        read = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+        assert read.task_ids == dag.task_ids
+        assert read.doc_md == dag.doc_md
+        for task in dag.tasks:
+            assert read.get_task(task.task_id).upstream_task_ids == task.upstream_task_ids
+
+
+def test_serialization_is_the_same_each_time(dags: dict[str, DAG]) -> None:
+    for file in FILES:
+        for dag_id, dag in DagBag(ROOT / "dags" / file).dags.items():
+            assert DagSerialization.to_dict(dag) == DagSerialization.to_dict(dags[dag_id]), (
+                "each parse would be a version"
+            )
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_parsing_imports_nothing_heavy(file: str) -> None:
+    parsed = parse(f"import runpy, sys; runpy.run_path('dags/{file}'); print(*sys.modules)")
+    loaded = set(parsed.stdout.split())
+    assert "include.datasets.definitions" in loaded, parsed.stderr
+    assert not loaded & HEAVY
+
+
+def test_parsing_all_of_dags_takes_less_than_a_second_beyond_airflow() -> None:
+    program = """
+import runpy, time, pathlib
+import airflow.sdk, airflow.timetables.interval, airflow.providers.standard.operators.trigger_dagrun
+import airflow.triggers.base
+started = time.process_time()
+for file in sorted(pathlib.Path("dags").glob("*.py")):
+    runpy.run_path(str(file))
+print(time.process_time() - started)
+"""
+    parsed = parse(program)
+    assert float(parsed.stdout.split()[-1]) < 1.0, parsed.stderr
+
+
+def test_a_broken_definition_shows_and_harms_only_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "definitions"
+    folder.mkdir()
+    for name in ("digits", "diabetes"):
+        (folder / f"{name}.py").write_text((ROOT / f"include/datasets/{name}.py").read_text())
+    broken = (folder / "diabetes.py").read_text().replace('record_id="patient"', "record_id=None")
+    (folder / "diabetes.py").write_text(broken)
+    program = f"""
+import runpy
+from pathlib import Path
+from include.datasets import definitions
+found = definitions.find(Path({str(folder)!r}))
+definitions.find = lambda: found
+print(sorted(name for name in runpy.run_path("dags/train.py") if name.startswith("train__")))
+runpy.run_path("dags/broken_datasets.py")
+"""
+    parsed = parse(program)
+    assert "['train__digits']" in parsed.stdout
+    assert parsed.returncode == 1
+    assert "diabetes.py: record_id: None is not a column. Name one column." in parsed.stderr.splitlines()[-1]

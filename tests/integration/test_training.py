@@ -1,0 +1,202 @@
+"""Dispatch and training on a real broker and server, without Airflow."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import skops.io
+from psycopg2.extras import NamedTupleCursor
+
+from include.datasets import Dataset, definitions
+from include.errors import UserError
+from include.kafka import client
+from include.kafka.stops import Fenced
+from include.training import dispatch, fitting, journal, run
+from include.versions import register
+from include.versions.manifest import CONTROL_TOPIC, Interval
+from include.versions.publication import publish
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+SHIPPED = ("breast_cancer", "digits", "diabetes")
+
+
+def ask(connection: Connection, statement: str, *values: object) -> list[Any]:
+    with connection.cursor(cursor_factory=NamedTupleCursor) as cursor:
+        cursor.execute(statement, values)
+        rows = cursor.fetchall()
+    connection.rollback()
+    return rows
+
+
+def own(name: str, topic: Callable[..., str]) -> Dataset:
+    """A shipped dataset under a name of its own."""
+    return replace(definitions.get(name), name=topic(name).replace("-", "_"))
+
+
+@pytest.fixture
+def cancer(warehouse: Connection, topic: Callable[..., str]) -> Dataset:
+    dataset = own("breast_cancer", topic)
+    publish(dataset, Interval(), asked_by="test")
+    dispatch.land("test")
+    return dataset
+
+
+def test_a_version_waits_for_its_run_until_it_is_noted(cancer: Dataset, warehouse: Connection) -> None:
+    ((dataset, version),) = dispatch.to_start([cancer.name])
+    assert (dataset, version) == (cancer.name, register.find(cancer.name).version)
+    assert dispatch.to_start(["another"]) == []
+    dispatch.mark_started([version])
+    assert dispatch.to_start([cancer.name]) == []
+    assert dispatch.land("test") == 0, "the position lies behind it"
+    (row,) = ask(warehouse, "SELECT * FROM millrace.dataset_version WHERE dataset = %s", cancer.name)
+    assert (row.train_rows, row.test_rows, row.asked_by) == (420, 149, "test")
+
+
+def test_what_is_no_manifest_is_kept_with_its_reason(warehouse: Connection, cancer: Dataset) -> None:
+    producer = client.producer()
+    producer.produce(CONTROL_TOPIC, b"not a manifest")
+    producer.produce(CONTROL_TOPIC, None, key=b"tombstone")
+    producer.flush(30)
+    assert dispatch.land("test") == 2
+    refused = ask(
+        warehouse, "SELECT reason, value FROM millrace.refused_manifest ORDER BY manifest_offset DESC LIMIT 2"
+    )
+    assert "tombstone" in refused[0].reason
+    assert "no manifest" in refused[1].reason and bytes(refused[1].value) == b"not a manifest"
+
+
+def test_an_overtaken_dispatch_writes_nothing(cancer: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    from include.kafka import position
+
+    publish(cancer, Interval(), most_rows=100)
+    advance = position.advance
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(position, "advance", advance)
+        dispatch.land("successor")
+        return advance(*arguments)
+
+    monkeypatch.setattr(position, "advance", overtaken)
+    with pytest.raises(Fenced):
+        dispatch.land("overtaken")
+    assert len(dispatch.to_start([cancer.name])) == 2, "landed once, by the successor"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_models_are_as_good_as_a_plain_scripts(name: str, warehouse: Connection, topic: Callable[..., str]) -> None:
+    dataset = own(name, topic)
+    publish(dataset, Interval())
+    dispatch.land("test")
+    planned = run.begin(dataset, "run", {"seed": 3}, "test")
+    for task in planned:
+        fitting.fit(dataset, task["run"], task["model"])
+    run.end(planned)
+
+    frame = dataset.source.rows(None, None).to_pandas()
+    tests = dataset.split.tests(pa.Table.from_pandas(frame), dataset, None)
+    features = dataset.feature_names(list(frame.columns))
+    metric = "r2" if dataset.kind == "regression" else "accuracy"
+    stored = ask(
+        warehouse, "SELECT model, value FROM millrace.result WHERE dataset = %s AND metric = %s", dataset.name, metric
+    )
+    plain = {}
+    for model, estimator in dataset.estimators().items():
+        fitted = fitting.seeded(estimator, 3).fit(frame[features][~tests], frame["target"][~tests])
+        plain[model] = fitted.score(frame[features][tests], frame["target"][tests])
+    assert dict(stored) == pytest.approx(plain, abs=1e-12)
+
+
+def test_a_result_holds_what_others_will_need(cancer: Dataset, warehouse: Connection) -> None:
+    (task, *_) = planned = run.begin(cancer, "run", {"models": ["logistic"], "seed": 0}, "manual: ada")
+    assert [entry["model"] for entry in planned] == ["logistic", "baseline"]
+    fitting.fit(cancer, task["run"], "logistic")
+    (result,) = ask(warehouse, "SELECT * FROM millrace.model_result WHERE run = %s", task["run"])
+    fitted = bytes(result.fitted)
+    assert hashlib.sha256(fitted).hexdigest() == result.fitted_sha256
+    outcomes = pa.ipc.open_stream(bytes(result.outcomes)).read_all()
+    assert outcomes.column_names == ["id", "row", "correct"]
+    assert len(set(outcomes["id"].to_pylist())) == result.test_rows == 149
+    (accuracy,) = ask(warehouse, "SELECT * FROM millrace.accuracy WHERE run = %s", task["run"])
+    assert accuracy.accuracy == pytest.approx(np.mean(outcomes["correct"].to_pylist()))
+    assert accuracy.low < accuracy.accuracy < accuracy.high
+    assert (
+        ask(warehouse, "SELECT sum(support) AS n FROM millrace.class_metric WHERE result = %s", result.result)[0].n
+        == 149
+    )
+    assert ask(warehouse, "SELECT sum(count) AS n FROM millrace.confusion WHERE result = %s", result.result)[0].n == 149
+    assert result.parameters["logisticregression__max_iter"] == 1000
+    (row,) = ask(warehouse, "SELECT * FROM millrace.training_run WHERE run = %s", task["run"])
+    assert (row.cause, row.seed, row.parameters["models"]) == ("manual: ada", 0, ["logistic"])
+    assert row.libraries["scikit-learn"] and row.definition == cancer.digest
+    unfitted = skops.io.loads(bytes(result.unfitted))
+    assert str(unfitted) == str(fitting.seeded(cancer.estimators()["logistic"], 0))
+
+
+def test_a_task_that_is_tried_again_leaves_one_result(cancer: Dataset, warehouse: Connection) -> None:
+    (task, *_) = run.begin(cancer, "run", {}, "test")
+    assert run.begin(cancer, "run", {}, "test")[0] == task, "the same run, not a second one"
+    for _ in range(2):
+        fitting.fit(cancer, task["run"], task["model"])
+    assert ask(warehouse, "SELECT count(*) AS n FROM millrace.model_result WHERE run = %s", task["run"])[0].n == 1
+    assert ask(warehouse, "SELECT count(*) AS n FROM millrace.accuracy WHERE run = %s", task["run"])[0].n == 1
+
+
+def test_a_run_without_all_results_has_failed(cancer: Dataset, warehouse: Connection) -> None:
+    planned = run.begin(cancer, "run", {}, "test")
+    fitting.fit(cancer, planned[0]["run"], "logistic")
+    with pytest.raises(UserError, match="has no result of baseline, boosting, forest"):
+        run.end(planned)
+    assert ask(warehouse, "SELECT state FROM millrace.training_run")[0].state == "failed"
+    with pytest.raises(UserError, match="before it began to train"):
+        run.end(None)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"version": "beef" * 16}, "has no version 'beefbeef"),
+        ({"models": ["forest", "oracle"]}, "has no model oracle; it has logistic, boosting, forest, baseline"),
+    ],
+)
+def test_a_run_that_cannot_be_is_not_begun(
+    cancer: Dataset, warehouse: Connection, parameters: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        run.begin(cancer, "run", parameters, "test")
+    assert ask(warehouse, "SELECT * FROM millrace.training_run") == []
+
+
+def test_the_journal_is_written_while_it_happens(cancer: Dataset, warehouse: Connection) -> None:
+    (task, *_) = run.begin(cancer, "run", {}, "test")
+    log = logging.getLogger("user.code")
+    log.setLevel(logging.INFO)
+    with pytest.raises(ValueError, match="the end"), journal.journal(task["run"], "logistic"):
+        log.info("it begins")
+        warnings.warn("mind this", stacklevel=1)
+        deadline = time.monotonic() + 5
+        while not (lines := ask(warehouse, "SELECT * FROM millrace.run_log WHERE run = %s", task["run"])):
+            assert time.monotonic() < deadline
+        assert lines[0].message == "it begins"
+        assert (lines[0].model, lines[0].level, lines[0].logger) == ("logistic", "INFO", "user.code")
+        raise ValueError("the end")
+    messages = [line.message for line in ask(warehouse, "SELECT message FROM millrace.run_log ORDER BY line")]
+    assert "mind this" in messages[1]
+    assert messages[-1] == "the end"
+
+
+def test_a_journal_that_cannot_be_kept_fails_nothing(cancer: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    (task, *_) = run.begin(cancer, "run", {}, "test")
+    monkeypatch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", '{"conn_type": "postgres", "host": "127.0.0.1", "port": 1}')
+    with journal.journal(task["run"]):
+        logging.getLogger("user.code").warning("lost")

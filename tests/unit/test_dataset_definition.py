@@ -1,0 +1,140 @@
+"""What a definition of a dataset may say, and how a wrong one is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.datasets import Dataset, GroupSplit, HashSplit, Packaged, TimeSplit, definitions
+from include.datasets.durations import duration
+from include.definitions import Invalid
+from include.errors import UserError
+
+SOUND = """
+from include.datasets import Dataset, HashSplit, Packaged
+def models():
+    from sklearn.linear_model import LogisticRegression
+    return {{"logistic": LogisticRegression()}}
+dataset = Dataset(name={name!r}, source=Packaged("sklearn.datasets:load_iris", number="row"), record_id="row",
+                  target="target", split=HashSplit(), models=models)
+"""
+
+
+def no_models() -> Mapping[str, Any]:
+    return {}
+
+
+def define(**changes: Any) -> Dataset:
+    fields: dict[str, Any] = {
+        "name": "orders",
+        "source": Packaged("orders:load"),
+        "record_id": "order",
+        "event_time": "at",
+        "target": "returned",
+        "split": HashSplit(),
+        "models": no_models,
+    }
+    return Dataset(**fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "says"),
+    [
+        ({"name": "Orders"}, "name", "'Orders' is not a name"),
+        ({"name": 7}, "name", "7 is not a name"),
+        ({"source": "orders.csv"}, "source", "Use Packaged, File or Query"),
+        ({"split": 0.2}, "split", "Use TimeSplit, GroupSplit or HashSplit"),
+        ({"models": {"logistic": None}}, "models", "is not a function"),
+        ({"kind": "ranking"}, "kind", "Use 'classification' or 'regression'"),
+        ({"record_id": None}, "record_id", "None is not a column"),
+        ({"target": "order"}, "target", "'order' is the record_id too"),
+        ({"features": "amount"}, "features", "'amount' is no list of columns"),
+        ({"features": ["amount", "returned"]}, "features", "A model must not see it"),
+        ({"event_time": None, "split": TimeSplit("1d")}, "event_time", "a TimeSplit needs it"),
+        ({"event_time": None, "history": "7d"}, "event_time", "history needs it"),
+        ({"schedule": "@sometimes", "start": date(2025, 1, 1)}, "schedule", "'@sometimes' is no schedule"),
+        ({"schedule": "@daily"}, "start", "a schedule needs it"),
+        ({"start": "2025-01-01"}, "start", "'2025-01-01' is no date"),
+        ({"start": date(2025, 1, 1), "end": date(2024, 1, 1)}, "end", "does not lie after start"),
+        ({"keep": "some"}, "keep", "Use 'all' or '5 versions'"),
+        ({"history": "long"}, "history", "'long' is no duration"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_remedy(changes: dict[str, Any], field: str, says: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        define(**changes)
+    assert raised.value.field == field
+    assert says in str(raised.value)
+    assert raised.value.remedy
+
+
+@pytest.mark.parametrize("wrong", [lambda: TimeSplit("soon"), lambda: HashSplit(1.5), lambda: GroupSplit("shop", 0)])
+def test_a_wrong_split_is_named(wrong: Any) -> None:
+    with pytest.raises(Invalid, match=r"^split: "):
+        wrong()
+
+
+def test_a_model_must_be_an_estimator_with_a_usable_name() -> None:
+    for models, says in [
+        ({}, "returns {}"),
+        ({"Linear Model": 1}, "cannot name a model"),
+        ({"baseline": 1}, "cannot name a model"),
+        ({"linear": 1}, "'linear' is 1"),
+    ]:
+        with pytest.raises(Invalid, match=says):
+            define(models=lambda models=models: models).estimators()
+
+
+def test_features_are_what_no_other_field_names() -> None:
+    columns = ["order", "at", "shop", "amount", "weight", "returned"]
+    assert define(split=GroupSplit("shop")).feature_names(columns) == ["amount", "weight"]
+    assert define(features=["weight"]).feature_names(columns) == ["weight"]
+
+
+def test_a_broken_file_is_told_and_the_others_work(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(SOUND.format(name="good"))
+    (tmp_path / "wrong_field.py").write_text(SOUND.format(name="Wrong Name"))
+    (tmp_path / "syntax.py").write_text("dataset = Dataset(\n")
+    (tmp_path / "missing.py").write_text("from include.datasets import Dataset\n\ndataset = Dataset(name='missing')\n")
+    (tmp_path / "nothing.py").write_text("")
+    (tmp_path / "twin.py").write_text(SOUND.format(name="good"))
+    found = definitions.find(tmp_path)
+    assert set(found.valid) == {"good"}
+    told = {Path(file).stem: str(error) for file, error in found.broken.items()}
+    assert "name: 'Wrong Name' is not a name" in told["wrong_field"]
+    assert "syntax.py, line 1" in told["syntax"]
+    assert "missing.py, line 3" in told["missing"] and "'source'" in told["missing"]
+    assert "no 'dataset' in it" in told["nothing"]
+    assert "the name 'good' is taken by" in told["twin"]
+
+
+def test_an_unknown_dataset_is_told_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"no dataset 'weather'; there are: .*seattle_weather"):
+        definitions.get("weather")
+
+
+def test_the_shipped_definitions_are_sound() -> None:
+    found = definitions.find()
+    assert not found.broken
+    assert {"seattle_weather", "digits", "breast_cancer", "diabetes"} <= set(found.valid)
+    for dataset in found.valid.values():
+        assert dataset.doc
+        assert list(dataset.estimators())[-1] == "baseline"
+        assert len(dataset.estimators()) > 3, "three models and a baseline"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("2 hours", 7200), ("365d", 365 * 86400), ("1 week", 604800)]
+)
+def test_durations(text: str, seconds: int) -> None:
+    assert duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0d", "5", "d", "-1d", "1 year"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is no duration"):
+        duration(text)
