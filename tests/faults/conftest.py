@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
@@ -38,9 +39,9 @@ def world(home: Home) -> Iterator[World]:
 
 
 @contextmanager
-def stage_of(world: World, stream: Stream, **topic: str) -> Iterator[Stage]:
+def stage_of(world: World, stream: Stream, **options: Any) -> Iterator[Stage]:
     """A stage, struck at the end; then the servers are up again, whatever was done to them."""
-    stage = Stage(world, stream, **topic)
+    stage = Stage(world, stream, **options)
     try:
         yield stage
     finally:
@@ -51,7 +52,7 @@ def stage_of(world: World, stream: Stream, **topic: str) -> Iterator[Stage]:
 def staged(world: World) -> Iterator[Callable[..., Stage]]:
     """Makes stages of given streams; ``staged(stream, cleanup_policy="compact")`` also configures the topic."""
     with ExitStack() as stages:
-        yield lambda stream=READINGS, **topic: stages.enter_context(stage_of(world, stream, **topic))
+        yield lambda stream=READINGS, **options: stages.enter_context(stage_of(world, stream, **options))
 
 
 @pytest.fixture

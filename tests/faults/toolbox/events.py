@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, Literal
+from uuid import UUID
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -39,6 +42,26 @@ READINGS = Stream(
     quiet="1 second",
     kafka_partitions=3,
 )
+
+
+class Anything(msgspec.Struct):
+    """A column of every type."""
+
+    id: int
+    ts: Instant
+    text: str | None = None
+    whole: int | None = None
+    real: float | None = None
+    exact: Decimal | None = None
+    flag: bool | None = None
+    day: date | None = None
+    uid: UUID | None = None
+    raw: bytes | None = None
+    tags: list[str] | None = None
+    extra: Any = None
+
+
+ANYTHING = replace(READINGS, name="anything", event=Anything, kafka_partitions=1)
 
 
 class Topic:
@@ -110,9 +133,16 @@ class Topic:
         Raises:
             KafkaException: The broker refused one.
         """
-        producer = self._producer("")
-        self._produce(producer, values, partition, expect, key, self.acknowledged, timestamp)
-        assert producer.flush(WAIT_S) == 0, "the broker did not take every event"
+        self._produce(self._producer(""), values, partition, expect, key, self.acknowledged, timestamp)
+        self.flush()
+
+    def send_later(self, value: bytes | None, expect: Fate, partition: int = 0) -> None:
+        """Sends one value, without waiting."""
+        self._produce(self._producer(""), [value], partition, expect, b"key", self.acknowledged)
+
+    def flush(self) -> None:
+        """Waits until the broker has stored what was sent."""
+        assert self._producer("").flush(WAIT_S) == 0, "the broker did not take every event"
 
     def transaction(
         self,

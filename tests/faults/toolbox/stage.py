@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from include.platform.ports import HOST
 from include.streams.definition import Stream
@@ -17,6 +19,9 @@ from tests.faults.toolbox.drains import Drain, Outcome
 from tests.faults.toolbox.events import Topic
 from tests.faults.toolbox.relay import KafkaRelay, PostgresRelay
 from tests.faults.toolbox.servers import Broker, Database, eventually
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
 
 TEMPLATE = "template_warehouse"
 MOST_TRIES = 10
@@ -46,17 +51,23 @@ class World:
 class Stage:
     """One stream on the session's servers.
 
+    Args:
+        beside: A stage whose warehouse it shares.
+        **topic: The topic's settings, ``_`` for ``.``.
+
     Attributes:
         postgres: A proxy before the warehouse; drains go through it unless told otherwise.
         kafka_settings: Added to the connection's own.
     """
 
-    def __init__(self, world: World, stream: Stream, **topic: str) -> None:
+    def __init__(self, world: World, stream: Stream, *, beside: Stage | None = None, **topic: str) -> None:
         number = next(_numbers)
         self.world = world
         self.stream = replace(stream, name=f"{stream.name}_{number}", topic=f"{stream.name}-{number}")
-        self.name = f"warehouse_{number}"
-        world.database.execute(f"CREATE DATABASE {self.name} OWNER warehouse TEMPLATE {TEMPLATE}")
+        self.name: str = beside.name if beside else f"warehouse_{number}"
+        self._owns_warehouse = beside is None
+        if self._owns_warehouse:
+            world.database.execute(f"CREATE DATABASE {self.name} OWNER warehouse TEMPLATE {TEMPLATE}")
         self.topic = Topic(world.broker.direct, self.stream.topic, stream.kafka_partitions, **topic)
         self.postgres = PostgresRelay(world.database.port)
         self.kafka_settings: dict[str, Any] = {}
@@ -114,6 +125,17 @@ class Stage:
             outcomes.append(drain.wait())
             assert outcomes[-1].kind in ("drained", "failed"), f"{outcomes[-1]}\n{drain.log()}"
         return outcomes
+
+    @contextmanager
+    def connected(self, postgres: PostgresRelay | None = None) -> Iterator[Connection]:
+        """This process connected as a task of the stream would be, past the proxies but for the one that is given."""
+        from include.warehouse.connection import connected
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.connections(postgres.port if postgres else None).items():
+                patch.setenv(name, value)
+            with connected("faults") as connection:
+                yield connection
 
     def query(self, statement: str, *parameters: Any) -> list[tuple]:
         """One statement in the warehouse, by the superuser."""
@@ -187,4 +209,5 @@ class Stage:
         for relay in self._relays:
             relay.close()
         self.world.restore()
-        self.world.database.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
+        if self._owns_warehouse:
+            self.world.database.execute(f"DROP DATABASE {self.name} WITH (FORCE)")

@@ -1,0 +1,145 @@
+"""H: what people do to a stream that is at work."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from include.kafka.backlog import BacklogTrigger
+from include.landing import status
+from tests.faults.toolbox.events import ANYTHING, READINGS
+from tests.faults.toolbox.servers import eventually
+from tests.faults.toolbox.stage import Stage
+
+
+def test_h79_the_definition_changes_under_a_drain(stage: Stage) -> None:
+    """Other partitions, other limits, another number of drains: the next window has them, rows stay where they are."""
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    stage.topic.events(300)
+    stage.topic.events(300, ts=yesterday)
+    old = stage.drain(replace(stage.stream, quiet="15 seconds"))
+    stage.until_landed(600)
+    stage.stream = replace(stage.stream, partition="6 hours", late="30 hours", drains=2)
+    shares = [stage.drain(share=share) for share in (0, 1)]
+    stage.until_claimed(2)
+    for hours in (1, 23, 25, 29):
+        stage.topic.events(300, ts=datetime.now(UTC) - timedelta(hours=hours))
+    stage.topic.send([stage.topic.value(yesterday - timedelta(days=1)) for _ in range(90)], expect="quarantined")
+    assert {drain.wait().kind for drain in shares} == {"drained"}
+    assert old.wait().kind == "fenced"
+    assert stage.prove().fates == {"landed": 1_800, "quarantined": 90}
+
+
+def test_h80_the_warehouse_is_migrated(stage: Stage) -> None:
+    """From the first revision, with a position in it, to the newest: the stream goes on where it was."""
+    from alembic import command
+    from alembic.config import Config
+
+    from include.warehouse import migrations
+
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    stage.topic.events(300, partition=0)
+    stage.query("DROP SCHEMA IF EXISTS landing CASCADE; DROP SCHEMA millrace CASCADE")
+    stage.query("CREATE SCHEMA IF NOT EXISTS millrace AUTHORIZATION warehouse")
+    with stage.connected():
+        command.upgrade(configuration, "0001_position")
+    stage.query(
+        "INSERT INTO millrace.position (reader, topic, partition, topic_id, next_offset, owner, backend_pid,"
+        " backend_start) VALUES (%s, %s, 0, %s, 100, 'an earlier version', 0, now())",
+        stage.stream.reader,
+        stage.stream.topic,
+        stage.snapshot().topic_id,
+    )
+    with stage.connected():
+        migrations.migrate()
+        migrations.migrate()
+    stage.land()
+    assert stage.landed() == 200
+    assert stage.positions()[0] == 300
+
+
+def test_h81_a_thousand_deferrals(stage: Stage) -> None:
+    """A day of waiting, in seconds: no descriptor, thread, connection or memory is left behind by any of them."""
+    stage.topic.events(30)
+    stage.land()
+
+    async def defer(times: int) -> None:
+        for _ in range(times):
+            trigger = BacklogTrigger(stage.stream.reader, stage.stream.topic, poll_s=0.0, at_most_s=0.0)
+            waiting: Any = trigger.run()
+            look = asyncio.ensure_future(anext(waiting))
+            await asyncio.sleep(0.02)
+            look.cancel()
+            await asyncio.gather(look, return_exceptions=True)
+            await waiting.aclose()
+
+    def held() -> tuple[int, int, int]:
+        gc.collect()
+        process = psutil.Process()
+        backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'millrace%%'"
+        return process.num_fds(), process.num_threads(), int(stage.query(backends, stage.name)[0][0])
+
+    with stage.connected():
+        asyncio.run(defer(20))
+        time.sleep(1)
+        before, memory = held(), psutil.Process().memory_info().rss
+        asyncio.run(defer(300))
+        eventually(
+            lambda: all(now <= then for now, then in zip(held(), before, strict=True)),
+            20,
+            f"no more than {before} is held",
+        )
+        assert psutil.Process().memory_info().rss - memory < 60e6
+
+
+def test_h82_lag_and_freshness(stage: Stage) -> None:
+    """Idle, behind, stuck behind an open transaction, and caught up again; from the durable position alone."""
+    stage.topic.events(300)
+    stage.land()
+    with stage.connected() as connection:
+        idle = status.of(stage.stream, connection)
+        assert (idle.lag, idle.behind_s, idle.blocked_since, idle.landed) == (0, 0.0, None, 300)
+        assert idle.newest_event is not None and datetime.now(UTC) - idle.newest_event < timedelta(minutes=2)
+        stage.topic.events(90)
+        time.sleep(1.5)
+        behind = status.of(stage.stream, connection)
+        assert (behind.lag, behind.landed) == (90, 300)
+        assert 1.4 < behind.behind_s < 60
+        stage.land()
+        opened = datetime.now(UTC)
+        producer = stage.topic.transaction(30, "open")
+        stage.topic.events(30)
+        stuck = status.of(stage.stream, connection)
+        assert (stuck.lag, stuck.landed) == (0, 390)
+        assert stuck.blocked_since is not None and abs(stuck.blocked_since - opened) < timedelta(seconds=20)
+        producer.abort_transaction(30)
+        stage.land()
+        again = status.of(stage.stream, connection)
+        assert (again.lag, again.behind_s, again.blocked_since, again.landed) == (0, 0.0, None, 420)
+    stage.prove()
+
+
+def test_h83_several_streams_in_one_warehouse(staged: Callable[..., Stage]) -> None:
+    """Each topic lands in its own table, at the same time, whatever becomes of the other's drain."""
+    one = staged(READINGS)
+    two = staged(ANYTHING, beside=one)
+    one.topic.events(2_000)
+    two.topic.events(2_000, text="two")
+    drains = [one.drain(), two.drain()]
+    one.until_landed(2_000)
+    drains[0].kill()
+    two.topic.events(1_000, text="two")
+    assert drains[1].wait().kind == "drained"
+    two.prove()
+    one.topic.events(500)
+    one.finish()
+    assert (one.landed(), two.landed()) == (2_500, 3_000)
