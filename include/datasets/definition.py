@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import re
@@ -15,11 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from include.datasets.durations import duration
 from include.datasets.splits import Split, TimeSplit
 from include.definitions import Invalid
+from include.training.gate.metric import Metric
+from include.training.gate.policy import Policy, evidence
 
 if TYPE_CHECKING:
     from include.datasets.sources import Source
 
 BASELINE = "baseline"
+ERRORS = frozenset({"log_loss", "mae", "rmse"})
+GUARDED = ERRORS | {"accuracy", "balanced_accuracy", "f1", "f1_macro", "precision", "r2", "recall", "roc_auc"}
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _KEEP = re.compile(r"all|[1-9]\d* versions?")
@@ -52,6 +57,12 @@ class Dataset:
         history: Which rows a version holds: ``all`` up to its interval's end, those of the ``interval`` alone, or of a
             duration before the interval's end, such as ``730d``.
         keep: How many versions stay in Kafka: ``all``, or ``5 versions``.
+        promotion: What a challenger needs to become the champion: ``evidence()``, ``not_worse_and_fresher(…)`` or
+            ``manual()``.
+        metric: What is compared instead of accuracy, or of the smaller error of a regression.
+        guards: Limits that no evidence buys off, such as ``{"recall of snow": 0.2, "log_loss": 1.5}``: at least so
+            much, of an error at most so much. The names are those of the metrics that training writes.
+        trusted: Full names of the types that its models may hold beside scikit-learn's: its own transformers.
 
     Raises:
         Invalid: A field is wrong.
@@ -71,12 +82,17 @@ class Dataset:
     end: date | None = None
     history: str = "all"
     keep: str = "all"
+    promotion: Policy = dataclasses.field(default_factory=evidence)
+    metric: Metric | None = None
+    guards: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    trusted: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._check_names()
         self._check_columns()
         self._check_schedule()
         self._check_durations()
+        self._check_promotion()
 
     @property
     def topic(self) -> str:
@@ -176,3 +192,16 @@ class Dataset:
                 duration(self.history)
             except ValueError as error:
                 raise Invalid("history", f"{error}.", "Use 'all', 'interval' or '730d'.") from error
+
+    def _check_promotion(self) -> None:
+        if not isinstance(self.promotion, Policy):
+            remedy = "Use evidence(), not_worse_and_fresher(…) or manual()."
+            raise Invalid("promotion", f"{self.promotion!r} is no policy.", remedy)
+        if self.metric is not None and not isinstance(self.metric, Metric):
+            raise Invalid("metric", f"{self.metric!r} is no metric.", "Use Metric('f1', score, worth=0.01).")
+        if isinstance(self.trusted, str) or not all(isinstance(name, str) and "." in name for name in self.trusted):
+            raise Invalid("trusted", f"{self.trusted!r} is no list of types.", 'Write ["my_package.Transformer"].')
+        for name, limit in self.guards.items():
+            if name.partition(" of ")[0] not in GUARDED or not isinstance(limit, int | float):
+                known = ", ".join(sorted(GUARDED))
+                raise Invalid("guards", f"{name!r}: {limit!r} is no limit.", f"Name one of {known} and a number.")

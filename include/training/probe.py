@@ -45,8 +45,8 @@ def recheck(model: Any, probe: bytes) -> None:
         same = np.array([found == before for found, before in pairs])
     if not same.all():
         raise Drifted(
-            f"The loaded model predicts {np.count_nonzero(~same)} of {len(same)} stored rows otherwise than when it was "
-            "trained: a library or the machine is another one.",
+            f"The loaded model predicts {np.count_nonzero(~same)} of {len(same)} stored rows otherwise than at its "
+            "training: a library or the machine is another one.",
             "Install the versions of its training run, or train again.",
         )
 

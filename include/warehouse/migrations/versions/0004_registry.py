@@ -205,7 +205,8 @@ def upgrade() -> None:
 
         CREATE VIEW millrace.value_of_retraining AS
         SELECT trained.dataset, trained.trainings, trained.promotions,
-               trained.trainings - trained.promotions AS useless, value.versions, value.metric, value.live, value.never, value.newest,
+               trained.trainings - trained.promotions AS useless, value.versions, value.metric,
+               value.live, value.never, value.newest,
                CASE value.metric WHEN 'rmse' THEN value.never - value.live ELSE value.live - value.never END AS gained
         FROM (
             SELECT gate.dataset, count(*) AS trainings,
