@@ -58,7 +58,8 @@ def test_classification_agrees_with_scikit_learn() -> None:
 
 
 def test_classes_that_were_never_trained_on_count_as_wrong() -> None:
-    model = DummyClassifier(strategy="prior").fit(pd.DataFrame(np.zeros((4, 1))), ["a", "a", "a", "b"])
+    features = pd.DataFrame(np.zeros((4, 1)))
+    model = DummyClassifier(strategy="prior").fit(features, ["a", "a", "a", "b"])
     found = evaluate(
         model,
         pd.DataFrame(np.zeros((4, 1))),
