@@ -1,0 +1,233 @@
+"""Retraining in a real Airflow: every version trains once, as well as a plain script, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psutil
+import pytest
+from sklearn.base import clone
+from vega_datasets import data
+
+from include.datasets import definitions
+from include.platform import processes
+from include.platform.airflow_api import AirflowApi, Run
+from include.platform.platform import Platform
+from include.training import fitting, run
+from include.versions.manifest import Interval
+from include.versions.publication import publish
+from include.warehouse.connection import connect
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+T = TypeVar("T")
+PUBLISH, TRAIN = "publish__breast_cancer", "train__breast_cancer"
+
+
+@pytest.fixture(scope="module")
+def airflow(airflow_api: AirflowApi) -> AirflowApi:
+    """The API, with the DAGs of retraining at work but for the scheduled ones."""
+    names = definitions.find().valid
+    airflow_api.wait_for_dags([*(f"publish__{n}" for n in names), *(f"train__{n}" for n in names), "dispatch"])
+    return airflow_api
+
+
+@pytest.fixture
+def results(airflow_platform: Platform) -> Iterator[Connection]:
+    """The platform's own warehouse."""
+    with closing(connect("test")) as connection:
+        connection.autocommit = True
+        yield connection
+
+
+def ask(connection: Connection, statement: str, *values: object) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall()
+
+
+def until(what: str, look: Callable[[], T | None], within_s: float) -> T:
+    """What ``look`` answers as soon as it is neither None nor empty."""
+    deadline = time.monotonic() + within_s
+    while not (answer := look()):
+        assert time.monotonic() < deadline, f"{what}: not within {within_s:.0f} s"
+        time.sleep(0.1)
+    return answer
+
+
+def finished(airflow: AirflowApi, dag_id: str, at_least: int) -> list[Run] | None:
+    """The runs of a DAG once all have finished and there are so many."""
+    runs = airflow.runs(dag_id)
+    return runs if len(runs) >= at_least and all(run.finished for run in runs) else None
+
+
+def test_every_year_of_seattles_weather_trains_every_model_as_a_plain_script_does(
+    airflow: AirflowApi, results: Connection
+) -> None:
+    airflow.unpause("publish__seattle_weather")
+    runs = until("three versions trained", lambda: finished(airflow, "train__seattle_weather", 3), 240)
+    assert [run.state for run in runs] == ["success"] * 3
+    published = airflow.runs("publish__seattle_weather")
+    assert [run.state for run in published] == ["success"] * 3, "no run past the data's end is due"
+
+    frame, dataset = data.seattle_weather(), definitions.get("seattle_weather")
+    columns = ["precipitation", "temp_max", "temp_min", "wind"]
+    for year in (2013, 2014, 2015):
+        train, test = frame[frame.date.dt.year < year], frame[frame.date.dt.year == year]
+        plain = {
+            name: fitting.seeded(clone(model), 0).fit(train[columns], train.weather).score(test[columns], test.weather)
+            for name, model in dataset.estimators().items()
+        }
+        stored = ask(
+            results,
+            "SELECT model, accuracy FROM millrace.accuracy WHERE dataset = 'seattle_weather' AND interval_start = %s",
+            datetime(year, 1, 1, tzinfo=UTC),
+        )
+        assert dict(stored) == pytest.approx(plain, abs=1e-12), year
+
+
+def test_a_backfill_past_the_end_of_the_data_is_skipped_and_says_why(airflow: AirflowApi, results: Connection) -> None:
+    before = ask(results, "SELECT count(*) FROM millrace.dataset_version WHERE dataset = 'seattle_weather'")
+    started = airflow.trigger(
+        "publish__seattle_weather", {"interval_start": "2016-01-01", "interval_end": "2017-01-01"}
+    )
+    ended = airflow.wait(started.dag_id, started.run_id, timeout=60)
+    (task,) = airflow.task_instances(ended.dag_id, ended.run_id)
+    assert (ended.state, task.state) == ("success", "skipped")
+    assert "has no rows from 2016-01-01 00:00 to 2017-01-01" in airflow.log(ended.dag_id, ended.run_id, task)
+    airflow.backfill("publish__seattle_weather", datetime(2012, 1, 1, tzinfo=UTC), datetime(2017, 1, 1, tzinfo=UTC))
+    runs = until("the backfill", lambda: finished(airflow, "publish__seattle_weather", 5), 120)
+    assert {run.state for run in runs} == {"success"}
+    assert ask(results, "SELECT count(*) FROM millrace.dataset_version WHERE dataset = 'seattle_weather'") == before
+
+
+def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi, results: Connection) -> None:
+    started = airflow.trigger(PUBLISH, {"rows": 300, "seed": 7})
+    assert airflow.wait(PUBLISH, started.run_id, timeout=60).state == "success"
+    path = f"dags/{PUBLISH}/dagRuns/{started.run_id}/taskInstances/publish/xcomEntries/return_value"
+    version = airflow.call("GET", path)["value"]
+    until("its training", lambda: has_run(airflow, run.sealed_run_id(version)), 60)
+    started = airflow.trigger(TRAIN, {"version": version[:10], "models": ["logistic"], "seed": 5})
+    assert airflow.wait(TRAIN, started.run_id, timeout=120).state == "success"
+    ((found, seed, models, rows, asked),) = ask(
+        results,
+        "SELECT run.version, seed, parameters -> 'models', train_rows + test_rows, run.asked_by"
+        " FROM millrace.training_run AS run JOIN millrace.dataset_version USING (version) WHERE run_id = %s",
+        started.run_id,
+    )
+    assert (found, seed, models, rows) == (version, 5, ["logistic"], 300)
+    assert "admin" in asked
+    trained = ask(results, "SELECT model FROM millrace.accuracy WHERE run_id = %s ORDER BY model", started.run_id)
+    assert trained == [("baseline",), ("logistic",)]
+    labels = {task.label for task in airflow.task_instances(TRAIN, started.run_id)}
+    assert labels == {"plan", "fit [logistic]", "fit [baseline]", "finish"}
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "form", "says"),
+    [
+        (TRAIN, {"version": "beef" * 8}, "Dataset 'breast_cancer' has no version 'beefbeef"),
+        (TRAIN, {"models": ["oracle"]}, "Dataset 'breast_cancer' has no model oracle"),
+        ("publish__seattle_weather", {"interval_start": "2015-01-01", "interval_end": "2014-01-01"}, "Swap them"),
+    ],
+)
+def test_a_wrong_form_fails_at_once_with_one_sentence(
+    airflow: AirflowApi, dag_id: str, form: dict[str, Any], says: str
+) -> None:
+    started = airflow.trigger(dag_id, form)
+    assert airflow.wait(dag_id, started.run_id, timeout=60).state == "failed"
+    task = next(t for t in airflow.task_instances(dag_id, started.run_id) if t.task_id in ("plan", "publish"))
+    assert (task.state, task.try_number) == ("failed", 1)
+    assert says in airflow.log(dag_id, started.run_id, task)
+
+
+def test_a_burst_of_ten_versions_is_ten_runs(airflow: AirflowApi, results: Connection) -> None:
+    versions = [publish_sample(seed) for seed in range(10, 20)]
+    each_has_one_run(airflow, results, versions, within_s=240)
+
+
+def test_a_burst_of_ten_versions_is_ten_runs_whatever_is_killed(
+    airflow: AirflowApi, airflow_platform: Platform, results: Connection
+) -> None:
+    until("the dispatch waits", lambda: waits(airflow), 60)
+    kill(airflow_platform, "triggerer")
+    versions = [publish_sample(seed) for seed in range(20, 25)]
+    with closing(connect("test lock")) as lock:
+        # The dispatch comes to a stop in its transaction, and is killed there.
+        lock.cursor().execute("LOCK TABLE millrace.dataset_version IN EXCLUSIVE MODE")
+        until("the dispatch is stopped", lambda: stopped_dispatch(results), 90).send_signal(signal.SIGKILL)
+    versions += [publish_sample(seed) for seed in range(25, 30)]
+    until("runs begin", lambda: known_runs(results, versions), 90)
+    kill(airflow_platform, "scheduler")
+    each_has_one_run(airflow, results, versions, within_s=300)
+
+
+def publish_sample(seed: int) -> str:
+    published = publish(definitions.get("breast_cancer"), Interval(), most_rows=200, seed=seed, asked_by="test")
+    assert published.new
+    return published.version
+
+
+def has_run(airflow: AirflowApi, run_id: str) -> bool:
+    return any(run.run_id == run_id for run in airflow.runs(TRAIN))
+
+
+def waits(airflow: AirflowApi) -> bool:
+    tasks = airflow.task_instances("dispatch", airflow.runs("dispatch")[0].run_id)
+    return any(task.task_id == "wait" and task.state == "deferred" for task in tasks)
+
+
+def known_runs(results: Connection, versions: list[str]) -> list[Any]:
+    return ask(results, "SELECT run_id FROM millrace.training_run WHERE version = ANY (%s)", versions)
+
+
+def each_has_one_run(airflow: AirflowApi, results: Connection, versions: list[str], within_s: float) -> None:
+    """Waits until the versions are trained, and asserts that each has one run with all models, and no more come."""
+    wanted = sorted(run.sealed_run_id(version) for version in versions)
+
+    def trained() -> bool:
+        states = ask(results, "SELECT state FROM millrace.training_run WHERE version = ANY (%s)", versions)
+        return len(states) == len(versions) and {state for (state,) in states} == {"success"}
+
+    until("all versions trained", trained, within_s)
+    until("the dispatch waits again", lambda: waits(airflow), 60)
+    assert sorted(found for (found,) in known_runs(results, versions)) == wanted
+    in_airflow = {found.run_id: found.conf.get("version") for found in airflow.runs(TRAIN)}
+    assert sorted(run_id for run_id, version in in_airflow.items() if version in versions) == wanted
+    models = ask(
+        results,
+        "SELECT run_id, count(*) FROM millrace.accuracy WHERE run_id = ANY (%s) GROUP BY run_id",
+        wanted,
+    )
+    assert sorted(models) == [(run_id, 4) for run_id in wanted]
+
+
+def kill(platform: Platform, component: str) -> None:
+    """Ends all processes of a component as the kernel would."""
+    victims = processes.of(platform.home, component)
+    assert victims
+    for victim in victims:
+        victim.send_signal(signal.SIGKILL)
+
+
+def stopped_dispatch(results: Connection) -> psutil.Process | None:
+    """The process of the dispatch's task that waits for the lock, found by its connection."""
+    waiting = ask(
+        results,
+        "SELECT client_port FROM pg_stat_activity"
+        " WHERE application_name = 'millrace dispatch' AND wait_event_type = 'Lock'",
+    )
+    ports = {port for (port,) in waiting}
+    for found in psutil.net_connections("tcp"):
+        if found.laddr and found.laddr.port in ports and found.pid not in (None, os.getpid()):
+            process = psutil.Process(found.pid)
+            if process.name() != "postgres":
+                return process
+    return None
