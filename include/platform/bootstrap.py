@@ -152,7 +152,7 @@ def _install_uv(environment: Path, settings: dict[str, str]) -> None:
     reasons = "; ".join(dict.fromkeys(failures))
     raise InstallError(
         f"No installer of this Python ({sys.executable}) could fetch uv: {reasons}. Check the network and the package "
-        " index of your pip settings, or install pip or uv for this Python, and start again."
+        "index of your pip settings, or install pip or uv for this Python, and start again."
     )
 
 

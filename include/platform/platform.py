@@ -3,8 +3,6 @@
 import hashlib
 import json
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -19,13 +17,11 @@ from filelock import FileLock, Timeout
 
 from include.errors import UserError
 from include.platform import environment, kafka, ports, postgres, processes
-from include.platform.component import AIRFLOW, NAMES, gate, starts
-from include.platform.home import ROOT, Home, write_private
-from include.platform.migrate import ready
-from include.platform.supervisor import Supervisor
+from include.platform.component import AIRFLOW, NAMES, gate, ready, starts
+from include.platform.home import ROOT, Home
+from include.platform.supervisor import START_SECONDS, Supervisor
 
 SERVICES = ("postgres", "kafka")
-START_SECONDS = 300.0
 _TRIES = 3
 # Seconds that running tasks get to come to their own end when the platform is stopped.
 _PATIENCE = 2.0
@@ -175,19 +171,23 @@ class Platform:
         known = self.home.state()["ports"]
         airflow = [name for name in wanted if name in AIRFLOW]
         self._report("starting PostgreSQL and Kafka")
-        with self._migration(needed=bool(airflow)) as finish:
-            # These import themselves, which takes the longest, and wait for the databases; see component.py.
-            for name in ("kafka", *airflow):
+        self._supervisor.start_component("kafka")
+        postgres.initialise(self.home)
+        self._supervisor.start_component("postgres")
+        migrating = bool(airflow) and self.home.state().get("migrated") != generation()
+        if airflow:
+            # They import themselves, which takes the longest, and wait for the databases; see component.py.
+            self._supervisor.import_airflow()
+            for name in ("migrate", *airflow) if migrating else airflow:
                 self._supervisor.start_component(name)
-            postgres.initialise(self.home)
-            self._supervisor.start_component("postgres")
-            self._until("postgres", lambda: postgres.check(self.home, known["postgres"]))
-            postgres.make_databases(self.home, known["postgres"])
-            ready(self.home).touch()
-            self._until("kafka", lambda: kafka.check(known["kafka"]))
-            if airflow:
-                self._report("migrating the databases")
-            finish()
+        self._until("postgres", lambda: postgres.check(self.home, known["postgres"]))
+        postgres.make_databases(self.home, known["postgres"])
+        ready(self.home).touch()
+        self._until("kafka", lambda: kafka.check(known["kafka"]))
+        if migrating:
+            self._report("migrating the databases")
+            self._finish_migration()
+            self.home.remember(migrated=generation())
         if airflow:
             gate(self.home).touch()
             self._report("waiting for Airflow")
@@ -203,38 +203,16 @@ class Platform:
             file.unlink(missing_ok=True)
         self._supervisor.start()
 
-    @contextmanager
-    def _migration(self, needed: bool) -> Iterator[Callable[[], None]]:
-        """Start the migration beside everything else; what is given waits for its end."""
-        wanted = generation()
-        if not needed or self.home.state().get("migrated") == wanted:
-            yield lambda: None
-            return
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "include.platform.migrate"],
-            env=environment.child(self.home)
-            | {processes.COMPONENT_VARIABLE: "migrate", processes.HOME_VARIABLE: str(self.home.path)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-        def finish() -> None:
-            _, errors = process.communicate()
-            write_private(self.home.logs / "migrate.log", errors)
-            if process.returncode:
-                reason = errors.strip().splitlines()[-1] if errors.strip() else f"exit {process.returncode}"
-                raise UserError(
-                    f"The databases could not be migrated: {reason}.", f"See {self.home.logs / 'migrate.log'}."
-                )
-            self.home.remember(migrated=wanted)
-
-        try:
-            yield finish
-        finally:
-            process.kill()
-            process.wait()
+    def _finish_migration(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while (process := self._supervisor.components()["migrate"])["pid"]:
+            if time.monotonic() > end:
+                raise UserError("The migration of the databases does not end.", "See ./millrace logs migrate.")
+            time.sleep(0.05)
+        if process["exitstatus"]:
+            raise UserError(
+                f"The databases could not be migrated: {self._last_line('migrate')}.", "See ./millrace logs migrate."
+            )
 
     def _until(self, name: str, check: Callable[[], None]) -> None:
         """Wait until a service answers; a service that dies again and again is given up at once."""

@@ -64,9 +64,14 @@ def initialise(home: Home) -> None:
     new.rename(home.postgres)
 
 
-def command(home: Home, port: int) -> list[str]:
+def command(home: Home) -> list[str]:
     """The command line of the server."""
-    own = {"listen_addresses": HOST, "port": str(port), "unix_socket_directories": "", **settings.POSTGRES}
+    own = {
+        "listen_addresses": HOST,
+        "port": str(home.state()["ports"]["postgres"]),
+        "unix_socket_directories": "",
+        **settings.POSTGRES,
+    }
     flags = [part for name, value in own.items() for part in ("-c", f"{name}={value}")]
     return [*as_server_user(), program("postgres"), "-D", str(home.postgres), *flags]
 

@@ -15,12 +15,19 @@ HOME_VARIABLE = "MILLRACE_HOME"
 COMPONENT_VARIABLE = "MILLRACE_COMPONENT"
 
 
-def of(home: Home, component: str | None = None) -> list[psutil.Process]:
-    """The live processes of a home, or of one of its components, this process and its parents left out."""
+def of(home: Home) -> list[psutil.Process]:
+    """The live processes of a home, this process and its parents left out."""
     mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    return [
-        process for process in psutil.process_iter() if process.pid not in mine and _is_of(process, home, component)
-    ]
+    return [process for process in psutil.process_iter() if process.pid not in mine and _is_of(process, home)]
+
+
+def orphans(home: Home) -> list[psutil.Process]:
+    """The live processes of a home that do not descend from this process's parent, the home's supervisor."""
+    supervisor = psutil.Process().parent()
+    # The descendants are asked later: one that is born in between is not on the first list.
+    found = of(home)
+    family = {child.pid for child in supervisor.children(recursive=True)} if supervisor else set()
+    return [process for process in found if process.pid not in family]
 
 
 def end(processes: Iterable[psutil.Process], grace: float) -> None:
@@ -32,20 +39,17 @@ def end(processes: Iterable[psutil.Process], grace: float) -> None:
     psutil.wait_procs(alive, timeout=5)
 
 
-def _is_of(process: psutil.Process, home: Home, component: str | None) -> bool:
+def _is_of(process: psutil.Process, home: Home) -> bool:
     try:
-        owner = _owner(process, home)
-        return owner is not None and component in (None, owner) and process.status() != psutil.STATUS_ZOMBIE
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        environment = process.environ()
+        if environment.get(HOME_VARIABLE) == str(home.path) and COMPONENT_VARIABLE in environment:
+            return True
+        # PostgreSQL's backends write their titles over their environment, but never leave the data directory.
+        return process.name() == "postgres" and process.cwd() == str(home.postgres)
     except (psutil.Error, OSError):
         return False
-
-
-def _owner(process: psutil.Process, home: Home) -> str | None:
-    environment = process.environ()
-    if environment.get(HOME_VARIABLE) == str(home.path) and (owner := environment.get(COMPONENT_VARIABLE)):
-        return owner
-    # PostgreSQL's backends write their titles over their environment, but never leave the data directory.
-    return "postgres" if process.name() == "postgres" and process.cwd() == str(home.postgres) else None
 
 
 def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

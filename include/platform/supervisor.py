@@ -10,11 +10,13 @@ import xmlrpc.client
 from typing import Any
 
 from include.errors import UserError
-from include.platform import processes
+from include.platform import environment, processes
 from include.platform.component import NAMES
-from include.platform.home import ROOT, Home, write_private
+from include.platform.home import Home, write_private
 from include.platform.ports import HOST
 
+# Seconds after which a start is given up; slow machines are slow.
+START_SECONDS = 300.0
 # Seconds that a component gets to stop by itself.
 STOP_SECONDS = {
     "postgres": 20,
@@ -46,19 +48,23 @@ class Supervisor:
         (self._home.logs / "supervisor").mkdir(mode=0o700, exist_ok=True)
         write_private(self._home.run / "supervisord.conf", self._configuration())
         log = self._home.logs / "supervisor/supervisord.out"
-        environment = {
-            processes.COMPONENT_VARIABLE: "supervisor",
-            processes.HOME_VARIABLE: str(self._home.path),
-        }
         with open(log, "ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "supervisor.supervisord", "--nodaemon", "-c", "run/supervisord.conf"],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "include.platform.supervisord",
+                    "--nodaemon",
+                    "-c",
+                    "run/supervisord.conf",
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
                 cwd=self._home.path,
-                env=_inherited() | environment,
+                env=_environment(self._home),
             )
         end = time.monotonic() + 15
         while not self.is_alive():
@@ -73,6 +79,11 @@ class Supervisor:
         except xmlrpc.client.Fault as fault:
             if fault.faultCode != _ALREADY_STARTED:
                 raise
+
+    def import_airflow(self) -> None:
+        """Have the supervisor import what Airflow's components share; it answers nobody meanwhile."""
+        if sys.platform == "linux":
+            self._server(patience=START_SECONDS).millrace.airflow()
 
     def stop_component(self, name: str) -> None:
         """Stop the component and wait for its end; does nothing when it is stopped."""
@@ -91,8 +102,11 @@ class Supervisor:
         self._rpc().shutdown()
 
     def _rpc(self) -> Any:
+        return self._server().supervisor
+
+    def _server(self, patience: float = 60) -> Any:
         port, password = self._home.state()["ports"]["supervisor"], self._home.secrets["supervisor"]
-        return xmlrpc.client.ServerProxy(f"http://millrace:{password}@{HOST}:{port}/RPC2", _Impatient()).supervisor
+        return xmlrpc.client.ServerProxy(f"http://millrace:{password}@{HOST}:{port}/RPC2", _Impatient(patience))
 
     @property
     def _identifier(self) -> str:
@@ -120,12 +134,24 @@ class Supervisor:
 
             [rpcinterface:supervisor]
             supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+            [rpcinterface:millrace]
+            supervisor.rpcinterface_factory = include.platform.supervisord:make_preloader
+
+            [program:migrate]
+            command = {_command("migrate")}
+            environment = {processes.COMPONENT_VARIABLE}="migrate"
+            autostart = false
+            autorestart = false
+            startsecs = 0
+            redirect_stderr = true
+            stdout_logfile = logs/migrate.log
             """
         ]
         for name in NAMES:
             sections.append(f"""
             [program:{name}]
-            command = sh -c 'exec "$MILLRACE_PYTHON" -P -m include.platform.component {name}'
+            command = {_command(name)}
             environment = {processes.COMPONENT_VARIABLE}="{name}"
             autostart = false
             autorestart = true
@@ -143,22 +169,30 @@ class Supervisor:
 
 
 class _Impatient(xmlrpc.client.Transport):
-    """A transport that connects within two seconds and waits for an answer as long as a component's stop may take."""
+    """A transport that connects within two seconds and waits `patience` seconds for an answer."""
+
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self._patience = patience
 
     def make_connection(self, host: Any) -> Any:
         connection = super().make_connection(host)
         if connection.sock is None:
             connection.sock = socket.create_connection((connection.host, connection.port), 2)
-            connection.sock.settimeout(60)
+            connection.sock.settimeout(self._patience)
         return connection
 
 
-def _inherited() -> dict[str, str]:
-    return {
+def _command(name: str) -> str:
+    return f"""sh -c 'exec "$MILLRACE_PYTHON" -P -m include.platform.component {name}'"""
+
+
+def _environment(home: Home) -> dict[str, str]:
+    return environment.child(home) | {
         "PYTHONUNBUFFERED": "1",
         # Without it, programs that set their process title write it over the environment by which we know them.
         "SPT_NOENV": "1",
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
         "MILLRACE_PYTHON": sys.executable,
+        processes.COMPONENT_VARIABLE: "supervisor",
+        processes.HOME_VARIABLE: str(home.path),
     }

@@ -73,7 +73,7 @@ def status(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("component", type=click.Choice([*NAMES, "supervisor"]), required=False)
+@click.argument("component", type=click.Choice([*NAMES, "migrate", "supervisor"]), required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
 @click.option("-n", "--lines", default=40, show_default=True, help="How many lines of each log.")
 def logs(component: str | None, follow: bool, lines: int) -> None:
