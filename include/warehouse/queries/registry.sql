@@ -28,7 +28,7 @@ LIMIT 1;
 SELECT champion.reign, champion.artifact, version_order.place, version_order.until
 FROM millrace.champion
 JOIN millrace.training_run AS run USING (run)
-JOIN millrace.version_order USING (version)
+JOIN millrace.version_order ON version_order.version = run.version
 WHERE champion.dataset = :dataset;
 
 -- name: first_artifact$
@@ -69,12 +69,12 @@ WHERE result.run = :run;
 SELECT counted FROM millrace.gate WHERE dataset = :dataset AND reign = :reign AND state = 'judged';
 
 -- name: evidence_of_reign
--- What each model line has gathered in a reign.
-SELECT verdict.model, sum(fresh_n), sum(fresh_n01), sum(fresh_n10), sum(fresh_right), sum(fresh_weighted),
-       sum(fresh_information)
+-- What each model line has gathered in a reign, by what was compared.
+SELECT verdict.model, verdict.metric, CAST(sum(fresh_n) AS bigint), CAST(sum(fresh_n01) AS bigint),
+       CAST(sum(fresh_n10) AS bigint), CAST(sum(fresh_right) AS bigint), sum(fresh_weighted), sum(fresh_information)
 FROM millrace.verdict JOIN millrace.gate USING (run)
 WHERE gate.dataset = :dataset AND gate.reign = :reign
-GROUP BY verdict.model;
+GROUP BY verdict.model, verdict.metric;
 
 -- name: add_gate!
 -- Writes that a run came before the gate.

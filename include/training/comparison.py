@@ -1,0 +1,208 @@
+"""Comparison: champion and challengers on the same test records of a version, those alone that are fresh to both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from include.datasets.definition import BASELINE
+from include.training.registry import model as registry
+from include.training.registry.model import Model, Unfit
+from include.versions.manifest import Manifest
+from include.warehouse import queries
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from psycopg2.extensions import connection as Connection
+
+    from include.datasets import Dataset
+
+CHAMPION = "champion"
+FIRST = "first champion"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A training run before the gate.
+
+    Attributes:
+        run: Its number.
+        seed: Its seed.
+        manifest: Its version.
+        until: Where the version ends: the end of its interval, or when it was sealed.
+        place: The version's place in the order.
+    """
+
+    run: int
+    seed: int
+    manifest: Manifest
+    until: datetime
+    place: int
+
+
+@dataclass(frozen=True)
+class Reigning:
+    """The champion that a run is compared with.
+
+    Attributes:
+        number: Of its reign; 0 for the baseline.
+        artifact: The number of its model.
+        place: Its version's place in the order.
+        until: Where that version ends.
+    """
+
+    number: int = 0
+    artifact: int | None = None
+    place: int = 0
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The models of a run beside the champion, on the version's test records in their order.
+
+    Attributes:
+        ids: Hashes of the records' ids, shape (rows,).
+        truth: The target, shape (rows,).
+        outcomes: For each model of the run, and by the names CHAMPION and FIRST for those, for each record whether it
+            was right (bool) or its absolute error (float64).
+        predictions: What CHAMPION and FIRST predicted; where a metric is compared, also the models of the run.
+        lines: The names that CHAMPION and FIRST have in the definition.
+        trained_on: Hashes of the ids of the version's training records.
+        untrained: Which records neither the champion nor the version's models trained on.
+        fresh: Which of these have not counted in the reign before.
+        common: Which of those untrained the first champion did not train on either.
+    """
+
+    ids: NDArray[np.uint64]
+    truth: NDArray[Any]
+    outcomes: Mapping[str, NDArray[Any]]
+    predictions: Mapping[str, NDArray[Any]]
+    lines: Mapping[str, str]
+    trained_on: NDArray[np.uint64]
+    untrained: NDArray[np.bool_]
+    fresh: NDArray[np.bool_]
+    common: NDArray[np.bool_]
+
+
+def compare(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reigning) -> Compared:
+    """Reads the version, each message proven, and lets the champion predict its test records.
+
+    Raises:
+        Refused: The version is not what its manifest says.
+        Unfit: The champion cannot take its rows, or the stored outcomes are of others.
+        Rejected, Drifted: The champion's artifact is not what it was.
+    """
+    sql = queries.load("registry")
+    former = _former(connection, dataset, reigning)
+    own = _own(connection, dataset, turn) if dataset.metric is not None else {}
+    ids, truth, trained_on, predictions = _predict(turn.manifest, former | own)
+    outcomes = {
+        model: _stored(bytes(stream), ids) for model, stream, _ in sql.results_to_judge(connection, run=turn.run)
+    }
+    outcomes |= {name: _outcome(turn.manifest, truth, predictions[name]) for name in former}
+    lines = {name: model.name for name, model in former.items()}
+    if CHAMPION not in former:
+        # Before the first promotion the baseline plays the champion.
+        outcomes[CHAMPION], lines[CHAMPION] = outcomes[BASELINE], BASELINE
+        predictions |= {CHAMPION: predictions[BASELINE]} if own else {}
+    champions = former[CHAMPION].trained_on if CHAMPION in former else ()
+    firsts = former[FIRST].trained_on if FIRST in former else ()
+    counted = sql.counted_in_reign(connection, dataset=dataset.name, reign=reigning.number)
+    untrained = ~(_among(ids, trained_on) | _among(ids, champions))
+    return Compared(
+        ids,
+        truth,
+        outcomes,
+        predictions,
+        lines,
+        trained_on,
+        untrained,
+        fresh=untrained & ~_among(ids, *(np.frombuffer(bytes(hashes), "<u8") for (hashes,) in counted)),
+        common=untrained & ~_among(ids, firsts),
+    )
+
+
+def read_trained_on(manifest: Manifest) -> NDArray[np.uint64]:
+    """Hashes of the ids of a version's training records, ascending.
+
+    Raises:
+        Refused: The version is not what its manifest says.
+    """
+    return _predict(manifest, {})[2]
+
+
+def leading(kind: str, outcomes: NDArray[Any]) -> tuple[str, float]:
+    """Name and value of the metric that leads: the accuracy, or the root of the mean squared error."""
+    if kind == "regression":
+        return "rmse", float(np.sqrt(np.mean(np.square(outcomes))))
+    return "accuracy", float(np.mean(outcomes))
+
+
+def _former(connection: Connection, dataset: Dataset, reigning: Reigning) -> dict[str, Model]:
+    if reigning.artifact is None:
+        return {}
+    champion = registry.load(connection, reigning.artifact, dataset.trusted)
+    first = queries.load("registry").first_artifact(connection, dataset=dataset.name)
+    if first == reigning.artifact:
+        return {CHAMPION: champion, FIRST: champion}
+    return {CHAMPION: champion, FIRST: registry.load(connection, first, dataset.trusted)}
+
+
+def _own(connection: Connection, dataset: Dataset, turn: Turn) -> dict[str, Model]:
+    sql = queries.load("registry")
+    found = {}
+    for model, _, _ in list(sql.results_to_judge(connection, run=turn.run)):
+        content, sha256, probed = sql.fitted(connection, run=turn.run, model=model)
+        nothing = np.empty(0, np.uint64)
+        found[model] = registry.proven(
+            dataset.name, model, turn.manifest.short, bytes(content), sha256, bytes(probed), dataset.trusted, nothing
+        )
+    return found
+
+
+def _predict(
+    manifest: Manifest, models: Mapping[str, Model]
+) -> tuple[NDArray[np.uint64], NDArray[Any], NDArray[np.uint64], dict[str, NDArray[Any]]]:
+    """Ids and truth of the test records, ids of the training records, and what each model predicts for the former."""
+    import pyarrow as pa
+    from threadpoolctl import threadpool_limits
+
+    from include.datasets.hashing import hash64
+    from include.versions.reading import Proof
+
+    train: list[NDArray[np.uint64]] = []
+    test: dict[int, list[NDArray[Any]]] = {}
+    with threadpool_limits(1):
+        for message, batch in Proof(manifest).batches():
+            rows = pa.Table.from_batches([batch])
+            ids = hash64(rows[manifest.record_id])
+            if message.split == "train":
+                train.append(ids)
+            else:
+                predictions = [model.predict(rows) for model in models.values()]
+                test[message.batch] = [ids, rows[manifest.target].to_numpy(), *predictions]
+    ids, truth, *columns = (np.concatenate(parts) for parts in zip(*(test[n] for n in sorted(test)), strict=True))
+    return ids, truth, np.sort(np.concatenate(train)), dict(zip(models, columns, strict=True))
+
+
+def _outcome(manifest: Manifest, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]:
+    return np.abs(truth.astype(float) - predicted) if manifest.kind == "regression" else truth == predicted
+
+
+def _stored(stream: bytes, ids: NDArray[np.uint64]) -> NDArray[Any]:
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(stream) as reader:
+        rows = reader.read_all()
+    if not np.array_equal(rows["id"].to_numpy(), ids):
+        raise Unfit("The stored outcomes are not those of the version's test records.", "Train again.")
+    return rows.column(rows.num_columns - 1).to_numpy()
+
+
+def _among(ids: NDArray[np.uint64], *others: Any) -> NDArray[np.bool_]:
+    return np.isin(ids, np.concatenate([np.empty(0, np.uint64), *(np.asarray(other, np.uint64) for other in others)]))

@@ -1,0 +1,105 @@
+"""Evidence: what each model line has gathered against a champion in its reign, and the verdicts that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from include.datasets.definition import BASELINE, ERRORS
+from include.training.comparison import CHAMPION, FIRST, Compared, Reigning, Turn, leading
+from include.training.gate.gain import Gain
+from include.training.gate.pairs import Pairs
+from include.training.gate.verdict import Guard, Verdict, decide
+from include.warehouse import queries
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+    from include.datasets import Dataset
+
+
+def weigh(
+    connection: Connection, dataset: Dataset, turn: Turn, reigning: Reigning, compared: Compared
+) -> dict[Verdict, Pairs | Gain]:
+    """A verdict on each challenger of a run, with what the run's version adds to the evidence on its line."""
+    known, past = _past(connection, dataset, turn, reigning)
+    lines = sorted(compared.outcomes.keys() - {BASELINE, CHAMPION, FIRST})
+    age = None if reigning.until is None else turn.until - reigning.until
+    limits = _limits(connection, dataset, turn)
+    found = {}
+    for line in lines:
+        fresh = _fresh(dataset, turn, compared, line)
+        verdict = decide(
+            line,
+            past.get(line),
+            fresh,
+            challengers=len(known | set(lines)),
+            champion_age=age,
+            policy=dataset.promotion,
+            guards=[*limits.get(line, ()), *_error_guard(turn, compared, line)],
+        )
+        found[verdict] = fresh
+    return found
+
+
+def as_row(fresh: Pairs | Gain) -> dict[str, Any]:
+    """What a version adds to the evidence, by the columns of ``millrace.verdict``."""
+    names = ("n", "n01", "n10", "right", "weighted", "information")
+    return {f"fresh_{name}": getattr(fresh, name, None) for name in names}
+
+
+def _past(
+    connection: Connection, dataset: Dataset, turn: Turn, reigning: Reigning
+) -> tuple[set[str], dict[str, Pairs | Gain]]:
+    """The lines that were ever compared in the reign, and what they have gathered in what is compared now."""
+    plain = "smaller error" if turn.manifest.kind == "regression" else "accuracy"
+    compared = plain if dataset.metric is None else dataset.metric.name
+    known: set[str] = set()
+    found: dict[str, Pairs | Gain] = {}
+    for line, metric, n, n01, n10, right, weighted, information in queries.load("registry").evidence_of_reign(
+        connection, dataset=dataset.name, reign=reigning.number
+    ):
+        known.add(line)
+        if metric != compared:
+            continue
+        if dataset.metric is None:
+            found[line] = Pairs(n01, n10, n, right)
+        else:
+            found[line] = Gain(metric, dataset.metric.worth, n, weighted, information)
+    return known, found
+
+
+def _fresh(dataset: Dataset, turn: Turn, compared: Compared, line: str) -> Pairs | Gain:
+    fresh = compared.fresh
+    if dataset.metric is not None:
+        champion, challenger = (compared.predictions[name][fresh] for name in (CHAMPION, line))
+        return Gain.from_bootstrap(dataset.metric, compared.truth[fresh], champion, challenger, seed=turn.seed)
+    champion, challenger = (compared.outcomes[name][fresh] for name in (CHAMPION, line))
+    if turn.manifest.kind == "regression":
+        return Pairs.from_errors(champion, challenger)
+    return Pairs.from_labels(np.ones(len(champion), bool), champion, challenger)
+
+
+def _limits(connection: Connection, dataset: Dataset, turn: Turn) -> Mapping[str, Iterable[Guard]]:
+    """The definition's guards for each line, with the values that training measured; one it lacks does not hold."""
+    values: dict[str, dict[str, float]] = {}
+    for line, name, value in queries.load("registry").guarded_metrics(connection, run=turn.run):
+        values.setdefault(line, {})[name] = value
+    return {
+        line: [
+            Guard(name, measured.get(name, float("nan")), limit, at_most=name in ERRORS)
+            for name, limit in dataset.guards.items()
+        ]
+        for line, measured in values.items()
+    }
+
+
+def _error_guard(turn: Turn, compared: Compared, line: str) -> Iterable[Guard]:
+    """Of a regression: who is closer on most records must not be far off on a few."""
+    if turn.manifest.kind != "regression" or not compared.fresh.any():
+        return
+    _, limit = leading("regression", compared.outcomes[CHAMPION][compared.fresh])
+    name, value = leading("regression", compared.outcomes[line][compared.fresh])
+    yield Guard(name, value, limit, at_most=True)

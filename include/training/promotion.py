@@ -1,0 +1,229 @@
+"""Promotion: the finished runs of a dataset come before the gate one at a time, in the order of their versions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+
+from include.datasets import Dataset
+from include.errors import LastingError
+from include.training import evidence
+from include.training.artifact import Rejected
+from include.training.comparison import CHAMPION, FIRST, Compared, Reigning, Turn, compare, leading
+from include.training.gate.gain import Gain
+from include.training.gate.pairs import Pairs
+from include.training.gate.verdict import Verdict, choose
+from include.training.journal import journal
+from include.training.probe import Drifted
+from include.training.registry import reign
+from include.training.registry.model import Unfit
+from include.training.registry.reign import Overtaken
+from include.versions.manifest import Manifest, decode
+from include.versions.reading import Refused
+from include.warehouse import queries
+from include.warehouse.connection import connected
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from psycopg2.extensions import connection as Connection
+
+PATIENCE = timedelta(hours=6)
+"""How long a version that was landed, or a run that began, holds back the gate of later versions."""
+
+log = logging.getLogger(__name__)
+
+
+def judge(dataset: Dataset) -> list[int]:
+    """Lets every finished run of the dataset whose turn it is come before the gate. Returns those compared.
+
+    A run waits for nobody: where an earlier version is still being trained, the later ones are left to the gate of
+    that version's run. So gates cannot wait for each other, in whatever order the runs end.
+
+    Raises:
+        UserError: Kafka or Postgres does not answer. What was not judged is left to the next try.
+    """
+    compared: list[int] = []
+    while True:
+        try:
+            turn = _judge_next(dataset)
+        except Overtaken as error:
+            log.info("The champion changed while it was compared, so the run is judged again. %s", error)
+            continue
+        if turn is None:
+            return compared
+        run, state = turn
+        if state != "superseded":
+            compared.append(run)
+
+
+def promote(
+    connection: Connection,
+    run: int,
+    manifest: Manifest,
+    model: str,
+    *,
+    sha256: str,
+    trained_on: NDArray[np.uint64],
+    after: int,
+    cause: Literal["evidence", "approval"],
+    decider: str,
+    reason: str,
+) -> None:
+    """Registers a run's model and makes it the champion that follows reign ``after``, in the caller's transaction.
+
+    Args:
+        sha256: Of the model that the decision was about.
+        trained_on: Hashes of the ids of its training records.
+
+    Raises:
+        Overtaken: The champion is not that of reign ``after`` any more.
+        LastingError: The model was trained again since.
+    """
+    sql = queries.load("registry")
+    content, found, probed = sql.fitted(connection, run=run, model=model)
+    if found != sha256:
+        raise LastingError(f"The model {model} of run {run} was trained again since its verdict.", "Start a new run.")
+    artifact = sql.register_artifact(
+        connection,
+        dataset=manifest.dataset,
+        run=run,
+        model=model,
+        sha256=sha256,
+        content=content,
+        probe=probed,
+        trained_on=trained_on.astype("<u8").tobytes(),
+    )
+    reign.crown(
+        connection,
+        manifest.dataset,
+        after=after,
+        artifact=artifact,
+        former=after or None,
+        cause=cause,
+        decider=decider,
+        reason=reason,
+    )
+    log.info("%s of version %s is the champion of %s.", model, manifest.short, manifest.dataset)
+
+
+def _judge_next(dataset: Dataset) -> tuple[int, str] | None:
+    """Judges the run whose turn it is. Returns its number and what became of it."""
+    sql = queries.load("registry")
+    with connected(f"millrace gate {dataset.name}") as connection:
+        sql.lock_gate(connection, dataset=dataset.name)
+        row = sql.next_to_judge(connection, dataset=dataset.name, patience=PATIENCE)
+        if row is None:
+            return None
+        run, seed, manifest, until, place = row
+        with journal(run):
+            state = _judge(connection, dataset, Turn(run, seed, decode(bytes(manifest)), until, place))
+        connection.commit()
+    return run, state
+
+
+def _judge(connection: Connection, dataset: Dataset, turn: Turn) -> str:
+    row = queries.load("registry").current_reign(connection, dataset=dataset.name)
+    reigning = Reigning(*row) if row else Reigning()
+    if turn.place < reigning.place:
+        return _pass_over(connection, turn, reigning, "superseded", "It is older than the champion's version.")
+    try:
+        compared = compare(connection, dataset, turn, reigning)
+    except (Refused, Unfit, Rejected, Drifted) as error:
+        return _pass_over(connection, turn, reigning, "incomparable", str(error))
+    verdicts = evidence.weigh(connection, dataset, turn, reigning, compared)
+    chosen = choose(verdicts) if dataset.promotion.name != "manual" else None
+    digests = _write(connection, turn, reigning, compared, verdicts)
+    _score(connection, turn, compared, chosen)
+    if chosen is not None:
+        promote(
+            connection,
+            turn.run,
+            turn.manifest,
+            chosen.challenger,
+            sha256=digests[chosen.challenger],
+            trained_on=compared.trained_on,
+            after=reigning.number,
+            cause="evidence",
+            decider="the gate",
+            reason=chosen.sentence,
+        )
+    _require_unchanged(connection, dataset, reigning.number + (chosen is not None))
+    return "judged"
+
+
+def _pass_over(connection: Connection, turn: Turn, reigning: Reigning, state: str, reason: str) -> str:
+    log.warning("Version %s of %s is %s. %s", turn.manifest.short, turn.manifest.dataset, state, reason)
+    _add_gate(connection, turn, reigning, state=state, reason=reason)
+    return state
+
+
+def _write(
+    connection: Connection,
+    turn: Turn,
+    reigning: Reigning,
+    compared: Compared,
+    verdicts: Mapping[Verdict, Pairs | Gain],
+) -> dict[str, str]:
+    """Writes the verdicts. Returns the SHA-256 of each model that was judged."""
+    sql = queries.load("registry")
+    _add_gate(
+        connection,
+        turn,
+        reigning,
+        test_rows=len(compared.ids),
+        trained=int(np.count_nonzero(~compared.untrained)),
+        repeated=int(np.count_nonzero(compared.untrained & ~compared.fresh)),
+        counted=compared.ids[compared.fresh].astype("<u8").tobytes(),
+    )
+    digests = {model: sha256 for model, _, sha256 in sql.results_to_judge(connection, run=turn.run)}
+    for verdict, fresh in verdicts.items():
+        log.info("%s", verdict.sentence)
+        row = verdict.as_row() | evidence.as_row(fresh)
+        row |= {"run": turn.run, "model": verdict.challenger, "fitted_sha256": digests[verdict.challenger]}
+        sql.add_verdict(connection, verdict=msgspec.json.encode(row).decode())
+    return digests
+
+
+def _score(connection: Connection, turn: Turn, compared: Compared, chosen: Verdict | None) -> None:
+    """Writes what the dataset is worth on this version when it is gated, never retrained, or always the newest."""
+    line = compared.lines[CHAMPION]
+    roles = {"live": CHAMPION, "never": FIRST if FIRST in compared.lines else CHAMPION}
+    if chosen is not None and FIRST not in compared.lines:
+        roles["newest"] = chosen.challenger
+    elif FIRST in compared.lines and line in compared.outcomes:
+        roles["newest"] = line
+    for role, name in roles.items():
+        if compared.common.any():
+            metric, value = leading(turn.manifest.kind, compared.outcomes[name][compared.common])
+            queries.load("registry").add_score(
+                connection,
+                run=turn.run,
+                role=role,
+                model=compared.lines.get(name, name),
+                metric=metric,
+                value=value,
+                rows=int(np.count_nonzero(compared.common)),
+            )
+
+
+def _add_gate(connection: Connection, turn: Turn, reigning: Reigning, **counts: Any) -> None:
+    nothing = {"state": "judged", "reason": None, "test_rows": 0, "trained": 0, "repeated": 0, "counted": b""}
+    queries.load("registry").add_gate(
+        connection,
+        run=turn.run,
+        dataset=turn.manifest.dataset,
+        version=turn.manifest.version,
+        reign=reigning.number,
+        **nothing | counts,
+    )
+
+
+def _require_unchanged(connection: Connection, dataset: Dataset, number: int) -> None:
+    present = reign.current(connection, dataset.name)
+    if (present.reign if present else 0) != number:
+        raise Overtaken(f"The champion of {dataset.name!r} is {present}.")
