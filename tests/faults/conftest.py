@@ -67,7 +67,6 @@ def make_template(database: Database) -> None:
     from include.warehouse.migrations import migrate
 
     database.execute(f"CREATE DATABASE {TEMPLATE} OWNER warehouse")
-    database.home.remember(ports={"postgres": database.port})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", environment.warehouse_connection(database.home, TEMPLATE))
         migrate()

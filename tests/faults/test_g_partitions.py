@@ -102,7 +102,7 @@ def test_g69_a_partition_is_dropped_while_late_rows_arrive(stage: Stage) -> None
     assert drain.wait().kind in ("drained", "failed")
     stage.land()
     assert stage.landed() == 200
-    # What was dropped on purpose is missing in each of the three partitions, for the tables and the ledger; nothing else.
+    # What was dropped on purpose is missing in each of the three partitions, by rows and by ledger; nothing else.
     wrong = stage.audit().wrong
     assert len(wrong) == 6, wrong
 

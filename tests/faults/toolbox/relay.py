@@ -54,7 +54,7 @@ class Trap:
         assert self._sprung.wait(within_s), f"no message matched {self._pattern.pattern!r} within {within_s:g} s"
 
     def release(self) -> None:
-        """The message goes on."""
+        """The message goes on, unless something else was decided before; one that is still to come is not held."""
         self._decide("pass")
 
     def swallow(self) -> None:
@@ -81,8 +81,10 @@ class Trap:
         return self._verdict
 
     def _decide(self, verdict: Literal["pass", "swallow", "cut"]) -> None:
-        self._verdict = verdict
-        self._decided.set()
+        with self._lock:
+            if not self._decided.is_set():
+                self._verdict = verdict
+                self._decided.set()
 
 
 class Link:

@@ -227,7 +227,8 @@ class Database(Server):
 
     def command(self) -> list[str]:
         own = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
-        return [*postgres.command(self.home, self.port), *own]
+        self.home.remember(ports={"postgres": self.port})
+        return [*postgres.command(self.home), *own]
 
     def answers(self) -> bool:
         try:

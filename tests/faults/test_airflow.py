@@ -1,0 +1,190 @@
+"""A and H inside a real Airflow: its processes are killed while a stream waits or drains, and a pause outlives them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from include.platform import postgres
+from include.platform.airflow_api import AirflowApi
+from include.platform.platform import Platform
+from include.streams import definitions
+from include.streams.produce import produce
+from tests.faults.toolbox.audit import audit, snapshot
+from tests.faults.toolbox.servers import eventually
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+STREAM = definitions.get("payments")
+DAG = f"land__{STREAM.name}"
+EVENTS = 3_000
+_seeds = count(1)
+
+
+class Site:
+    """The stream in Airflow, and what has been sent to it."""
+
+    def __init__(self, platform: Platform, api: AirflowApi, warehouse: Connection) -> None:
+        self.platform, self.api, self.warehouse = platform, api, warehouse
+        self.sent = 0
+
+    def send(self, events: int = EVENTS) -> None:
+        """Simulated events, stored by the broker when this returns."""
+        produce(STREAM, events, seed=next(_seeds))
+        self.sent += events
+
+    def landed(self) -> int:
+        """Rows in the stream's table."""
+        with self.warehouse.cursor() as cursor:
+            cursor.execute("SELECT to_regclass(%s)", (f"landing.{STREAM.name}",))
+            if cursor.fetchone() == (None,):
+                return 0
+            cursor.execute(f"SELECT count(*) FROM landing.{STREAM.name}")
+            return int((cursor.fetchone() or (0,))[0])
+
+    def until_landed(self, within_s: float = 90.0) -> None:
+        """Waits until everything that was sent is in the table."""
+        eventually(lambda: self.landed() >= self.sent, within_s, f"{self.sent} rows have landed", every_s=0.2)
+
+    def until(self, task: str, state: str, within_s: float = 90.0) -> None:
+        """Waits until the newest run's task is in a state."""
+
+        def found() -> bool:
+            runs = self.api.runs(DAG)
+            return bool(runs) and any(
+                each.task_id == task and each.state == state for each in self.api.task_instances(DAG, runs[0].run_id)
+            )
+
+        eventually(found, within_s, f"the task {task} is {state}", every_s=0.2)
+
+    def kill(self, component: str) -> None:
+        """kill -9 to a component of the platform, which its supervisor starts again."""
+        [health] = [each for each in self.platform.status() if each.name == component]
+        os.kill(health.pid, signal.SIGKILL)
+
+    def until_healthy(self) -> None:
+        """Waits until every component does its work again."""
+        eventually(lambda: all(each.healthy for each in self.platform.status()), 90, "Airflow is healthy", every_s=0.5)
+
+    def drain(self) -> psutil.Process:
+        """The process of the drain at work, by its connection to the warehouse."""
+        with self.warehouse.cursor() as cursor:
+            cursor.execute(
+                "SELECT client_port FROM pg_stat_activity WHERE application_name = %s",
+                (f"millrace land {STREAM.name}",),
+            )
+            ports = {port for (port,) in cursor.fetchall()}
+        owners = {
+            each.pid for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port in ports and each.pid
+        }
+        [drain] = [process for process in map(psutil.Process, owners) if process.name() != "postgres"]
+        return drain
+
+    def prove(self) -> None:
+        """The promise."""
+        brokers = f"127.0.0.1:{self.platform.home.state()['ports']['kafka']}"
+        with closing(self.connection(self.platform)) as connection:
+            connection.autocommit = False
+            findings = audit(connection, STREAM, [snapshot(brokers, STREAM.topic)])
+        assert not findings.wrong, findings.wrong
+        assert (findings.unread, findings.fates["landed"]) == (0, self.sent)
+
+    @staticmethod
+    def connection(platform: Platform) -> Connection:
+        """The superuser's, in autocommit."""
+        port = platform.home.state()["ports"]["postgres"]
+        return postgres.connect(platform.home, port, "warehouse")
+
+
+@pytest.fixture(scope="module")
+def site(airflow_platform: Platform, airflow_api: AirflowApi) -> Iterator[Site]:
+    """The stream's DAG at work."""
+    airflow_api.wait_for_dags([DAG])
+    with closing(Site.connection(airflow_platform)) as warehouse:
+        site = Site(airflow_platform, airflow_api, warehouse)
+        site.send()
+        airflow_api.unpause(DAG)
+        site.until_landed()
+        yield site
+        airflow_api.pause(DAG)
+
+
+def test_a10_the_triggerer_is_killed_while_the_stream_waits(site: Site) -> None:
+    site.until("wait", "deferred")
+    site.kill("triggerer")
+    site.send()
+    site.until_landed()
+    site.until_healthy()
+    site.prove()
+
+
+def test_a11_the_scheduler_is_killed_while_its_task_lives(site: Site) -> None:
+    """The task may go on, and its successor may be started beside it: only one of them writes."""
+    site.send()
+    site.until("drain", "running")
+    site.kill("scheduler")
+    for _ in range(5):
+        site.send(500)
+        time.sleep(1)
+    site.until_healthy()
+    site.send()
+    site.until_landed(120)
+    site.prove()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["a12_sigterm", "a13_sigkill_and_retry"])
+def test_the_worker_is_ended(site: Site, number: signal.Signals) -> None:
+    """Asked to end, or killed, in the middle of a window; the task's retry takes over at once."""
+    site.send()
+    site.until("drain", "running")
+    eventually(lambda: site.landed() >= site.sent, 60, "the drain is at work")
+    site.drain().send_signal(number)
+    site.send()
+    site.until_landed()
+    site.prove()
+
+
+def test_b15_two_runs_at_once(site: Site) -> None:
+    """A second run, asked for by hand, waits for the first instead of competing with it."""
+    site.until("wait", "deferred")
+    site.api.trigger(DAG)
+    site.send()
+    site.until_landed()
+    active = [run for run in site.api.runs(DAG) if run.state == "running"]
+    assert len(active) == 1
+    site.prove()
+
+
+def test_h78_a_pause_outlives_the_scheduler(site: Site) -> None:
+    """Paused, it ends the window at work and starts no other, also not after a restart; resumed, it catches up."""
+    site.api.pause(DAG)
+    try:
+        eventually(
+            lambda: all(run.finished for run in site.api.runs(DAG)) or deferred(site), 120, "the window has ended"
+        )
+        site.kill("scheduler")
+        site.until_healthy()
+        before = site.landed()
+        waiting = deferred(site)
+        site.send()
+        time.sleep(8)
+        assert site.landed() == before or waiting
+    finally:
+        site.api.unpause(DAG)
+    site.until_landed()
+    site.prove()
+
+
+def deferred(site: Site) -> bool:
+    """Whether the newest run still waits in the triggerer."""
+    run = site.api.runs(DAG)[0]
+    return any(task.state == "deferred" for task in site.api.task_instances(DAG, run.run_id))
