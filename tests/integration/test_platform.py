@@ -138,7 +138,7 @@ class TestWhole:
     def test_a_killed_supervisor_heals_by_up(self, airflow_platform: Platform) -> None:
         home = airflow_platform.home
         before = processes.of(home)
-        psutil.Process(pids(airflow_platform)["kafka"]).parent().kill()
+        os.kill(psutil.Process(pids(airflow_platform)["kafka"]).ppid(), signal.SIGKILL)
         assert airflow_platform.status() == []
         assert run("status", home=home).returncode == 1
         assert airflow_platform.up() is True
