@@ -281,5 +281,5 @@ class Platform:
         return "healthy"
 
     def _airflow_health(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{environment.api_url(self.home)}/api/v2/monitor/health", timeout=5) as answer:
+        with urllib.request.urlopen(f"{environment.api_url(self.home)}/api/v2/monitor/health", timeout=15) as answer:
             return dict(json.load(answer))

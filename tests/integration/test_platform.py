@@ -105,10 +105,8 @@ class TestWhole:
         assert "permission denied for database" in done.stderr
 
     def test_status_for_programs(self, airflow_platform: Platform) -> None:
-        until(lambda: healthy(airflow_platform) == set(NAMES))
-        done = run("status", "--json", home=airflow_platform.home)
-        status = json.loads(done.stdout)
-        assert done.returncode == 0
+        until(lambda: run("status", home=airflow_platform.home).returncode == 0)
+        status = json.loads(run("status", "--json", home=airflow_platform.home).stdout)
         assert {part["name"]: part["healthy"] for part in status["components"]} == dict.fromkeys(NAMES, True)
         assert status["addresses"]["airflow"].startswith("http://127.0.0.1:")
         assert {type(status["lag"]), type(status["last_runs"])} == {list}

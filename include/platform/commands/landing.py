@@ -1,11 +1,14 @@
-"""produce: events for a stream."""
+"""produce, accept, dead-letters and replay: what a person does with a stream."""
 
+import getpass
 import os
 import time
 
 import click
 
 from include.platform.platform import Platform
+
+CHOICES = ("lost", "recreated", "truncated", "bad")
 
 
 @click.command()
@@ -29,3 +32,30 @@ def produce(stream: str, events: int, rate: float | None, seed: int | None) -> N
     send(definition, events, rate, seed=seed, progress=report)
     seconds = reports[-1] - reports[0]
     click.echo(f"{events:,} events sent to {definition.topic} in {seconds:.1f} s, {events / seconds:,.0f} a second")
+
+
+@click.command()
+@click.argument("stream")
+@click.argument("choice", type=click.Choice(CHOICES))
+def accept(stream: str, choice: str) -> None:
+    """Choose how a stream that stopped goes on; the choice is recorded, and its DAG goes on.
+
+    \b
+    lost       go on after records that retention removed before they were read
+    recreated  go on with the new topic of that name, from offset 0
+    truncated  keep the rows that Kafka no longer has, and go on where its log was cut
+    bad        let everything that the topic holds now become dead letters, if it must
+    """
+    from include.landing import choices
+    from include.platform.airflow_api import AirflowApi
+    from include.streams import definitions
+    from include.warehouse.connection import connected
+
+    definition = definitions.get(stream)
+    platform = Platform()
+    os.environ.update(platform.environment())
+    with connected("millrace accept") as connection:
+        for line in choices.accept(connection, definition, choice, getpass.getuser()):
+            click.echo(line)
+    AirflowApi.of(platform).unpause(f"land__{stream}")
+    click.echo(f"land__{stream} goes on")
