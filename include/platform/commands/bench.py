@@ -70,7 +70,7 @@ def _plain(name: str, says: str, components: Iterable[str]) -> Callable[..., Any
 
 _plain("publish", "Rows of a dataset into its topic, sealed.", SERVICES)
 _plain("read", "A sealed version out of its topic, every batch proven.", SERVICES)
-_plain("training", "A training run, phase by phase.", SERVICES)
+_plain("training", "A training run in Airflow, beside a plain script that does the same fits.", NAMES)
 _plain("out-of-core", "Training on more rows than fit into memory.", SERVICES)
 _plain("gate", "Simulated years of gates: false promotions, and weeks until a better model wins.", ())
 
