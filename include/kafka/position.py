@@ -64,33 +64,42 @@ def claim(
     Raises:
         TopicRecreated: The positions belong to an earlier incarnation of the topic.
     """
-    from psycopg2 import errors
-
-    sql = queries.load("position")
-    key = {"reader": reader, "topic": topic.name, "partitions": sorted(partitions)}
-
-    def lock() -> list[tuple]:
-        with connection.cursor() as cursor:
-            cursor.execute(f"SET LOCAL lock_timeout = {TAKEOVER_AFTER_MS}")
-        sql.create_positions(connection, **key, topic_id=topic.id, owner=owner)
-        return list(sql.lock_positions(connection, **key))
-
-    try:
-        rows = lock()
-    except errors.LockNotAvailable:
-        connection.rollback()
-        list(sql.end_owners(connection, **key))
-        connection.commit()
-        rows = lock()
+    rows = _lock(connection, reader, topic.name, sorted(partitions), create_for=(topic.id, owner))
     positions = {}
     for partition, topic_id, next_offset, leader_epoch, epoch in rows:
         if topic_id != topic.id:
             connection.rollback()
             raise TopicRecreated(reader, topic.name, topic_id, topic.id)
         positions[partition] = Position(partition, next_offset, leader_epoch, epoch + 1)
-    sql.claim_positions(connection, **key, owner=owner)
+    queries.load("position").claim_positions(
+        connection, reader=reader, topic=topic.name, partitions=sorted(positions), owner=owner
+    )
     connection.commit()
     return positions
+
+
+def hold(connection: Connection, reader: str, topic: str, partitions: Iterable[int]) -> None:
+    """Locks positions until the transaction's end, so that nobody moves them; waits as ``claim`` does."""
+    _lock(connection, reader, topic, sorted(partitions))
+
+
+def resume(connection: Connection, reader: str, topic: str, claim: Mapping[int, Position]) -> dict[int, Position]:
+    """Continues a claim over a new connection, and commits: the positions as they stand, whatever the old one reached.
+
+    Waits for the end of a transaction that the old connection may have left, as ``claim`` does.
+
+    Raises:
+        Fenced: Somebody else has claimed one of them meanwhile.
+    """
+    rows = _lock(connection, reader, topic, sorted(claim))
+    found = {partition: Position(partition, offset, leader, epoch) for partition, _, offset, leader, epoch in rows}
+    overtaken = [p for p, mine in claim.items() if p not in found or found[p].epoch != mine.epoch]
+    if overtaken:
+        connection.rollback()
+        raise _fenced(reader, topic, overtaken)
+    queries.load("position").own_positions(connection, reader=reader, topic=topic, partitions=sorted(claim))
+    connection.commit()
+    return found
 
 
 def advance(
@@ -125,7 +134,7 @@ def advance(
     )
     overtaken = set(moving) - {partition for (partition,) in moved}
     if overtaken:
-        raise Fenced(f"{reader} on {topic!r}: partitions {sorted(overtaken)} were taken over by another process.")
+        raise _fenced(reader, topic, overtaken)
     return dict(positions) | {
         partition: replace(
             positions[partition],
@@ -143,3 +152,41 @@ def standings(connection: Connection, reader: str, topic: str) -> dict[int, Stan
         partition: Standing(Position(partition, next_offset, leader_epoch, epoch), topic_id, owner, updated_at)
         for partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at in rows
     }
+
+
+def _lock(
+    connection: Connection,
+    reader: str,
+    topic: str,
+    partitions: list[int],
+    create_for: tuple[str, str] | None = None,
+) -> list[tuple]:
+    """The rows, locked; who holds their locks for longer than ``TAKEOVER_AFTER_MS`` is ended.
+
+    Args:
+        create_for: Topic id and owner of the rows that do not exist yet.
+    """
+    from psycopg2 import errors
+
+    sql = queries.load("position")
+    key = {"reader": reader, "topic": topic, "partitions": partitions}
+
+    def lock() -> list[tuple]:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = {TAKEOVER_AFTER_MS}")
+        if create_for is not None:
+            topic_id, owner = create_for
+            sql.create_positions(connection, **key, topic_id=topic_id, owner=owner)
+        return list(sql.lock_positions(connection, **key))
+
+    try:
+        return lock()
+    except errors.LockNotAvailable:
+        connection.rollback()
+        list(sql.end_owners(connection, **key))
+        connection.commit()
+        return lock()
+
+
+def _fenced(reader: str, topic: str, partitions: Iterable[int]) -> Fenced:
+    return Fenced(f"{reader} on {topic!r}: partitions {sorted(partitions)} were taken over by another process.")

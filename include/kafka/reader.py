@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STALLED_AFTER_S = 60.0
 CHECKED_AFTER_S = 1.0
+FIRST_WITHIN_S = 3.0
 
 
 class Stalled(UserError):
@@ -46,16 +47,29 @@ class Reader:
     Args:
         topic: The topic's name.
         starts: For each partition to read, the offset to start at.
+        leader_epochs: For some of them, the leader epoch of the record below the start: whether the log was truncated
+            and written anew there is noticed.
         **overrides: librdkafka settings, as for ``client.consumer``.
     """
 
-    def __init__(self, topic: str, starts: Mapping[int, int], **overrides: Any) -> None:
+    def __init__(
+        self,
+        topic: str,
+        starts: Mapping[int, int],
+        *,
+        leader_epochs: Mapping[int, int | None] | None = None,
+        **overrides: Any,
+    ) -> None:
         from confluent_kafka import TopicPartition
+
+        epochs = {p: epoch for p, epoch in (leader_epochs or {}).items() if epoch is not None}
 
         self.topic = topic
         self.next_offsets = dict(starts)
         self._consumer = client.consumer(**overrides)
-        self._consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
+        self._consumer.assign(
+            [TopicPartition(topic, p, start, leader_epoch=epochs.get(p, -1)) for p, start in starts.items()]
+        )
 
     def __enter__(self) -> Reader:
         return self
@@ -182,6 +196,20 @@ def read_range(
                     del unread[partition]
             if wanted:
                 yield wanted
+
+
+def first_at(topic: str, partition: int, offset: int, isolation: str = "read_uncommitted") -> Message | None:
+    """The first record at or after an offset; None when there is none, or none comes."""
+    overrides: dict[str, Any] = {"isolation_level": isolation, "fetch_message_max_bytes": 65_536}
+    with Reader(topic, {partition: offset}, **overrides) as reader:
+        deadline = time.monotonic() + FIRST_WITHIN_S
+        while time.monotonic() < deadline:
+            batch = reader.batch(1, 0.2)
+            if batch.messages:
+                return batch.messages[0]
+            if partition in batch.at_end:
+                break
+    return None
 
 
 def place(message: Message) -> tuple[int, int]:

@@ -8,6 +8,12 @@ from include.errors import UserError
 class Stop(UserError):
     """Reading cannot go on without a decision. Retrying does not help."""
 
+    def advised(self, remedy: str) -> Stop:
+        """The same stop with a remedy that its finder could not know."""
+        self.remedy = remedy
+        self.args = (f"{self.what} {remedy}",)
+        return self
+
 
 class TopicMissing(Stop):
     """The topic does not exist."""
@@ -44,8 +50,8 @@ class LogTruncated(Stop):
 
     def __init__(self, topic: str, partition: int, position: int, end: int) -> None:
         super().__init__(
-            f"Topic {topic!r}, partition {partition}: the log ends at offset {end}, before the position {position}. "
-            "Records that were read no longer exist in Kafka."
+            f"Topic {topic!r}, partition {partition}: the log was truncated below the position {position}; it ends at "
+            f"offset {end}. Records that were read no longer exist in Kafka."
         )
         self.topic, self.partition, self.position, self.end = topic, partition, position, end
 

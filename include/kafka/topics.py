@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,18 +75,27 @@ def describe(name: str, brokers: AdminClient | None = None) -> Topic:
         TopicMissing: There is no such topic.
         UserError: The brokers do not answer.
     """
+    # Held until the answer is there: a client that is collected before gives none.
+    brokers = brokers or client.admin()
+    return ask(name, brokers)()
+
+
+def ask(name: str, brokers: AdminClient) -> Callable[[], Topic]:
+    """Asks what ``describe`` returns, without waiting; calling the result waits for the answer, and raises the same."""
     from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
-    brokers = brokers or client.admin()
-    try:
-        found = brokers.describe_topics(TopicCollection([name]), request_timeout=client.REQUEST_TIMEOUT_S)[
-            name
-        ].result()
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise TopicMissing(name) from error
-        raise _unreachable(error) from error
-    return Topic(name, str(found.topic_id), tuple(sorted(partition.id for partition in found.partitions)))
+    asked = brokers.describe_topics(TopicCollection([name]), request_timeout=client.REQUEST_TIMEOUT_S)[name]
+
+    def answer() -> Topic:
+        try:
+            found = asked.result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise TopicMissing(name) from error
+            raise _unreachable(error) from error
+        return Topic(name, str(found.topic_id), tuple(sorted(partition.id for partition in found.partitions)))
+
+    return answer
 
 
 def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None = None) -> dict[int, Extent]:

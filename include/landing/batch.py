@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from confluent_kafka import Message
 
 from include.kafka.reader import Batch
 from include.landing import copy, dead_letters
-from include.landing.copy import UNIX_EPOCH
+from include.landing.copy import UNIX_EPOCH, Rows
 from include.landing.dead_letters import DEAD_LETTER, QUARANTINED, DeadLetter
 from include.landing.ledger import Entry
 from include.streams.definition import Stream
@@ -30,40 +30,60 @@ _offset: Callable[[Message], int] = cast(Any, Message.offset)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What one transaction writes.
+class Refusal:
+    """Why PostgreSQL did not take a row."""
 
-    Attributes:
-        reached: For each partition that moves, its next offset and the leader epoch of the last record below it.
-        rows: The rows that land, as a binary COPY; their number is ``row_count``.
-        spans: Where the partitions begin that the rows fall into.
-        letters: Records kept aside, with their partitions and offsets.
-        entries: What became of every offset.
-    """
-
-    reached: Mapping[int, tuple[int, int | None]]
-    rows: bytes
-    row_count: int
-    spans: Sequence[datetime]
-    letters: Sequence[DeadLetter]
-    letter_partitions: Sequence[int]
-    letter_offsets: Sequence[int]
-    entries: Sequence[Entry]
+    sqlstate: str
+    reason: str
 
 
 @dataclass
 class _Judged:
-    """The messages of a batch with their fates; arrays have one element for each message."""
+    """The messages of a batch with their fates; arrays have one element for each message.
+
+    Attributes:
+        events: Those that land, in the order of their messages.
+        ends: For each partition that moves, the offsets where the batch begins and ends (exclusive).
+    """
 
     messages: Sequence[Message]
+    values: Sequence[bytes | None]
     partitions: np.ndarray
     offsets: np.ndarray
     fates: np.ndarray
+    ends: Mapping[int, tuple[int, int]]
+    events: list[Any] = field(default_factory=list)
     letters: dict[int, DeadLetter] = field(default_factory=dict)
 
     def set_aside(self, index: int, letter: DeadLetter) -> None:
         self.letters[index] = letter
         self.fates[index] = _DEAD if letter.disposition == DEAD_LETTER else _QUARANTINED
+
+    def drop(self, events: Collection[int]) -> None:
+        self.events = [event for position, event in enumerate(self.events) if position not in events]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What one transaction writes.
+
+    Attributes:
+        reached: For each partition that moves, its next offset and the leader epoch of the last record below it.
+        rows: The rows that land.
+        spans: Where the partitions begin that the rows fall into.
+        letters: Records kept aside, with their partitions and offsets.
+        entries: What became of every offset.
+        judged: What all that was made from.
+    """
+
+    reached: Mapping[int, tuple[int, int | None]]
+    rows: Rows
+    spans: Sequence[datetime]
+    letters: Sequence[DeadLetter]
+    letter_partitions: Sequence[int]
+    letter_offsets: Sequence[int]
+    entries: Sequence[Entry]
+    judged: _Judged
 
 
 class Preparer:
@@ -93,108 +113,135 @@ class Preparer:
     def prepare(self, batch: Batch) -> Prepared:
         """Decodes, judges and formats what was read."""
         messages = sorted(batch.messages, key=_partition)
-        values = list(map(Message.value, messages))
         judged = _Judged(
             messages,
+            values=list(map(Message.value, messages)),
             partitions=np.fromiter(map(_partition, messages), np.int32, len(messages)),
             offsets=np.fromiter(map(_offset, messages), np.int64, len(messages)),
             fates=np.zeros(len(messages), np.int8),
+            ends={p: (self._next[p], end) for p, end in sorted(batch.next_offsets.items())},
         )
-        events = self._judge_times(judged, self._judge_values(judged, values))
-        rows, events = self._format(judged, events)
-        times = copy.microseconds(self._time.read(events)).to_numpy()
+        self._next |= batch.next_offsets
+        self._judge_values(judged)
+        self._judge_times(judged)
+        rows = self._format(judged)
+        reached = {p: (offset, batch.leader_epochs.get(p)) for p, offset in batch.next_offsets.items()}
+        return self._prepared(judged, rows, reached)
+
+    def refuse(self, prepared: Prepared, refusals: Mapping[int, Refusal]) -> Prepared:
+        """The batch without some of its rows, by their indices: PostgreSQL refused them, and they are dead letters."""
+        judged = replace(prepared.judged, fates=prepared.judged.fates.copy(), letters=dict(prepared.judged.letters))
+        where = np.flatnonzero(judged.fates == _LANDED)
+        for row, refusal in refusals.items():
+            index = int(where[row])
+            moment = getattr(judged.events[row], self._time.name)
+            letter = self._letter(judged, index, DEAD_LETTER, refusal.reason, moment, refusal.sqlstate)
+            judged.set_aside(index, letter)
+        judged.drop(refusals.keys())
+        return self._prepared(judged, prepared.rows.without(refusals.keys()), prepared.reached)
+
+    def _prepared(self, judged: _Judged, rows: Rows, reached: Mapping[int, tuple[int, int | None]]) -> Prepared:
+        times = copy.microseconds(self._time.read(judged.events)).to_numpy()
         order = sorted(judged.letters)
         return Prepared(
-            reached={p: (offset, batch.leader_epochs.get(p)) for p, offset in batch.next_offsets.items()},
+            reached=reached,
             rows=rows,
-            row_count=len(events),
             spans=[_moment(int(start) * self._width) for start in np.unique(times // self._width)],
             letters=[judged.letters[index] for index in order],
             letter_partitions=judged.partitions[order].tolist(),
             letter_offsets=judged.offsets[order].tolist(),
-            entries=list(self._count(judged, values, times, batch.next_offsets)),
+            entries=list(_count(judged, times)),
+            judged=judged,
         )
 
-    def _judge_values(self, judged: _Judged, values: Sequence[bytes | None]) -> list[Any]:
-        """The events of the values that are one; tombstones are skipped, the others become dead letters."""
-        decoded, bad = decode(self._decode, [_EMPTY if value is None else value for value in values])
+    def _judge_values(self, judged: _Judged) -> None:
+        """Finds the events of the values that are one; tombstones are skipped, the others become dead letters."""
+        judged.events, bad = decode(self._decode, [_EMPTY if value is None else value for value in judged.values])
         for index, error in bad.items():
-            if values[index] is None:
+            if judged.values[index] is None:
                 judged.fates[index] = _SKIPPED
             else:
                 judged.set_aside(index, self._letter(judged, index, DEAD_LETTER, f"{type(error).__name__}: {error}"))
-        return decoded
 
-    def _judge_times(self, judged: _Judged, events: list[Any]) -> list[Any]:
-        """The events neither too late nor too early by their record's time in Kafka; the others go to quarantine."""
+    def _judge_times(self, judged: _Judged) -> None:
+        """Quarantines the events that are too late or too early by their record's time in Kafka."""
         where = np.flatnonzero(judged.fates == _LANDED)
         appended = np.fromiter((stamp for _, stamp in map(Message.timestamp, judged.messages)), np.int64)[where] * 1000
-        age = appended - copy.microseconds(self._time.read(events)).to_numpy()
+        age = appended - copy.microseconds(self._time.read(judged.events)).to_numpy()
         outside = np.flatnonzero((age > self._late) | (age < -self._early))
         if not len(outside):
-            return events
+            return
         for position in outside:
             late = age[position] > 0
             by = abs(int(age[position])) * _MICROSECOND
             limit = f"late={self._stream.late!r}" if late else f"early={self._stream.early!r}"
             reason = f"{self._time.name} is {by} {'older' if late else 'newer'} than the record; {limit}"
-            moment = getattr(events[position], self._time.name)
+            moment = getattr(judged.events[position], self._time.name)
             index = int(where[position])
             judged.set_aside(index, self._letter(judged, index, QUARANTINED, reason, moment))
-        dropped = set(outside.tolist())
-        return [event for position, event in enumerate(events) if position not in dropped]
+        judged.drop(set(outside.tolist()))
 
-    def _format(self, judged: _Judged, events: list[Any]) -> tuple[bytes, list[Any]]:
-        """The rows' bytes, and the events in them: what no column can hold becomes a dead letter."""
-        where = np.flatnonzero(judged.fates == _LANDED)
+    def _format(self, judged: _Judged) -> Rows:
+        """The rows of the events; what no column can hold becomes a dead letter."""
         try:
-            return self._buffer(judged, where, events), events
+            return self._rows(judged)
         except copy.REFUSALS:
-            refused = copy.refused(self._columns, events)
+            refused = copy.refused(self._columns, judged.events)
             if not refused:
                 raise
+        where = np.flatnonzero(judged.fates == _LANDED)
         for position, reason in refused.items():
             index = int(where[position])
             judged.set_aside(index, self._letter(judged, index, DEAD_LETTER, reason))
-        events = [event for position, event in enumerate(events) if position not in refused]
-        return self._buffer(judged, np.flatnonzero(judged.fates == _LANDED), events), events
+        judged.drop(refused.keys())
+        return self._rows(judged)
 
-    def _buffer(self, judged: _Judged, where: np.ndarray, events: list[Any]) -> bytes:
+    def _rows(self, judged: _Judged) -> Rows:
+        where = np.flatnonzero(judged.fates == _LANDED)
         coordinates = [(">i2", self._incarnation), (">i4", judged.partitions[where]), (">i8", judged.offsets[where])]
-        return copy.buffer(self._columns, events, coordinates)
+        return copy.buffer(self._columns, judged.events, coordinates)
 
     def _letter(
-        self, judged: _Judged, index: int, disposition: str, reason: str, event_time: datetime | None = None
+        self,
+        judged: _Judged,
+        index: int,
+        disposition: str,
+        reason: str,
+        event_time: datetime | None = None,
+        sqlstate: str | None = None,
     ) -> DeadLetter:
-        return dead_letters.of(judged.messages[index], self._stream.name, disposition, reason, event_time=event_time)
-
-    def _count(
-        self, judged: _Judged, values: Sequence[bytes | None], times: np.ndarray, next_offsets: Mapping[int, int]
-    ) -> Iterator[Entry]:
-        """What became of every offset between the last batch and this one's end, for each partition."""
-        # CRC-32 begun with the offset ties a value to its place.
-        crcs = np.fromiter(
-            map(zlib.crc32, (v or _EMPTY for v in values), (judged.offsets & 0xFFFFFFFF).tolist()), np.int64
+        return dead_letters.of(
+            judged.messages[index], self._stream.name, disposition, reason, sqlstate=sqlstate, event_time=event_time
         )
-        landed_partitions = judged.partitions[judged.fates == _LANDED]
-        for partition, end in sorted(next_offsets.items()):
-            low, high = np.searchsorted(judged.partitions, [partition, partition + 1])
-            fates = np.bincount(judged.fates[low:high], minlength=4).tolist()
-            mine = times[landed_partitions == partition]
-            first = self._next[partition]
-            self._next[partition] = end
-            yield Entry(
-                partition=partition,
-                first=first,
-                next=end,
-                landed=fates[_LANDED],
-                dead_letters=fates[_DEAD],
-                quarantined=fates[_QUARANTINED],
-                skipped=fates[_SKIPPED],
-                no_records=end - first - int(high - low),
-                checksum=int(crcs[low:high].sum()),
-                newest=_moment(int(mine.max())) if len(mine) else None,
-            )
+
+
+def _count(judged: _Judged, times: np.ndarray) -> Iterator[Entry]:
+    """What became of every offset between the batch's ends, for each partition.
+
+    Args:
+        times: The event times of what lands, in microseconds, int64[n].
+    """
+    # CRC-32 begun with the offset ties a value to its place.
+    crcs = np.fromiter(
+        map(zlib.crc32, (v or _EMPTY for v in judged.values), (judged.offsets & 0xFFFFFFFF).tolist()), np.int64
+    )
+    landed_partitions = judged.partitions[judged.fates == _LANDED]
+    for partition, (first, end) in judged.ends.items():
+        low, high = np.searchsorted(judged.partitions, [partition, partition + 1])
+        fates = np.bincount(judged.fates[low:high], minlength=4).tolist()
+        mine = times[landed_partitions == partition]
+        yield Entry(
+            partition=partition,
+            first=first,
+            next=end,
+            landed=fates[_LANDED],
+            dead_letters=fates[_DEAD],
+            quarantined=fates[_QUARANTINED],
+            skipped=fates[_SKIPPED],
+            no_records=end - first - int(high - low),
+            checksum=int(crcs[low:high].sum()),
+            newest=_moment(int(mine.max())) if len(mine) else None,
+        )
 
 
 def decode(decoder: Any, values: Sequence[bytes]) -> tuple[list[Any], dict[int, Exception]]:

@@ -7,13 +7,14 @@ The format is described in PostgreSQL's documentation of COPY, "Binary Format".
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -21,6 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.streams.field import Field
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
 
 REFUSALS = (OverflowError, TypeError, ValueError)
 """What ``buffer`` raises for a value that its column cannot hold."""
@@ -30,6 +34,7 @@ _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _POSTGRES_EPOCH_DAY = (date(2000, 1, 1) - date(1970, 1, 1)).days
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
+_CHUNK_BYTES = 1 << 22
 _NO_SEPARATOR = pa.scalar(b"", pa.binary())
 # In JSON a NUL character is \u0000, unless its backslash is itself escaped.
 _JSON_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -52,13 +57,54 @@ class Column:
     width: str | None
 
 
+class Rows:
+    """Rows laid out for a binary COPY, to be sent whole or in part.
+
+    Args:
+        data: The rows after each other, as bytes or a buffer.
+        bounds: Where each row begins in ``data``, and where the last one ends, as int32[n + 1].
+    """
+
+    def __init__(self, data: bytes | pa.Buffer, bounds: np.ndarray) -> None:
+        self._data = data
+        self._bounds = bounds
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def send(
+        self, connection: Connection, table: str, columns: Sequence[str], start: int = 0, stop: int | None = None
+    ) -> None:
+        """Copies the rows from ``start`` to ``stop`` into a table, such as ``landing.payments``, in a transaction."""
+        from psycopg2 import sql
+
+        last = len(self) if stop is None else stop
+        if start == last:
+            return
+        rows = memoryview(self._data)[self._bounds[start] : self._bounds[last]]
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+            sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
+        )
+        with connection.cursor() as cursor:
+            cursor.copy_expert(statement, io.BytesIO(b"".join((_HEADER, rows, _TRAILER))), _CHUNK_BYTES)
+
+    def without(self, indices: Collection[int]) -> Rows:
+        """The rows but for some."""
+        kept = np.ones(len(self), bool)
+        kept[list(indices)] = False
+        data = memoryview(self._data)
+        pieces = [data[self._bounds[index] : self._bounds[index + 1]] for index in np.flatnonzero(kept)]
+        lengths = np.diff(self._bounds)[kept]
+        return Rows(b"".join(pieces), np.concatenate(([0], np.cumsum(lengths, dtype=np.int32))))
+
+
 def columns_of(fields: Iterable[Field]) -> tuple[Column, ...]:
     """The columns for the fields of an event, in their order."""
     return tuple(Column(field.name, _reader(field), *_KINDS[field.sql]) for field in fields)
 
 
-def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tuple[str, Any]] = ()) -> bytes:
-    """Events as one binary COPY.
+def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tuple[str, Any]] = ()) -> Rows:
+    """Events as the rows of a binary COPY.
 
     Args:
         before: Columns of one width that come before those of the event: for each, the numpy type on the wire, such as
@@ -78,7 +124,7 @@ def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tu
             layout.sparse(column.width, array)
         else:
             layout.fixed(column.width, array.to_numpy(zero_copy_only=False))
-    return b"".join((_HEADER, *layout.body(), _TRAILER))
+    return layout.rows()
 
 
 def refused(columns: Sequence[Column], events: Sequence[Any]) -> dict[int, str]:
@@ -215,12 +261,13 @@ class _Layout:
         np.cumsum(valid * data.itemsize, out=offsets[1:])
         self._piece(np.where(valid, data.itemsize, -1), pa.py_buffer(offsets), pa.py_buffer(data))
 
-    def body(self) -> Iterator[pa.Buffer]:
+    def rows(self) -> Rows:
         if not self._rows:
-            return
+            return Rows(b"", np.zeros(1, np.int32))
         if self._record:
             self._close()
-        yield pc.binary_join_element_wise(*self._pieces, _NO_SEPARATOR).buffers()[2]
+        _, bounds, data = pc.binary_join_element_wise(*self._pieces, _NO_SEPARATOR).buffers()
+        return Rows(data, np.frombuffer(bounds, np.int32)[: self._rows + 1])
 
     def _piece(self, lengths: np.ndarray, offsets: pa.Buffer, data: pa.Buffer | None) -> None:
         self._record.append((">i4", lengths))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -74,12 +73,9 @@ def keep(
 
     if not letters:
         return
-    names = ", ".join(["kafka_incarnation", "kafka_partition", "kafka_offset", *(column.name for column in _columns())])
+    names = ["kafka_incarnation", "kafka_partition", "kafka_offset", *(column.name for column in _columns())]
     rows = copy.buffer(_columns(), letters, [(">i2", incarnation), (">i4", partitions), (">i8", offsets)])
-    with connection.cursor() as cursor:
-        cursor.copy_expert(
-            f"COPY millrace.dead_letter ({names}) FROM STDIN (FORMAT binary)", io.BytesIO(rows), len(rows)
-        )
+    rows.send(connection, "millrace.dead_letter", names)
 
 
 @cache

@@ -3,32 +3,36 @@
 A batch's transaction moves the positions first, by compare-and-set, so that of two drains of one partition only the one
 that claimed it last can write; then come the rows, the records kept aside and the ledger. While one batch is written
 the next is read, decoded and formatted in another thread.
+
+What passes (a server that is away, a full disk, a lock) is waited for within the window; the position tells whether a
+transaction whose outcome is unknown took place.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from include.errors import UserError
-from include.kafka import position, topics
+from include.errors import LastingError, UserError
+from include.kafka import client, position, topics
 from include.kafka.position import Position
 from include.kafka.reader import Reader
-from include.kafka.stops import Stop
+from include.kafka.stops import Stop, TopicRecreated
 from include.kafka.topics import Topic
-from include.landing import dead_letters, incarnation, ledger, table
+from include.landing import choices, dead_letters, incarnation, ledger, refusals, table
 from include.landing.ahead import Ahead
+from include.landing.choices import BatchRefused
 from include.landing.partitions import Partitions
 from include.streams.definition import Stream
+from include.warehouse import queries
 from include.warehouse.connection import connect
 
 if TYPE_CHECKING:
+    import psycopg2
     from psycopg2.extensions import connection as Connection
 
     from include.landing.batch import Prepared
@@ -40,7 +44,10 @@ MOST_RECORDS = 20_000
 # The longest that a record waits for others to share its transaction.
 GATHER_S = 0.05
 SHOW_EVERY_S = 2.0
-PATIENCE_S = 2.0
+CHECK_EVERY_S = 3.0
+PATIENCE_S = 1.0
+# So many records at once of which not one can be landed are taken for a wrong definition, not for bad records.
+BREAKER = 100
 # No transaction of a drain is ever idle or long; one that is belongs to a stopped process and must let go.
 _SESSION = "-c timezone=UTC -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 # Fetches of some megabytes, up to 32 MB held ready; a fetch answers as soon as there is anything.
@@ -79,93 +86,218 @@ def drain(stream: Stream, owner: str, share: int = 0) -> Drained:
     Raises:
         Stop: Going on would lose or repeat records; a person must choose.
         Fenced: Another drain has taken over; nothing of this one's last batch was written.
+        UserError: Kafka or PostgreSQL were still away at the window's end.
     """
     deadline = time.monotonic() + stream.window_s
-    topic = _patiently(lambda: topics.describe(stream.topic), deadline)
-    connection = _patiently(lambda: connect(f"millrace land {stream.name}", options=_SESSION), deadline)
-    with closing(connection):
+    try:
+        topic = _patiently(lambda: topics.describe(stream.topic), deadline)
         partitions = [partition for partition in topic.partitions if partition % stream.drains == share]
         if not partitions:
             return Drained(reason="there are more drains than partitions")
-        claim = position.claim(connection, stream.reader, topic, partitions, owner)
-        for change in table.bring_up_to_date(connection, stream):
-            log.info("The definition of %s has changed: %s", stream.name, change)
+        connection, claim = _patiently(lambda: _claim(stream, topic, partitions, owner), deadline)
         return Drain(stream, topic, connection, claim).run(deadline)
+    except Stop as stop:
+        raise choices.advised(stop, stream) from stop
 
 
 class Drain:
-    """One window of one share of a stream, its partitions claimed."""
+    """One window of one share of a stream, its partitions claimed; it closes the connection when it has run."""
 
     def __init__(self, stream: Stream, topic: Topic, connection: Connection, claim: Mapping[int, Position]) -> None:
         from include.landing.batch import Preparer
 
         self._stream = stream
+        self._topic = topic
         self._connection = connection
         self._claim = dict(claim)
         self._incarnation = incarnation.number(connection, topic)
+        self._accepted_bad = dict(
+            queries.load("landing").read_accepted_bad(connection, stream=stream.name, incarnation=self._incarnation)
+        )
+        connection.rollback()
         starts = {partition: position.next_offset for partition, position in claim.items()}
         self._preparer = Preparer(stream, self._incarnation, starts)
-        self._reader = Reader(stream.topic, starts, group_id=stream.reader, **_CONSUMER)
+        self._brokers = client.admin()
+        self._reader = Reader(
+            stream.topic,
+            starts,
+            leader_epochs={partition: position.leader_epoch for partition, position in claim.items()},
+            group_id=stream.reader,
+            **_CONSUMER,
+        )
         self._partitions = Partitions(stream)
         self._stopping = threading.Event()
+        self._grown = threading.Event()
         self._drained = Drained()
-        self._shown_at = time.monotonic()
+        self._shown_at = self._checked_at = time.monotonic()
 
     def run(self, deadline: float) -> Drained:
         """Drains until ``deadline``, a reading of the monotonic clock, or until the topic has stayed quiet."""
         brought_at = time.monotonic()
-        with Ahead(self._batches(), self._stopping) as ready:
-            while (now := time.monotonic()) < deadline:
-                if now - brought_at > self._stream.quiet_s:
-                    self._drained.reason = f"nothing came for {self._stream.quiet}"
-                    break
-                if (batch := ready.get(timeout_s=1.0)) is not None:
-                    self._write(batch)
-                    brought_at = time.monotonic()
+        try:
+            with Ahead(self._batches(), self._stopping) as ready:
+                while (now := time.monotonic()) < deadline:
+                    if now - brought_at > self._stream.quiet_s:
+                        self._drained.reason = f"nothing came for {self._stream.quiet}"
+                        break
+                    if self._grown.is_set():
+                        self._drained.reason = "the topic has new partitions"
+                        break
+                    if (batch := ready.get(timeout_s=1.0)) is not None:
+                        self._write(batch, deadline)
+                        brought_at = time.monotonic()
+        finally:
+            self._connection.close()
         return self._drained
 
     def _batches(self) -> Iterator[Prepared]:
         with self._reader:
             while not self._stopping.is_set():
-                batch = self._reader.batch(MOST_RECORDS, GATHER_S)
+                try:
+                    batch = self._reader.batch(MOST_RECORDS, GATHER_S)
+                except Stop:
+                    # What looks like lost offsets is another topic's log, when the topic was recreated.
+                    self._confirm(topics.ask(self._topic.name, self._brokers))
+                    raise
                 if batch.next_offsets:
-                    yield self._preparer.prepare(batch)
+                    # A topic that still is the same after the reading was the same before.
+                    asked = topics.ask(self._topic.name, self._brokers)
+                    prepared = self._preparer.prepare(batch)
+                    self._confirm(asked)
+                    if not self._stopping.is_set():
+                        yield prepared
+                elif time.monotonic() - self._checked_at > CHECK_EVERY_S:
+                    self._confirm(topics.ask(self._topic.name, self._brokers))
                 self._show()
 
-    def _write(self, batch: Prepared) -> None:
-        """One transaction; partitions that it needs are made in one of their own before."""
+    def _confirm(self, asked: Callable[[], Topic]) -> None:
+        """Makes sure that the topic is the one that was claimed; waits for brokers that do not answer."""
+        while not self._stopping.is_set():
+            try:
+                found = asked()
+            except Stop:
+                raise
+            except UserError as error:
+                log.warning("%s Asking again.", error.what)
+                self._stopping.wait(PATIENCE_S)
+                asked = topics.ask(self._topic.name, self._brokers)
+                continue
+            if found.id != self._topic.id:
+                raise TopicRecreated(self._stream.reader, self._topic.name, self._topic.id, found.id)
+            if len(found.partitions) > len(self._topic.partitions):
+                self._grown.set()
+            self._checked_at = time.monotonic()
+            return
+
+    def _write(self, batch: Prepared, deadline: float) -> None:
+        """Lands a batch, however often that has to be tried; what the server refuses of it becomes dead letters."""
+        import psycopg2
+
+        suspected, forgotten = False, False
+        while True:
+            try:
+                if self._connection.closed and self._has_landed(batch):
+                    return
+                self._land(batch, suspected)
+            except Stop:
+                self._undo()
+                raise
+            except psycopg2.Error as error:
+                self._undo()
+                if refusals.is_of_partition(error) and not forgotten:
+                    # Retention has dropped a partition that was there.
+                    self._partitions.forget()
+                    forgotten = True
+                elif refusals.is_of_rows(error) and not suspected:
+                    suspected = True
+                elif refusals.is_passing(error) and time.monotonic() < deadline:
+                    self._wait(error)
+                else:
+                    raise
+            except UserError as error:
+                self._undo()
+                if time.monotonic() > deadline:
+                    raise
+                self._wait(error)
+            except BaseException:
+                self._undo()
+                raise
+            else:
+                return
+
+    def _land(self, batch: Prepared, suspected: bool) -> None:
+        """One transaction; partitions that it needs are made in one of their own before.
+
+        Args:
+            suspected: The server has refused one of the batch's rows: find them all first.
+        """
         connection = self._connection
-        try:
-            self._partitions.ensure(connection, batch.spans)
-            claim = position.advance(connection, self._stream.reader, self._stream.topic, self._claim, batch.reached)
-            self._copy(batch)
-            dead_letters.keep(
-                connection, self._incarnation, batch.letter_partitions, batch.letter_offsets, batch.letters
+        self._require_some_good(batch)
+        self._partitions.ensure(connection, batch.spans)
+        claim = position.advance(connection, self._stream.reader, self._stream.topic, self._claim, batch.reached)
+        if suspected:
+            batch = self._without_refused(batch)
+        self._copy(batch)
+        dead_letters.keep(connection, self._incarnation, batch.letter_partitions, batch.letter_offsets, batch.letters)
+        ledger.add(connection, self._stream.name, self._incarnation, claim, batch.entries)
+        connection.commit()
+        self._note(claim, batch)
+
+    def _copy(self, batch: Prepared) -> None:
+        batch.rows.send(self._connection, f"{table.SCHEMA}.{self._stream.name}", self._preparer.copied)
+
+    def _without_refused(self, batch: Prepared) -> Prepared:
+        """The batch as the server takes it; a search may uncover what an earlier one could not see."""
+        name = f"{table.SCHEMA}.{self._stream.name}"
+        while found := refusals.find(self._connection, batch.rows, name, self._preparer.copied):
+            batch = self._preparer.refuse(batch, found)
+        self._require_some_good(batch)
+        return batch
+
+    def _require_some_good(self, batch: Prepared) -> None:
+        """Raises BatchRefused when there are many records and not one can be landed, unless somebody accepted that."""
+        if len(batch.rows) or len(batch.letters) < BREAKER:
+            return
+        unaccepted = [
+            (partition, offset, letter)
+            for partition, offset, letter in zip(
+                batch.letter_partitions, batch.letter_offsets, batch.letters, strict=True
             )
-            ledger.add(connection, self._stream.name, self._incarnation, claim, batch.entries)
-            connection.commit()
-        except BaseException:
-            if not connection.closed:
-                connection.rollback()
-            raise
-        self._claim = claim
+            if offset >= self._accepted_bad.get(partition, 0)
+        ]
+        if len(unaccepted) >= BREAKER:
+            partition, offset, letter = unaccepted[0]
+            raise BatchRefused(self._stream.name, len(unaccepted), partition, offset, letter.reason)
+
+    def _has_landed(self, batch: Prepared) -> bool:
+        """Connects anew, and finds out by the positions whether the batch's transaction took place before the break."""
+        self._connection = connect(f"millrace land {self._stream.name}", options=_SESSION)
+        found = position.resume(self._connection, self._stream.reader, self._stream.topic, self._claim)
+        if any(found[partition].next_offset != end for partition, (end, _) in batch.reached.items()):
+            return False
+        self._note(found, batch)
+        return True
+
+    def _note(self, claim: Mapping[int, Position], batch: Prepared) -> None:
+        self._claim = dict(claim)
         self._drained.batches += 1
         for entry in batch.entries:
             self._drained.landed += entry.landed
             self._drained.dead_letters += entry.dead_letters
             self._drained.quarantined += entry.quarantined
 
-    def _copy(self, batch: Prepared) -> None:
-        from psycopg2 import sql
+    def _undo(self) -> None:
+        import psycopg2
 
-        if not batch.row_count:
-            return
-        columns = sql.SQL(", ").join(map(sql.Identifier, self._preparer.copied))
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-            table.identifier(self._stream.name), columns
-        )
-        with self._connection.cursor() as cursor:
-            cursor.copy_expert(statement, io.BytesIO(batch.rows), len(batch.rows))
+        if not self._connection.closed:
+            try:
+                self._connection.rollback()
+            except psycopg2.Error:
+                self._connection.close()
+
+    def _wait(self, error: psycopg2.Error | UserError) -> None:
+        log.warning("Trying again: %s", str(error).strip())
+        time.sleep(PATIENCE_S)
 
     def _show(self) -> None:
         if (now := time.monotonic()) - self._shown_at > SHOW_EVERY_S:
@@ -173,15 +305,34 @@ class Drain:
             self._reader.show({partition: position.next_offset for partition, position in self._claim.items()})
 
 
+def _claim(stream: Stream, topic: Topic, partitions: list[int], owner: str) -> tuple[Connection, dict[int, Position]]:
+    """A connection that owns the partitions, the table as the definition wants it."""
+    connection = connect(f"millrace land {stream.name}", options=_SESSION)
+    try:
+        claim = position.claim(connection, stream.reader, topic, partitions, owner)
+        for change in table.bring_up_to_date(connection, stream):
+            log.info("The definition of %s has changed: %s", stream.name, change)
+    except BaseException:
+        connection.close()
+        raise
+    return connection, claim
+
+
 def _patiently(ask: Callable[[], T], deadline: float) -> T:
     """What ``ask`` returns, asked again while Kafka or PostgreSQL does not answer, until ``deadline``."""
+    import psycopg2
+
     while True:
         try:
             return ask()
-        except Stop:
+        except (Stop, LastingError):
             raise
         except UserError as error:
             if time.monotonic() > deadline:
                 raise
             log.warning("%s Asking again.", error.what)
-            time.sleep(PATIENCE_S)
+        except psycopg2.Error as error:
+            if not refusals.is_passing(error) or time.monotonic() > deadline:
+                raise
+            log.warning("Asking again: %s", str(error).strip())
+        time.sleep(PATIENCE_S)

@@ -43,10 +43,22 @@ def drop_until(connection: Connection, stream: Stream, cut_off: datetime) -> lis
         if partition.span.end <= cut_off:
             connection.rollback()
             _detach(connection, stream, partition)
-            _drop(connection, partition)
+            _drop(connection, partition.table)
+            connection.commit()
             dropped.append(partition.table)
     connection.rollback()
-    return dropped
+    return [*dropped, *_drop_leftovers(connection, stream)]
+
+
+def _drop_leftovers(connection: Connection, stream: Stream) -> list[str]:
+    """Drops the tables that were detached to be dropped by somebody who was interrupted."""
+    sql = queries.load("landing")
+    sql.lock_stream(connection, stream=stream.name)
+    leftovers = [name for (name,) in sql.read_detached(connection, stream=stream.name)]
+    for name in leftovers:
+        _drop(connection, name)
+    connection.commit()
+    return leftovers
 
 
 def _detach(connection: Connection, stream: Stream, partition: Partition) -> None:
@@ -59,12 +71,11 @@ def _detach(connection: Connection, stream: Stream, partition: Partition) -> Non
     _alone(connection, statement)
 
 
-def _drop(connection: Connection, partition: Partition) -> None:
+def _drop(connection: Connection, name: str) -> None:
     from psycopg2 import sql
 
     with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("DROP TABLE {}").format(table.identifier(partition.table)))
-    connection.commit()
+        cursor.execute(sql.SQL("DROP TABLE {}").format(table.identifier(name)))
 
 
 def _alone(connection: Connection, statement: sql.Composable) -> None:

@@ -79,7 +79,7 @@ def make(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> list
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
             queries.load("landing").lock_stream(connection, stream=stream.name)
-            known = [partition.span for partition in listed(connection, stream.name)]
+            known = [partition.span for partition in _attached(connection, stream)]
             for span in wanted:
                 for gap in list(gaps(span, known)):
                     _attach(connection, stream, gap)
@@ -140,11 +140,29 @@ def name_of(stream: Stream, span: Span) -> str:
     return f"{stream.name}_{span.start:{'%Y%m%d' if whole_days else '%Y%m%d_%H%M'}}"
 
 
+def _attached(connection: Connection, stream: Stream) -> list[Partition]:
+    """The partitions that rows can go to; a detachment that was interrupted, or is under way, is finished first."""
+    from psycopg2 import sql
+
+    there = listed(connection, stream.name)
+    for partition in there:
+        if partition.detaching:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE").format(
+                        table.identifier(stream.name), table.identifier(partition.table)
+                    )
+                )
+    return [partition for partition in there if not partition.detaching]
+
+
 def _attach(connection: Connection, stream: Stream, span: Span) -> None:
     from psycopg2 import sql
 
     partition, parent = table.identifier(name_of(stream, span)), table.identifier(stream.name)
     with connection.cursor() as cursor:
+        # What stands there under this name was detached to be dropped, and its dropping was interrupted.
+        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(partition))
         cursor.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(partition, parent))
         cursor.execute(
             sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM (%s) TO (%s)").format(parent, partition),

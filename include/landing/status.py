@@ -15,8 +15,6 @@ from include.warehouse import queries
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-LOOK_S = 3.0
-
 
 @dataclass(frozen=True)
 class Status:
@@ -84,11 +82,8 @@ def _blocked_since(topic: str, measured: Backlog) -> datetime | None:
 
 def _first_append_time(topic: str, starts: Mapping[int, int], isolation: str) -> datetime | None:
     """The append time of the oldest among the first records of the partitions; None when there is none."""
-    from include.kafka.reader import Reader
+    from include.kafka import reader
 
-    times: dict[int, int] = {}
-    for partition, start in starts.items():
-        with Reader(topic, {partition: start}, isolation_level=isolation, fetch_message_max_bytes=65_536) as reader:
-            for message in reader.batch(1, LOOK_S).messages:
-                times[partition] = message.timestamp()[1]
-    return datetime.fromtimestamp(min(times.values()) / 1000, UTC) if times else None
+    found = [reader.first_at(topic, partition, start, isolation) for partition, start in starts.items()]
+    times = [message.timestamp()[1] for message in found if message is not None]
+    return datetime.fromtimestamp(min(times) / 1000, UTC) if times else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from include.errors import UserError
+from include.errors import LastingError
 from include.streams.definition import Stream
 from include.streams.field import Field
 from include.warehouse import queries
@@ -46,7 +46,7 @@ def bring_up_to_date(connection: Connection, stream: Stream) -> list[str]:
     """Makes or changes the stream's table where it differs from the definition; commits. Returns the changes in words.
 
     Raises:
-        UserError: The definition asks for what would lose or reinterpret rows that are there.
+        LastingError: The definition asks for what would lose or reinterpret rows that are there.
     """
     if not changes(connection, stream):
         connection.rollback()
@@ -64,7 +64,7 @@ def changes(connection: Connection, stream: Stream) -> list[Change]:
     """What would have to change in the warehouse for the stream to land.
 
     Raises:
-        UserError: The definition asks for what would lose or reinterpret rows that are there.
+        LastingError: The definition asks for what would lose or reinterpret rows that are there.
     """
     sql = queries.load("landing")
     present = {
@@ -75,7 +75,7 @@ def changes(connection: Connection, stream: Stream) -> list[Change]:
         return list(_creation(stream))
     key = sql.read_partition_key(connection, stream=stream.name)
     if key not in (f"RANGE ({stream.event_time})", f'RANGE ("{stream.event_time}")'):
-        raise UserError(
+        raise LastingError(
             f"Stream {stream.name!r}, event_time: the table landing.{stream.name} is partitioned by {key}, "
             f"not by {stream.event_time!r}.",
             "Keep event_time as it was, or give the stream a new name and with it a new table.",
@@ -118,7 +118,7 @@ def _addition(stream: Stream, field: Field) -> list[Change]:
     from psycopg2 import sql
 
     if not field.nullable:
-        raise UserError(
+        raise LastingError(
             f"Stream {stream.name!r}, event.{field.name}: the field is new, and the rows in landing.{stream.name} have "
             "no value for it.",
             f"Let it be None: {field.name}: … | None = None.",
@@ -133,7 +133,7 @@ def _addition(stream: Stream, field: Field) -> list[Change]:
 
 def _alterations(stream: Stream, field: Field, kind: str, required: bool, comment: str) -> list[Change]:
     if kind != field.sql:
-        raise UserError(
+        raise LastingError(
             f"Stream {stream.name!r}, event.{field.name}: it is {field.sql} in the definition and {kind} in the table "
             f"landing.{stream.name}.",
             "Keep its type and add a field of another name, or give the stream a new name and with it a new table.",

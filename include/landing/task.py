@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from include.kafka.stops import Fenced, Stop
 
@@ -14,15 +15,20 @@ def drain_in_task(stream_name: str, share: int) -> None:
     Raises:
         AirflowFailException: A person must decide, or another drain has taken over.
     """
-    from airflow.sdk import get_current_context
+    from airflow.sdk import Variable, get_current_context
 
     from include.landing.drain import drain, log
     from include.streams import definitions
 
     instance = get_current_context()["ti"]
     owner = f"{instance.dag_id} {instance.run_id} {instance.task_id}[{instance.map_index}] try {instance.try_number}"
+    stream = definitions.get(stream_name)
+    # A run of @continuous has no parameters; this is how to shorten its windows from outside.
+    window = Variable.get(f"window__{stream_name}", default=None)
+    if window is not None:
+        stream = replace(stream, window=window)
     with failing_for_good():
-        drained = drain(definitions.get(stream_name), owner, share)
+        drained = drain(stream, owner, share)
     log.info(
         "%s landed, %s dead letters, %s quarantined, in %s transactions; ended because %s.",
         drained.landed,

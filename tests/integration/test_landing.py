@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -21,8 +22,10 @@ import pytest
 
 from include.errors import UserError
 from include.kafka import client, position, topics
-from include.kafka.stops import Fenced, TopicRecreated
-from include.landing import incarnation, maintenance, partitions, status, table
+from include.kafka.stops import Fenced, OffsetsGone, TopicMissing, TopicRecreated
+from include.landing import choices, incarnation, maintenance, partitions, status, table
+from include.landing.batch import Preparer
+from include.landing.choices import BatchRefused
 from include.landing.drain import Drain, Drained, drain
 from include.streams import produce
 from include.streams.definition import Instant, Stream
@@ -347,12 +350,7 @@ def test_new_partitions_of_the_topic_begin_at_0(stream: Stream, warehouse: Conne
 def test_a_recreated_topic_is_a_named_stop(stream: Stream, warehouse: Connection) -> None:
     send(stream, [event()])
     drain(stream, "test")
-    brokers = client.admin()
-    brokers.delete_topics([stream.topic])[stream.topic].result()
-    deadline = time.monotonic() + 20
-    while not produce.make_topic(stream):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    recreate(stream)
     send(stream, [event()])
     with pytest.raises(TopicRecreated):
         drain(stream, "test")
@@ -504,3 +502,201 @@ def test_counts_and_reason_of_a_window(stream: Stream) -> None:
     send(stream, [event(), b"bad"])
     assert drain(stream, "test") == Drained(1, 1, 0, 1, "nothing came for 1 second")
     assert drain(replace(stream, window="2 seconds", quiet="1 hour"), "test").reason == "the window is over"
+
+
+def refusing(connection: Connection, stream: Stream, check: str = "number >= 0") -> None:
+    """Makes the stream's table refuse rows, as its owner may."""
+    table.bring_up_to_date(connection, stream)
+    connection.cursor().execute(f"ALTER TABLE landing.readings ADD CONSTRAINT mine CHECK ({check})")
+    connection.commit()
+
+
+def test_rows_that_postgresql_refuses_are_kept_and_the_others_land(stream: Stream, warehouse: Connection) -> None:
+    refusing(warehouse, stream)
+    numbers = [-1, 0, 1, -2, -3, 2, b"bad", 3, -4]
+    send(stream, [number if isinstance(number, bytes) else event(number=number) for number in numbers])
+    drained = drain(stream, "test")
+    assert (drained.landed, drained.dead_letters) == (4, 5)
+    letters = rows(warehouse, "SELECT kafka_offset, sqlstate, reason, value FROM millrace.dead_letter ORDER BY 1")
+    assert [(offset, state) for offset, state, _, _ in letters] == [
+        (0, "23514"),
+        (3, "23514"),
+        (4, "23514"),
+        (6, None),
+        (8, "23514"),
+    ]
+    assert "mine" in letters[0][2]
+    assert bytes(letters[0][3]) == event(number=-1)
+    one_fate_each(warehouse, stream)
+
+
+def test_rows_that_postgresql_refuses_without_naming_them(stream: Stream, warehouse: Connection) -> None:
+    """A foreign key is checked after the COPY, and a duplicate shows only beside the other one."""
+    table.bring_up_to_date(warehouse, stream)
+    warehouse.cursor().execute(
+        "CREATE TABLE landing.known (number bigint PRIMARY KEY); "
+        "INSERT INTO landing.known SELECT generate_series(0, 9);"
+        "ALTER TABLE landing.readings ADD FOREIGN KEY (number) REFERENCES landing.known;"
+        "CREATE UNIQUE INDEX ON landing.readings (text, ts)"
+    )
+    warehouse.commit()
+    send(stream, [event(str(number), number=number) for number in range(12)] + [event("1", number=1)])
+    assert (drain(stream, "test").landed, list(kept_aside(warehouse))) == (10, [10, 11, 12])
+    one_fate_each(warehouse, stream)
+
+
+def test_one_percent_of_refused_rows_costs_less_than_half_the_speed(
+    stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From decoding to COMMIT, without the waiting for records."""
+    refusing(warehouse, stream)
+    spent: list[float] = []
+    for owner, name in ((Preparer, "prepare"), (Drain, "_write")):
+        monkeypatch.setattr(owner, name, timed(getattr(owner, name), spent))
+
+    def seconds(bad: int) -> float:
+        send(stream, (event(number=-1 if number % 100 < bad else number) for number in range(20_000)))
+        spent.clear()
+        assert drain(replace(stream, quiet="5 seconds"), "test").landed == 20_000 - 200 * bad
+        return sum(spent)
+
+    seconds(0)
+    clean, dirty = (min(seconds(bad) for _ in range(3)) for bad in (0, 1))
+    print(f"20,000 rows: {clean:.2f} s clean, {dirty:.2f} s with 1 % refused")
+    assert dirty < 2 * clean
+    one_fate_each(warehouse, stream)
+
+
+def timed(call: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
+    def run(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return call(*arguments)
+        finally:
+            spent.append(time.perf_counter() - started)
+
+    return run
+
+
+@pytest.mark.parametrize("by", ["decoding", "postgresql"])
+def test_nothing_but_bad_records_stops_and_marks_nothing_as_done(
+    stream: Stream, warehouse: Connection, by: str
+) -> None:
+    refusing(warehouse, stream)
+    send(stream, [event("good")])
+    drain(stream, "test")
+    send(stream, [b"bad" if by == "decoding" else event(number=-1)] * 500)
+    with pytest.raises(BatchRefused, match="accept readings bad") as stop:
+        drain(stream, "test")
+    assert "None of 500 records" in stop.value.what
+    assert not kept_aside(warehouse)
+    assert position.standings(warehouse, stream.reader, stream.topic)[0].position.next_offset == 1
+    assert choices.accept(warehouse, stream, "bad", "somebody")
+    assert drain(stream, "test").dead_letters == 500
+    one_fate_each(warehouse, stream)
+
+
+def test_a_recreated_topic_goes_on_once_somebody_accepts_it(stream: Stream, warehouse: Connection) -> None:
+    send(stream, [event("old")])
+    drain(stream, "test")
+    recreate(stream)
+    send(stream, [event("new")])
+    with pytest.raises(TopicRecreated, match=r"\./millrace accept readings recreated"):
+        drain(stream, "test")
+    choices.accept(warehouse, stream, "recreated", "somebody")
+    assert drain(stream, "test").landed == 1
+    found = rows(warehouse, "SELECT kafka_incarnation, kafka_offset, text FROM landing.readings ORDER BY 1")
+    assert found == [(1, 0, "old"), (2, 0, "new")]
+    gaps = rows(
+        warehouse, "SELECT choice, kafka_partition, first_offset, next_offset, accepted_by FROM millrace.landing_gap"
+    )
+    assert gaps == [("recreated", p, int(p == 0), None, "somebody") for p in range(3)]
+    with pytest.raises(UserError, match="Nothing of stream"):
+        choices.accept(warehouse, stream, "recreated", "somebody")
+
+
+def test_a_topic_recreated_under_a_drain_lands_nothing_under_the_old_name(
+    stream: Stream, warehouse: Connection
+) -> None:
+    send(stream, [event("old")] * 10)
+    outcome: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            drain(replace(stream, quiet="30 seconds"), "test")
+        except BaseException as error:
+            outcome.append(error)
+
+    draining = threading.Thread(target=run)
+    draining.start()
+    deadline = time.monotonic() + 20
+    while _count(warehouse) < 10 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    recreate(stream)
+    send(stream, [event("new")] * 20)
+    draining.join(20)
+    assert isinstance(outcome[0], TopicRecreated | TopicMissing)
+    assert {text for _, _, text in landed(warehouse)} == {"old"}
+
+
+def test_what_retention_removed_is_lost_once_somebody_accepts_it(stream: Stream, warehouse: Connection) -> None:
+    from confluent_kafka import TopicPartition
+
+    send(stream, [event("a")] * 5)
+    drain(stream, "test")
+    send(stream, [event("b")] * 5)
+    brokers = client.admin()
+    for removed in brokers.delete_records([TopicPartition(stream.topic, 0, 8)]).values():
+        removed.result()
+    with pytest.raises(OffsetsGone, match=r"\./millrace accept readings lost"):
+        drain(stream, "test")
+    assert choices.accept(warehouse, stream, "lost", "somebody") == ["partition 0: offsets 5 to 7 are lost; next 8"]
+    assert drain(stream, "test").landed == 2
+    assert [offset for _, offset, _ in landed(warehouse)] == [0, 1, 2, 3, 4, 8, 9]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_connection_that_breaks_is_made_again_and_the_position_decides(
+    stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The backend is ended before or after a COMMIT whose answer never comes."""
+    send(stream, [event(str(number)) for number in range(10)])
+    land, broken = Drain._land, []
+
+    def break_once(self: Drain, batch: Any, suspected: bool) -> None:
+        if not broken:
+            broken.append(self)
+            if moment == "after":
+                claim, drained = dict(self._claim), replace(self._drained)
+                land(self, batch, suspected)
+                self._claim, self._drained = claim, drained
+            rows(warehouse, "SELECT pg_terminate_backend(%s)", self._connection.info.backend_pid)
+            self._connection.cursor().execute("SELECT 1")
+        land(self, batch, suspected)
+
+    monkeypatch.setattr(Drain, "_land", break_once)
+    assert drain(stream, "test").landed == 10
+    assert broken
+    one_fate_each(warehouse, stream)
+
+
+def test_a_partition_that_retention_drops_under_a_drain_is_made_again(stream: Stream, warehouse: Connection) -> None:
+    topic = topics.describe(stream.topic)
+    other = connect("test")
+    table.bring_up_to_date(other, stream)
+    landing = Drain(stream, topic, other, position.claim(other, stream.reader, topic, topic.partitions, "test"))
+    landing._partitions.ensure(other, [partitions.ahead(stream, NOW, 0)[0].start])
+    assert maintenance.drop_until(warehouse, stream, NOW + timedelta(days=9))
+    send(stream, [event()])
+    assert landing.run(time.monotonic() + 10).landed == 1
+    one_fate_each(warehouse, stream)
+
+
+def recreate(stream: Stream) -> None:
+    """Deletes the topic and makes it anew."""
+    brokers = client.admin()
+    brokers.delete_topics([stream.topic])[stream.topic].result()
+    deadline = time.monotonic() + 20
+    while not produce.make_topic(stream):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

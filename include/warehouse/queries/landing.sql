@@ -2,11 +2,22 @@
 -- Gives a topic's incarnation the next number, unless it has one.
 INSERT INTO millrace.topic_incarnation (topic, number, topic_id)
 SELECT :topic, coalesce(max(number), 0) + 1, :topic_id FROM millrace.topic_incarnation WHERE topic = :topic
+HAVING NOT coalesce(bool_or(topic_id = :topic_id), false)
 ON CONFLICT DO NOTHING;
 
+-- name: begin_incarnation$
+-- Gives a topic whose log was truncated the next number, under the same id.
+INSERT INTO millrace.topic_incarnation (topic, number, topic_id)
+SELECT :topic, max(number) + 1, :topic_id FROM millrace.topic_incarnation WHERE topic = :topic
+RETURNING number;
+
 -- name: read_incarnation$
--- The number of a topic's incarnation.
-SELECT number FROM millrace.topic_incarnation WHERE topic = :topic AND topic_id = :topic_id;
+-- The newest number of a topic's incarnation.
+SELECT max(number) FROM millrace.topic_incarnation WHERE topic = :topic AND topic_id = :topic_id;
+
+-- name: read_incarnations
+-- Every incarnation of a topic, with the id of its topic, oldest first.
+SELECT number, topic_id FROM millrace.topic_incarnation WHERE topic = :topic ORDER BY number;
 
 -- name: lock_stream!
 -- Lets one process at a time change a stream's table and its partitions; until the transaction's end.
@@ -30,6 +41,14 @@ FROM pg_inherits
 JOIN pg_class AS child ON child.oid = inhrelid
 WHERE inhparent = to_regclass('landing.' || quote_ident(:stream))
 ORDER BY child.relname;
+
+-- name: read_detached
+-- Tables that were partitions of a stream's table by their names, and are so no more.
+SELECT relname
+FROM pg_class
+WHERE relnamespace = 'landing'::regnamespace AND relkind = 'r' AND NOT relispartition
+  AND relname ~ ('^' || :stream || '_[0-9]{8}(_[0-9]{4})?$')
+ORDER BY relname;
 
 -- name: add_to_ledger!
 -- Adds what became of a batch's offsets to the rows of its claims.
@@ -65,3 +84,24 @@ WHERE stream = :stream;
 -- name: read_clock$
 -- The time by PostgreSQL's clock.
 SELECT clock_timestamp();
+
+-- name: add_gap!
+-- Records what somebody accepted.
+INSERT INTO millrace.landing_gap (
+    stream, kafka_incarnation, kafka_partition, first_offset, next_offset, choice, accepted_by
+)
+VALUES (:stream, :incarnation, :partition, :first, :next, :choice, :accepted_by);
+
+-- name: read_gaps
+-- What was accepted for a stream, oldest first.
+SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, choice, accepted_by, accepted_at
+FROM millrace.landing_gap
+WHERE stream = :stream
+ORDER BY gap;
+
+-- name: read_accepted_bad
+-- For each partition, below which offset records may all be bad.
+SELECT kafka_partition, max(next_offset)
+FROM millrace.landing_gap
+WHERE stream = :stream AND kafka_incarnation = :incarnation AND choice = 'bad'
+GROUP BY kafka_partition;

@@ -23,6 +23,14 @@ FROM pg_stat_activity AS activity
 WHERE pid = pg_backend_pid()
   AND reader = :reader AND topic = :topic AND partition = ANY (:partitions);
 
+-- name: own_positions!
+-- Names the new backend of the same owner, whose connection broke.
+UPDATE millrace.position
+SET backend_pid = pid, backend_start = activity.backend_start
+FROM pg_stat_activity AS activity
+WHERE pid = pg_backend_pid()
+  AND reader = :reader AND topic = :topic AND partition = ANY (:partitions);
+
 -- name: end_owners
 -- Ends the backends that own the positions, if they are still the same processes; a stopped client lets go of its locks so.
 SELECT DISTINCT activity.pid, pg_terminate_backend(activity.pid) AS ended
@@ -58,3 +66,14 @@ SELECT partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at
 FROM millrace.position
 WHERE reader = :reader AND topic = :topic
 ORDER BY partition;
+
+-- name: place_position!
+-- Puts a locked position where somebody decided, and fences whoever read there.
+UPDATE millrace.position
+SET topic_id = :topic_id, next_offset = :next, leader_epoch = NULL, epoch = epoch + 1, updated_at = clock_timestamp()
+WHERE reader = :reader AND topic = :topic AND partition = :partition;
+
+-- name: drop_positions!
+-- Forgets the partitions that a recreated topic has no more.
+DELETE FROM millrace.position
+WHERE reader = :reader AND topic = :topic AND NOT partition = ANY (CAST(:partitions AS integer[]));
