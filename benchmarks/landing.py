@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 OURS, BARE = "ours", "bare"
-SAMPLE_S, MEMORY_EVERY_S = 0.02, 0.1
+SAMPLE_S = 0.02
 STALLED_AFTER_S, END_S = 120.0, 30.0
 MODULE = [sys.executable, "-m"]
 
@@ -80,10 +81,17 @@ class Landed:
     Attributes:
         samples: Moments in seconds, and how many rows were visible by then.
         peak_rss: The greatest memory of its processes together, in bytes.
+        cpu_s: Processor time of its processes between the first sample and the last, in seconds.
     """
 
     samples: Sequence[tuple[float, int]]
     peak_rss: int
+    cpu_s: float
+
+    @property
+    def cpu_us(self) -> float:
+        """Processor time of its processes for one row, in microseconds; the server's and the broker's not counted."""
+        return self.cpu_s / (self.samples[-1][1] - self.samples[0][1]) * 1e6
 
     @property
     def rows_per_s(self) -> float:
@@ -96,6 +104,22 @@ class Landed:
         if first == last:
             raise UserError("Too few events to time their landing.", "Give more with --events.")
         return (last - first) / (end - start)
+
+
+class _Usage:
+    """Processor time in seconds and memory in bytes of one process, as last seen: one that has ended keeps its time."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self.cpu_s, self.rss = 0.0, 0
+
+    def look(self) -> None:
+        """Ask the operating system."""
+        try:
+            times = self._process.cpu_times()
+            self.cpu_s, self.rss = times.user + times.system, self._process.memory_info().rss
+        except psutil.Error:
+            self.rss = 0
 
 
 def _bare(processes: int) -> Callable[[Task], list[list[str]]]:
@@ -202,12 +226,18 @@ def land(peer: Peer, topic: str, events: int, connection: Connection) -> Landed:
 
 @contextmanager
 def observing() -> Iterator[Connection]:
-    """A connection for the observer, with the peers' schema, which is dropped at the end."""
+    """A connection for the observer, with the peers' schema, which is dropped at the end.
+
+    Raises:
+        UserError: Somebody else observes already.
+    """
     with connected("bench observer") as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             # A table that was made just now has no statistics yet; the newest offset is always at the index's end.
             cursor.execute("SET enable_seqscan = off")
+        if not _sql().hold_benchmark(connection):
+            raise UserError("Another benchmark of landing is running.", "Wait for its end.")
         _sql().make_schema(connection)
         _sql().forget_ours(connection)
         try:
@@ -244,33 +274,28 @@ def _observe(
     peer: Peer, task: Task, processes: Sequence[subprocess.Popen[bytes]], connection: Connection, sql: Any
 ) -> Landed:
     samples: list[tuple[float, int]] = []
-    peak, looked_at, moved_at = 0, 0.0, time.perf_counter()
+    usage = [_Usage(process.pid) for process in processes]
+    peak, moved_at, cpu_before = 0, time.perf_counter(), 0.0
     while not samples or samples[-1][1] < task.events:
         now = time.perf_counter()
         seen = _seen(peer, task, connection, sql)
+        for each in usage:
+            each.look()
         if seen > (samples[-1][1] if samples else 0):
+            cpu_before = cpu_before if samples else sum(each.cpu_s for each in usage)
             samples.append((now, seen))
             moved_at = now
-        if now - looked_at > MEMORY_EVERY_S:
-            looked_at = now
-            peak = max(peak, sum(map(_rss, processes)))
+        peak = max(peak, sum(each.rss for each in usage))
         if any(process.poll() for process in processes) or now - moved_at > STALLED_AFTER_S:
             raise _failure(peer, str(task.work / "log"))
         time.sleep(SAMPLE_S)
-    return Landed(samples, peak)
+    return Landed(samples, peak, sum(each.cpu_s for each in usage) - cpu_before)
 
 
 def _seen(peer: Peer, task: Task, connection: Connection, sql: Any) -> int:
     if peer.table == OURS and not sql.ours_exists(connection):
         return 0
     return int(getattr(sql, f"seen_{peer.table}")(connection, topic=task.topic))
-
-
-def _rss(process: subprocess.Popen[bytes]) -> int:
-    try:
-        return int(psutil.Process(process.pid).memory_info().rss)
-    except psutil.Error:
-        return 0
 
 
 def _failure(peer: Peer, log: str) -> UserError:
@@ -293,6 +318,7 @@ def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_p
             "rows_per_s": rate.median,
             "min": rate.min,
             "max": rate.max,
+            "cpu_us_per_row": median(landed.cpu_us for landed in runs[name]),
             "peak_rss_mb": memory[name],
             "events": min(events, PEERS[name].most),
         }
@@ -310,6 +336,7 @@ def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_p
             f"{found['rows_per_s']:,.0f}",
             f"{found['min']:,.0f} to {found['max']:,.0f}",
             f"{ratios[name]:.2f}" if name in ratios else "",
+            f"{found['cpu_us_per_row']:.1f}",
             f"{found['peak_rss_mb']:.0f}",
         ]
         for name, found in results.items()
@@ -317,10 +344,11 @@ def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_p
     ]
     figures.show(
         f"Landing {events:,} JSON events of about 180 bytes, 4 partitions; {repetitions} repetitions, interleaved",
-        ["", "events", "rows/s, median", "least to most", "ours / it", "peak MB"],
+        ["", "events", "rows/s, median", "least to most", "ours / it", "CPU µs a row", "peak MB"],
         rows,
         [
             "Rates lie between the first rows seen in the table and the last; start-up is left out.",
+            "CPU and memory are those of the peer's own processes, without the broker and the server.",
             *(["bare is the faster of bare_1 and bare_2: one process and two."] if bares else []),
         ],
     )

@@ -1,3 +1,7 @@
+-- name: hold_benchmark$
+-- Keeps a second benchmark away for as long as the connection lives; whether this is the first.
+SELECT pg_try_advisory_lock(hashtextextended('millrace bench landing', 0));
+
 -- name: make_schema#
 -- Makes the schema of the peers' tables, without what an interrupted run has left.
 DROP SCHEMA IF EXISTS bench CASCADE;

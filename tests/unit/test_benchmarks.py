@@ -15,12 +15,13 @@ from include.streams import vehicle_positions
 
 
 def test_a_rate_leaves_out_what_was_there_when_first_seen() -> None:
-    assert Landed([(10.0, 20_000), (10.5, 60_000), (11.0, 100_000)], 0).rows_per_s == 80_000
+    landed = Landed([(10.0, 20_000), (10.5, 60_000), (11.0, 100_000)], peak_rss=0, cpu_s=0.4)
+    assert (landed.rows_per_s, landed.cpu_us) == (80_000, 5.0)
 
 
 def test_a_rate_needs_more_than_one_sight() -> None:
     with pytest.raises(UserError, match="Too few events"):
-        _ = Landed([(10.0, 20_000)], 0).rows_per_s
+        _ = Landed([(10.0, 20_000)], 0, 0.0).rows_per_s
 
 
 def test_a_spread_is_median_least_and_greatest() -> None:
