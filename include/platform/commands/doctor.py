@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import click
 import psutil
 
+from include.errors import UserError
 from include.platform import ports, postgres
 from include.platform.home import NEEDED_BYTES
 from include.platform.platform import Health, Platform
@@ -53,12 +54,10 @@ def _machine(platform: Platform) -> Iterator[Finding]:
 
 def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
     if not healths:
-        for name, port in platform.home.state().get("ports", {}).items():
-            if not ports.is_free(port):
-                yield Finding(
-                    f"Port {port}, where {name} listened, is used by another program.",
-                    "Nothing to do: the next ./millrace up takes another port. Or end that program.",
-                )
+        try:
+            ports.choose(platform.home.state().get("ports", {}))
+        except UserError as error:
+            yield Finding(error.what, error.remedy)
     for health in healths:
         see = f"See ./millrace logs {health.name}."
         if not health.healthy:
