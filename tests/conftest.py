@@ -83,17 +83,13 @@ def warehouse_template(services: Platform) -> str:
 
 
 @pytest.fixture
-def warehouse(
-    services: Platform, warehouse_template: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator["Connection"]:
+def warehouse(services: Platform, warehouse_template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator["Connection"]:
     """A connection to a fresh, migrated warehouse, to which everything in this process is connected for one test."""
     from include.warehouse.connection import connect
 
     name = f"warehouse_{next(_numbers)}"
     _create_database(services, name, template=warehouse_template)
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_MILLRACE_POSTGRES", environment.warehouse_connection(services.home, name)
-    )
+    monkeypatch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", environment.warehouse_connection(services.home, name))
     with closing(connect("test")) as connection:
         yield connection
     _execute(services, f"DROP DATABASE {name} WITH (FORCE)")
