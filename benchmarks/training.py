@@ -1,6 +1,6 @@
 """A training run in Airflow, from its trigger to its last accuracy row, beside a plain script that does the same fits.
 
-Both fit Seattle's weather up to 2014 and test on 2015: five models and the baseline, in turn, on a platform that is warm.
+Both fit Seattle's weather up to 2014 and test on 2015, five models and the baseline, in turn, on a warm platform.
 """
 
 from __future__ import annotations

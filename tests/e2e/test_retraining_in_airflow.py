@@ -16,7 +16,6 @@ from threadpoolctl import threadpool_limits
 from vega_datasets import data
 
 from include.datasets import definitions
-from include.platform import processes
 from include.platform.airflow_api import AirflowApi, Run
 from include.platform.platform import Platform
 from include.training import fitting, run
@@ -211,11 +210,11 @@ def each_has_one_run(airflow: AirflowApi, results: Connection, versions: list[st
 
 
 def kill(platform: Platform, component: str) -> None:
-    """Ends all processes of a component as the kernel would."""
-    victims = processes.of(platform.home, component)
-    assert victims
-    for victim in victims:
-        victim.send_signal(signal.SIGKILL)
+    """Ends a component and all that it has started, as the kernel would."""
+    (pid,) = (health.pid for health in platform.status() if health.name == component)
+    victim = psutil.Process(pid)
+    for process in [victim, *victim.children(recursive=True)]:
+        process.send_signal(signal.SIGKILL)
 
 
 def stopped_dispatch(results: Connection) -> psutil.Process | None:
