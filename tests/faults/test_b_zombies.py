@@ -19,7 +19,7 @@ Tampering = Callable[[], None] | None
 MOMENTS = {
     "before_begin": "client query BEGIN",
     "after_compare_and_set": "server done WITH asked",
-    "mid_copy": "client copy rest of COPY .landing",
+    "mid_copy": "client copy rest of COPY .?landing",
     "before_commit": "client query COMMIT",
     "after_commit": "server done COMMIT",
 }

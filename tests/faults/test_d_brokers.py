@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from include.landing import choices
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.audit import snapshot
 from tests.faults.toolbox.events import READINGS, WAIT_S
@@ -16,6 +17,12 @@ from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
 
 PATIENT = "40 seconds"
+
+
+def accept(stage: Stage, choice: str) -> None:
+    """What ./millrace accept does."""
+    with stage.connected() as connection:
+        assert choices.accept(connection, stage.stream, choice, "a test")
 
 
 @pytest.fixture(params=["stop", "kill"], ids=["d26_clean_bounce", "d27_hard_kill"])
@@ -57,6 +64,7 @@ def test_d28_the_log_is_truncated(stage: Stage) -> None:
     size = stage.world.broker.segment(stage.stream.topic, 0).stat().st_size
     stage.topic.events(1_000, partition=0)
     stage.land()
+    before = stage.snapshot()
     broker = stage.world.broker
     broker.stop()
     broker.truncate(stage.stream.topic, 0, size)
@@ -66,6 +74,13 @@ def test_d28_the_log_is_truncated(stage: Stage) -> None:
     assert (outcome.kind, outcome.what) == ("stop", "LogTruncated"), outcome
     assert stage.positions()[0] == 2_000
     assert stage.landed() == 2_000
+    accept(stage, "truncated")
+    stage.topic.reconnect()
+    stage.topic.events(500, partition=0)
+    stage.land()
+    findings = stage.audit_of(before, stage.snapshot(), begins={0: 1_000})
+    assert not findings.wrong, findings.wrong
+    assert stage.landed() == 2_500
 
 
 def test_d28_the_log_is_truncated_and_filled_again(stage: Stage) -> None:
@@ -89,12 +104,17 @@ def test_d29_the_topic_is_recreated(stage: Stage, again: int) -> None:
     """The same name, other records: nothing is read, whether the position lies within the new log or past its end."""
     stage.topic.events(1_000)
     stage.land()
+    before = stage.snapshot()
     stage.topic.delete()
     eventually(lambda: made(stage), 20, "the topic is made anew", every_s=0.3)
     stage.topic.events(again)
     outcome = stage.drain().wait()
     assert (outcome.kind, outcome.what) == ("stop", "TopicRecreated"), outcome
+    assert f"./millrace accept {stage.stream.name} recreated" in outcome.says
     assert stage.landed() == 1_000
+    accept(stage, "recreated")
+    stage.land()
+    assert stage.prove(before).fates["landed"] == 1_000 + again
 
 
 def test_d29_the_topic_is_recreated_under_a_drain(stage: Stage) -> None:
@@ -125,6 +145,7 @@ def test_d30_the_cluster_is_replaced(stage: Stage) -> None:
     """Another cluster answers at the same address and has a topic of the same name."""
     stage.topic.events(1_000)
     stage.land()
+    before = stage.snapshot()
     stage.world.broker.replace()
     stage.topic.acknowledged.clear()
     stage.topic.make()
@@ -132,6 +153,9 @@ def test_d30_the_cluster_is_replaced(stage: Stage) -> None:
     outcome = stage.drain().wait()
     assert (outcome.kind, outcome.what) == ("stop", "TopicRecreated"), outcome
     assert stage.landed() == 1_000
+    accept(stage, "recreated")
+    stage.land()
+    assert stage.prove(before).fates["landed"] == 3_000
 
 
 def trimmed(stage: Stage, tamper: Callable[[], None] | None = None) -> None:
@@ -148,6 +172,13 @@ def trimmed(stage: Stage, tamper: Callable[[], None] | None = None) -> None:
 
 def test_d31_retention_passed_the_position(stage: Stage) -> None:
     trimmed(stage)
+    accept(stage, "lost")
+    stage.land()
+    gaps = stage.query(
+        "SELECT kafka_partition, first_offset, next_offset FROM millrace.landing_gap WHERE choice = 'lost'"
+    )
+    assert gaps == [(0, 1_000, 1_500)]
+    assert (stage.landed(), stage.positions()[0]) == (1_500, 2_000)
 
 
 def test_d31_a_silent_jump_is_noticed(stage: Stage) -> None:

@@ -26,7 +26,7 @@ from tests.faults.toolbox.stage import Stage, World
 MOMENTS = {
     "before_begin": "client query BEGIN",
     "after_compare_and_set": "server done WITH asked",
-    "mid_copy": "client copy rest of COPY .landing",
+    "mid_copy": "client copy rest of COPY .?landing",
     "before_commit": "client query COMMIT",
     "after_commit": "server done COMMIT",
 }

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from include.landing import choices
 from include.streams.definition import Instant
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.events import ANYTHING, Fate
@@ -345,6 +346,9 @@ def test_f64_nothing_but_bad_records(stage: Stage) -> None:
     assert stage.positions() == before
     assert stage.query("SELECT count(*) FROM millrace.dead_letter") == [(0,)]
     assert not stage.audit().wrong
+    with stage.connected() as connection:
+        choices.accept(connection, stage.stream, "bad", "a test")
+    assert stage.finish().fates == {"landed": 300, "dead letter": 9_000}
 
 
 def tz(hours: float) -> timezone:

@@ -29,8 +29,8 @@ AUDIT_EVERY = 12
 MOMENTS = (
     "client query BEGIN",
     "server done WITH asked",
-    "client copy rest of COPY .landing",
-    "client copy rest of COPY millrace.dead_letter",
+    "client copy rest of COPY .?landing",
+    "client copy rest of COPY .?millrace.?..?dead_letter",
     "server done ALTER TABLE .* ATTACH",
     "server done INSERT INTO millrace.landing_ledger",
     "client query COMMIT",

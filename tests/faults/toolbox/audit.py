@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
@@ -131,34 +132,49 @@ def audit(
     topics: Iterable[Snapshot],
     *,
     lost: Mapping[int, range] | None = None,
+    begins: Mapping[int, int] | None = None,
     columns: Collection[str] | None = None,
 ) -> Findings:
     """Compares the incarnations of a stream's topic, the current one last, with the warehouse.
 
     Args:
+        begins: For each partition, where the current incarnation begins, if not at 0: a truncated log is cut there.
         columns: Which columns must hold what the records say; all of the definition's unless given.
         lost: For each partition, the offsets of the current incarnation that nobody could read.
     """
     findings = Findings()
     incarnations = list(topics)
-    numbers = dict(
-        _rows(connection, "SELECT topic_id, number FROM millrace.topic_incarnation WHERE topic = %s", stream.topic)
+    met = _rows(
+        connection,
+        "SELECT number, topic_id FROM millrace.topic_incarnation WHERE topic = %s ORDER BY number",
+        stream.topic,
     )
     tables = _Tables(connection, stream)
     compared = [each for each in stream.fields if columns is None or each.name in columns]
-    known = {numbers[topic.topic_id] for topic in incarnations if topic.topic_id in numbers}
-    findings.say("rows or ledger entries of an unknown incarnation", tables.incarnations() - known)
-    for topic in incarnations:
-        number = numbers.get(topic.topic_id)
+    numbers = [
+        number for (number, topic_id), topic in zip(met, incarnations, strict=False) if topic_id == topic.topic_id
+    ]
+    findings.say("rows or ledger entries of an unknown incarnation", tables.incarnations() - set(numbers))
+    for topic, number in zip_longest(incarnations, numbers):
         if number is None:
             # Nothing of this incarnation was read yet; then nothing may claim so.
             findings.unread += sum(len(log.committed) for log in topic.logs.values())
             continue
         is_current = topic is incarnations[-1]
+        first = (begins or {}) if is_current else {}
         ends = _positions(connection, stream, topic, findings) if is_current else tables.ends(number)
         for partition, log in topic.logs.items():
             gone = (lost or {}).get(partition, range(0)) if is_current else range(0)
-            _Partition(findings, compared, tables, number, partition, log, ends.get(partition, 0), gone).audit()
+            _Partition(
+                findings,
+                compared,
+                tables,
+                number,
+                partition,
+                log,
+                (first.get(partition, 0), ends.get(partition, 0)),
+                gone,
+            ).audit()
     connection.rollback()
     return findings
 
@@ -212,10 +228,11 @@ class _Partition:
         number: int,
         partition: int,
         log: Log,
-        end: int,
+        span: tuple[int, int],
         lost: range,
     ) -> None:
-        self.findings, self.compared, self.log, self.end, self.lost = findings, compared, log, end, lost
+        self.findings, self.compared, self.log, self.lost = findings, compared, log, lost
+        self.first, self.end = span
         self.rows = tables.landed[number, partition]
         self.letters = tables.letters[number, partition]
         self.ledger = tables.ledger[number, partition]
@@ -244,7 +261,7 @@ class _Partition:
         landed = {offset for offset, _ in self.rows}
         kept = {letter[0]: letter[1] for letter in self.letters}
         fates = {}
-        for offset in range(self.end):
+        for offset in range(self.first, self.end):
             record = self.log.committed.get(offset)
             if offset in landed:
                 fates[offset] = "landed"
@@ -291,7 +308,7 @@ class _Partition:
         self._say("dead letters that differ from their records, or say no reason", wrong)
 
     def _compare_ledger(self, fates: Mapping[int, str]) -> None:
-        reached = 0
+        reached = self.first
         for first, end, landed, dead, quarantined, skipped, no_records, checksum in self.ledger:
             if first != reached and not self._is_lost(reached, first):
                 self.findings.wrong.append(f"the ledger jumps from {reached} to {first} {self.where}")

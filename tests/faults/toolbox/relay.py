@@ -109,6 +109,11 @@ class Link:
             one.close()
         self._relay.forget(self)
 
+    def hang_up(self) -> None:
+        """Ends the client's side alone."""
+        with suppress(OSError):
+            self._sockets["client"].shutdown(socket.SHUT_RDWR)
+
     def _pump(self, sender: Side, receiver: Side) -> None:
         with suppress(OSError):
             for frame in self.frames(sender):
@@ -199,6 +204,13 @@ class Relay:
     def hide_ends(self) -> None:
         """From here on neither side learns of the other's end: a machine that vanished without a word."""
         self._telling.clear()
+
+    def hang_up(self) -> None:
+        """The clients see their connections break; the servers, after ``hide_ends``, do not."""
+        with self._lock:
+            links = list(self._links)
+        for link in links:
+            link.hang_up()
 
     def wait_to_tell(self) -> None:
         """Called before one side is told that the other has ended."""

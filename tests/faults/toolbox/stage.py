@@ -164,8 +164,16 @@ class Stage:
         return snapshot(self.world.broker.direct, self.stream.topic)
 
     def until_landed(self, rows: int, within_s: float = 30.0) -> None:
-        """Waits until the table holds so many rows."""
-        eventually(lambda: self.landed() >= rows, within_s, f"{rows} rows are landed", every_s=0.05)
+        """Waits until the table holds so many rows. Raises AssertionError as soon as no drain is left that could."""
+
+        def arrived() -> bool:
+            alive = [drain for drain in self._drains if drain.alive]
+            if self.landed() >= rows:
+                return True
+            assert alive, f"no drain is left, and {rows} rows are not landed:\n{self._drains[-1].log()}"
+            return False
+
+        eventually(arrived, within_s, f"{rows} rows are landed", every_s=0.05)
 
     def audit(self, *earlier: Snapshot, **options: Any) -> Findings:
         """What is wrong now; ``earlier`` are snapshots of incarnations that are gone."""
