@@ -73,20 +73,31 @@ class Rows:
         return len(self._bounds) - 1
 
     def send(
-        self, connection: Connection, table: str, columns: Sequence[str], start: int = 0, stop: int | None = None
+        self,
+        connection: Connection,
+        table: str,
+        columns: Sequence[str],
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        before: str = "",
     ) -> None:
-        """Copies the rows from ``start`` to ``stop`` into a table, such as ``landing.payments``, in a transaction."""
-        from psycopg2 import sql
+        """Copies the rows from ``start`` to ``stop`` into a table, such as ``landing.payments``, in a transaction.
 
+        Args:
+            before: A statement to be executed first, in the same round trip.
+        """
         last = len(self) if stop is None else stop
         if start == last:
             return
         rows = memoryview(self._data)[self._bounds[start] : self._bounds[last]]
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-            sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
-        )
+        names = ", ".join(f'"{column}"' for column in columns)
         with connection.cursor() as cursor:
-            cursor.copy_expert(statement, io.BytesIO(b"".join((_HEADER, rows, _TRAILER))), _CHUNK_BYTES)
+            cursor.copy_expert(
+                f"{before}COPY {table} ({names}) FROM STDIN (FORMAT binary)",
+                io.BytesIO(b"".join((_HEADER, rows, _TRAILER))),
+                _CHUNK_BYTES,
+            )
 
     def without(self, indices: Collection[int]) -> Rows:
         """The rows but for some."""

@@ -236,8 +236,9 @@ class Drain:
         self._partitions.ensure(connection, batch.spans)
         claim = position.advance(connection, self._stream.reader, self._stream.topic, self._claim, batch.reached)
         if suspected:
-            batch = self._without_refused(batch)
-        self._copy(batch)
+            batch = self._copy_accepted(batch)
+        else:
+            self._copy(batch)
         dead_letters.keep(connection, self._incarnation, batch.letter_partitions, batch.letter_offsets, batch.letters)
         ledger.add(connection, self._stream.name, self._incarnation, claim, batch.entries)
         connection.commit()
@@ -246,11 +247,13 @@ class Drain:
     def _copy(self, batch: Prepared) -> None:
         batch.rows.send(self._connection, f"{table.SCHEMA}.{self._stream.name}", self._preparer.copied)
 
-    def _without_refused(self, batch: Prepared) -> Prepared:
-        """The batch as the server takes it; a search may uncover what an earlier one could not see."""
-        name = f"{table.SCHEMA}.{self._stream.name}"
-        while found := refusals.find(self._connection, batch.rows, name, self._preparer.copied):
-            batch = self._preparer.refuse(batch, found)
+    def _copy_accepted(self, batch: Prepared) -> Prepared:
+        """Copies what the server takes, and returns that; a search may uncover what an earlier one could not see."""
+        name, columns = f"{table.SCHEMA}.{self._stream.name}", self._preparer.copied
+        accepted = False
+        while not accepted:
+            batch = self._preparer.refuse(batch, refusals.find(self._connection, batch.rows, name, columns))
+            accepted = refusals.accepts(self._connection, batch.rows, name, columns)
         self._require_some_good(batch)
         return batch
 

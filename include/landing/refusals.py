@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from include.landing.copy import Rows
 
-PROBED_ROWS = 1_000
+PROBED_ROWS = 500
 # SQLSTATE classes, PostgreSQL's documentation, appendix "PostgreSQL Error Codes".
 _OF_ROWS = ("22", "23", "44", "54", "P0")
 _PASSING = ("08", "25006", "40", "53", "55", "57", "58")
@@ -40,6 +40,22 @@ def is_of_partition(error: psycopg2.Error) -> bool:
     return error.pgcode == _CHECK_VIOLATION and error.diag.constraint_name is None
 
 
+def accepts(connection: Connection, rows: Rows, table: str, columns: tuple[str, ...]) -> bool:
+    """Copies the rows, unless the server refuses one of them; then the transaction is as it was."""
+    import psycopg2
+
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT whole")
+        try:
+            rows.send(connection, table, columns)
+        except psycopg2.Error as error:
+            if not is_of_rows(error):
+                raise
+            cursor.execute("ROLLBACK TO SAVEPOINT whole")
+            return False
+    return True
+
+
 def find(connection: Connection, rows: Rows, table: str, columns: tuple[str, ...]) -> dict[int, Refusal]:
     """The rows that the server refuses, by their indices, inside a transaction in which nothing stays of the search.
 
@@ -52,14 +68,16 @@ def find(connection: Connection, rows: Rows, table: str, columns: tuple[str, ...
     spans = [(start, min(start + PROBED_ROWS, len(rows))) for start in range(0, len(rows), PROBED_ROWS)][::-1]
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT search")
+        undo = ""
         while spans:
             start, stop = spans.pop()
             try:
-                rows.send(connection, table, columns, start, stop)
+                rows.send(connection, table, columns, start, stop, before=undo)
+                undo = ""
             except psycopg2.Error as error:
                 if not is_of_rows(error):
                     raise
-                cursor.execute("ROLLBACK TO SAVEPOINT search")
+                undo = "ROLLBACK TO SAVEPOINT search; "
                 line = _line(error)
                 if line is None and stop - start > 1:
                     middle = (start + stop) // 2

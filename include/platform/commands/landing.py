@@ -59,3 +59,27 @@ def accept(stream: str, choice: str) -> None:
             click.echo(line)
     AirflowApi.of(platform).unpause(f"land__{stream}")
     click.echo(f"land__{stream} goes on")
+
+
+@click.command("dead-letters")
+@click.argument("stream")
+@click.argument("action", required=False, type=click.Choice(["retry"]))
+@click.option("--most", default=20, show_default=True, type=click.IntRange(min=1), help="How many to list.")
+def dead_letters(stream: str, action: str | None, most: int) -> None:
+    """List records that were kept aside; with retry, decode the dead letters again and land what can be landed now."""
+    from include.landing import retry
+    from include.streams import definitions
+    from include.warehouse import queries
+    from include.warehouse.connection import connected
+
+    definition = definitions.get(stream)
+    os.environ.update(Platform().environment())
+    with connected("millrace dead-letters") as connection:
+        if action == "retry":
+            landed, kept = retry.retry(connection, definition)
+            click.echo(f"{landed:,} landed, {kept:,} are dead letters still")
+            return
+        for *place, kind, sqlstate, reason, appended in queries.load("landing").list_dead_letters(
+            connection, stream=stream, most=most
+        ):
+            click.echo(f"{'/'.join(map(str, place))}  {appended:%Y-%m-%d %H:%M:%S}  {kind}  {sqlstate}  {reason}")

@@ -105,3 +105,80 @@ SELECT kafka_partition, max(next_offset)
 FROM millrace.landing_gap
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND choice = 'bad'
 GROUP BY kafka_partition;
+
+-- name: read_ledger
+-- What became of a stream's offsets, claim by claim.
+SELECT kafka_incarnation, kafka_partition, first_offset, next_offset,
+       landed, dead_letters, quarantined, skipped, no_records, checksum, started_at
+FROM millrace.landing_ledger
+WHERE stream = :stream
+ORDER BY kafka_incarnation, kafka_partition, first_offset, epoch;
+
+-- name: read_kept
+-- The records of a range of offsets that are kept aside, and why.
+SELECT kafka_offset, disposition
+FROM millrace.dead_letter
+WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
+  AND kafka_offset >= :first AND kafka_offset < :next;
+
+-- name: lock_dead_letters
+-- The next dead letters after a place, those that another retry is at work on left out.
+SELECT kafka_incarnation, kafka_partition, kafka_offset, appended_at, value
+FROM millrace.dead_letter
+WHERE stream = :stream AND disposition = 'dead letter' AND value IS NOT NULL
+  AND (kafka_incarnation, kafka_partition, kafka_offset)
+      > (CAST(:incarnation AS smallint), CAST(:partition AS integer), CAST(:offset AS bigint))
+ORDER BY kafka_incarnation, kafka_partition, kafka_offset
+LIMIT :most
+FOR UPDATE SKIP LOCKED;
+
+-- name: hold_dead_letters
+-- Those of some dead letters that are still there and that nobody else holds, locked.
+SELECT kafka_incarnation, kafka_partition, kafka_offset
+FROM millrace.dead_letter
+JOIN unnest(CAST(:incarnations AS smallint[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[]))
+     AS asked (kafka_incarnation, kafka_partition, kafka_offset)
+USING (kafka_incarnation, kafka_partition, kafka_offset)
+WHERE stream = :stream AND disposition = 'dead letter'
+ORDER BY kafka_incarnation, kafka_partition, kafka_offset
+FOR UPDATE OF dead_letter SKIP LOCKED;
+
+-- name: close_dead_letters!
+-- Deletes dead letters that have landed, and counts them as landed in the ledger entries that counted them.
+WITH asked AS (
+    SELECT * FROM unnest(CAST(:incarnations AS smallint[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[]))
+        AS asked (kafka_incarnation, kafka_partition, kafka_offset)
+), closed AS (
+    DELETE FROM millrace.dead_letter
+    USING asked
+    WHERE stream = :stream
+      AND dead_letter.kafka_incarnation = asked.kafka_incarnation
+      AND dead_letter.kafka_partition = asked.kafka_partition
+      AND dead_letter.kafka_offset = asked.kafka_offset
+    RETURNING asked.*
+), counted AS (
+    SELECT ledger.kafka_incarnation, ledger.kafka_partition, ledger.epoch, count(*) AS closed
+    FROM closed
+    JOIN millrace.landing_ledger AS ledger
+      ON ledger.stream = :stream
+     AND ledger.kafka_incarnation = closed.kafka_incarnation
+     AND ledger.kafka_partition = closed.kafka_partition
+     AND closed.kafka_offset >= ledger.first_offset AND closed.kafka_offset < ledger.next_offset
+    GROUP BY ledger.kafka_incarnation, ledger.kafka_partition, ledger.epoch
+)
+UPDATE millrace.landing_ledger AS ledger
+SET landed = ledger.landed + counted.closed, dead_letters = ledger.dead_letters - counted.closed,
+    updated_at = clock_timestamp()
+FROM counted
+WHERE ledger.stream = :stream
+  AND ledger.kafka_incarnation = counted.kafka_incarnation
+  AND ledger.kafka_partition = counted.kafka_partition
+  AND ledger.epoch = counted.epoch;
+
+-- name: list_dead_letters
+-- A stream's newest records that are kept aside.
+SELECT kafka_incarnation, kafka_partition, kafka_offset, disposition, coalesce(sqlstate, ''), reason, appended_at
+FROM millrace.dead_letter
+WHERE stream = :stream
+ORDER BY kept_at DESC
+LIMIT :most;

@@ -1,0 +1,248 @@
+"""The proof of a stream: every offset below the position has one disposition, and rows say what their records say."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from include.kafka import position, reader, topics
+from include.kafka.stops import TopicMissing
+from include.landing import table
+from include.landing.choices import LOST, TRUNCATED
+from include.landing.dead_letters import DEAD_LETTER, QUARANTINED
+from include.streams.definition import Stream
+from include.warehouse import queries
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+SHOWN = 5
+AT_ONCE = 50_000
+Place = tuple[int, int]
+"""Incarnation and partition."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One ledger entry: what became of consecutive offsets of a partition under one claim."""
+
+    incarnation: int
+    partition: int
+    first: int
+    next: int
+    landed: int
+    dead_letters: int
+    quarantined: int
+    skipped: int
+    no_records: int
+    checksum: int
+    started_at: datetime
+
+    @property
+    def place(self) -> Place:
+        return self.incarnation, self.partition
+
+    def __str__(self) -> str:
+        return f"incarnation {self.incarnation}, partition {self.partition}, offsets {self.first} to {self.next - 1}"
+
+
+@dataclass
+class Proof:
+    """What was compared, and what is wrong; the stream is proven when ``wrong`` is empty.
+
+    Attributes:
+        windows: The ledger.
+        compared: Records that were read from Kafka again and compared, value by value.
+        dropped: Rows that retention has dropped from the table since they landed.
+        wrong: Each thing that is not as it must be, with its place.
+    """
+
+    windows: list[Window] = field(default_factory=list)
+    compared: int = 0
+    dropped: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def note(self, what: str, offsets: Iterable[int]) -> None:
+        """Something wrong at some offsets, if there are any."""
+        places = sorted(offsets)
+        if places:
+            some = ", ".join(map(str, places[:SHOWN])) + (", …" if len(places) > SHOWN else "")
+            self.wrong.append(f"{what}: {some}")
+
+
+def prove(connection: Connection, stream: Stream) -> Proof:
+    """Compares ledger, tables and positions, and the records that Kafka still has; in one snapshot of the tables.
+
+    Raises:
+        UserError: Kafka does not answer.
+    """
+    connection.rollback()
+    with connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    try:
+        return _Prover(connection, stream).prove()
+    finally:
+        connection.rollback()
+
+
+class _Prover:
+    def __init__(self, connection: Connection, stream: Stream) -> None:
+        sql = queries.load("landing")
+        self._connection, self._stream = connection, stream
+        self._standings = position.standings(connection, stream.reader, stream.topic)
+        numbers = {topic_id: number for number, topic_id in sql.read_incarnations(connection, topic=stream.topic)}
+        self._current = {p: numbers.get(standing.topic_id, 0) for p, standing in self._standings.items()}
+        self._ids = {number: topic_id for topic_id, number in numbers.items()}
+        self._gaps = list(sql.read_gaps(connection, stream=stream.name))
+        self._sql = sql
+        self._has_table = sql.read_partition_key(connection, stream=stream.name) is not None
+        self._decode = msgspec.json.Decoder(stream.event).decode
+        # Nothing that landed later can be old enough for retention.
+        self._droppable_until = sql.read_clock(connection) - stream.retention + stream.lateness
+        self._proof = Proof(windows=[Window(*row) for row in sql.read_ledger(connection, stream=stream.name)])
+
+    def prove(self) -> Proof:
+        windows: defaultdict[Place, list[Window]] = defaultdict(list)
+        for window in self._proof.windows:
+            windows[window.place].append(window)
+        for place in sorted({(self._current[p], p) for p in self._standings} | windows.keys()):
+            self._prove_continuity(place, windows[place])
+        for window in self._proof.windows:
+            self._prove_window(window)
+        return self._proof
+
+    def _prove_continuity(self, place: Place, windows: list[Window]) -> None:
+        """The ledger and the recorded gaps cover every offset below the position, none twice."""
+        incarnation, partition = place
+        where = f"incarnation {incarnation}, partition {partition}"
+        cut = [gap[2] for gap in self._gaps if gap[:2] == (incarnation - 1, partition) and gap[4] == TRUNCATED]
+        lost = {gap[2]: gap[3] for gap in self._gaps if gap[:2] == place and gap[4] == LOST}
+        reached = cut[-1] if cut else 0
+        for window in windows:
+            reached = lost.get(reached, reached)
+            if window.first != reached:
+                self._proof.wrong.append(f"{where}: the ledger goes from offset {reached} to {window.first}")
+            reached = window.next
+        reached = lost.get(reached, reached)
+        if self._current.get(partition) == incarnation:
+            stands = self._standings[partition].position.next_offset
+            if stands != reached:
+                self._proof.wrong.append(f"{where}: the ledger ends at {reached}, and the position is {stands}")
+        beyond = self._tables(place, reached, 2**62)
+        self._proof.note(f"{where}: offsets past the ledger's end", {offset for offset, _, _ in beyond})
+
+    def _prove_window(self, window: Window) -> None:
+        """A window's tables against its ledger entry, and against the records where Kafka still has all of them."""
+        readable = self._is_readable(window)
+        counts: Counter[str] = Counter()
+        checksum = 0
+        for first in range(window.first, window.next, AT_ONCE):
+            until = min(first + AT_ONCE, window.next)
+            found = self._tables(window.place, first, until)
+            counts.update(fate for _, fate, _ in found)
+            times = Counter(offset for offset, _, _ in found)
+            self._proof.note(f"{window}: offsets that are there twice", {o for o, n in times.items() if n > 1})
+            if readable:
+                records = self._records(window, first, until)
+                checksum += sum(zlib.crc32(value or b"", offset & 0xFFFFFFFF) for offset, value in records.items())
+                self._compare(window, found, records)
+        self._prove_counts(window, counts)
+        if readable and checksum != window.checksum:
+            self._proof.wrong.append(f"{window}: the records' checksum is {checksum}, the ledger's {window.checksum}")
+
+    def _prove_counts(self, window: Window, counts: Counter[str]) -> None:
+        said = {"landed": window.landed, DEAD_LETTER: window.dead_letters, QUARANTINED: window.quarantined}
+        if counts["landed"] < window.landed and window.started_at < self._droppable_until:
+            self._proof.dropped += window.landed - counts["landed"]
+            del said["landed"]
+        wrong = [f"{counts[fate]:,} {fate}, not {count:,}" for fate, count in said.items() if counts[fate] != count]
+        if wrong:
+            self._proof.wrong.append(f"{window}: the tables hold {'; '.join(wrong)}")
+
+    def _compare(
+        self, window: Window, found: list[tuple[int, str, tuple]], records: Mapping[int, bytes | None]
+    ) -> None:
+        """The fates of some of a window's offsets against the records themselves."""
+        fates = {offset: (fate, row) for offset, fate, row in found}
+        if window.started_at >= self._droppable_until:
+            nowhere = [offset for offset, value in records.items() if value is not None and offset not in fates]
+            self._proof.note(f"{window}: records that are nowhere", nowhere)
+        self._proof.note(f"{window}: rows or dead letters of no record", fates.keys() - records.keys())
+        differing = [
+            offset
+            for offset, (fate, row) in fates.items()
+            if fate == "landed" and offset in records and not self._is_row(records[offset], row)
+        ]
+        self._proof.note(f"{window}: rows that differ from their records", differing)
+        self._proof.compared += len(records)
+
+    def _tables(self, place: Place, first: int, until: int) -> list[tuple[int, str, tuple]]:
+        """What the tables hold of a range of offsets: each one's fate and, when it landed, its row."""
+        span = {"incarnation": place[0], "partition": place[1], "first": first, "next": until}
+        found: list[tuple[int, str, tuple]] = [
+            (offset, fate, ())
+            for offset, fate in self._sql.read_kept(self._connection, stream=self._stream.name, **span)
+        ]
+        if self._has_table:
+            columns = ", ".join(f'"{field.name}"' for field in self._stream.fields)
+            with self._connection.cursor() as cursor:
+                cursor.execute(
+                    f"SELECT kafka_offset, {columns} FROM {table.SCHEMA}.{self._stream.name} "
+                    "WHERE kafka_incarnation = %(incarnation)s AND kafka_partition = %(partition)s "
+                    "AND kafka_offset >= %(first)s AND kafka_offset < %(next)s",
+                    span,
+                )
+                found += [(offset, "landed", tuple(values)) for offset, *values in cursor]
+        return found
+
+    def _is_readable(self, window: Window) -> bool:
+        """Whether Kafka still has every record of a window."""
+        try:
+            topic = topics.describe(self._stream.topic)
+        except TopicMissing:
+            return False
+        is_cut = any(gap[:2] == window.place and gap[4] == TRUNCATED for gap in self._gaps)
+        if topic.id != self._ids.get(window.incarnation) or is_cut:
+            return False
+        extent = topics.extents(topic.name, [window.partition])[window.partition]
+        return extent.first <= window.first and window.next <= extent.stable_end
+
+    def _records(self, window: Window, first: int, until: int) -> dict[int, bytes | None]:
+        """The values of the committed records of some of a window's offsets."""
+        found: dict[int, bytes | None] = {}
+        for batch in reader.read_range(self._stream.topic, {window.partition: (first, until)}, most=20_000):
+            found |= {reader.place(message)[1]: message.value() for message in batch}
+        return found
+
+    def _is_row(self, value: bytes | None, row: tuple) -> bool:
+        """Whether a row holds what its record says, each field in the form in which PostgreSQL gives it back."""
+        try:
+            event = self._decode(value or b"")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return False
+        return all(
+            _same(_plain(getattr(event, field.name), field.is_enum), stored, field.sql)
+            for field, stored in zip(self._stream.fields, row, strict=True)
+        )
+
+
+def _plain(value: Any, is_enum: bool) -> Any:
+    return value.value if is_enum and value is not None else value
+
+
+def _same(sent: Any, stored: Any, sql: str) -> bool:
+    if sent is None or stored is None:
+        return sent is stored
+    if sql == "jsonb":
+        return bool(msgspec.json.decode(msgspec.json.encode(sent)) == stored)
+    if sql == "bytea":
+        return bytes(sent) == bytes(stored)
+    if sql == "uuid":
+        return str(sent) == str(stored)
+    return bool(sent == stored) or (sent != sent and stored != stored)

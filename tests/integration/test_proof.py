@@ -1,0 +1,72 @@
+"""The proof of a stream finds nothing wrong with a sound landing, and whatever is planted in it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from include.landing import choices, proof
+from include.landing.drain import drain
+from include.streams.definition import Stream
+from tests.integration.test_landing import event, recreate, refusing, send, stream
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+__all__ = ["stream"]
+
+
+@pytest.fixture
+def landed(stream: Stream, warehouse: Connection) -> Stream:
+    """Two windows with a record of every fate."""
+    refusing(warehouse, stream)
+    for _ in range(2):
+        good = [event(str(number), real=0.5, extra=[number], amount="1.50", number=number) for number in range(50)]
+        send(stream, [*good, b"bad", None, event(number=-1)])
+        drain(stream, "test")
+    return stream
+
+
+def test_a_sound_landing_is_proven(landed: Stream, warehouse: Connection) -> None:
+    found = proof.prove(warehouse, landed)
+    assert found.wrong == []
+    assert found.compared == 106
+
+
+PLANTED = {
+    "a lost row": ("DELETE FROM landing.readings WHERE kafka_offset = 5", "records that are nowhere: 5"),
+    "a row twice": (
+        "ALTER TABLE landing.readings DROP CONSTRAINT readings_pkey;"
+        "INSERT INTO landing.readings SELECT * FROM landing.readings WHERE kafka_offset = 5",
+        "offsets that are there twice: 5",
+    ),
+    "another value": ("UPDATE landing.readings SET text = '?' WHERE kafka_offset = 60", "rows that differ.*: 60"),
+    "another count": (
+        "UPDATE millrace.landing_ledger SET landed = landed - 1, skipped = skipped + 1 WHERE first_offset = 53",
+        "offsets 53 to 105: the tables hold 50 landed, not 49",
+    ),
+    "another checksum": ("UPDATE millrace.landing_ledger SET checksum = 1 WHERE first_offset = 0", "checksum is"),
+    "a lost window": ("DELETE FROM millrace.landing_ledger WHERE first_offset = 0", "goes from offset 0 to 53"),
+    "a lost letter": ("DELETE FROM millrace.dead_letter WHERE kafka_offset = 50", "1 dead letter, not 2"),
+    "a position ahead": ("UPDATE millrace.position SET next_offset = 200 WHERE partition = 0", "the position is 200"),
+}
+
+
+@pytest.mark.parametrize(("planted", "says"), PLANTED.values(), ids=PLANTED.keys())
+def test_what_is_planted_is_found(landed: Stream, warehouse: Connection, planted: str, says: str) -> None:
+    warehouse.cursor().execute(planted)
+    warehouse.commit()
+    found = proof.prove(warehouse, landed)
+    assert any(re.search(says, wrong) for wrong in found.wrong), found.wrong
+
+
+def test_an_accepted_gap_is_accounted_for(landed: Stream, warehouse: Connection) -> None:
+    recreate(landed)
+    send(landed, [event("new")])
+    choices.accept(warehouse, landed, "recreated", "somebody")
+    drain(landed, "test")
+    found = proof.prove(warehouse, landed)
+    assert found.wrong == []
+    assert found.compared == 1
