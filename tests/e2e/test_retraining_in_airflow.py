@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 T = TypeVar("T")
+# Ten runs of six tasks each take half a minute alone on two cores, and longer beside others.
+pytestmark = pytest.mark.timeout(900)
+
 PUBLISH, TRAIN = "publish__breast_cancer", "train__breast_cancer"
 
 
