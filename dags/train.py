@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param, get_current_context, task
 
 from include import runs
@@ -32,8 +33,8 @@ def build(dataset: Dataset) -> DAG:
         doc_md=f"{dataset.doc}\n\nReads exactly the messages that the manifest lists, each proven by its SHA-256.",
         schedule=None,
         start_date=datetime(2020, 1, 1, tzinfo=UTC),
-        # Versions train one after the other, in their order.
-        max_active_runs=1,
+        # Versions may train side by side; the gate judges them in their order.
+        max_active_runs=4,
         is_paused_upon_creation=False,
         dagrun_timeout=timedelta(hours=6),
         params=FORM,
@@ -56,7 +57,19 @@ def build(dataset: Dataset) -> DAG:
             with runs.told():
                 fitting.fit(dataset, run, model)
 
-        @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=10))
+        @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=20))
+        def gate(planned: list[dict] | None) -> list[dict]:
+            from include.training import promotion, run
+
+            with runs.told():
+                if planned:
+                    run.settle(planned)
+                return [
+                    {"trigger_run_id": f"promote__{number}", "conf": {"run": number}}
+                    for number in promotion.judge(dataset)
+                ]
+
+        @task(execution_timeout=timedelta(minutes=10))
         def finish(planned: list[dict] | None) -> None:
             from include.training import run
 
@@ -64,7 +77,15 @@ def build(dataset: Dataset) -> DAG:
                 run.end(planned)
 
         planned = plan()
-        fit.expand_kwargs(planned) >> finish(planned)  # type: ignore[arg-type]
+        judged = gate(planned)  # type: ignore[arg-type]
+        fit.expand_kwargs(planned) >> judged >> finish(planned)  # type: ignore[arg-type]
+        if dataset.promotion.name == "manual":
+            TriggerDagRunOperator.partial(
+                task_id="propose",
+                trigger_dag_id=f"promote__{dataset.name}",
+                skip_when_already_exists=True,
+                execution_timeout=timedelta(minutes=5),
+            ).expand_kwargs(judged)
     return dag
 
 

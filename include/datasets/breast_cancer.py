@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from include.datasets import Dataset, HashSplit, Packaged
+from include.datasets import Dataset, HashSplit, Packaged, manual
 
 
 def models() -> dict[str, Any]:
@@ -25,4 +25,6 @@ dataset = Dataset(
     target="target",
     split=HashSplit(test=0.25),
     models=models,
+    # Whether a model may advise physicians is for a person to say.
+    promotion=manual(),
 )

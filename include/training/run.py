@@ -52,6 +52,17 @@ def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: s
     return [{"run": run, "model": model} for model in models]
 
 
+def settle(planned: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Notes whether a run has all of its results; may be repeated. Returns the models that have none."""
+    sql, run = queries.load("training"), planned[0]["run"]
+    with connected("millrace train") as connection:
+        found = {model for model, *_ in sql.results_of(connection, run=run)}
+        missing = sorted({task["model"] for task in planned} - found)
+        sql.end_run(connection, run=run, state="failed" if missing else "success")
+        connection.commit()
+    return missing
+
+
 def end(planned: Sequence[Mapping[str, Any]] | None) -> None:
     """Ends a run.
 
@@ -63,13 +74,9 @@ def end(planned: Sequence[Mapping[str, Any]] | None) -> None:
     """
     if not planned:
         raise LastingError("The run ended before it began to train.", "See the log of the task plan.")
-    run, models = planned[0]["run"], [task["model"] for task in planned]
-    sql = queries.load("training")
+    missing, run = settle(planned), planned[0]["run"]
     with connected("millrace train") as connection:
-        results = list(sql.results_of(connection, run=run))
-        missing = sorted(set(models) - {model for model, *_ in results})
-        sql.end_run(connection, run=run, state="failed" if missing else "success")
-        connection.commit()
+        results = list(queries.load("training").results_of(connection, run=run))
     for model, value, low, high, metric in results:
         interval = f" ({low:.3f} to {high:.3f})" if low is not None else ""
         log.info("%-20s %s %.3f%s", model, metric, value, interval)

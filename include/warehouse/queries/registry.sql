@@ -1,4 +1,4 @@
--- name: lock_gate
+-- name: lock_gate$
 -- Waits until no other gate of this dataset is at work; held until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended('millrace gate ' || :dataset, 0));
 
@@ -123,15 +123,15 @@ WHERE gate.run = :run;
 
 -- name: verdicts_of
 -- The verdicts on a run, the strongest evidence first.
-SELECT model, outcome, sentence, e_value, threshold, n, n01, n10, champion_accuracy, challenger_accuracy, log_e,
-       fitted_sha256
+SELECT model, outcome, sentence, e_value, fitted_sha256
 FROM millrace.verdict WHERE run = :run
 ORDER BY log_e DESC, model;
 
 -- name: add_approval!
 -- Writes what a person answered; of two answers the first stays.
 INSERT INTO millrace.approval (run, answer, model, decider, reason)
-VALUES (:run, :answer, :model, :decider, :reason);
+VALUES (:run, :answer, :model, :decider, :reason)
+ON CONFLICT (run) DO NOTHING;
 
 -- name: approval_of^
 -- What a person answered before.
@@ -146,3 +146,11 @@ FROM millrace.value WHERE dataset = :dataset ORDER BY place;
 -- What retraining has gained, and how many trainings changed nothing.
 SELECT trainings, promotions, useless, versions, metric, live, never, newest, gained
 FROM millrace.value_of_retraining WHERE dataset = :dataset;
+
+-- name: latest_judgement^
+-- What became of the run that came before the gate last.
+SELECT left(gate.version, 12), gate.state, gate.reason,
+       ARRAY(SELECT sentence FROM millrace.verdict WHERE verdict.run = gate.run ORDER BY log_e DESC, model)
+FROM millrace.gate WHERE gate.dataset = :dataset
+ORDER BY gate.judged_at DESC
+LIMIT 1;

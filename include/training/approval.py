@@ -1,0 +1,160 @@
+"""Approval: a person decides on a promotion, with the evidence on the form; the champion must still be the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import Param
+
+from include.errors import LastingError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from psycopg2.extensions import connection as Connection
+
+APPROVE, DECLINE = "Approve", "Reject"
+
+log = logging.getLogger(__name__)
+
+
+class Approval(HITLOperator):
+    """Asks in the Airflow UI whether a run's model is to become the champion; waits without a slot.
+
+    Its result has ``chosen_options`` and, in ``params_input``, the ``model`` that was named, if any.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        model = Param("", type="string", title="Model", description="Left empty: the one recommended.")
+        # Airflow puts the DAG's own params among the arguments; the form shows this one alone.
+        super().__init__(
+            **kwargs
+            | {
+                "subject": "Promotion",
+                "options": [APPROVE, DECLINE],
+                # Taken when nobody answers in time.
+                "defaults": DECLINE,
+                "params": {"model": model},
+            }
+        )
+
+    def execute(self, context: Context) -> Any:
+        """Puts the evidence on the form, then waits for an answer."""
+        self.subject, self.body = form(context["params"]["run"])
+        return super().execute(context)
+
+
+def form(run: int) -> tuple[str, str]:
+    """Headline and text (Markdown) with the evidence on a run's models."""
+    from include.training.registry import reign
+    from include.versions.manifest import decode
+    from include.warehouse import queries
+    from include.warehouse.connection import connected
+
+    sql = queries.load("registry")
+    with connected("millrace approval") as connection:
+        dataset, _, _, reason, manifest = sql.judged(connection, run=run)
+        champion = reign.current(connection, dataset)
+        verdicts = list(sql.verdicts_of(connection, run=run))
+        recommended = _recommended(connection, run)
+    version = decode(bytes(manifest)).short
+    lines = [f"Champion: **{champion or 'none yet; the baseline plays it'}**", ""]
+    lines += [f"The models could not be compared with it. {reason}", ""] if reason else []
+    for model, outcome, sentence, *_ in verdicts:
+        lines.append(f"* **{model}**: {outcome}. {sentence}")
+    lines += [
+        "",
+        f"Recommended: **{recommended}**." if recommended else "None is recommended: name a model to approve.",
+    ]
+    lines += ["", "If the champion changes before you answer, an approval is refused."]
+    return f"Promote a model of {dataset}, version {version}?", "\n".join(lines)
+
+
+def apply(run: int, answered: Mapping[str, Any]) -> None:
+    """Does what was answered on the form; see ``answer``.
+
+    Args:
+        answered: The result of ``Approval``.
+    """
+    person = answered["responded_by_user"]
+    answer(
+        run,
+        approved=APPROVE in answered["chosen_options"],
+        model=(answered["params_input"] or {}).get("model") or None,
+        decider=person["name"] if person else "nobody in time",
+    )
+
+
+def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
+    """Writes down what a person decided, and does it.
+
+    Args:
+        run: The run that was judged.
+        model: Which of its models; None for the one recommended.
+        decider: Who decided.
+
+    Raises:
+        Overtaken: The champion has changed since the evidence was gathered; this is written down, too.
+        LastingError: It was answered before, or there is no such model.
+    """
+    from include.training import comparison, promotion
+    from include.training.registry.reign import Overtaken
+    from include.versions.manifest import decode
+    from include.warehouse import queries
+    from include.warehouse.connection import connected
+
+    sql = queries.load("registry")
+    with connected("millrace approval") as connection:
+        _, against, _, _, value = sql.judged(connection, run=run)
+        manifest = decode(bytes(value))
+        if not approved:
+            _add(connection, run, "declined", model, decider, "")
+            connection.commit()
+            log.info("%s declined; the champion stays.", decider)
+            return
+        model = model or _recommended(connection, run)
+        digests = {name: sha256 for name, _, sha256 in sql.results_to_judge(connection, run=run)}
+        if model not in digests:
+            raise LastingError(f"Run {run} has no model {model!r}; it has {', '.join(sorted(digests))}.", "Name one.")
+        verdicts = {name: (sentence, digest) for name, _, sentence, *_, digest in sql.verdicts_of(connection, run=run)}
+        sentence, judged = verdicts.get(model, ("It was not compared.", digests[model]))
+        trained_on = comparison.read_trained_on(manifest)
+        _add(connection, run, "approved", model, decider, sentence)
+        try:
+            promotion.promote(
+                connection,
+                run,
+                manifest,
+                model,
+                sha256=judged,
+                trained_on=trained_on,
+                after=against,
+                cause="approval",
+                decider=decider,
+                reason=sentence,
+            )
+        except Overtaken as error:
+            connection.rollback()
+            _add(connection, run, "refused", model, decider, str(error))
+            connection.commit()
+            raise
+        connection.commit()
+
+
+def _recommended(connection: Connection, run: int) -> str | None:
+    """The model with the strongest evidence among those that the gate would promote."""
+    from include.warehouse import queries
+
+    verdicts = queries.load("registry").verdicts_of(connection, run=run)
+    return next((model for model, outcome, *_ in verdicts if outcome == "promote"), None)
+
+
+def _add(connection: Connection, run: int, kind: str, model: str | None, decider: str, reason: str) -> None:
+    from include.warehouse import queries
+
+    sql = queries.load("registry")
+    if not sql.add_approval(connection, run=run, answer=kind, model=model, decider=decider, reason=reason):
+        before, who, when, _ = sql.approval_of(connection, run=run)
+        raise LastingError(f"Run {run} was {before} already, by {who} at {when:%Y-%m-%d %H:%M:%S} UTC.")

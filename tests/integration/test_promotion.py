@@ -1,0 +1,376 @@
+"""The gate on a real broker and server: order, evidence that counts once, no leaks, and what cannot be judged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from include.datasets import Dataset, HashSplit, Metric, definitions, not_worse_and_fresher
+from include.kafka import client
+from include.training import promotion
+from include.training.registry import reign
+from include.versions.manifest import decode
+from tests.integration import registry
+from tests.integration.registry import ask, champions, change, given, seal, signal, train, train_years, weather, year
+from tests.unit import independent_gate
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+FORGET = (
+    "TRUNCATE millrace.gate, millrace.verdict, millrace.artifact, millrace.reign, millrace.approval, millrace.score"
+)
+
+
+def judged(connection: Connection, dataset: Dataset) -> list[Any]:
+    return ask(connection, "SELECT * FROM millrace.judgement WHERE dataset = %s ORDER BY run, model", dataset.name)
+
+
+def gates(connection: Connection, dataset: Dataset) -> dict[int, Any]:
+    rows = ask(connection, "SELECT * FROM millrace.gate WHERE dataset = %s ORDER BY judged_at", dataset.name)
+    return {row.run: row for row in rows}
+
+
+def at_once(*actions: Callable[[], object]) -> list[object]:
+    """Does all of them at the same moment. Returns what each returned or raised."""
+    start, outcomes = threading.Barrier(len(actions)), [None] * len(actions)
+
+    def act(number: int) -> None:
+        start.wait()
+        try:
+            outcomes[number] = actions[number]()  # type: ignore[call-overload]
+        except Exception as error:
+            outcomes[number] = error  # type: ignore[call-overload]
+
+    threads = [threading.Thread(target=act, args=(number,)) for number in range(len(actions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return outcomes
+
+
+class TestOrder:
+    """Three years of weather, trained once; then they end, and come before the gate, in different orders."""
+
+    @pytest.fixture
+    def years(self, topic: Callable[..., str], warehouse: Connection) -> tuple[Dataset, list[int]]:
+        dataset = weather(topic)
+        return dataset, train_years(dataset)
+
+    def replay(self, connection: Connection, runs: list[int]) -> None:
+        change(connection, FORGET)
+        change(connection, "UPDATE millrace.training_run SET state = 'running' WHERE run = ANY (%s)", runs)
+
+    def end(self, connection: Connection, run: int, state: str = "success") -> None:
+        change(connection, "UPDATE millrace.training_run SET state = %s WHERE run = %s", state, run)
+
+    def test_whatever_the_order_of_ending_the_champions_are_the_same(
+        self, years: tuple[Dataset, list[int]], warehouse: Connection
+    ) -> None:
+        dataset, runs = years
+        assert promotion.judge(dataset) == runs
+        expected, verdicts = champions(warehouse, dataset), judged(warehouse, dataset)
+        assert len(expected) >= 2, "with one champion alone the order could not show"
+        for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]):
+            self.replay(warehouse, runs)
+            found = []
+            for number in order:
+                self.end(warehouse, runs[number])
+                found += promotion.judge(dataset)
+            assert found == runs, order
+            assert champions(warehouse, dataset) == expected
+            again = judged(warehouse, dataset)
+            assert [row._replace(judged_at=None) for row in again] == [row._replace(judged_at=None) for row in verdicts]
+
+    def test_runs_that_end_at_the_same_moment_are_judged_once_and_in_order(
+        self, years: tuple[Dataset, list[int]], warehouse: Connection
+    ) -> None:
+        dataset, runs = years
+        promotion.judge(dataset)
+        expected = champions(warehouse, dataset)
+        self.replay(warehouse, runs)
+        from include.warehouse.connection import connected
+
+        def end_and_judge(run: int) -> list[int]:
+            with connected("test") as connection:
+                self.end(connection, run)
+            return promotion.judge(dataset)
+
+        found = at_once(*(lambda run=run: end_and_judge(run) for run in reversed(runs)))  # type: ignore[misc]
+        assert sorted(run for part in found for run in part) == runs  # type: ignore[attr-defined]
+        assert champions(warehouse, dataset) == expected
+        assert list(gates(warehouse, dataset)) == runs
+
+    def test_a_failed_run_holds_nobody_back_and_one_that_hangs_not_for_ever(
+        self, years: tuple[Dataset, list[int]], warehouse: Connection
+    ) -> None:
+        dataset, runs = years
+        self.replay(warehouse, runs)
+        self.end(warehouse, runs[1])
+        self.end(warehouse, runs[2])
+        assert promotion.judge(dataset) == [], "the first is still at work"
+        self.end(warehouse, runs[0], "failed")
+        assert promotion.judge(dataset) == runs[1:]
+        self.replay(warehouse, runs)
+        self.end(warehouse, runs[1])
+        change(
+            warehouse,
+            "UPDATE millrace.training_run SET started_at = started_at - %s WHERE run = %s",
+            promotion.PATIENCE,
+            runs[0],
+        )
+        assert promotion.judge(dataset) == [runs[1]]
+
+
+def test_a_version_that_is_older_than_the_champions_is_superseded(
+    topic: Callable[..., str], warehouse: Connection
+) -> None:
+    dataset = given(topic, signal(600))
+    newer = train(dataset, seal(dataset, year(2014)))
+    assert promotion.judge(dataset) == [newer]
+    before = champions(warehouse, dataset)
+    dataset.source.table = signal(600, seed=1, first=10_000)  # type: ignore[attr-defined]
+    older = train(dataset, seal(dataset, year(2013)))
+    assert promotion.judge(dataset) == []
+    assert gates(warehouse, dataset)[older].state == "superseded"
+    assert champions(warehouse, dataset) == before and len(before) == 1
+
+
+def test_an_earlier_version_that_was_landed_is_waited_for(topic: Callable[..., str], warehouse: Connection) -> None:
+    dataset = weather(topic)
+    first = seal(dataset, year(2013))
+    second = train(dataset, seal(dataset, year(2014)))
+    assert promotion.judge(dataset) == []
+    run = train(dataset, first)
+    assert promotion.judge(dataset) == [run, second]
+
+
+def test_verdicts_on_real_data_are_those_of_an_independent_script(
+    topic: Callable[..., str], warehouse: Connection
+) -> None:
+    """Models refitted from the source, predictions compared, and evidence integrated without any code of the gate."""
+    dataset = weather(topic)
+    runs = train_years(dataset)
+    promotion.judge(dataset)
+    frame = dataset.source.rows(None, None).to_pandas()
+    features = dataset.feature_names(list(frame.columns))
+    when = frame["date"].astype("datetime64[ns]").dt.year
+
+    champion: Any = None
+    reigns: dict[str, list[tuple[Any, Any, Any]]] = {}
+    rows = {(row.run, row.model): row for row in judged(warehouse, dataset)}
+    for run, test in zip(runs, registry.YEARS, strict=True):
+        train_rows, test_rows = frame[when < test], frame[when == test]
+        truth = test_rows["weather"].to_numpy()
+        fitted = {}
+        for name, model in dataset.estimators().items():
+            if name == "tree":
+                model.set_params(random_state=0)
+            fitted[name] = model.fit(train_rows[features], train_rows["weather"])
+        old = (champion or fitted["baseline"]).predict(test_rows[features])
+        winners = {}
+        for name in registry.weather_models():
+            versions = reigns.setdefault(name, [])
+            versions.append((truth, old, fitted[name].predict(test_rows[features])))
+            outcome, log_e, n01, n10 = independent_gate.verdict(versions, len(registry.weather_models()))
+            row = rows[run, name]
+            assert (row.outcome, row.n01, row.n10, row.n) == (outcome, n01, n10, sum(len(v[0]) for v in versions))
+            assert np.log(row.e_value) == pytest.approx(log_e, abs=1e-4)
+            assert row.mcnemar_p == pytest.approx(independent_gate.mcnemar(n01, n10))
+            if outcome == "promote":
+                winners[name] = log_e
+        best = max(winners, key=lambda name: winners[name], default=None)
+        assert [name for name in winners if rows[run, name].promoted] == ([best] if best else [])
+        if best:
+            champion, reigns = fitted[best], {}
+
+
+def test_a_record_counts_once_in_a_reign(topic: Callable[..., str], warehouse: Connection) -> None:
+    dataset = given(topic, signal(600))
+    first = train(dataset, seal(dataset))
+    promotion.judge(dataset)
+    # The same records and 200 more, then the same version with another seed.
+    dataset.source.table = signal(800)  # type: ignore[attr-defined]
+    version = seal(dataset)
+    second = train(dataset, version)
+    third = train(dataset, version, seed=7, run_id="again")
+    assert promotion.judge(dataset) == [second, third]
+    found = gates(warehouse, dataset)
+    assert [found[run].reign for run in (first, second, third)] == [0, 1, 1]
+    assert found[second].repeated == 0, "a new reign counts anew"
+    assert found[third].repeated == found[third].test_rows - found[third].trained > 0
+    (verdict,) = [row for row in judged(warehouse, dataset) if row.run == third]
+    assert verdict.fresh_n == 0 and verdict.outcome == "inconclusive"
+    assert verdict.n == found[second].test_rows - found[second].trained, "the evidence before is kept"
+
+
+def test_a_record_counts_once_for_all_lines(topic: Callable[..., str], warehouse: Connection) -> None:
+    """A line that joins later may have been made with a look at the outcomes of the records that counted before."""
+    dataset = given(topic, signal(400, strength=0.0))
+    version = seal(dataset)
+    train(dataset, version)
+    promotion.judge(dataset)
+    changed = replace(dataset, models=registry.weather_models)
+    late = train(changed, version, run_id="late")
+    promotion.judge(changed)
+    rows = [row for row in judged(warehouse, dataset) if row.run == late]
+    assert len(rows) == 3
+    assert all(row.fresh_n == 0 for row in rows)
+    assert all(row.challengers == 3 for row in rows), "tree was there before"
+
+
+def test_records_that_the_champion_trained_on_do_not_count(topic: Callable[..., str], warehouse: Connection) -> None:
+    dataset = given(topic, signal(600), split=HashSplit(test=0.5, salt="a"))
+    train(dataset, seal(dataset))
+    promotion.judge(dataset)
+    changed = replace(dataset, split=HashSplit(test=0.5, salt="b"))
+    run = train(changed, seal(changed))
+    promotion.judge(changed)
+    gate = gates(warehouse, dataset)[run]
+    (champion,) = ask(warehouse, "SELECT * FROM millrace.artifact WHERE dataset = %s", dataset.name)
+    trained_on = np.frombuffer(bytes(champion.trained_on), "<u8")
+    counted = np.frombuffer(bytes(gate.counted), "<u8")
+    assert len(trained_on) + 0 == 600 - gates(warehouse, dataset)[champion.run].test_rows
+    assert gate.trained > 100 and len(counted) == gate.test_rows - gate.trained > 100
+    assert not set(counted.tolist()) & set(trained_on.tolist())
+
+
+def test_the_first_champion_must_beat_the_baseline(topic: Callable[..., str], warehouse: Connection) -> None:
+    dataset = given(topic, signal(600, strength=0.0))
+    train(dataset, seal(dataset))
+    promotion.judge(dataset)
+    (verdict,) = judged(warehouse, dataset)
+    assert verdict.outcome == "inconclusive" and "the baseline" in verdict.sentence
+    assert champions(warehouse, dataset) == []
+
+
+def test_a_change_of_champion_during_a_gate_makes_it_judge_again(
+    topic: Callable[..., str], warehouse: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = weather(topic)
+    train_years(dataset)
+    promotion.judge(dataset)
+    assert len(champions(warehouse, dataset)) >= 2
+    (run,) = [
+        train(
+            dataset,
+            ask(
+                warehouse,
+                "SELECT version FROM millrace.version_order WHERE dataset = %s ORDER BY place DESC LIMIT 1",
+                dataset.name,
+            )[0].version,
+            seed=1,
+            run_id="again",
+        )
+    ]
+    compare = promotion.compare
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(promotion, "compare", compare)
+        reign.roll_back(dataset.name, "somebody")
+        return compare(*arguments)
+
+    monkeypatch.setattr(promotion, "compare", overtaken)
+    assert promotion.judge(dataset) == [run]
+    assert gates(warehouse, dataset)[run].reign > champions(warehouse, dataset).index(
+        next(c for c in champions(warehouse, dataset) if c[2] == "rollback")
+    ), "judged against the champion that the rollback brought back"
+
+
+def test_not_worse_and_fresher_replaces_an_old_champion(topic: Callable[..., str], warehouse: Connection) -> None:
+    table = signal(4000, strength=0.9)
+    policy = not_worse_and_fresher(margin=0.05, older_than=timedelta(days=300))
+    dataset = given(topic, table, promotion=policy)
+    for number in (2020, 2021):
+        dataset.source.table = signal(4000, strength=0.9, seed=number, first=number * 10_000)  # type: ignore[attr-defined]
+        train(dataset, seal(dataset, year(number)))
+        promotion.judge(dataset)
+    assert [cause for _, _, cause in champions(warehouse, dataset)] == ["evidence", "evidence"]
+    last = judged(warehouse, dataset)[-1]
+    assert last.e_value < last.threshold and "it is not worse by 0.05" in last.sentence
+
+
+def test_a_guard_stops_what_the_evidence_would_promote(topic: Callable[..., str], warehouse: Connection) -> None:
+    dataset = given(topic, signal(600, strength=0.9), guards={"recall of yes": 0.5, "log_loss": 0.0001})
+    train(dataset, seal(dataset))
+    promotion.judge(dataset)
+    (verdict,) = judged(warehouse, dataset)
+    assert verdict.outcome == "reject"
+    assert len(verdict.failed_guards) == 1 and verdict.failed_guards[0].startswith("log_loss is")
+    assert champions(warehouse, dataset) == []
+
+
+def test_a_regression_is_judged_by_the_smaller_error(topic: Callable[..., str], warehouse: Connection) -> None:
+    dataset = replace(definitions.get("diabetes"), name=topic("diabetes").replace("-", "_"))
+    run = train(dataset, seal(dataset))
+    promotion.judge(dataset)
+    rows = [row for row in judged(warehouse, dataset) if row.run == run]
+    assert {row.metric for row in rows} == {"smaller error"}
+    assert [row.promoted for row in rows].count(True) == 1
+    (live,) = ask(warehouse, "SELECT * FROM millrace.value WHERE dataset = %s", dataset.name)
+    (stored,) = ask(
+        warehouse, "SELECT value FROM millrace.result WHERE run = %s AND model = 'baseline' AND metric = 'rmse'", run
+    )
+    assert live.live == pytest.approx(stored.value)
+
+
+def test_a_metric_is_judged_by_the_paired_bootstrap(topic: Callable[..., str], warehouse: Connection) -> None:
+    def recall(truth: Any, predicted: Any) -> float:
+        return float(np.mean(predicted[truth == "yes"] == "yes"))
+
+    dataset = given(topic, signal(600, strength=0.8), metric=Metric("recall of yes", recall, worth=0.02))
+    train(dataset, seal(dataset))
+    promotion.judge(dataset)
+    dataset.source.table = signal(600, strength=0.8, seed=1, first=10_000)  # type: ignore[attr-defined]
+    train(dataset, seal(dataset))
+    promotion.judge(dataset)
+    first, second = judged(warehouse, dataset)
+    assert (first.metric, first.outcome) == ("recall of yes", "promote")
+    assert first.n01 is None and first.gain > 0.2
+    assert second.outcome == "inconclusive" and "recall of yes" in second.sentence
+
+
+class TestIncomparable:
+    """What cannot be compared is written down, and holds nobody back."""
+
+    @pytest.fixture
+    def champion(self, topic: Callable[..., str], warehouse: Connection) -> Iterator[Dataset]:
+        dataset = given(topic, signal(600))
+        train(dataset, seal(dataset))
+        promotion.judge(dataset)
+        yield dataset
+        assert len(champions(warehouse, dataset)) == 1
+
+    def test_a_version_that_is_gone_from_kafka(self, champion: Dataset, warehouse: Connection) -> None:
+        from confluent_kafka import TopicPartition
+
+        champion.source.table = signal(600, seed=1)  # type: ignore[attr-defined]
+        version = seal(champion)
+        run = train(champion, version)
+        (row,) = ask(warehouse, "SELECT manifest FROM millrace.dataset_version WHERE version = %s", version)
+        ends: dict[int, int] = {}
+        for message in decode(bytes(row.manifest)).messages:
+            ends[message.partition] = max(message.offset + 1, ends.get(message.partition, 0))
+        places = [TopicPartition(champion.topic, partition, offset) for partition, offset in ends.items()]
+        brokers = client.admin()
+        for future in brokers.delete_records(places).values():
+            future.result(30)
+        champion.source.table = signal(600, seed=2, first=5000)  # type: ignore[attr-defined]
+        later = train(champion, seal(champion))
+        assert promotion.judge(champion) == [run, later]
+        found = gates(warehouse, champion)
+        assert found[run].state == "incomparable" and "trimmed" in found[run].reason
+        assert found[later].state == "judged"
+
+    def test_a_version_without_a_column_of_the_champion(self, champion: Dataset, warehouse: Connection) -> None:
+        champion.source.table = signal(600, seed=1).drop_columns(["noise"])  # type: ignore[attr-defined]
+        run = train(champion, seal(champion))
+        promotion.judge(champion)
+        assert "needs the column noise" in gates(warehouse, champion)[run].reason
