@@ -116,6 +116,8 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
             return
         model = model or _recommended(connection, run)
         digests = {name: sha256 for name, _, sha256 in sql.results_to_judge(connection, run=run)}
+        if model is None:
+            raise LastingError(f"None of the models of run {run} is recommended, and none was named.", "Name one.")
         if model not in digests:
             raise LastingError(f"Run {run} has no model {model!r}; it has {', '.join(sorted(digests))}.", "Name one.")
         verdicts = {name: (sentence, digest) for name, _, sentence, *_, digest in sql.verdicts_of(connection, run=run)}

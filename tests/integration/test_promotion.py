@@ -39,14 +39,15 @@ def gates(connection: Connection, dataset: Dataset) -> dict[int, Any]:
 
 def at_once(*actions: Callable[[], object]) -> list[object]:
     """Does all of them at the same moment. Returns what each returned or raised."""
-    start, outcomes = threading.Barrier(len(actions)), [None] * len(actions)
+    start = threading.Barrier(len(actions))
+    outcomes: list[object] = [None] * len(actions)
 
     def act(number: int) -> None:
         start.wait()
         try:
-            outcomes[number] = actions[number]()  # type: ignore[call-overload]
+            outcomes[number] = actions[number]()
         except Exception as error:
-            outcomes[number] = error  # type: ignore[call-overload]
+            outcomes[number] = error
 
     threads = [threading.Thread(target=act, args=(number,)) for number in range(len(actions))]
     for thread in threads:
@@ -103,7 +104,7 @@ class TestOrder:
                 self.end(connection, run)
             return promotion.judge(dataset)
 
-        found = at_once(*(lambda run=run: end_and_judge(run) for run in reversed(runs)))  # type: ignore[misc]
+        found = at_once(*(lambda run=run: end_and_judge(run) for run in reversed(runs)))
         assert sorted(run for part in found for run in part) == runs  # type: ignore[attr-defined]
         assert champions(warehouse, dataset) == expected
         assert list(gates(warehouse, dataset)) == runs

@@ -99,7 +99,7 @@ def test_two_approvals_at_the_same_moment(decided: Dataset, warehouse: Connectio
 
 def test_an_approval_twice_at_the_same_moment(decided: Dataset, warehouse: Connection) -> None:
     run = better(decided, 3)
-    outcomes = at_once(*[lambda who=who: approval.answer(run, True, "tree", who) for who in ("ann", "bob")])  # type: ignore[misc]
+    outcomes = at_once(*[lambda who=who: approval.answer(run, True, "tree", who) for who in ("ann", "bob")])
     assert (len(outcomes.winners), len(outcomes.told)) == (1, 1)
     assert "was approved already, by" in outcomes.told[0]
     assert len(champions(warehouse, decided)) == 3
@@ -123,7 +123,7 @@ def test_an_approval_and_a_rollback_at_the_same_moment(decided: Dataset, warehou
 
 def test_two_rollbacks_at_the_same_moment(decided: Dataset, warehouse: Connection) -> None:
     approval.answer(better(decided, 3), True, "tree", "ann")
-    outcomes = at_once(*[lambda who=who: reign.roll_back(decided.name, who, expected=3) for who in ("ann", "bob")])  # type: ignore[misc]
+    outcomes = at_once(*[lambda who=who: reign.roll_back(decided.name, who, expected=3) for who in ("ann", "bob")])
     assert (len(outcomes.winners), len(outcomes.told)) == (1, 1)
     assert len(champions(warehouse, decided)) == 4
 
