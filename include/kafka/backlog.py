@@ -18,7 +18,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from include.errors import UserError
 from include.kafka import position, topics
-from include.kafka.stops import Stop
+from include.kafka.stops import Stop, TopicRecreated
 from include.kafka.topics import Extent
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # A trigger that fires at once races with the scheduler's own record of the deferral, and the task fails
 # (apache/airflow issues 71580 and 72716): holding the first event back for a moment avoids it.
 HOLD_FIRE_S = 1.5
+# A broker that has just started may not know its topics for a moment.
+STOPS_SEEN = 2
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,15 @@ def measure(brokers: AdminClient, connection: Connection, reader: str, topic: st
 
     Raises:
         TopicMissing: There is no such topic.
+        TopicRecreated: The positions are those of an earlier one.
         UserError: Kafka does not answer.
     """
     found = topics.describe(topic, brokers)
     standings = position.standings(connection, reader, topic)
     connection.rollback()
+    for standing in standings.values():
+        if standing.topic_id != found.id:
+            raise TopicRecreated(reader, topic, standing.topic_id, found.id)
     positions = {p: standings[p].position.next_offset if p in standings else 0 for p in found.partitions}
     return Backlog(positions, topics.extents(topic, found.partitions, brokers))
 
@@ -100,7 +106,8 @@ class Probe:
 class BacklogTrigger(BaseTrigger):
     """Fires once the backlog is not empty, or after ``at_most_s`` seconds without any.
 
-    Errors of the brokers or the database do not end the waiting: they are logged, and it goes on when they are back.
+    Errors of the brokers or the database do not end the waiting: they are logged, and it goes on when they are back. A
+    named stop that is seen twice does: the task that follows meets it, too, and fails with it.
 
     Args:
         reader: Whose position counts.
@@ -129,12 +136,14 @@ class BacklogTrigger(BaseTrigger):
         # thread_sensitive=False: otherwise all triggers of a triggerer would share one thread for their looks.
         look = sync_to_async(probe.measure, thread_sensitive=False)
         try:
-            lag = 0
-            while lag == 0 and time.monotonic() - started < self.at_most_s:
+            lag = stops = 0
+            while lag == 0 and stops < STOPS_SEEN and time.monotonic() - started < self.at_most_s:
                 await asyncio.sleep(self.poll_s)
                 try:
                     lag = (await look()).lag
+                    stops = 0
                 except Exception as error:
+                    stops = stops + 1 if isinstance(error, Stop) else 0
                     self.log.warning("Still waiting for %s: %s", self.topic, error)
                     await asyncio.sleep(min(5.0, 10 * self.poll_s))
             await asyncio.sleep(max(0.0, HOLD_FIRE_S - (time.monotonic() - started)))

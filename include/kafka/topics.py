@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from include.kafka.stops import TopicMissing
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
+
+LEADERLESS_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,25 @@ def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None =
     Raises:
         UserError: The brokers do not answer.
     """
-    from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-    from confluent_kafka.admin import OffsetSpec
+    from confluent_kafka import KafkaError, KafkaException
 
     brokers = brokers or client.admin()
+    deadline = time.monotonic() + LEADERLESS_S
+    while True:
+        try:
+            return _extents(topic, partitions, brokers)
+        except KafkaException as error:
+            # A topic just made has no leader yet, or one that a broker has not heard of.
+            passing = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+            if error.args[0].code() not in passing or time.monotonic() > deadline:
+                raise _unreachable(error) from error
+            time.sleep(0.1)
+
+
+def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dict[int, Extent]:
+    from confluent_kafka import IsolationLevel, TopicPartition
+    from confluent_kafka.admin import OffsetSpec
+
     wanted = [TopicPartition(topic, partition) for partition in partitions]
 
     def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[int, Any]:
@@ -121,15 +139,12 @@ def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None =
     first = ask(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
     # The stable end is asked before the end, so that it can never appear to lie above it.
     stable = ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-    try:
-        stable_ends = {partition: future.result().offset for partition, future in stable.items()}
-        end = ask(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
-        return {
-            partition: Extent(first[partition].result().offset, stable_ends[partition], end[partition].result().offset)
-            for partition in stable_ends
-        }
-    except KafkaException as error:
-        raise _unreachable(error) from error
+    stable_ends = {partition: future.result().offset for partition, future in stable.items()}
+    end = ask(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+    return {
+        partition: Extent(first[partition].result().offset, stable_ends[partition], end[partition].result().offset)
+        for partition in stable_ends
+    }
 
 
 def _unreachable(error: Exception) -> UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from include.kafka.backlog import BacklogSensor
-from include.kafka.stops import TopicMissing
+from include.kafka.stops import Stop, TopicMissing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -24,14 +24,22 @@ class StreamSensor(BacklogSensor):
 
     def execute(self, context: Context) -> int:
         """Looks once, then defers. Returns the lag in offsets."""
+        from include.landing.choices import advised
         from include.landing.task import failing_for_good
+        from include.streams import definitions
 
         with failing_for_good():
             try:
-                return super().execute(context)
-            except TopicMissing:
-                self._make_topic()
-                return super().execute(context)
+                return self._look(context)
+            except Stop as stop:
+                raise advised(stop, definitions.get(self.stream_name)) from stop
+
+    def _look(self, context: Context) -> int:
+        try:
+            return super().execute(context)
+        except TopicMissing:
+            self._make_topic()
+            return super().execute(context)
 
     def _make_topic(self) -> None:
         """A stream that was never read gets its topic; the topic of another has been deleted, which is a named stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ import pytest
 
 from include.errors import UserError
 from include.kafka import client, position, topics
+from include.kafka.backlog import BacklogTrigger
 from include.kafka.stops import Fenced, OffsetsGone, TopicMissing, TopicRecreated
 from include.landing import choices, incarnation, maintenance, partitions, retry, status, table
 from include.landing.batch import Preparer
@@ -726,3 +728,17 @@ def test_dead_letters_land_once_when_the_reason_is_gone(stream: Stream, warehous
     assert [offset for _, offset, _ in landed(warehouse)] == [0, *range(2, 52)]
     assert list(kept_aside(warehouse)) == [1]
     one_fate_each(warehouse, stream)
+
+
+def test_waiting_ends_when_the_topic_was_recreated(stream: Stream, warehouse: Connection) -> None:
+    """The new topic holds less than the position, so that its lag alone would never tell."""
+    send(stream, [event()] * 3)
+    drain(stream, "test")
+    recreate(stream)
+
+    async def wait() -> list[Any]:
+        return [event async for event in BacklogTrigger(stream.reader, stream.topic, 0.1, 60).run()]
+
+    assert len(asyncio.run(asyncio.wait_for(wait(), 40))) == 1
+    with pytest.raises(TopicRecreated):
+        drain(stream, "test")
