@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,11 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note
     """Print a table, its first column to the left and the others to the right, and notes below it."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*row)
-    console = Console()
+    # A file or a pipe has no width of its own; the table needs more than the 80 columns that are then assumed.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     for note in notes:
         console.print(note, soft_wrap=True)

@@ -334,7 +334,8 @@ def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_p
             name,
             f"{found['events']:,}",
             f"{found['rows_per_s']:,.0f}",
-            f"{found['min']:,.0f} to {found['max']:,.0f}",
+            f"{found['min']:,.0f}",
+            f"{found['max']:,.0f}",
             f"{ratios[name]:.2f}" if name in ratios else "",
             f"{found['cpu_us_per_row']:.1f}",
             f"{found['peak_rss_mb']:.0f}",
@@ -344,10 +345,10 @@ def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_p
     ]
     figures.show(
         f"Landing {events:,} JSON events of about 180 bytes, 4 partitions; {repetitions} repetitions, interleaved",
-        ["", "events", "rows/s, median", "least to most", "ours / it", "CPU µs a row", "peak MB"],
+        ["", "events", "rows/s", "least", "most", "ours / it", "CPU µs a row", "peak MB"],
         rows,
         [
-            "Rates lie between the first rows seen in the table and the last; start-up is left out.",
+            "Medians; a rate lies between the first rows seen in the table and the last, start-up left out.",
             "CPU and memory are those of the peer's own processes, without the broker and the server.",
             *(["bare is the faster of bare_1 and bare_2: one process and two."] if bares else []),
         ],
