@@ -94,8 +94,15 @@ class Platform:
                 fresh = True
             if not fresh and self._is_up(wanted):
                 return False
+            if fresh:
+                processes.end(processes.of(self.home), grace=5)
             try:
-                self._start(wanted, fresh)
+                if fresh:
+                    with ports.held(self.home.state().get("ports", {})) as chosen:
+                        self._prepare(chosen)
+                        self._start(wanted)
+                else:
+                    self._start(wanted)
             except BaseException:
                 if fresh:
                     self._stop()
@@ -164,11 +171,8 @@ class Platform:
         healthy = {health.name for health in self.status() if health.healthy}
         return healthy.issuperset(wanted)
 
-    def _start(self, wanted: list[str], fresh: bool) -> None:
-        if fresh:
-            self._prepare()
+    def _start(self, wanted: list[str]) -> None:
         self._earlier = {name: starts(self.home, name) for name in NAMES}
-        known = self.home.state()["ports"]
         airflow = [name for name in wanted if name in AIRFLOW]
         self._report("starting PostgreSQL and Kafka")
         self._supervisor.start_component("kafka")
@@ -180,10 +184,10 @@ class Platform:
             self._supervisor.import_airflow()
             for name in ("migrate", *airflow) if migrating else airflow:
                 self._supervisor.start_component(name)
-        self._until("postgres", lambda: postgres.check(self.home, known["postgres"]))
-        postgres.make_databases(self.home, known["postgres"])
+        self._until("postgres")
+        postgres.make_databases(self.home, self.home.state()["ports"]["postgres"])
         ready(self.home).touch()
-        self._until("kafka", lambda: kafka.check(known["kafka"]))
+        self._until("kafka")
         if migrating:
             self._report("migrating the databases")
             self._finish_migration()
@@ -194,9 +198,7 @@ class Platform:
         self._wait(wanted)
         self.home.remember(generation=generation())
 
-    def _prepare(self) -> None:
-        processes.end(processes.of(self.home), grace=5)
-        chosen = ports.choose(self.home.state().get("ports", {}))
+    def _prepare(self, chosen: dict[str, int]) -> None:
         self.home.remember(ports=chosen, generation=None)
         kafka.prepare(self.home, chosen)
         for file in (gate(self.home), ready(self.home), *self.home.run.glob("*.starts")):
@@ -214,12 +216,12 @@ class Platform:
                 f"The databases could not be migrated: {self._last_line('migrate')}.", "See ./millrace logs migrate."
             )
 
-    def _until(self, name: str, check: Callable[[], None]) -> None:
+    def _until(self, name: str) -> None:
         """Wait until a service answers; a service that dies again and again is given up at once."""
         end = time.monotonic() + START_SECONDS
         while True:
             try:
-                check()
+                self._check_service(name, self._supervisor.components()[name]["pid"])
             except UserError as error:
                 if self._tries(name) > _TRIES or time.monotonic() > end:
                     raise UserError(
@@ -255,25 +257,31 @@ class Platform:
         detail, healthy = info["statename"], False
         if info["statename"] in ("RUNNING", "STARTING") and info["pid"]:
             try:
-                detail, healthy = self._ask(name, airflow), True
+                detail, healthy = self._ask(name, info["pid"], airflow), True
             except Exception as error:  # any failure of a component's own answer is the detail
                 detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         uptime = float(info["now"] - info["start"]) if info["pid"] else 0.0
         restarts = max(0, starts(self.home, name) - 1)
         return Health(name, info["statename"], healthy, detail, info["pid"], restarts, uptime)
 
-    def _ask(self, name: str, airflow: Callable[[], dict[str, Any]]) -> str:
-        known = self.home.state()["ports"]
-        match name:
-            case "postgres":
-                postgres.check(self.home, known["postgres"])
-                return f"{ports.HOST}:{known['postgres']}"
-            case "kafka":
-                kafka.check(known["kafka"])
-                return f"{ports.HOST}:{known['kafka']}"
-            case "api-server":
-                airflow()
-                return environment.api_url(self.home)
+    def _check_service(self, name: str, pid: int) -> str:
+        """The address at which the service answers. Raises UserError when it does not, or somebody else does."""
+        port = self.home.state()["ports"]["api" if name == "api-server" else name]
+        if not ports.is_listening(pid, port):
+            raise UserError(f"it does not listen on port {port}")
+        if name == "postgres":
+            postgres.check(self.home, port)
+        elif name == "kafka":
+            kafka.check(port)
+        return f"{ports.HOST}:{port}"
+
+    def _ask(self, name: str, pid: int, airflow: Callable[[], dict[str, Any]]) -> str:
+        if name in SERVICES:
+            return self._check_service(name, pid)
+        if name == "api-server":
+            self._check_service(name, pid)
+            airflow()
+            return environment.api_url(self.home)
         part = airflow()[name.replace("-", "_")]
         if part["status"] != "healthy":
             latest = part.get(f"latest_{name.replace('-', '_')}_heartbeat")

@@ -1,8 +1,14 @@
 """The ports of one platform: the usual ones when they are free, else free ones, remembered by its home."""
 
+import fcntl
 import os
 import socket
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
 
 from include.errors import UserError
 
@@ -16,10 +22,14 @@ USUAL: Mapping[str, int] = {
 HOST = "127.0.0.1"
 
 
-def choose(remembered: Mapping[str, int]) -> dict[str, int]:
+def choose(remembered: Mapping[str, int], hold: Callable[[int], bool] = lambda port: True) -> dict[str, int]:
     """A port for every listener, none of them in use.
 
     A port named by `MILLRACE_PORT_<NAME>` is taken or refused with UserError; a remembered one is kept if it is free.
+
+    Args:
+        remembered: The ports of the last start, by name.
+        hold: Asked for every port that would be chosen; whether it may be.
     """
     chosen: dict[str, int] = {}
     for name, usual in USUAL.items():
@@ -27,10 +37,35 @@ def choose(remembered: Mapping[str, int]) -> dict[str, int]:
         if wanted := os.environ.get(variable):
             chosen[name] = _demanded(wanted, variable, set(chosen.values()))
             continue
-        candidates = (remembered.get(name, usual), usual)
         taken = set(chosen.values())
-        chosen[name] = next((port for port in candidates if port not in taken and is_free(port)), 0) or _any(taken)
+        candidates = (port for port in (remembered.get(name, usual), usual) if port not in taken)
+        found = next((port for port in candidates if is_free(port) and hold(port)), 0)
+        while not found:
+            port = _any(taken)
+            found = port if hold(port) else 0
+        chosen[name] = found
     return chosen
+
+
+@contextmanager
+def held(remembered: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """`choose`, with the ports kept from other platforms that choose theirs before these listen."""
+    with ExitStack() as files:
+        yield choose(remembered, lambda port: _lock(port, files))
+
+
+def _lock(port: int, files: ExitStack) -> bool:
+    path = Path(tempfile.gettempdir(), f"millrace-port-{port}")
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        files.callback(os.close, file)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # Without a temporary directory ports cannot be held; they are free all the same.
+        return True
+    return True
 
 
 def is_free(port: int) -> bool:
@@ -43,6 +78,15 @@ def is_free(port: int) -> bool:
             except OSError:
                 return False
     return True
+
+
+def is_listening(pid: int, port: int) -> bool:
+    """Whether this very process listens on the port, and not somebody else's."""
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr and one.laddr[1] == port for one in connections)
 
 
 def _demanded(text: str, variable: str, taken: set[int]) -> int:

@@ -1,5 +1,6 @@
 """How ports are chosen."""
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -58,3 +59,18 @@ def test_one_port_demanded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_PORT_POSTGRES", free)
     with pytest.raises(UserError, match="MILLRACE_PORT_POSTGRES asks for, is in use"):
         ports.choose({})
+
+
+def test_a_held_port_is_nobody_elses_until_it_is_let_go() -> None:
+    with ports.held({}) as first:
+        with ports.held(first) as second:
+            assert not set(first.values()) & set(second.values())
+        assert ports.choose(first) == first
+    with ports.held(first) as third:
+        assert third == first
+
+
+def test_who_listens(taken: int) -> None:
+    assert ports.is_listening(os.getpid(), taken)
+    assert not ports.is_listening(os.getppid(), taken)
+    assert not ports.is_listening(os.getpid(), ports.choose({})["kafka"])
