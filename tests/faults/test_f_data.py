@@ -241,7 +241,7 @@ def test_f60_a_type_changes(stage: Stage) -> None:
     stage.land()
     stage.topic.send([stage.topic.value(id="seven") for _ in range(20)], expect="dead letter")
     outcome = stage.drain(replace(stage.stream, event=Retyped)).wait()
-    assert (outcome.kind, outcome.what) == ("failed", "UserError"), outcome
+    assert outcome.kind == "failed", outcome
     assert "event.id" in outcome.says
     assert stage.landed() == 300
     assert stage.finish().fates == {"landed": 300, "dead letter": 20}
