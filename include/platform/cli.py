@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from include.errors import UserError
-from include.platform.home import ROOT
 
 
 @dataclass(frozen=True)
@@ -26,11 +25,6 @@ class Entry:
         command = getattr(importlib.import_module(f"include.platform.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
         return command
-
-    def exists(self) -> bool:
-        module, _, attribute = self.target.partition(":")
-        file = ROOT / "include/platform/commands" / f"{module}.py"
-        return file.exists() and f"def {attribute}(" in file.read_text()
 
 
 PANELS: dict[str, tuple[Entry, ...]] = {
@@ -50,8 +44,6 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("logs", "platform:logs", "Show or follow a component's log."),
         Entry("doctor", "doctor:doctor", "Look for what is wrong, and say what to do about it."),
         Entry("reset", "platform:reset", "Delete all data and start from nothing (asks first)."),
-        Entry("backup", "backup:backup", "Write warehouse, models and positions to one file."),
-        Entry("restore", "backup:restore", "Put them back from that file."),
     ),
     "Retraining": (
         Entry("publish", "retraining:publish", "Publish a version of a dataset, and follow it to its end."),
@@ -62,7 +54,6 @@ PANELS: dict[str, tuple[Entry, ...]] = {
     "Landing": (
         Entry("produce", "landing:produce", "Send real-time events to a stream."),
         Entry("accept", "landing:accept", "Choose how a stream that stopped goes on."),
-        Entry("replay", "landing:replay", "Land a range of a stream again."),
         Entry(
             "dead-letters",
             "landing:dead_letters",
@@ -70,7 +61,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         ),
     ),
     "Proof and speed": (
-        Entry("verify", "verify:verify", "Prove a training run, a stream or a dataset version."),
+        Entry("verify", "verify:verify", "Prove what became of every record of a stream."),
         Entry("bench", "bench:bench", "Measure Millrace beside the bare loop and its peers."),
         Entry("test", "development:test", "Run the test suite on its own ports and state."),
     ),
@@ -86,17 +77,16 @@ class Commands(click.Group):
     """The table above as a group; a command's module is imported when the command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [entry.name for entries in PANELS.values() for entry in entries if entry.exists()]
+        return [entry.name for entries in PANELS.values() for entry in entries]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entries = (entry for panel in PANELS.values() for entry in panel if entry.name == cmd_name and entry.exists())
+        entries = (entry for panel in PANELS.values() for entry in panel if entry.name == cmd_name)
         return next((entry.load() for entry in entries), None)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for panel, entries in PANELS.items():
-            if rows := [(entry.name, entry.help) for entry in entries if entry.exists()]:
-                with formatter.section(panel):
-                    formatter.write_dl(rows, col_spacing=4)
+            with formatter.section(panel):
+                formatter.write_dl([(entry.name, entry.help) for entry in entries], col_spacing=4)
 
 
 @click.command(

@@ -1,0 +1,42 @@
+"""The producer of docs/manifest.md, run as it is written there: its version is landed and proven like any other."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from include.kafka import client, topics
+from include.platform.platform import Platform
+from include.versions import reading
+from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
+
+DOCUMENT = Path(__file__).parents[2] / "docs/manifest.md"
+
+
+def test_a_version_of_another_program_is_proven(services: Platform, tmp_path: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert code is not None
+    for topic in (CONTROL_TOPIC, "millrace.dataset.iris"):
+        topics.create(topic, partitions=1, config={"retention.ms": "-1"})
+    brokers = client.connection_config()["bootstrap.servers"]
+    program = [sys.executable, "-c", code[1], brokers]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=tmp_path, env=_without_project())
+    manifest = next(found for found in _manifests() if found.version == done.stdout.strip())
+    rows = reading.read(manifest)
+    assert (rows.train.num_rows, rows.test.num_rows) == (120, 30)
+    assert rows.test.column("flower").to_pylist() == list(range(0, 150, 5))
+
+
+def _without_project() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def _manifests() -> list[Manifest]:
+    from include.kafka.reader import read_range
+
+    extent = topics.extents(CONTROL_TOPIC, [0])[0]
+    batches = read_range(CONTROL_TOPIC, {0: (extent.first, extent.end)})
+    return [decode(message.value()) for batch in batches for message in batch]
