@@ -130,7 +130,7 @@ def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi,
     trained = ask(results, "SELECT model FROM millrace.accuracy WHERE run_id = %s ORDER BY model", started.run_id)
     assert trained == [("baseline",), ("logistic",)]
     labels = {task.label for task in airflow.task_instances(TRAIN, started.run_id)}
-    assert labels == {"plan", "fit [logistic]", "fit [baseline]", "finish"}
+    assert {label for label in labels if label.startswith("fit")} == {"fit [logistic]", "fit [baseline]"}
 
 
 @pytest.mark.parametrize(
