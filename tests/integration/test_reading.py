@@ -98,7 +98,7 @@ def test_a_trimmed_start_is_named(orders: str) -> None:
 
 def test_a_range_past_the_end_of_the_log_is_named(orders: str) -> None:
     Transactions(orders).commit(b"a")
-    with pytest.raises(LogTruncated, match="the log ends at offset 2, before the position 9"):
+    with pytest.raises(LogTruncated, match="truncated below the position 9; it ends at offset 2"):
         read(orders, 0, 9)
 
 
