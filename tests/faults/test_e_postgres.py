@@ -136,11 +136,13 @@ def test_e41_the_disk_is_full(cramped: World, small_disk: Path) -> None:
         with open(filler, "wb") as file:
             file.write(b"\0" * (free - 1_500_000))
         stage.topic.events(40_000, name="x" * 60)
-        outcome = stage.drain().wait()
-        assert outcome.kind == "failed", outcome
-        assert outcome.what in ("DiskFull", "OperationalError", "UserError"), outcome
-        filler.unlink()
+        drain = stage.drain()
+        try:
+            eventually(lambda: "No space left" in drain.log(), 30, "the disk is full")
+        finally:
+            filler.unlink()
         stage.world.database.ensure()
+        assert drain.wait(90).kind in ("drained", "failed")
         assert not stage.audit().wrong
         stage.finish()
 
@@ -204,11 +206,12 @@ def test_e44_the_server_has_become_read_only(stage: Stage) -> None:
     time.sleep(0.5)
     try:
         stage.topic.events(500)
-        outcome = drain.wait()
-        assert (outcome.kind, outcome.what) == ("failed", "ReadOnlySqlTransaction"), outcome
-        assert stage.drain().wait().kind == "failed"
+        eventually(lambda: "read-only transaction" in drain.log(), 20, "the drain is refused")
+        assert stage.landed() == 500
     finally:
         stage.world.database.set(default_transaction_read_only=None)
+    stage.until_landed(1_000)
+    drain.end()
     stage.finish()
 
 
@@ -263,13 +266,13 @@ def test_e39_e44_failover_to_a_standby(stage: Stage, standby: Database) -> None:
     old.kill()
     stage.postgres.target = standby.port
     trap.release()
-    assert drain.wait().kind in ("failed", "drained")
-    assert stage.drain().wait().kind == "failed", "a standby takes no rows"
+    eventually(lambda: "read-only transaction" in drain.log(), 20, "the standby takes no rows")
     standby.execute("SELECT pg_promote()")
     eventually(lambda: not standby.execute("SELECT pg_is_in_recovery()")[0][0], 20, "the standby is promoted")
     stage.world = replace(stage.world, database=standby)
     try:
         stage.topic.events(500)
+        assert drain.wait(90).kind in ("drained", "failed")
         stage.finish()
     finally:
         stage.world = replace(stage.world, database=old)
@@ -300,9 +303,10 @@ def test_e46_a_statement_takes_too_long(stage: Stage) -> None:
         other.autocommit = False
         cursor.execute(f"LOCK TABLE landing.{stage.stream.name} IN SHARE ROW EXCLUSIVE MODE")
         stage.topic.events(500)
-        outcome = stage.drain(tamper=tampering.statements_take_two_seconds_at_most).wait()
-        assert (outcome.kind, outcome.what) == ("failed", "QueryCanceled"), outcome
+        drain = stage.drain(tamper=tampering.statements_take_two_seconds_at_most)
+        eventually(lambda: "statement timeout" in drain.log(), 20, "the statement is given up")
         other.rollback()
+    assert drain.wait(90).kind == "drained"
     stage.finish()
 
 
