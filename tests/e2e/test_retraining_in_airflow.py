@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -22,66 +20,27 @@ from include.training import fitting, run
 from include.versions.manifest import Interval
 from include.versions.publication import publish
 from include.warehouse.connection import connect
+from tests.e2e.retraining import YEARS, ask, finished, until
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-T = TypeVar("T")
 # Ten runs of six tasks each take half a minute alone on two cores, and longer beside others.
 pytestmark = pytest.mark.timeout(900)
 
 PUBLISH, TRAIN = "publish__breast_cancer", "train__breast_cancer"
 
 
-@pytest.fixture(scope="module")
-def airflow(airflow_api: AirflowApi) -> AirflowApi:
-    """The API, with the DAGs of retraining at work but for the scheduled ones."""
-    names = definitions.find().valid
-    airflow_api.wait_for_dags([*(f"publish__{n}" for n in names), *(f"train__{n}" for n in names), "dispatch"])
-    return airflow_api
-
-
-@pytest.fixture
-def results(airflow_platform: Platform) -> Iterator[Connection]:
-    """The platform's own warehouse."""
-    with closing(connect("test")) as connection:
-        connection.autocommit = True
-        yield connection
-
-
-def ask(connection: Connection, statement: str, *values: object) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        return cursor.fetchall()
-
-
-def until(what: str, look: Callable[[], T | None], within_s: float) -> T:
-    """What ``look`` answers as soon as it is neither None nor empty."""
-    deadline = time.monotonic() + within_s
-    while not (answer := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {within_s:.0f} s"
-        time.sleep(0.1)
-    return answer
-
-
-def finished(airflow: AirflowApi, dag_id: str, at_least: int) -> list[Run] | None:
-    """The runs of a DAG once all have finished and there are so many."""
-    runs = airflow.runs(dag_id)
-    return runs if len(runs) >= at_least and all(run.finished for run in runs) else None
-
-
 def test_every_year_of_seattles_weather_trains_every_model_as_a_plain_script_does(
-    airflow: AirflowApi, results: Connection
+    airflow: AirflowApi, results: Connection, seattle: list[Run]
 ) -> None:
-    airflow.unpause("publish__seattle_weather")
-    runs = until("three versions trained", lambda: finished(airflow, "train__seattle_weather", 3), 240)
-    assert [run.state for run in runs] == ["success"] * 3
+    assert [run.state for run in seattle] == ["success"] * 3
     published = airflow.runs("publish__seattle_weather")
-    assert [run.state for run in published] == ["success"] * 3, "no run past the data's end is due"
+    assert [run.state for run in published] == ["success"] * 3, "none for a year twice, none past the data's end"
 
     frame, dataset = data.seattle_weather(), definitions.get("seattle_weather")
     columns = ["precipitation", "temp_max", "temp_min", "wind"]
-    for year in (2013, 2014, 2015):
+    for year in YEARS:
         train, test = frame[frame.date.dt.year < year], frame[frame.date.dt.year == year]
         with threadpool_limits(1):
             plain = {

@@ -85,9 +85,9 @@ def year(number: int) -> Interval:
     return Interval(datetime(number, 1, 1, tzinfo=UTC), datetime(number + 1, 1, 1, tzinfo=UTC))
 
 
-def seal(dataset: Dataset, interval: Interval | None = None) -> str:
-    """Publishes a version and lands its manifest. Returns its id."""
-    version = publish(dataset, interval or Interval(), asked_by="test").version
+def seal(dataset: Dataset, interval: Interval | None = None, rows: int | None = None, seed: int = 0) -> str:
+    """Publishes a version, or a sample of it, and lands its manifest. Returns its id."""
+    version = publish(dataset, interval or Interval(), most_rows=rows, seed=seed, asked_by="test").version
     dispatch.land("test")
     return version
 

@@ -1,9 +1,10 @@
-"""The gate once more, from predictions to verdicts, by numerical integration; it shares no code with the gate."""
+"""The gate once more, from predictions to champions, by numerical integration; it shares no code with the gate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,16 +66,99 @@ def mcnemar(n01: int, n10: int) -> float:
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
 
 
-def verdict(versions: Sequence[tuple[Any, Any, Any]], challengers: int) -> tuple[str, float, int, int]:
-    """Outcome, log e-value, n01 and n10 from (truth, champion's labels, challenger's labels) of a reign's versions."""
-    won = [sum(c == t != o for t, o, c in zip(*version, strict=True)) for version in versions]
-    lost = [sum(o == t != c for t, o, c in zip(*version, strict=True)) for version in versions]
+def right(truth: Any, old: Any, new: Any) -> tuple[Any, Any]:
+    """Which records the challenger wins and which the champion, when it is classes that are predicted."""
+    return (new == truth) & (old != truth), (old == truth) & (new != truth)
+
+
+def closer(truth: Any, old: Any, new: Any) -> tuple[Any, Any]:
+    """The same for numbers."""
+    return abs(new - truth) < abs(old - truth), abs(old - truth) < abs(new - truth)
+
+
+def far_off(truth: Any, old: Any, new: Any) -> bool:
+    """Whether the challenger's numbers are the farther off in the mean of the squares."""
+    return bool(np.mean((new - truth) ** 2) > np.mean((old - truth) ** 2))
+
+
+def verdict(
+    versions: Sequence[tuple[Any, Any, Any]], challengers: int, wins: Callable[[Any, Any, Any], tuple[Any, Any]] = right
+) -> tuple[str, float, int, int]:
+    """Outcome, log e-value, n01 and n10 from (truth, champion's predictions, challenger's) of a reign's versions."""
+    won, lost = ([int(side.sum()) for side in sides] for sides in zip(*(wins(*v) for v in versions), strict=True))
     better, worse = log_e_value(sum(won), sum(lost)), log_e_value(sum(lost), sum(won))
     needed = math.log(challengers / 0.05)
-    if better >= needed and won[-1] > lost[-1]:
+    if wins is closer and len(versions[-1][0]) and far_off(*versions[-1]):
+        outcome = "reject"
+    elif better >= needed and won[-1] > lost[-1]:
         outcome = "promote"
     elif worse >= needed:
         outcome = "reject"
     else:
         outcome = "inconclusive"
     return outcome, better, sum(won), sum(lost)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version as it came out of training.
+
+    Attributes:
+        train: The ids of its training records.
+        test: The ids of its test records, in their order.
+        truth: Their target.
+        rows: Their features.
+        models: How each model of its run predicts such rows; the baseline is one of them.
+    """
+
+    train: Collection[Any]
+    test: Sequence[Any]
+    truth: Any
+    rows: Any
+    models: Mapping[str, Callable[[Any], Any]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model before the gate: its verdict, and whether that made it the champion."""
+
+    outcome: str
+    log_e: float
+    n01: int
+    n10: int
+    n: int
+    promoted: bool
+
+
+def judge(
+    versions: Iterable[Version], wins: Callable[[Any, Any, Any], tuple[Any, Any]] = right
+) -> list[dict[str, Judged]]:
+    """The verdicts on the models of each version, one version after the other."""
+    champion: Callable[[Any], Any] | None = None
+    trained: set[Any] = set()
+    counted: set[Any] = set()
+    reign: dict[str, list[tuple[Any, Any, Any]]] = {}
+    found = []
+    for version in versions:
+        left_out = trained | counted | set(version.train)
+        fresh = np.array([record not in left_out for record in version.test])
+        counted |= {record for record, taken in zip(version.test, fresh, strict=True) if taken}
+        old = (champion or version.models["baseline"])(version.rows)[fresh]
+        challengers = sorted(set(version.models) - {"baseline"})
+        verdicts = {}
+        for model in challengers:
+            line = reign.setdefault(model, [])
+            line.append((version.truth[fresh], old, version.models[model](version.rows)[fresh]))
+        for model in challengers:
+            verdicts[model] = verdict(reign[model], len(reign), wins)
+        winners = [model for model in challengers if verdicts[model][0] == "promote"]
+        best = max(winners, key=lambda model: verdicts[model][1], default=None)
+        found.append(
+            {
+                model: Judged(*verdicts[model], n=sum(len(v[0]) for v in reign[model]), promoted=model == best)
+                for model in challengers
+            }
+        )
+        if best is not None:
+            champion, trained, counted, reign = version.models[best], set(version.train), set(), {}
+    return found

@@ -1,0 +1,38 @@
+"""What the tests of retraining in Airflow share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from include.platform.airflow_api import AirflowApi, Run
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+T = TypeVar("T")
+
+YEARS = (2013, 2014, 2015)
+"""Of Seattle's weather: each is a version."""
+
+
+def ask(connection: Connection, statement: str, *values: object) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall()
+
+
+def until(what: str, look: Callable[[], T | None], within_s: float) -> T:
+    """What ``look`` answers as soon as it is neither None nor empty."""
+    deadline = time.monotonic() + within_s
+    while not (answer := look()):
+        assert time.monotonic() < deadline, f"{what}: not within {within_s:.0f} s"
+        time.sleep(0.1)
+    return answer
+
+
+def finished(airflow: AirflowApi, dag_id: str, at_least: int) -> list[Run] | None:
+    """The runs of a DAG once all have finished and there are so many."""
+    runs = airflow.runs(dag_id)
+    return runs if len(runs) >= at_least and all(run.finished for run in runs) else None
