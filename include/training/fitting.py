@@ -20,7 +20,7 @@ from include.training.evaluation import Evaluation, evaluate
 from include.training.journal import journal
 from include.versions.manifest import Manifest, decode
 from include.warehouse import queries
-from include.warehouse.connection import connected
+from include.warehouse.connection import lasting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,14 +61,13 @@ def fit(dataset: Dataset, run: int, model: str) -> None:
         Refused: The version is not what its manifest says.
         UserError: Kafka or Postgres does not answer.
     """
-    with journal(run, model):
-        with connected(f"millrace train {dataset.name} {model}") as connection:
-            _, seed, manifest = queries.load("training").run_plan(connection, run=run)
+    with journal(run, model), lasting(f"millrace train {dataset.name} {model}") as connection:
+        _, seed, manifest = queries.load("training").run_plan(connection(), run=run)
+        connection().rollback()
         sealed = decode(bytes(manifest))
         fitted = train(dataset, sealed, model, seed)
-        with connected(f"millrace train {dataset.name} {model}") as connection:
-            _store(connection, run, model, sealed, fitted)
-            connection.commit()
+        _store(connection(), run, model, sealed, fitted)
+        connection().commit()
 
 
 def train(dataset: Dataset, manifest: Manifest, model: str, seed: int) -> Fitted:
