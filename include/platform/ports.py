@@ -20,6 +20,8 @@ USUAL: Mapping[str, int] = {
     "supervisor": 9001,
 }
 HOST = "127.0.0.1"
+# Far enough apart that the ports of one platform, counted up, do not meet another's usual ones.
+_STEP = 10
 
 
 def choose(remembered: Mapping[str, int], hold: Callable[[int], bool] = lambda port: True) -> dict[str, int]:
@@ -38,12 +40,8 @@ def choose(remembered: Mapping[str, int], hold: Callable[[int], bool] = lambda p
             chosen[name] = _demanded(wanted, variable, set(chosen.values()))
             continue
         taken = set(chosen.values())
-        candidates = (port for port in (remembered.get(name, usual), usual) if port not in taken)
-        found = next((port for port in candidates if is_free(port) and hold(port)), 0)
-        while not found:
-            port = _any(taken)
-            found = port if hold(port) else 0
-        chosen[name] = found
+        candidates = (port for port in (remembered.get(name, usual), *_near(usual)) if port not in taken)
+        chosen[name] = next(port for port in candidates if is_free(port) and hold(port))
     return chosen
 
 
@@ -100,10 +98,15 @@ def _demanded(text: str, variable: str, taken: set[int]) -> int:
     return int(text)
 
 
-def _any(taken: set[int]) -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port: int = probe.getsockname()[1]
-        if port not in taken:
-            return port
+def _near(usual: int) -> Iterator[int]:
+    """The usual port, then those after it.
+
+    None of the range from which the kernel takes the ports of outgoing connections: such a connection, made while the
+    platform is down or a component restarts, would keep the component from listening.
+    """
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        first = 32768
+    yield from range(usual, max(first, usual + 1), _STEP)
+    yield from range(first, 65536)

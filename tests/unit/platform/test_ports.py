@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,9 @@ def test_who_listens(taken: int) -> None:
     assert ports.is_listening(os.getpid(), taken)
     assert not ports.is_listening(os.getppid(), taken)
     assert not ports.is_listening(os.getpid(), ports.choose({})["kafka"])
+
+
+def test_a_replacing_port_is_none_that_an_outgoing_connection_could_take() -> None:
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with ports.held({}) as first, ports.held({}) as second:
+        assert max(*first.values(), *second.values()) < ephemeral
