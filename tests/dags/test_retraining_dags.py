@@ -1,4 +1,4 @@
-"""The DAGs of retraining: two for each dataset and the dispatch, and their policies."""
+"""The DAGs of retraining: those of each dataset and the dispatch, and their policies."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from include.datasets import definitions
+from include.training.approval import Approval
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("publish.py", "dispatch.py", "train.py", "broken_datasets.py")
+FILES = ("publish.py", "dispatch.py", "train.py", "promote.py", "broken_datasets.py")
 HEAVY = {"numpy", "pandas", "pyarrow", "sklearn", "skops", "confluent_kafka", "psycopg2", "vega_datasets"}
 
 
@@ -42,8 +43,11 @@ def parse(program: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_dataset_has_its_dags(dags: dict[str, DAG]) -> None:
-    names = definitions.find().valid
-    assert set(dags) == {f"publish__{name}" for name in names} | {f"train__{name}" for name in names} | {"dispatch"}
+    found = definitions.find().valid
+    manual = {name for name, dataset in found.items() if dataset.promotion.name == "manual"}
+    assert manual, "one of those that are shipped shows how it is"
+    expected = {f"{kind}__{name}" for kind in ("publish", "train") for name in found}
+    assert set(dags) == expected | {f"promote__{name}" for name in manual} | {"dispatch"}
 
 
 def test_every_dag_says_what_it_is_and_ends(dags: dict[str, DAG]) -> None:
@@ -54,7 +58,8 @@ def test_every_dag_says_what_it_is_and_ends(dags: dict[str, DAG]) -> None:
         for task in dag.tasks:
             assert task.owner == "millrace"
             assert task.retries
-            assert task.execution_timeout and task.execution_timeout <= dag.dagrun_timeout
+            longest = task.response_timeout if isinstance(task, Approval) else task.execution_timeout
+            assert longest and longest < dag.dagrun_timeout
 
 
 def test_a_schedule_publishes_each_of_its_intervals_in_order(dags: dict[str, DAG]) -> None:
@@ -73,6 +78,31 @@ def test_publishing_is_serialised_also_across_backfills(dags: dict[str, DAG]) ->
 def test_every_parameter_of_the_forms_has_a_default(dags: dict[str, DAG]) -> None:
     for dag in dags.values():
         assert dag.params.validate() == dag.params.dump(), "a scheduled run fills in no form"
+
+
+def test_a_manual_dataset_asks_about_each_compared_run_once_and_a_question_holds_back_none(
+    dags: dict[str, DAG],
+) -> None:
+    for name, dataset in definitions.find().valid.items():
+        train = dags[f"train__{name}"]
+        if dataset.promotion.name != "manual":
+            assert "propose" not in train.task_ids
+            continue
+        propose = train.get_task("propose")
+        assert isinstance(propose, MappedOperator)
+        assert propose.partial_kwargs["trigger_dag_id"] == f"promote__{name}"
+        assert propose.partial_kwargs["skip_when_already_exists"] is True
+        assert propose.upstream_task_ids == {"gate"}
+        promote = dags[f"promote__{name}"]
+        assert promote.schedule is None and promote.max_active_runs >= 100
+        assert promote.get_task("apply").upstream_task_ids == {"ask"}
+
+
+def test_a_question_that_nobody_answers_declines(dags: dict[str, DAG]) -> None:
+    ask = dags["promote__breast_cancer"].get_task("ask")
+    assert isinstance(ask, Approval)
+    assert ask.options == ["Approve", "Reject"] and ask.defaults == ["Reject"]
+    assert list(ask.params) == ["model"], "the form asks for nothing else"
 
 
 def test_a_burst_of_versions_cannot_collide(dags: dict[str, DAG]) -> None:
