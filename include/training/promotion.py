@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,6 +138,7 @@ def _judge(connection: Connection, dataset: Dataset, turn: Turn) -> str:
     verdicts = evidence.weigh(connection, dataset, turn, reigning, compared)
     chosen = choose(verdicts) if dataset.promotion.name != "manual" else None
     digests = _write(connection, turn, reigning, compared, verdicts)
+    _tell(verdicts, chosen)
     _score(connection, turn, compared, chosen)
     if chosen is not None:
         promote(
@@ -187,6 +188,14 @@ def _write(
         row |= {"run": turn.run, "model": verdict.challenger, "fitted_sha256": digests[verdict.challenger]}
         sql.add_verdict(connection, verdict=msgspec.json.encode(row).decode())
     return digests
+
+
+def _tell(verdicts: Iterable[Verdict], chosen: Verdict | None) -> None:
+    able = [verdict.challenger for verdict in verdicts if verdict.outcome == "promote"]
+    if chosen is None:
+        log.info("The champion stays." if not able else f"A person may promote {', '.join(able)}.")
+    elif len(able) > 1:
+        log.info("Of %s, %s has the strongest evidence.", ", ".join(able), chosen.challenger)
 
 
 def _score(connection: Connection, turn: Turn, compared: Compared, chosen: Verdict | None) -> None:

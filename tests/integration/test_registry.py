@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -13,7 +13,7 @@ import pytest
 
 from include.datasets import Dataset, manual
 from include.errors import LastingError, UserError
-from include.training import approval, promotion
+from include.training import approval, promotion, value
 from include.training.artifact import Rejected
 from include.training.probe import Drifted
 from include.training.registry import champion, reign
@@ -288,3 +288,13 @@ def test_value_is_what_predictions_of_the_three_roles_are_worth(
     assert {role: getattr(summary, role) for role in averages} == pytest.approx(averages)
     assert summary.gained == pytest.approx(averages["live"] - averages["never"])
     assert (summary.trainings, summary.promotions, summary.useless) == (3, len(history), 3 - len(history))
+    shown = value.summary(warehouse, dataset.name)
+    assert shown and asdict(shown) == {name: getattr(summary, name) for name in asdict(shown)}
+    versions = value.by_version(warehouse, dataset.name)
+    rows = ask(warehouse, "SELECT * FROM millrace.value WHERE dataset = %s ORDER BY place", dataset.name)
+    names = {**{name: name for name in asdict(versions[0])}, "until": "interval_end"}
+    assert [asdict(version) for version in versions] == [
+        {name: getattr(row, column) for name, column in names.items()} for row in rows
+    ]
+    sentences = value.told(shown, versions)
+    assert f"what was live {averages['live']:.3f}, never retrained {averages['never']:.3f}" in sentences[0]

@@ -14,9 +14,7 @@ from include.platform.platform import Platform
 
 if TYPE_CHECKING:
     from include.training.registry.reign import Reign
-
-VALUE = ("version", "until", "metric", "rows", "live_model", "live", "never_model", "never", "newest_model", "newest")
-SUMMARY = ("trainings", "promotions", "useless", "versions", "metric", "live", "never", "newest", "gained")
+    from include.training.value import Worth
 
 
 @click.command()
@@ -50,6 +48,7 @@ def champion(dataset: str, rollback: bool, as_json: bool) -> None:
         click.echo(f"Last before the gate: version {state['version']}, {state['state']}")
         for sentence in state["sentences"]:
             click.echo(f"  {sentence}")
+        click.echo(f"  Promoted: {state['promoted']}." if state["promoted"] else "  Nothing was promoted.")
 
 
 @click.command()
@@ -58,26 +57,26 @@ def champion(dataset: str, rollback: bool, as_json: bool) -> None:
 def value(dataset: str, as_json: bool) -> None:
     """What retraining has gained: what was live beside the first champion and the newest model, version by version."""
     from include.datasets import definitions
-    from include.warehouse import queries
+    from include.training import value as worth
     from include.warehouse.connection import connected
 
     os.environ.update(Platform().environment())
-    sql = queries.load("registry")
     with connected("millrace value") as connection:
-        versions = [dict(zip(VALUE, row, strict=True)) for row in sql.value_by_version(connection, dataset=dataset)]
-        row = sql.value_of_retraining(connection, dataset=dataset)
-    summary = dict(zip(SUMMARY, row, strict=True)) if row else None
+        versions = worth.by_version(connection, dataset)
+        summary = worth.summary(connection, dataset)
     if summary is None:
         definitions.get(dataset)
     if as_json:
-        found = {"dataset": dataset, "versions": versions, "summary": summary}
-        click.echo(json.dumps(found, indent=2, default=str))
+        found = {"versions": [asdict(version) for version in versions], "summary": asdict(summary) if summary else None}
+        click.echo(json.dumps({"dataset": dataset} | found, indent=2, default=str))
         return
     if summary is None:
         click.echo(f"{dataset}: nothing was trained yet. Begin with ./millrace publish {dataset}.")
         return
-    _table(["version", "until", "rows", "metric", "live", "", "never", "", "newest", ""], [_cells(v) for v in versions])
-    click.echo(_told(summary))
+    header = ["version", "until", "rows", "metric", "was live", "", "never retrained", "", "newest", ""]
+    _table(header, [_cells(version) for version in versions])
+    for line in worth.told(summary, versions):
+        click.echo(line)
 
 
 def _plain(present: "Reign | None") -> dict[str, Any] | None:
@@ -91,16 +90,19 @@ def _plain(present: "Reign | None") -> dict[str, Any] | None:
 def _latest(row: Sequence[Any] | None) -> dict[str, Any] | None:
     if row is None:
         return None
-    version, state, reason, sentences = row
-    return {"version": version, "state": state, "sentences": [reason] if reason else sentences}
+    version, state, reason, sentences, promoted = row
+    return {"version": version, "state": state, "sentences": [reason] if reason else sentences, "promoted": promoted}
 
 
-def _cells(version: dict[str, Any]) -> list[str]:
-    until = version["until"]
-    cells = [version["version"], f"{until:%Y-%m-%d}" if until else "", f"{version['rows']:,}", version["metric"]]
-    for role in ("live", "never", "newest"):
-        number = version[role]
-        cells += [version[f"{role}_model"] or "", "" if number is None else f"{number:.3f}"]
+def _cells(version: "Worth") -> list[str]:
+    until = f"{version.until:%Y-%m-%d}" if version.until else ""
+    cells = [version.version, until, f"{version.rows:,}", version.metric]
+    for model, number in (
+        (version.live_model, version.live),
+        (version.never_model, version.never),
+        (version.newest_model, version.newest),
+    ):
+        cells += [model or "", "" if number is None else f"{number:.3f}"]
     return cells
 
 
@@ -108,19 +110,3 @@ def _table(header: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _told(summary: dict[str, Any]) -> str:
-    trainings = (
-        f"{summary['trainings']} trainings: {summary['promotions']} made a champion, "
-        f"{summary['useless']} changed nothing."
-    )
-    if summary["live"] is None:
-        return f"{trainings} No version came after the first champion yet, so there is no gain to tell."
-    numbers = [f"{role} {summary[name]:.3f}" for role, name in (("live", "live"), ("never retrained", "never"))]
-    if summary["newest"] is not None:
-        numbers.append(f"always the newest {summary['newest']:.3f}")
-    return (
-        f"Since the first champion, {summary['metric']} on the test splits of {summary['versions']} versions: "
-        f"{', '.join(numbers)}.\nRetraining has gained {summary['gained']:+.3f}. {trainings}"
-    )

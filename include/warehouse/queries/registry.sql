@@ -139,7 +139,7 @@ SELECT answer, decider, answered_at, reason FROM millrace.approval WHERE run = :
 
 -- name: value_by_version
 -- What was live, the first champion and the newest model, on each version's test split.
-SELECT version, interval_end, metric, rows, live_model, live, never_model, never, newest_model, newest
+SELECT version, interval_end, metric, rows, reign, live_model, live, never_model, never, newest_model, newest
 FROM millrace.value WHERE dataset = :dataset ORDER BY place;
 
 -- name: value_of_retraining^
@@ -150,7 +150,8 @@ FROM millrace.value_of_retraining WHERE dataset = :dataset;
 -- name: latest_judgement^
 -- What became of the run that came before the gate last.
 SELECT left(gate.version, 12), gate.state, gate.reason,
-       ARRAY(SELECT sentence FROM millrace.verdict WHERE verdict.run = gate.run ORDER BY log_e DESC, model)
+       ARRAY(SELECT sentence FROM millrace.verdict WHERE verdict.run = gate.run ORDER BY log_e DESC, model),
+       (SELECT model FROM millrace.judgement WHERE judgement.run = gate.run AND promoted)
 FROM millrace.gate WHERE gate.dataset = :dataset
 ORDER BY gate.judged_at DESC
 LIMIT 1;
