@@ -94,6 +94,10 @@ class Platform:
                 fresh = True
             if not fresh and self._is_up(wanted):
                 return False
+            if not fresh and "api-server" in wanted and self._lost_port():
+                self._report("the port chosen for Airflow is somebody else's by now; starting again with another")
+                self._stop()
+                fresh = True
             if fresh:
                 processes.end(processes.of(self.home), grace=5)
             try:
@@ -170,6 +174,11 @@ class Platform:
     def _is_up(self, wanted: list[str]) -> bool:
         healthy = {health.name for health in self.status() if health.healthy}
         return healthy.issuperset(wanted)
+
+    def _lost_port(self) -> bool:
+        """Whether Airflow, which was not started with the services, could not listen on the port chosen then."""
+        running = self._supervisor.components()["api-server"]["pid"]
+        return not running and not ports.is_free(self.home.state()["ports"]["api"])
 
     def _start(self, wanted: list[str]) -> None:
         self._earlier = {name: starts(self.home, name) for name in NAMES}
