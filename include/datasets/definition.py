@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import inspect
@@ -36,6 +37,16 @@ def usable(name: object) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
+def _names(expression: str) -> set[str]:
+    """The names that an expression of pandas uses, those in backticks included; none where it is wrong."""
+    quoted = re.findall(r"`([^`]+)`", expression)
+    try:
+        tree = ast.parse(re.sub(r"`[^`]+`", "_", expression), mode="eval")
+    except SyntaxError:
+        return set()
+    return {*quoted, *(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """One dataset. Its versions are published to the topic ``topic`` and train every model of ``models``.
@@ -61,7 +72,10 @@ class Dataset:
             ``manual()``.
         metric: What is compared instead of accuracy, or of the smaller error of a regression.
         guards: Limits that no evidence buys off, such as ``{"recall of snow": 0.2, "log_loss": 1.5}``: at least so
-            much, of an error at most so much. The names are those of the metrics that training writes.
+            much, of an error at most so much. The names are those of the metrics that training writes;
+            ``accuracy of quarter=1`` is that on a slice.
+        slices: Parts of the test rows on which the metrics are shown apart: name to a column, or to an expression of
+            pandas on the published columns, such as ``{"quarter": "date.dt.quarter", "frost": "temp_min < 0"}``.
         trusted: Full names of the types that its models may hold beside scikit-learn's: its own transformers.
 
     Raises:
@@ -85,11 +99,13 @@ class Dataset:
     promotion: Policy = dataclasses.field(default_factory=evidence)
     metric: Metric | None = None
     guards: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    slices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     trusted: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._check_names()
         self._check_columns()
+        self._check_slices()
         self._check_schedule()
         self._check_durations()
         self._check_promotion()
@@ -115,6 +131,13 @@ class Dataset:
             return list(self.features)
         others = {self.record_id, self.event_time, self.target, self.split.column}
         return [name for name in columns if name not in others]
+
+    def slice_columns(self, columns: Sequence[str]) -> list[str]:
+        """Those of the columns that slices look at."""
+        seen = set()
+        for expression in self.slices.values():
+            seen |= {expression} if expression in columns else _names(expression)
+        return [name for name in columns if name in seen]
 
     def estimators(self) -> dict[str, Any]:
         """The unfitted estimators by name, the baseline last.
@@ -166,6 +189,15 @@ class Dataset:
             raise Invalid("event_time", "is missing, and a TimeSplit needs it.", "Name the column of the time.")
         if self.event_time is None and self.history != "all":
             raise Invalid("event_time", "is missing, and history needs it.", "Name the column of the time.")
+
+    def _check_slices(self) -> None:
+        if not isinstance(self.slices, Mapping):
+            raise Invalid("slices", f"{self.slices!r} is no mapping.", 'Write {"quarter": "date.dt.quarter"}.')
+        for name, expression in self.slices.items():
+            if not usable(name):
+                raise Invalid("slices", f"{name!r} is no name.", "Use letters, digits, underscores.")
+            if not isinstance(expression, str) or not expression:
+                raise Invalid("slices", f"{name!r}: {expression!r} is no text.", "Name a column, or an expression.")
 
     def _check_schedule(self) -> None:
         for field in ("start", "end"):

@@ -39,4 +39,5 @@ dataset = Dataset(
     start=date(2013, 1, 1),
     end=date(2016, 1, 1),
     keep="5 versions",
+    slices={"quarter": "date.dt.quarter"},
 )

@@ -1,19 +1,26 @@
-"""Evaluation: what a fitted model is worth on the test rows, as metrics, by class, and record by record."""
+"""Evaluation: what a fitted model is worth on the test rows: metrics, by class, by slice, and record by record."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from include.versions.manifest import Manifest
 
 # The two-sided 95 % quantile of the normal distribution.
 Z95 = 1.959963984540054
+
+MOST_PARTS = 50
+"""Of a slice: more are numbers that somebody forgot to group."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,23 @@ class ClassMetric:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The metrics on those of the test rows that have one value in a slice.
+
+    Attributes:
+        slice: Its name in the definition.
+        value: The value, as text.
+        rows: How many test rows have it.
+        metrics: As those on all test rows.
+    """
+
+    slice: str
+    value: str
+    rows: int
+    metrics: Sequence[Metric]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A model on a test split.
 
@@ -46,20 +70,68 @@ class Evaluation:
         classes: By class; empty for a regression.
         confusion: Actual class, predicted class, how often; without zeros.
         outcome: For each test row, whether it was right (bool), or its absolute error (float64), shape (rows,).
+        parts: By slice and its values.
     """
 
     metrics: Sequence[Metric]
     outcome: NDArray[Any]
     classes: Sequence[ClassMetric] = ()
     confusion: Sequence[tuple[str, str, int]] = field(default=())
+    parts: Sequence[Part] = ()
 
 
-def evaluate(model: Any, features: pd.DataFrame, target: NDArray[Any], manifest: Manifest) -> Evaluation:
-    """Scores a fitted model on the test rows."""
+def evaluate(
+    model: Any,
+    features: pd.DataFrame,
+    target: NDArray[Any],
+    manifest: Manifest,
+    slices: Mapping[str, NDArray[Any]] | None = None,
+) -> Evaluation:
+    """Scores a fitted model on the test rows.
+
+    Args:
+        slices: See ``sliced``.
+    """
     predicted = model.predict(features)
-    if manifest.kind == "regression":
-        return _regression(target, predicted)
-    return _classification(target, predicted, _probabilities(model, features, manifest.classes), manifest.classes)
+    chances = None if manifest.kind == "regression" else _probabilities(model, features, manifest.classes)
+
+    def score(rows: Any) -> Evaluation:
+        if manifest.kind == "regression":
+            return _regression(target[rows], predicted[rows])
+        found = None if chances is None else chances[rows]
+        return _classification(target[rows], predicted[rows], found, manifest.classes)
+
+    return replace(score(slice(None)), parts=list(_parts(slices or {}, score)))
+
+
+def sliced(rows: pa.Table, slices: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """For each slice, which of its values each row has, as text; shape (rows,).
+
+    A slice that these rows cannot be cut into is left out with a warning: a version may be older than the definition,
+    and no training is to fail for the want of a table.
+
+    Args:
+        rows: Test rows, with all of their columns.
+        slices: Those of the definition: name to column or expression.
+    """
+    frame = rows.to_pandas() if slices else None
+    found = {}
+    for name, expression in slices.items():
+        assert frame is not None
+        try:
+            values = frame[expression] if expression in frame else frame.eval(expression)
+            parts = values.astype(str).to_numpy()
+        except Exception as error:
+            log.warning("The slice %s (%s) cannot be cut from this version: %s.", name, expression, error)
+            continue
+        if len(set(parts)) > MOST_PARTS:
+            log.warning(
+                "The slice %s (%s) has %d values, and at most %d are shown; group them by an expression.",
+                *(name, expression, len(set(parts)), MOST_PARTS),
+            )
+            continue
+        found[name] = parts
+    return found
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
@@ -68,6 +140,13 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z95 / (1 + z2 / total) * (share * (1 - share) / total + z2 / (4 * total**2)) ** 0.5
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _parts(slices: Mapping[str, NDArray[Any]], score: Callable[[Any], Evaluation]) -> Iterator[Part]:
+    for name, values in slices.items():
+        for value in sorted(set(values.tolist())):
+            rows = values == value
+            yield Part(name, value, int(rows.sum()), score(rows).metrics)
 
 
 def _classification(

@@ -16,7 +16,7 @@ import msgspec
 from include.datasets import Dataset
 from include.training import probe
 from include.training.artifact import dumps
-from include.training.evaluation import Evaluation, evaluate
+from include.training.evaluation import Evaluation, evaluate, sliced
 from include.training.journal import journal
 from include.versions.manifest import Manifest, decode
 from include.warehouse import queries
@@ -90,7 +90,8 @@ def train(dataset: Dataset, manifest: Manifest, model: str, seed: int) -> Fitted
         with _timed(seconds, "fit"):
             estimator.fit(train_features, train_target)
         with _timed(seconds, "evaluate"):
-            evaluation = evaluate(estimator, test_features, test_target, manifest)
+            slices = sliced(rows.test, dataset.slices)
+            evaluation = evaluate(estimator, test_features, test_target, manifest, slices)
         probed = probe.record(estimator, rows.test.select(manifest.features))
     best = evaluation.metrics[0]
     log.info("Fitted %s in %.2f s: %s %.4f.", model, seconds["fit"], best.name, best.value)
@@ -164,6 +165,18 @@ def _store(connection: Connection, run: int, model: str, manifest: Manifest, fit
         recalls=[found.recall for found in classes],
         f1s=[found.f1 for found in classes],
         supports=[found.support for found in classes],
+    )
+    flat = [(part, metric) for part in evaluation.parts for metric in part.metrics]
+    sql.add_slice_metrics(
+        connection,
+        result=result,
+        slices=[part.slice for part, _ in flat],
+        parts=[part.value for part, _ in flat],
+        rows=[part.rows for part, _ in flat],
+        names=[metric.name for _, metric in flat],
+        values=[metric.value for _, metric in flat],
+        lows=[metric.low for _, metric in flat],
+        highs=[metric.high for _, metric in flat],
     )
     sql.add_confusion(
         connection,

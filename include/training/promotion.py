@@ -131,6 +131,8 @@ def _judge(connection: Connection, dataset: Dataset, turn: Turn) -> str:
     reigning = Reigning(*row) if row else Reigning()
     if turn.place < reigning.place:
         return _pass_over(connection, turn, reigning, "superseded", "It is older than the champion's version.")
+    champion = f"champion number {reigning.number}" if reigning.number else "the baseline"
+    log.info("Version %s, which ends on %s, against %s:", turn.manifest.short, f"{turn.until:%Y-%m-%d}", champion)
     try:
         compared = compare(connection, dataset, turn, reigning)
     except (Refused, Unfit, Rejected, Drifted) as error:

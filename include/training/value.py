@@ -79,7 +79,7 @@ def summary(connection: Connection, dataset: str) -> Summary | None:
 def told(found: Summary, versions: Sequence[Worth]) -> list[str]:
     """The summary in sentences for a person."""
     since = [worth for worth in versions if worth.reign and worth.rows]
-    lines = [*_averages(found, since), _gain(found, since), *_price(found, since)]
+    lines = [*_averages(found, since), _gain(found, since), *_newest(found, since)]
     trainings = "1 training" if found.trainings == 1 else f"{found.trainings} trainings"
     return [*lines, f"{trainings}: {found.promotions} made a champion, {found.useless} changed nothing."]
 
@@ -89,7 +89,7 @@ def _averages(found: Summary, since: Sequence[Worth]) -> list[str]:
         return []
     numbers = [f"what was live {found.live:.3f}", f"never retrained {found.never:.3f}"]
     if found.newest is not None:
-        numbers.append(f"always the newest {found.newest:.3f}")
+        numbers.append(f"the newest {found.newest:.3f}")
     rows, plural = sum(worth.rows for worth in since), "s" if found.versions != 1 else ""
     on = f"on the {rows:,} test records of {found.versions} version{plural} since the first champion"
     return [f"{(found.metric or '').capitalize()} {on}: {', '.join(numbers)}."]
@@ -111,16 +111,18 @@ def _gain(found: Summary, since: Sequence[Worth]) -> str:
     return f"Retraining has {verb} {_amount(found, abs(found.gained), since)}."
 
 
-def _price(found: Summary, since: Sequence[Worth]) -> list[str]:
-    """What waiting for evidence has cost, or saved; told where all three ways met on all records."""
-    if found.never is None or found.live is None or any(worth.newest is None for worth in since):
+def _newest(found: Summary, since: Sequence[Worth]) -> list[str]:
+    """What the newest models did on records that came before them; told where all three met on all records."""
+    if found.live is None or found.newest is None or any(worth.newest is None for worth in since):
         return []
-    assert found.newest is not None
     more = found.live - found.newest if found.metric == "rmse" else found.newest - found.live
     if not round(more, 3):
         return []
-    way = "Putting each newest model live without asking for evidence"
-    return [f"{way} would have been {'better' if more > 0 else 'worse'} by {_amount(found, abs(more), since)}."]
+    side = "better" if more > 0 else "worse"
+    return [
+        f"Trained anew for each version, the same line was {side} than what was live by "
+        f"{_amount(found, abs(more), since)}; it did not exist yet when these records came."
+    ]
 
 
 def _amount(found: Summary, amount: float, since: Sequence[Worth]) -> str:

@@ -215,6 +215,7 @@ def _columns(dataset: Dataset, rows: pa.Table) -> pa.Table:
         "split": [dataset.split.column] if dataset.split.column else [],
         "features": features,
         "target": [dataset.target],
+        "slices": dataset.slice_columns(rows.column_names),
     }
     for field, names in wanted.items():
         if missing := [name for name in names if name not in rows.column_names]:

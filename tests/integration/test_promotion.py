@@ -323,6 +323,17 @@ def test_a_guard_stops_what_the_evidence_would_promote(topic: Callable[..., str]
     assert champions(warehouse, dataset) == []
 
 
+def test_a_guard_on_a_slice_rejects(topic: Callable[..., str], warehouse: Connection) -> None:
+    for limit, outcome in ((0.5, "promote"), (0.999, "reject")):
+        guards = {"accuracy of side=True": limit}
+        dataset = given(topic, signal(800, strength=0.9), slices={"side": "noise > 0"}, guards=guards)
+        train(dataset, seal(dataset))
+        promotion.judge(dataset)
+        (verdict,) = judged(warehouse, dataset)
+        assert verdict.outcome == outcome, verdict.sentence
+    assert verdict.failed_guards[0].startswith("accuracy of side=True is 0.9")
+
+
 def test_a_regression_is_judged_by_the_smaller_error(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = replace(definitions.get("diabetes"), name=topic("diabetes").replace("-", "_"))
     run = train(dataset, seal(dataset))

@@ -143,6 +143,35 @@ def test_a_result_holds_what_others_will_need(cancer: Dataset, warehouse: Connec
     assert str(unfitted) == str(fitting.seeded(cancer.estimators()["logistic"], 0))
 
 
+def test_slices_are_rows_also_by_columns_that_no_model_learns_from(
+    warehouse: Connection, topic: Callable[..., str]
+) -> None:
+    slices = {"large": "`mean radius` > 14", "texture": "`worst texture` // 20"}
+    dataset = replace(own("breast_cancer", topic), features=["mean area", "mean radius"], slices=slices)
+    publish(dataset, Interval())
+    dispatch.land("test")
+    assert register.find(dataset.name).features == ["mean area", "mean radius"]
+    (task, *_) = run.begin(dataset, "run", {"models": ["logistic"]}, "test")
+    fitting.fit(dataset, task["run"], "logistic")
+    fitting.fit(dataset, task["run"], "baseline")
+    rows = ask(
+        warehouse,
+        "SELECT * FROM millrace.sliced WHERE dataset = %s AND model = 'logistic' AND metric = 'accuracy'"
+        " ORDER BY slice, part",
+        dataset.name,
+    )
+    (whole,) = ask(warehouse, "SELECT * FROM millrace.accuracy WHERE dataset = %s AND model = 'logistic'", dataset.name)
+    assert [(row.slice, row.part) for row in rows] == [
+        *(("large", "False"), ("large", "True")),
+        *(("texture", "0.0"), ("texture", "1.0"), ("texture", "2.0")),
+    ]
+    for slice in slices:
+        parts = [row for row in rows if row.slice == slice]
+        assert sum(row.rows for row in parts) == whole.test_rows
+        assert sum(row.value * row.rows for row in parts) / whole.test_rows == pytest.approx(whole.accuracy)
+        assert all(row.low < row.value <= row.high and row.whole == whole.accuracy for row in parts)
+
+
 def test_a_task_that_is_tried_again_leaves_one_result(cancer: Dataset, warehouse: Connection) -> None:
     (task, *_) = run.begin(cancer, "run", {}, "test")
     assert run.begin(cancer, "run", {}, "test")[0] == task, "the same run, not a second one"

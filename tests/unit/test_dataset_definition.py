@@ -62,6 +62,9 @@ def define(**changes: Any) -> Dataset:
         ({"start": date(2025, 1, 1), "end": date(2024, 1, 1)}, "end", "does not lie after start"),
         ({"keep": "some"}, "keep", "Use 'all' or '5 versions'"),
         ({"history": "long"}, "history", "'long' is no duration"),
+        ({"slices": "season"}, "slices", "'season' is no mapping"),
+        ({"slices": {"By season": "season"}}, "slices", "'By season' is no name"),
+        ({"slices": {"season": ["winter"]}}, "slices", "['winter'] is no text"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_remedy(changes: dict[str, Any], field: str, says: str) -> None:
@@ -70,6 +73,14 @@ def test_a_wrong_field_is_named_with_its_remedy(changes: dict[str, Any], field: 
     assert raised.value.field == field
     assert says in str(raised.value)
     assert raised.value.remedy
+
+
+def test_slices_look_at_columns_also_in_expressions() -> None:
+    dataset = define(
+        slices={"shop": "shop", "dear": "price * pieces > 100", "spaced": "day of week", "end": "`the end` > 1"}
+    )
+    columns = ["order", "pieces", "shop", "day of week", "colour", "price", "the end"]
+    assert dataset.slice_columns(columns) == ["pieces", "shop", "day of week", "price", "the end"]
 
 
 @pytest.mark.parametrize("wrong", [lambda: TimeSplit("soon"), lambda: HashSplit(1.5), lambda: GroupSplit("shop", 0)])

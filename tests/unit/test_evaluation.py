@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn import metrics
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from include.training.evaluation import evaluate, wilson
+from include.training.evaluation import evaluate, sliced, wilson
 from include.training.fitting import seeded
 from include.versions.manifest import Column, Manifest, Message, version_id
 
@@ -85,6 +86,67 @@ def test_regression_agrees_with_scikit_learn() -> None:
         }
     )
     assert found.outcome == pytest.approx(np.abs(target[1::2] - predicted))
+
+
+def test_slices_agree_with_scikit_learn_on_their_rows() -> None:
+    features, target = load_iris(return_X_y=True, as_frame=True)
+    model = LogisticRegression(max_iter=1000).fit(features[::2], target[::2])
+    features, actual = features[1::2], target[1::2].to_numpy()
+    rows = pa.Table.from_pandas(features.rename(columns=lambda name: name.split(" (")[0].replace(" ", "_")))
+    slices = sliced(rows, {"wide": "sepal_width > 3", "long": "petal_length // 3"})
+    found = evaluate(model, features, actual, manifest("classification", [0, 1, 2]), slices)
+    whole = evaluate(model, features, actual, manifest("classification", [0, 1, 2]))
+    assert found.metrics == whole.metrics and (found.outcome == whole.outcome).all()
+    assert [(part.slice, part.value) for part in found.parts] == [
+        *(("wide", "False"), ("wide", "True")),
+        *(("long", "0.0"), ("long", "1.0"), ("long", "2.0")),
+    ]
+    predicted, chances = model.predict(features), model.predict_proba(features)
+    for part in found.parts[:2]:
+        taken = (features["sepal width (cm)"] > 3).to_numpy() == (part.value == "True")
+        assert part.rows == taken.sum() > 20
+        values = {metric.name: metric.value for metric in part.metrics}
+        assert values == pytest.approx(
+            {
+                "accuracy": metrics.accuracy_score(actual[taken], predicted[taken]),
+                "balanced_accuracy": metrics.balanced_accuracy_score(actual[taken], predicted[taken]),
+                "f1_macro": metrics.f1_score(actual[taken], predicted[taken], average="macro"),
+                "log_loss": metrics.log_loss(actual[taken], chances[taken], labels=[0, 1, 2]),
+                "roc_auc": metrics.roc_auc_score(actual[taken], chances[taken], multi_class="ovr"),
+            }
+        )
+        assert part.metrics[0].low is not None and part.metrics[0].low < values["accuracy"]
+    only_setosa = found.parts[2]
+    assert set(actual[features["petal length (cm)"] < 3]) == {0}
+    assert "roc_auc" not in {metric.name for metric in only_setosa.metrics}, "one class alone has no such area"
+
+
+def test_slices_of_a_regression_and_by_time() -> None:
+    features, target = load_diabetes(return_X_y=True, as_frame=True)
+    model = LinearRegression().fit(features[::2], target[::2])
+    features, actual = features[1::2], target[1::2].to_numpy()
+    days = pd.date_range("2013-01-01", periods=len(features), freq="3D")
+    slices = sliced(pa.Table.from_pandas(features.assign(day=days)), {"quarter": "day.dt.quarter"})
+    found = evaluate(model, features, actual, manifest("regression", []), slices)
+    assert [part.value for part in found.parts] == ["1", "2", "3", "4"]
+    taken = days.quarter == 2
+    assert {metric.name: metric.value for metric in found.parts[1].metrics} == pytest.approx(
+        {
+            "rmse": metrics.root_mean_squared_error(actual[taken], model.predict(features[taken])),
+            "mae": metrics.mean_absolute_error(actual[taken], model.predict(features[taken])),
+            "r2": metrics.r2_score(actual[taken], model.predict(features[taken])),
+        }
+    )
+
+
+def test_a_slice_that_cannot_be_cut_is_left_out_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    rows = pa.table({"x": np.arange(60.0), "group": ["a", "b"] * 30})
+    found = sliced(rows, {"group": "group", "gone": "season", "broken": "x +", "x": "x", "missing": "x > y"})
+    assert list(found) == ["group"]
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 4
+    assert said[0].startswith("The slice gone (season) cannot be cut from this version: name 'season' is not defined")
+    assert "has 60 values, and at most 50 are shown" in said[2]
 
 
 @pytest.mark.parametrize(

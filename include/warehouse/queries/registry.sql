@@ -56,6 +56,10 @@ SELECT result.model, metric.name, metric.value
 FROM millrace.model_result AS result JOIN millrace.metric USING (result)
 WHERE result.run = :run
 UNION ALL
+SELECT result.model, part.name || ' of ' || part.slice || '=' || part.part, part.value
+FROM millrace.model_result AS result JOIN millrace.slice_metric AS part USING (result)
+WHERE result.run = :run
+UNION ALL
 SELECT result.model, measure.name || ' of ' || class_metric.class, measure.value
 FROM millrace.model_result AS result
 JOIN millrace.class_metric USING (result)

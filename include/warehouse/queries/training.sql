@@ -100,6 +100,14 @@ SELECT :result, * FROM unnest(
     CAST(:f1s AS double precision[]), CAST(:supports AS bigint[])
 );
 
+-- name: add_slice_metrics!
+-- Writes a result's metrics by slice.
+INSERT INTO millrace.slice_metric (result, slice, part, rows, name, value, low, high)
+SELECT :result, * FROM unnest(
+    CAST(:slices AS text[]), CAST(:parts AS text[]), CAST(:rows AS bigint[]), CAST(:names AS text[]),
+    CAST(:values AS double precision[]), CAST(:lows AS double precision[]), CAST(:highs AS double precision[])
+);
+
 -- name: add_confusion!
 -- Writes a result's confusion matrix.
 INSERT INTO millrace.confusion (result, actual, predicted, count)
