@@ -22,6 +22,8 @@ from include.streams.definition import Stream
 # Deep nesting raises RecursionError, broken UTF-8 UnicodeDecodeError.
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _EMPTY = b""
+FATES = ("landed", DEAD_LETTER, QUARANTINED)
+"""What can become of a record with a value."""
 _LANDED, _DEAD, _QUARANTINED, _SKIPPED = range(4)
 _MICROSECOND = timedelta(microseconds=1)
 # A delivered record has both; the stubs allow for messages that are not.
@@ -38,10 +40,11 @@ class Refusal:
 
 
 @dataclass
-class _Judged:
+class Judged:
     """The messages of a batch with their fates; arrays have one element for each message.
 
     Attributes:
+        fates: Indices into ``FATES``; what is past its end is a tombstone.
         events: Those that land, in the order of their messages.
         ends: For each partition that moves, the offsets where the batch begins and ends (exclusive).
     """
@@ -83,7 +86,7 @@ class Prepared:
     letter_partitions: Sequence[int]
     letter_offsets: Sequence[int]
     entries: Sequence[Entry]
-    judged: _Judged
+    judged: Judged
 
 
 class Preparer:
@@ -106,6 +109,11 @@ class Preparer:
         self._late, self._early = stream.lateness // _MICROSECOND, stream.earliness // _MICROSECOND
 
     @property
+    def stream(self) -> Stream:
+        """Whose batches they are."""
+        return self._stream
+
+    @property
     def copied(self) -> tuple[str, ...]:
         """The table's columns in the order of ``Prepared.rows``."""
         return ("kafka_incarnation", "kafka_partition", "kafka_offset", *(column.name for column in self._columns))
@@ -113,7 +121,7 @@ class Preparer:
     def prepare(self, batch: Batch) -> Prepared:
         """Decodes, judges and formats what was read."""
         messages = sorted(batch.messages, key=_partition)
-        judged = _Judged(
+        judged = Judged(
             messages,
             values=list(map(Message.value, messages)),
             partitions=np.fromiter(map(_partition, messages), np.int32, len(messages)),
@@ -140,7 +148,7 @@ class Preparer:
         judged.drop(refusals.keys())
         return self._prepared(judged, prepared.rows.without(refusals.keys()), prepared.reached)
 
-    def _prepared(self, judged: _Judged, rows: Rows, reached: Mapping[int, tuple[int, int | None]]) -> Prepared:
+    def _prepared(self, judged: Judged, rows: Rows, reached: Mapping[int, tuple[int, int | None]]) -> Prepared:
         times = copy.microseconds(self._time.read(judged.events)).to_numpy()
         order = sorted(judged.letters)
         return Prepared(
@@ -154,7 +162,7 @@ class Preparer:
             judged=judged,
         )
 
-    def _judge_values(self, judged: _Judged) -> None:
+    def _judge_values(self, judged: Judged) -> None:
         """Finds the events of the values that are one; tombstones are skipped, the others become dead letters."""
         judged.events, bad = decode(self._decode, [_EMPTY if value is None else value for value in judged.values])
         for index, error in bad.items():
@@ -163,7 +171,7 @@ class Preparer:
             else:
                 judged.set_aside(index, self._letter(judged, index, DEAD_LETTER, f"{type(error).__name__}: {error}"))
 
-    def _judge_times(self, judged: _Judged) -> None:
+    def _judge_times(self, judged: Judged) -> None:
         """Quarantines the events that are too late or too early by their record's time in Kafka."""
         where = np.flatnonzero(judged.fates == _LANDED)
         appended = np.fromiter((stamp for _, stamp in map(Message.timestamp, judged.messages)), np.int64)[where] * 1000
@@ -181,7 +189,7 @@ class Preparer:
             judged.set_aside(index, self._letter(judged, index, QUARANTINED, reason, moment))
         judged.drop(set(outside.tolist()))
 
-    def _format(self, judged: _Judged) -> Rows:
+    def _format(self, judged: Judged) -> Rows:
         """The rows of the events; what no column can hold becomes a dead letter."""
         try:
             return self._rows(judged)
@@ -196,14 +204,14 @@ class Preparer:
         judged.drop(refused.keys())
         return self._rows(judged)
 
-    def _rows(self, judged: _Judged) -> Rows:
+    def _rows(self, judged: Judged) -> Rows:
         where = np.flatnonzero(judged.fates == _LANDED)
         coordinates = [(">i2", self._incarnation), (">i4", judged.partitions[where]), (">i8", judged.offsets[where])]
         return copy.buffer(self._columns, judged.events, coordinates)
 
     def _letter(
         self,
-        judged: _Judged,
+        judged: Judged,
         index: int,
         disposition: str,
         reason: str,
@@ -215,7 +223,7 @@ class Preparer:
         )
 
 
-def _count(judged: _Judged, times: np.ndarray) -> Iterator[Entry]:
+def _count(judged: Judged, times: np.ndarray) -> Iterator[Entry]:
     """What became of every offset between the batch's ends, for each partition.
 
     Args:

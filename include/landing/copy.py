@@ -104,7 +104,9 @@ class Rows:
         kept = np.ones(len(self), bool)
         kept[list(indices)] = False
         data = memoryview(self._data)
-        pieces = [data[self._bounds[index] : self._bounds[index + 1]] for index in np.flatnonzero(kept)]
+        # Neighbours that stay are one piece.
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], kept, [False]))))
+        pieces = [data[self._bounds[start] : self._bounds[stop]] for start, stop in edges.reshape(-1, 2)]
         lengths = np.diff(self._bounds)[kept]
         return Rows(b"".join(pieces), np.concatenate(([0], np.cumsum(lengths, dtype=np.int32))))
 

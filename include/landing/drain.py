@@ -49,6 +49,8 @@ GATHER_S = 0.05
 SHOW_EVERY_S = 2.0
 CHECK_EVERY_S = 3.0
 PATIENCE_S = 1.0
+# What has passed at once, as a connection that was cut, is not waited for so long.
+FIRST_PATIENCE_S = 0.1
 # So many records at once of which not one can be landed are taken for a wrong definition, not for bad records.
 BREAKER = 100
 # No transaction of a drain is ever idle or long; one that is belongs to a stopped process and must let go.
@@ -178,7 +180,7 @@ class Drain:
         while not self._stopping.is_set():
             try:
                 found = asked()
-            except Stop:
+            except (Stop, LastingError):
                 raise
             except UserError as error:
                 log.warning("%s Asking again.", error.what)
@@ -197,12 +199,13 @@ class Drain:
         import psycopg2
 
         suspected, forgotten = False, False
+        patience = FIRST_PATIENCE_S
         while True:
             try:
                 if self._connection.closed and self._has_landed(batch):
                     return
                 self._land(batch, suspected)
-            except Stop:
+            except (Stop, LastingError):
                 self._undo()
                 raise
             except psycopg2.Error as error:
@@ -214,14 +217,14 @@ class Drain:
                 elif refusals.is_of_rows(error) and not suspected:
                     suspected = True
                 elif refusals.is_passing(error) and time.monotonic() < deadline:
-                    self._wait(error)
+                    patience = self._wait(error, patience)
                 else:
                     raise
             except UserError as error:
                 self._undo()
                 if time.monotonic() > deadline:
                     raise
-                self._wait(error)
+                patience = self._wait(error, patience)
             except BaseException:
                 self._undo()
                 raise
@@ -239,7 +242,8 @@ class Drain:
         self._partitions.ensure(connection, batch.spans)
         claim = position.advance(connection, self._stream.reader, self._stream.topic, self._claim, batch.reached)
         if suspected:
-            batch = self._copy_accepted(batch)
+            batch = refusals.copy_accepted(connection, self._preparer, batch)
+            self._require_some_good(batch)
         else:
             self._copy(batch)
         dead_letters.keep(connection, self._incarnation, batch.letter_partitions, batch.letter_offsets, batch.letters)
@@ -249,16 +253,6 @@ class Drain:
 
     def _copy(self, batch: Prepared) -> None:
         batch.rows.send(self._connection, f"{table.SCHEMA}.{self._stream.name}", self._preparer.copied)
-
-    def _copy_accepted(self, batch: Prepared) -> Prepared:
-        """Copies what the server takes, and returns that; a search may uncover what an earlier one could not see."""
-        name, columns = f"{table.SCHEMA}.{self._stream.name}", self._preparer.copied
-        accepted = False
-        while not accepted:
-            batch = self._preparer.refuse(batch, refusals.find(self._connection, batch.rows, name, columns))
-            accepted = refusals.accepts(self._connection, batch.rows, name, columns)
-        self._require_some_good(batch)
-        return batch
 
     def _require_some_good(self, batch: Prepared) -> None:
         """Raises BatchRefused when there are many records and not one can be landed, unless somebody accepted that."""
@@ -301,9 +295,11 @@ class Drain:
             except psycopg2.Error:
                 self._connection.close()
 
-    def _wait(self, error: psycopg2.Error | UserError) -> None:
+    def _wait(self, error: psycopg2.Error | UserError, patience_s: float) -> float:
+        """Waits before another try, and returns how long to wait after that one."""
         log.warning("Trying again: %s", str(error).strip())
-        time.sleep(PATIENCE_S)
+        time.sleep(patience_s)
+        return min(2 * patience_s, PATIENCE_S)
 
     def _show(self) -> None:
         if (now := time.monotonic()) - self._shown_at > SHOW_EVERY_S:

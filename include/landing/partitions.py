@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from include.errors import UserError
+from include.errors import LastingError, UserError
 from include.landing import table
 from include.streams.definition import Stream
 from include.warehouse import queries
@@ -106,8 +106,9 @@ def listed(connection: Connection, stream: str) -> list[Partition]:
     for name, bounds, detaching in rows:
         match = _BOUNDS.fullmatch(bounds or "")
         if match is None:
-            raise UserError(
-                f"The table landing.{name} is a partition {bounds!r}, which Millrace did not make.", "Detach it."
+            raise LastingError(
+                f"The table landing.{name} is a partition {bounds!r} of landing.{stream}, which Millrace did not make.",
+                f"Detach it: ALTER TABLE landing.{stream} DETACH PARTITION landing.{name}.",
             )
         found.append(Partition(name, Span(*map(datetime.fromisoformat, match.groups())), detaching))
     return sorted(found, key=lambda partition: partition.span)

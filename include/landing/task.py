@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from include.errors import LastingError
 from include.kafka.stops import Fenced, Stop
 
 
@@ -46,5 +47,5 @@ def failing_for_good() -> Iterator[None]:
 
     try:
         yield
-    except (Stop, Fenced) as error:
+    except (Stop, Fenced, LastingError) as error:
         raise AirflowFailException(str(error)) from error

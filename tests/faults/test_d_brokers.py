@@ -337,7 +337,7 @@ def test_d36_a_slow_network(stage: Stage) -> None:
     """80 ms for every message in each direction, to both servers."""
     stage.kafka.latency_s = stage.postgres.latency_s = 0.08
     stage.topic.events(2_000)
-    assert stage.drain(replace(stage.stream, quiet="5 seconds")).wait().kind == "drained"
+    assert stage.drain(replace(stage.stream, quiet="2 seconds")).wait().kind == "drained"
     stage.prove()
 
 

@@ -30,6 +30,32 @@ FROM pg_attribute
 WHERE attrelid = to_regclass('landing.' || quote_ident(:stream)) AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum;
 
+-- name: read_constraints
+-- The CHECK and FOREIGN KEY constraints of a stream's table in the order in which they are applied: their SQLSTATE, kind and
+-- name, and an expression over screened that is false for a row that breaks them; none when a trigger can change rows.
+SELECT CASE contype WHEN 'c' THEN '23514' ELSE '23503' END,
+       CASE contype WHEN 'c' THEN 'check' ELSE 'foreign key' END,
+       conname,
+       CASE contype
+           WHEN 'c' THEN pg_get_expr(conbin, conrelid)
+           ELSE (
+               SELECT string_agg('screened.' || quote_ident(mine.attname) || ' IS NULL', ' OR ')
+                   || ' OR EXISTS (SELECT FROM ' || CAST(CAST(confrelid AS regclass) AS text) || ' AS referenced WHERE '
+                   || string_agg(
+                       'referenced.' || quote_ident(theirs.attname) || ' = screened.' || quote_ident(mine.attname), ' AND '
+                   ) || ')'
+               FROM unnest(conkey, confkey) AS pair (mine, theirs)
+               JOIN pg_attribute AS mine ON mine.attrelid = conrelid AND mine.attnum = pair.mine
+               JOIN pg_attribute AS theirs ON theirs.attrelid = confrelid AND theirs.attnum = pair.theirs
+           )
+       END
+FROM pg_constraint
+WHERE conrelid = to_regclass('landing.' || quote_ident(:stream))
+  AND (contype = 'c' OR contype = 'f' AND confmatchtype = 's')
+  AND right(pg_get_constraintdef(pg_constraint.oid), 12) <> 'NOT ENFORCED'
+  AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = conrelid AND NOT tgisinternal)
+ORDER BY contype, conname;
+
 -- name: read_partition_key$
 -- By what a stream's table is partitioned, such as RANGE (ts).
 SELECT pg_get_partkeydef(to_regclass('landing.' || quote_ident(:stream)));

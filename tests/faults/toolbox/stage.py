@@ -14,6 +14,7 @@ import pytest
 
 from include.platform.ports import HOST
 from include.streams.definition import Stream
+from tests.faults.toolbox import tampering
 from tests.faults.toolbox.audit import Findings, Snapshot, audit, snapshot
 from tests.faults.toolbox.drains import Drain, Outcome
 from tests.faults.toolbox.events import Topic
@@ -120,7 +121,7 @@ class Stage:
         outcomes: list[Outcome] = []
         while not outcomes or outcomes[-1].kind != "drained" or self.lag():
             assert len(outcomes) < MOST_TRIES, f"not landed after {MOST_TRIES} tries: {outcomes[-1]}"
-            drain = Drain(stream or self.stream, self.connections(), self._log)
+            drain = Drain(stream or self.stream, self.connections(), self._log, tamper=tampering.topics_are_quiet_soon)
             self._drains.append(drain)
             outcomes.append(drain.wait())
             assert outcomes[-1].kind in ("drained", "failed"), f"{outcomes[-1]}\n{drain.log()}"
