@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from include.errors import UserError
@@ -120,6 +121,32 @@ def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None =
             if error.args[0].code() not in passing or time.monotonic() > deadline:
                 raise _unreachable(error) from error
             time.sleep(0.1)
+
+
+def offsets_at(topic: str, partitions: Iterable[int], moment: datetime) -> dict[int, int | None]:
+    """For each partition the offset of the first record of a moment or later, by the records' times in Kafka.
+
+    Returns:
+        None for a partition that has no such record.
+
+    Raises:
+        UserError: The brokers do not answer.
+    """
+    from confluent_kafka import KafkaException, TopicPartition
+    from confluent_kafka.admin import OffsetSpec
+
+    # Records have times in whole milliseconds: the first of them at or after the moment.
+    spec = OffsetSpec.for_timestamp(-int(-moment.timestamp() * 1000 // 1))
+    wanted = {TopicPartition(topic, partition): spec for partition in partitions}
+    brokers = client.admin()
+    try:
+        found = {
+            asked.partition: future.result().offset
+            for asked, future in brokers.list_offsets(wanted, request_timeout=client.REQUEST_TIMEOUT_S).items()
+        }
+    except KafkaException as error:
+        raise _unreachable(error) from error
+    return {partition: offset if offset >= 0 else None for partition, offset in found.items()}
 
 
 def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dict[int, Extent]:

@@ -54,6 +54,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
     "Landing": (
         Entry("produce", "landing:produce", "Send real-time events to a stream."),
         Entry("accept", "landing:accept", "Choose how a stream that stopped goes on."),
+        Entry("replay", "landing:replay", "Land a range again, as the stream is defined now."),
         Entry(
             "dead-letters",
             "landing:dead_letters",

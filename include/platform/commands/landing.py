@@ -3,10 +3,16 @@
 import getpass
 import os
 import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
+from include.errors import UserError
 from include.platform.platform import Platform
+
+if TYPE_CHECKING:
+    from include.landing.replay import Replayed
 
 CHOICES = ("lost", "recreated", "truncated", "bad")
 
@@ -83,3 +89,75 @@ def dead_letters(stream: str, action: str | None, most: int) -> None:
             connection, stream=stream, most=most
         ):
             click.echo(f"{'/'.join(map(str, place))}  {appended:%Y-%m-%d %H:%M:%S}  {kind}  {sqlstate}  {reason}")
+
+
+class Moment(click.ParamType):
+    """A time in ISO 8601, UTC unless it says otherwise."""
+
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time such as 2026-11-24, '2026-11-24 10:30' or 2026-11-24T10:30+01:00.")
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@click.command()
+@click.argument("stream")
+@click.option("--partition", "partitions", type=click.IntRange(min=0), multiple=True, help="Only this; repeatable.")
+@click.option("--first", type=click.IntRange(min=0), help="The first offset; with one --partition.")
+@click.option("--last", type=click.IntRange(min=0), help="The last offset, included; with one --partition.")
+@click.option("--since", type=Moment(), help="Only records that Kafka has had since then. UTC.")
+@click.option("--until", type=Moment(), help="Only records that Kafka had before then. UTC.")
+def replay(
+    stream: str,
+    partitions: tuple[int, ...],
+    first: int | None,
+    last: int | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> None:
+    """Land again what has landed before, from the records that Kafka still has, as the stream is defined now.
+
+    Use it after a definition changed: a new field fills its column, other limits decide anew what is late. Without
+    options everything is replayed. Each range of some thousand records is replaced in one transaction, and the DAG goes
+    on meanwhile. The command can be repeated. Records that Kafka no longer has keep their rows.
+    """
+    from include.landing import replay as replays
+    from include.streams import definitions
+    from include.warehouse.connection import connected
+
+    definition = definitions.get(stream)
+    if (first is not None or last is not None) and len(partitions) != 1:
+        raise UserError("Offsets count within a partition.", "Name it: --partition 0 --first 100 --last 199.")
+    if (first is not None and last is not None and first > last) or (since and until and since >= until):
+        raise UserError("The range ends before it begins.", "Exchange its bounds.")
+    next_offset = None if last is None else last + 1
+    wanted = replays.Wanted(partitions or None, first, next_offset, since, until)
+    os.environ.update(Platform().environment())
+    with connected("millrace replay") as connection:
+        _show_replayed(replays.replay(connection, definition, wanted, getpass.getuser(), _report_replayed))
+
+
+def _report_replayed(so_far: "Replayed") -> None:
+    span = so_far.span
+    click.echo(f"  partition {span.partition}: {so_far.records:,} records of offsets {span.first:,} …", err=True)
+
+
+def _show_replayed(spans: "list[Replayed]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table("partition", "offsets", "records", "landed", "dead letters", "quarantined")
+    for done in spans:
+        counts = [f"{done.after[fate]:,} ({done.after[fate] - done.before[fate]:+,})" for fate in done.after]
+        offsets = f"{done.span.first:,} to {done.span.next - 1:,}"
+        shown.add_row(str(done.span.partition), offsets, f"{done.records:,}", *counts)
+    Console().print(shown)
+    gone = sum(done.span.gone for done in spans)
+    if gone:
+        click.echo(f"{gone:,} offsets before these are gone from Kafka; what became of them stays as it was")
+    records = sum(done.records for done in spans)
+    click.echo(f"{records:,} records landed again; in brackets, how many more of a fate there are than before")

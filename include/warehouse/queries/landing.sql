@@ -208,3 +208,54 @@ FROM millrace.dead_letter
 WHERE stream = :stream
 ORDER BY kept_at DESC
 LIMIT :most;
+
+-- name: read_claims
+-- Where the ledger's entries of one incarnation begin, with their claims.
+SELECT kafka_partition, first_offset, epoch
+FROM millrace.landing_ledger
+WHERE stream = :stream AND kafka_incarnation = :incarnation
+ORDER BY kafka_partition, first_offset, epoch;
+
+-- name: lock_replay!
+-- Lets one process at a time replay a stream; until the transaction's end.
+SELECT pg_advisory_xact_lock(hashtextextended('millrace replay ' || :stream, 0));
+
+-- name: hold_kept
+-- The records of a range of offsets that are kept aside, locked, so that no retry lands them meanwhile.
+SELECT kafka_offset, disposition
+FROM millrace.dead_letter
+WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
+  AND kafka_offset >= :first AND kafka_offset < :next
+ORDER BY kafka_offset
+FOR UPDATE;
+
+-- name: drop_kept!
+-- Deletes what is kept aside of a range of offsets, but for those that Kafka no longer has.
+DELETE FROM millrace.dead_letter
+WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
+  AND kafka_offset >= :first AND kafka_offset < :next AND kafka_offset <> ALL (CAST(:missing AS bigint[]));
+
+-- name: correct_ledger!
+-- Moves counts of ledger entries from one fate to another; the changes of an entry add up to nothing.
+UPDATE millrace.landing_ledger AS ledger
+SET landed = ledger.landed + change.landed,
+    dead_letters = ledger.dead_letters + change.dead_letters,
+    quarantined = ledger.quarantined + change.quarantined,
+    newest_event = greatest(ledger.newest_event, CAST(:newest AS timestamptz)),
+    updated_at = clock_timestamp()
+FROM unnest(
+    CAST(:epochs AS bigint[]), CAST(:landed AS bigint[]), CAST(:dead_letters AS bigint[]), CAST(:quarantined AS bigint[])
+) AS change (epoch, landed, dead_letters, quarantined)
+WHERE ledger.stream = :stream AND ledger.kafka_incarnation = :incarnation AND ledger.kafka_partition = :partition
+  AND ledger.epoch = change.epoch;
+
+-- name: add_replay!
+-- Records a range that was landed again.
+INSERT INTO millrace.landing_replay (
+    stream, kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined,
+    more_landed, more_dead_letters, more_quarantined, replayed_by
+)
+VALUES (
+    :stream, :incarnation, :partition, :first, :next, :landed, :dead_letters, :quarantined,
+    :more_landed, :more_dead_letters, :more_quarantined, :replayed_by
+);

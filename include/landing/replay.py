@@ -1,0 +1,368 @@
+"""Replay: records below the position landed again from Kafka, as the stream is defined now, range by range.
+
+Each range is one transaction: what the tables hold of its records is deleted by their coordinates, the records are
+decoded, judged and copied as a drain would, and the ledger entries that counted them are corrected. A drain may be at
+work meanwhile: it writes at the position and above, a replay below. Records that Kafka no longer has keep their fate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from include.errors import UserError
+from include.kafka import client, position, reader, topics
+from include.kafka.position import Standing
+from include.kafka.reader import Batch
+from include.kafka.stops import LogTruncated, OffsetsGone, Stop, TopicRecreated
+from include.kafka.topics import Extent, Topic
+from include.landing import choices, dead_letters, incarnation, refusals, table
+from include.landing.batch import FATES, Preparer
+from include.landing.dead_letters import DEAD_LETTER, QUARANTINED
+from include.landing.partitions import Partitions
+from include.streams.definition import Stream
+from include.warehouse import queries
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+    from psycopg2.extensions import connection as Connection
+
+    from include.landing.batch import Prepared
+
+AT_ONCE = 20_000
+# So many records of a range of which not one can be landed, though some had been, are taken for a wrong definition.
+BREAKER = 100
+Counts = Mapping[str, int]
+"""Numbers of records by their fate, those of ``FATES``."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to replay of a stream; None where nothing bounds it.
+
+    Attributes:
+        partitions: The partitions' numbers.
+        first, next: Offsets, the end exclusive.
+        since, until: Times of the records in Kafka, with their zones; the end exclusive.
+    """
+
+    partitions: Sequence[int] | None = None
+    first: int | None = None
+    next: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """Offsets of one partition, the end exclusive; those before ``first`` that were asked for are gone from Kafka.
+
+    Attributes:
+        gone: How many of them are gone.
+    """
+
+    partition: int
+    first: int
+    next: int
+    gone: int
+
+
+@dataclass
+class Replayed:
+    """What became of a span's records, and what had become of them before."""
+
+    span: Span
+    records: int = 0
+    before: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FATES, 0))
+    after: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FATES, 0))
+
+    def add(self, before: Counts, after: Counts) -> None:
+        """Counts one range more."""
+        self.records += sum(after.values())
+        for fate in FATES:
+            self.before[fate] += before[fate]
+            self.after[fate] += after[fate]
+
+
+def replay(
+    connection: Connection,
+    stream: Stream,
+    wanted: Wanted,
+    who: str,
+    report: Callable[[Replayed], None] = lambda replayed: None,
+) -> list[Replayed]:
+    """Lands again what is wanted of the records below the position that Kafka still has; commits range by range.
+
+    It can be repeated, also after it was interrupted: the same records come to the same fates.
+
+    Args:
+        who: Recorded with each range in ``millrace.landing_replay``.
+        report: Called after each range with what has become of its span so far.
+
+    Raises:
+        Stop: The topic is not the one that was read, or its log was written anew.
+        UserError: There is nothing to replay, or a range would lose every row that it has.
+        LastingError: The table cannot be as the definition wants it.
+    """
+    try:
+        replayer = _Replayer(connection, stream, who)
+        spans = replayer.spans(wanted)
+        table.bring_up_to_date(connection, stream)
+        return [replayer.replay(span, report) for span in spans]
+    except OffsetsGone as gone:
+        raise UserError(
+            f"Retention removed records of topic {gone.topic!r}, partition {gone.partition}, before offset "
+            f"{gone.first} while they were to be replayed; their rows stay.",
+            "Repeat the command to replay what Kafka still has.",
+        ) from gone
+    except Stop as stop:
+        raise choices.advised(stop, stream) from stop
+    finally:
+        if not connection.closed:
+            connection.rollback()
+
+
+class _Replayer:
+    """One replay of a stream's current incarnation."""
+
+    def __init__(self, connection: Connection, stream: Stream, who: str) -> None:
+        self._connection, self._stream, self._who = connection, stream, who
+        self._sql = queries.load("landing")
+        self._brokers = client.admin()
+        self._topic = topics.describe(stream.topic, self._brokers)
+        self._standings = position.standings(connection, stream.reader, stream.topic)
+        _require_same(stream, self._topic, self._standings.values())
+        self._incarnation = incarnation.number(connection, self._topic)
+        self._claims: dict[int, list[tuple[int, int]]] = {}
+        for partition, first, epoch in self._sql.read_claims(
+            connection, stream=stream.name, incarnation=self._incarnation
+        ):
+            self._claims.setdefault(partition, []).append((first, epoch))
+        connection.rollback()
+        self._partitions = Partitions(stream)
+
+    def spans(self, wanted: Wanted) -> list[Span]:
+        """The spans that are wanted, that were landed and that Kafka still has."""
+        partitions = sorted(self._claims) if wanted.partitions is None else sorted(set(wanted.partitions))
+        unknown = [partition for partition in partitions if partition not in self._claims]
+        if unknown or not partitions:
+            which = f"partition {unknown[0]} of stream" if unknown else "stream"
+            raise UserError(
+                f"Nothing of {which} {self._stream.name!r} has landed yet.", "A replay lands again what has landed."
+            )
+        extents = topics.extents(self._topic.name, partitions)
+        since = topics.offsets_at(self._topic.name, partitions, wanted.since) if wanted.since else {}
+        until = topics.offsets_at(self._topic.name, partitions, wanted.until) if wanted.until else {}
+        found = [
+            span
+            for partition in partitions
+            if (span := self._span(partition, extents[partition], wanted, since, until)) is not None
+        ]
+        if not any(span.first < span.next for span in found):
+            raise self._nothing(partitions, extents)
+        return [span for span in found if span.first < span.next]
+
+    def _span(
+        self,
+        partition: int,
+        extent: Extent,
+        wanted: Wanted,
+        since: Mapping[int, int | None],
+        until: Mapping[int, int | None],
+    ) -> Span | None:
+        landed_to = self._standings[partition].position.next_offset
+        begin, end = self._claims[partition][0][0], landed_to
+        begin = max(begin, wanted.first or 0)
+        end = end if wanted.next is None else min(end, wanted.next)
+        if wanted.since is not None:
+            # A moment after every record: nothing of the partition is wanted.
+            begin = max(begin, landed_to if (offset := since[partition]) is None else offset)
+        if wanted.until is not None and (offset := until[partition]) is not None:
+            end = min(end, offset)
+        if begin >= end:
+            return None
+        first = min(max(begin, extent.first), end)
+        return Span(partition, first, end, gone=first - begin)
+
+    def _nothing(self, partitions: Iterable[int], extents: Mapping[int, Extent]) -> UserError:
+        there = "; ".join(
+            f"partition {p}, offsets {first} to {end - 1}"
+            for p in partitions
+            if (first := max(self._claims[p][0][0], extents[p].first))
+            < (end := self._standings[p].position.next_offset)
+        )
+        return UserError(
+            f"Nothing of stream {self._stream.name!r} that has landed and that Kafka still has lies in that range.",
+            f"There is: {there}." if there else "Kafka has none of its landed records any more.",
+        )
+
+    def replay(self, span: Span, report: Callable[[Replayed], None]) -> Replayed:
+        """Lands a span again, range by range."""
+        done = Replayed(span)
+        preparer = Preparer(self._stream, self._incarnation, {span.partition: span.first})
+        for first, until, messages in self._ranges(span):
+            self._require_old_log(span.partition, messages)
+            # A topic that still is the same after the reading was the same before.
+            _require_same(self._stream, topics.describe(self._topic.name, self._brokers), self._standings.values())
+            prepared = preparer.prepare(Batch(list(messages), {span.partition: until}))
+            done.add(*self._land(preparer, prepared, span.partition, first, until))
+            report(done)
+        return done
+
+    def _ranges(self, span: Span) -> Iterator[tuple[int, int, Sequence[Message]]]:
+        """The span in ranges with their records; offsets that are no records belong to the range before them."""
+        first = span.first
+        held: list[Message] = []
+        for messages in reader.read_range(self._topic.name, {span.partition: (span.first, span.next)}, most=AT_ONCE):
+            if held:
+                until = reader.place(messages[0])[1]
+                yield first, until, held
+                first = until
+            held = messages
+        if held:
+            yield first, span.next, held
+
+    def _require_old_log(self, partition: int, messages: Sequence[Message]) -> None:
+        """A log that was cut and written anew gives its new records a newer leader epoch than the position's."""
+        standing = self._standings[partition].position
+        newest = max((message.leader_epoch() or 0 for message in messages), default=0)
+        if standing.leader_epoch is not None and newest > standing.leader_epoch:
+            raise LogTruncated(self._topic.name, partition, standing.next_offset, reader.place(messages[0])[1])
+
+    def _land(
+        self, preparer: Preparer, prepared: Prepared, partition: int, first: int, until: int
+    ) -> tuple[Counts, Counts]:
+        """One range in one transaction; tried once more without what PostgreSQL refuses, or with a new partition."""
+        import psycopg2
+
+        suspected = forgotten = False
+        while True:
+            try:
+                self._partitions.ensure(self._connection, prepared.spans)
+                counts = self._replace(preparer, prepared, partition, first, until, suspected)
+                self._connection.commit()
+            except psycopg2.Error as error:
+                if not self._connection.closed:
+                    self._connection.rollback()
+                if refusals.is_of_partition(error) and not forgotten:
+                    self._partitions.forget()
+                    forgotten = True
+                elif refusals.is_of_rows(error) and not suspected:
+                    suspected = True
+                elif refusals.is_passing(error):
+                    raise UserError(
+                        f"The replay ended in partition {partition} at offset {first}: {str(error).strip()}.",
+                        "What lies before is replayed; repeat the command to replay the rest.",
+                    ) from error
+                else:
+                    raise
+            else:
+                return counts
+
+    def _replace(
+        self, preparer: Preparer, prepared: Prepared, partition: int, first: int, until: int, suspected: bool
+    ) -> tuple[Counts, Counts]:
+        connection, stream = self._connection, self._stream.name
+        place = {"incarnation": self._incarnation, "partition": partition}
+        self._sql.lock_replay(connection, stream=stream)
+        offsets = prepared.judged.offsets
+        missing = np.setdiff1d(np.arange(first, until), offsets).tolist()
+        span = {"stream": stream, **place, "first": first, "next": until}
+        kept = dict(self._sql.hold_kept(connection, **span))
+        self._sql.drop_kept(connection, **span, missing=missing)
+        self._drop_rows(span | {"missing": missing})
+        if suspected:
+            prepared = refusals.copy_accepted(connection, preparer, prepared)
+        else:
+            prepared.rows.send(connection, f"{table.SCHEMA}.{stream}", preparer.copied)
+        dead_letters.keep(
+            connection, self._incarnation, prepared.letter_partitions, prepared.letter_offsets, prepared.letters
+        )
+        changes = _Changes(prepared, kept, self._claims[partition])
+        self._require_some_good(prepared, changes, partition, first, until)
+        self._sql.correct_ledger(
+            connection, stream=stream, **place, **changes.by_claim(), newest=prepared.entries[0].newest
+        )
+        before, after = changes.before(), changes.after()
+        self._sql.add_replay(
+            connection,
+            **span,
+            **{_name(fate): after[fate] for fate in FATES},
+            **{f"more_{_name(fate)}": after[fate] - before[fate] for fate in FATES},
+            replayed_by=self._who,
+        )
+        return before, after
+
+    def _drop_rows(self, span: Mapping[str, object]) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(
+                f"DELETE FROM {table.SCHEMA}.{self._stream.name} "
+                "WHERE kafka_incarnation = %(incarnation)s AND kafka_partition = %(partition)s "
+                "AND kafka_offset >= %(first)s AND kafka_offset < %(next)s "
+                "AND kafka_offset <> ALL (CAST(%(missing)s AS bigint[]))",
+                span,
+            )
+
+    def _require_some_good(self, prepared: Prepared, changes: _Changes, partition: int, first: int, until: int) -> None:
+        if len(prepared.rows) or len(prepared.letters) < BREAKER or not changes.before()["landed"]:
+            return
+        raise UserError(
+            f"None of {len(prepared.letters):,} records in partition {partition}, offsets {first} to {until - 1}, can "
+            f"be landed as stream {self._stream.name!r} is defined now, and nothing of them was changed. "
+            f"The first: {prepared.letters[0].reason}.",
+            "Mend the definition, and repeat the command.",
+        )
+
+
+class _Changes:
+    """How the fates of a range's records differ from those that they had.
+
+    Args:
+        kept: The dispositions of the offsets that were kept aside.
+        claims: Where the partition's ledger entries begin, with their epochs.
+    """
+
+    def __init__(self, prepared: Prepared, kept: Mapping[int, str], claims: Sequence[tuple[int, int]]) -> None:
+        judged = prepared.judged
+        records = judged.fates < len(FATES)
+        codes = {DEAD_LETTER: FATES.index("dead letter"), QUARANTINED: FATES.index("quarantined")}
+        offsets = judged.offsets[records]
+        self._epochs = [epoch for _, epoch in claims]
+        entries = np.searchsorted([first for first, _ in claims], offsets, side="right") - 1
+        old = np.fromiter((codes[kept[o]] if o in kept else 0 for o in offsets.tolist()), np.int64, len(offsets))
+        self._before = self._table(entries, old)
+        self._after = self._table(entries, judged.fates[records].astype(np.int64))
+
+    def before(self) -> Counts:
+        return dict(zip(FATES, self._before.sum(axis=0).tolist(), strict=True))
+
+    def after(self) -> Counts:
+        return dict(zip(FATES, self._after.sum(axis=0).tolist(), strict=True))
+
+    def by_claim(self) -> dict[str, list[int]]:
+        """The entries that change, by their epochs, and by how much."""
+        more = self._after - self._before
+        changed = np.flatnonzero(more.any(axis=1)).tolist()
+        return {
+            "epochs": [self._epochs[entry] for entry in changed],
+            **{_name(fate): more[changed, code].tolist() for code, fate in enumerate(FATES)},
+        }
+
+    def _table(self, entries: np.ndarray, fates: np.ndarray) -> np.ndarray:
+        """How many records of each ledger entry have each fate, int64[entries, fates]."""
+        counted = np.bincount(entries * len(FATES) + fates, minlength=len(self._epochs) * len(FATES))
+        return counted.reshape(len(self._epochs), len(FATES))
+
+
+def _name(fate: str) -> str:
+    return {"landed": "landed", DEAD_LETTER: "dead_letters", QUARANTINED: "quarantined"}[fate]
+
+
+def _require_same(stream: Stream, topic: Topic, standings: Iterable[Standing]) -> None:
+    for standing in standings:
+        if standing.topic_id != topic.id:
+            raise TopicRecreated(stream.reader, topic.name, standing.topic_id, topic.id)

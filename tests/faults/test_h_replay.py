@@ -1,0 +1,276 @@
+"""H: records that have landed are landed again, and dead letters are, while anything may happen beside it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import psycopg2
+import pytest
+
+from include.errors import UserError
+from include.landing import replay, retry
+from include.landing.replay import Replayed, Wanted
+from include.streams.definition import Instant
+from tests.faults.toolbox.relay import PostgresRelay
+from tests.faults.toolbox.servers import eventually
+from tests.faults.toolbox.stage import Stage
+
+# With how many ranges have been replayed by then. Before the first one's COMMIT come two of preparations.
+MOMENTS = {
+    "before_begin": ("client query BEGIN", 0, 0),
+    "after_delete": ("server done DELETE FROM landing", 0, 0),
+    "mid_copy": ("client copy rest of COPY .?landing", 0, 0),
+    "before_commit": ("server done INSERT INTO millrace.landing_replay", 0, 0),
+    "after_commit": ("server done COMMIT", 2, 1),
+}
+# The same for landing dead letters again, with how many of them have landed by then.
+RETRIED = {
+    "after_the_letters_are_locked": ("server done SELECT kafka_incarnation", 0, 0),
+    "mid_copy": ("client copy rest of COPY .?landing", 0, 0),
+    "before_commit": ("server done WITH asked", 0, 0),
+    "after_commit": ("server done COMMIT", 1, 300),
+}
+EVERYTHING = Wanted()
+
+
+class Described(msgspec.Struct):
+    """Readings with a field that the earlier definition did not know."""
+
+    id: int
+    ts: Instant
+    name: str | None
+    amount: float | None = None
+    unit: str | None = None
+
+
+def replayed(stage: Stage, wanted: Wanted = EVERYTHING, postgres: PostgresRelay | None = None) -> list[Replayed]:
+    with stage.connected(postgres) as connection:
+        return replay.replay(connection, stage.stream, wanted, "a test")
+
+
+def fates(done: list[Replayed]) -> Mapping[str, int]:
+    """What became of the records, over all partitions."""
+    return {fate: sum(each.after[fate] for each in done) for fate in done[0].after}
+
+
+def mixed(stage: Stage) -> None:
+    """Events of two days with all that can be among them."""
+    for _ in range(2):
+        stage.topic.events(300)
+        stage.topic.send([b"{broken"] * 9, expect="dead letter")
+        stage.topic.send([None] * 9)
+        stage.topic.events(30, ts=datetime.now(UTC) - timedelta(days=2))
+        stage.topic.send([stage.topic.value(datetime.now(UTC) - timedelta(days=30))] * 6, expect="quarantined")
+        stage.topic.transaction(30, "commit")
+        stage.topic.transaction(30, "abort")
+        stage.land()
+
+
+def test_h76_a_replay_changes_nothing_that_was_right(stage: Stage) -> None:
+    """Everything, twice: the same rows, the same dead letters, the same ledger."""
+    mixed(stage)
+    before = everything(stage)
+    for _ in range(2):
+        done = replayed(stage)
+        assert fates(done) == {"landed": 720, "dead letter": 18, "quarantined": 12}
+        assert all(each.before == each.after for each in done)
+        for now, then in zip(everything(stage), before, strict=True):
+            assert [row for row in now if row not in then] == [row for row in then if row not in now] == []
+        stage.prove()
+    assert stage.query("SELECT count(DISTINCT kafka_partition), sum(landed) FROM millrace.landing_replay") == [
+        (3, 2 * 720)
+    ]
+
+
+def everything(stage: Stage) -> list[Any]:
+    """What the warehouse holds of the stream, but for when it was written."""
+    return [
+        stage.query(f"SELECT * FROM landing.{stage.stream.name} ORDER BY kafka_partition, kafka_offset"),
+        stage.query("SELECT to_jsonb(l) - 'kept_at' FROM millrace.dead_letter AS l ORDER BY 1::text"),
+        stage.query("SELECT to_jsonb(l) - 'updated_at' FROM millrace.landing_ledger AS l ORDER BY 1::text"),
+    ]
+
+
+def test_h76_a_replay_lands_as_the_definition_says_now(stage: Stage) -> None:
+    """A new field is filled, a wider window takes in what was too late, and what is now bad becomes a dead letter."""
+    old = datetime.now(UTC) - timedelta(days=30)
+    stage.topic.events(90, unit="kWh")
+    stage.topic.send([stage.topic.value(old, unit="kWh") for _ in range(9)], expect="quarantined")
+    stage.topic.events(30, unit="kWh", amount=900)
+    stage.land()
+    stage.query(f"ALTER TABLE landing.{stage.stream.name} ADD CHECK (amount < 100) NOT VALID")
+    stage.stream = replace(stage.stream, event=Described, late="60 days")
+    done = replayed(stage)
+    assert fates(done) == {"landed": 99, "dead letter": 30, "quarantined": 0}
+    assert sum(each.after["landed"] - each.before["landed"] for each in done) == 9 - 30
+    assert stage.query(f"SELECT unit, count(*) FROM landing.{stage.stream.name} GROUP BY 1") == [("kWh", 99)]
+    assert stage.query("SELECT DISTINCT sqlstate FROM millrace.dead_letter") == [("23514",)]
+    wrong = stage.audit().wrong
+    # The headers of the records foretell the old definition's fates: nothing else is wrong.
+    assert wrong and all("without the fate they ought to have" in each for each in wrong), wrong
+
+
+def test_h76_ranges(stage: Stage) -> None:
+    """By offsets, by the records' times, and by partition; what is not there to be replayed is refused by name."""
+    stage.topic.events(300)
+    stage.land()
+    time.sleep(0.01)
+    since = datetime.now(UTC)
+    time.sleep(0.01)
+    stage.topic.events(60)
+    stage.land()
+    assert fates(replayed(stage, Wanted(partitions=[1], first=10, next=30)))["landed"] == 20
+    assert fates(replayed(stage, Wanted(since=since)))["landed"] == 60
+    assert fates(replayed(stage, Wanted(until=since)))["landed"] == 300
+    assert fates(replayed(stage, Wanted(partitions=[0, 2], first=90, next=110, until=since)))["landed"] == 20
+    stage.topic.events(30)
+    assert fates(replayed(stage))["landed"] == 360, "what has not landed yet is the drain's"
+    for wanted in (
+        Wanted(partitions=[0], first=120),
+        Wanted(since=datetime.now(UTC) + timedelta(days=1)),
+        Wanted(partitions=[7]),
+    ):
+        with pytest.raises(UserError):
+            replayed(stage, wanted)
+    stage.finish()
+
+
+def test_h76_what_kafka_no_longer_has_keeps_its_rows(stage: Stage) -> None:
+    stage.topic.events(300)
+    stage.land()
+    stage.topic.trim(0, 40)
+    done = replayed(stage)
+    assert (done[0].span.gone, done[0].records, fates(done)["landed"]) == (40, 60, 260)
+    assert stage.landed() == 300
+    with pytest.raises(UserError, match="partition 0, offsets 40 to 99"):
+        replayed(stage, Wanted(partitions=[0], next=40))
+
+
+def test_h76_a_definition_that_lands_nothing_loses_nothing(stage: Stage) -> None:
+    """A range of which not one record could be landed any more stays as it is."""
+    stage.topic.events(900)
+    stage.land()
+    stage.query(f"ALTER TABLE landing.{stage.stream.name} ADD CHECK (amount > 100) NOT VALID")
+    with pytest.raises(UserError, match="nothing of them was changed"):
+        replayed(stage)
+    assert stage.prove().fates == {"landed": 900}
+
+
+@pytest.mark.parametrize(("moment", "skip", "replayed_then"), MOMENTS.values(), ids=MOMENTS.keys())
+def test_h76_a_replay_is_interrupted(stage: Stage, moment: str, skip: int, replayed_then: int) -> None:
+    """Its connection ends: the range is as it was, or landed again; the next replay finishes."""
+    mixed(stage)
+    relay = stage.relay()
+    trap = relay.trap(moment, skip, act=lambda link: link.cut())
+    with pytest.raises((UserError, psycopg2.Error)):
+        replayed(stage, postgres=relay)
+    assert trap.sprung
+    assert stage.query("SELECT count(*) FROM millrace.landing_replay") == [(replayed_then,)]
+    stage.prove()
+    replayed(stage)
+    stage.prove()
+
+
+def test_h77_a_replay_beside_live_events(stage: Stage) -> None:
+    """Everything is replayed, by two at a time, while events come and land; each record is there once at any moment."""
+    stage.topic.events(3_000)
+    drain = stage.drain(replace(stage.stream, quiet="20 seconds"))
+    stage.until_landed(3_000)
+    over = threading.Event()
+    seen: list[tuple[int, int]] = []
+    faults: list[BaseException] = []
+
+    def watch() -> None:
+        while not over.is_set():
+            table = f"landing.{stage.stream.name}"
+            seen.extend(stage.query(f"SELECT count(*), count(DISTINCT (kafka_partition, kafka_offset)) FROM {table}"))
+
+    def again() -> None:
+        try:
+            while not over.is_set():
+                with stage.connected() as connection:
+                    replay.replay(connection, stage.stream, EVERYTHING, "a test")
+        except BaseException as error:
+            faults.append(error)
+
+    with stage.connected():
+        threads = [threading.Thread(target=each) for each in (watch, again, again)]
+        for thread in threads:
+            thread.start()
+        for _ in range(15):
+            stage.topic.events(200)
+            stage.topic.send([b"{broken"], expect="dead letter")
+            time.sleep(0.1)
+        stage.until_landed(6_000)
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not faults, faults
+    assert drain.alive
+    drain.end()
+    assert len(seen) > 5
+    assert all(rows == different and rows >= 3_000 for rows, different in seen)
+    assert stage.query("SELECT count(*) > 3 FROM millrace.landing_replay") == [(True,)]
+    assert stage.finish().fates == {"landed": 6_000, "dead letter": 15}
+
+
+@pytest.fixture
+def mended(stage: Stage) -> Stage:
+    """A stage with 300 dead letters whose reason is gone, and six that stay what they are."""
+    stage.topic.events(30)
+    stage.land()
+    table = f"landing.{stage.stream.name}"
+    stage.query(f"ALTER TABLE {table} ADD CONSTRAINT cheap CHECK (amount < 100)")
+    stage.topic.send([stage.topic.value(amount=500 if number % 2 else 5) for number in range(600)])
+    stage.topic.send([b"{broken"] * 6, expect="dead letter")
+    stage.land()
+    stage.query(f"ALTER TABLE {table} DROP CONSTRAINT cheap")
+    assert stage.query("SELECT count(*) FROM millrace.dead_letter") == [(306,)]
+    return stage
+
+
+@pytest.mark.parametrize(("moment", "skip", "landed_then"), RETRIED.values(), ids=RETRIED.keys())
+def test_h84_landing_dead_letters_is_interrupted(mended: Stage, moment: str, skip: int, landed_then: int) -> None:
+    """Each letter is closed with its row or not at all; another retry closes the rest, and none lands twice."""
+    relay = mended.relay()
+    with pytest.raises(psycopg2.Error), mended.connected(relay) as connection:
+        trap = relay.trap(moment, skip, act=lambda link: link.cut())
+        retry.retry(connection, mended.stream)
+    assert trap.sprung
+    assert mended.landed() == 330 + landed_then
+    with mended.connected() as connection:
+        assert retry.retry(connection, mended.stream) == (300 - landed_then, 6)
+        assert retry.retry(connection, mended.stream) == (0, 6)
+    assert mended.prove().fates == {"landed": 630, "dead letter": 6}
+
+
+def test_h84_dead_letters_are_landed_by_several_at_once(mended: Stage) -> None:
+    """One is held in the middle: another takes none of its letters, and a replay of the same records waits for it."""
+    relay = mended.relay()
+    with mended.connected(relay) as held:
+        trap = relay.trap(RETRIED["mid_copy"][0])
+        holding = threading.Thread(target=retry.retry, args=(held, mended.stream))
+        holding.start()
+        try:
+            trap.wait()
+            with mended.connected() as free:
+                assert retry.retry(free, mended.stream) == (0, 6)
+                waiting = threading.Thread(target=replay.replay, args=(free, mended.stream, EVERYTHING, "a test"))
+                waiting.start()
+                try:
+                    locked = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+                    eventually(lambda: mended.query(locked, mended.name) == [(1,)], 20, "the replay waits")
+                finally:
+                    trap.release()
+                    waiting.join()
+        finally:
+            trap.release()
+            holding.join()
+    assert mended.query("SELECT sum(landed), sum(more_landed) FROM millrace.landing_replay") == [(630, 0)]
+    assert mended.prove().fates == {"landed": 630, "dead letter": 6}
