@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any
 
-from include.errors import LastingError
+from include.errors import LastingError, UserError
 from include.versions.manifest import Interval
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Ends the task at once, with one sentence in its log, on an error that trying again does not mend.
+    """One sentence in the task's log for every error of ours; one that trying again does not mend ends the task.
 
     Raises:
         AirflowSkipException: There was nothing to publish.
         AirflowFailException: Any other lasting error.
+        UserError: An error that may pass, such as a broker that does not answer; the task's retries are for it.
     """
     from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
@@ -39,6 +40,9 @@ def told() -> Iterator[None]:
     except LastingError as error:
         log.error("%s", error)
         raise AirflowFailException(str(error)) from None
+    except UserError as error:
+        log.error("%s", error)
+        raise
 
 
 def interval(dataset: Dataset, context: Context) -> Interval:

@@ -61,7 +61,8 @@ def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
     for health in healths:
         see = f"See ./millrace logs {health.name}."
         if not health.healthy:
-            yield Finding(f"{health.name} is {health.state.lower()}: {health.detail}.", see)
+            detail = health.detail.removesuffix(see).strip().rstrip(".")
+            yield Finding(f"{health.name} is {health.state.lower()}: {detail}.", see)
         elif health.restarts:
             yield Finding(f"{health.name} was restarted {health.restarts} times since the last up.", see)
 

@@ -37,6 +37,7 @@ def psql(metadata: bool, arguments: tuple[str, ...]) -> None:
         "PGUSER": database,
         "PGPASSWORD": platform.home.secrets[database],
         "PGDATABASE": database,
+        "PGCONNECT_TIMEOUT": "10",
     }
     program = postgres.program("psql")
     os.execve(program, [program, *arguments], os.environ | own)
