@@ -7,6 +7,7 @@ from airflow.sdk import DAG, Param, get_current_context, task
 
 from include import runs
 from include.datasets import Dataset, definitions
+from include.training.grid import SCHEMA
 
 FORM = {
     "version": Param(
@@ -15,12 +16,26 @@ FORM = {
         title="Version",
         description="Its id or the beginning of it. Left empty: the newest.",
     ),
+    "until": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="Until",
+        description="The version whose data interval ends on this day (UTC). Left empty: any.",
+    ),
     "models": Param(
         None,
         type=["null", "array"],
         items={"type": "string"},
         title="Models",
         description="One a line. Left empty: all.",
+    ),
+    "grid": Param(
+        None,
+        **SCHEMA,
+        title="Grid",
+        description='Candidates to train beside the models, one for each combination of values: {"logistic": {"C": '
+        "[0.1, 1, 10]}}. Each has a task, and counts among the challengers of the gate.",
     ),
     "seed": Param(0, type="integer", minimum=0, maximum=2**32 - 1, title="Seed", description="Of every random state."),
 }

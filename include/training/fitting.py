@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from include.datasets import Dataset
-from include.training import probe
+from include.training import grid, probe
 from include.training.artifact import dumps
 from include.training.evaluation import Evaluation, evaluate, sliced
+from include.training.grid import Grid
 from include.training.journal import journal
 from include.versions.manifest import Manifest, decode
 from include.warehouse import queries
@@ -62,16 +63,20 @@ def fit(dataset: Dataset, run: int, model: str) -> None:
         UserError: Kafka or Postgres does not answer.
     """
     with journal(run, model), lasting(f"millrace train {dataset.name} {model}") as connection:
-        _, seed, manifest = queries.load("training").run_plan(connection(), run=run)
+        _, seed, manifest, parameters = queries.load("training").run_plan(connection(), run=run)
         connection().rollback()
         sealed = decode(bytes(manifest))
-        fitted = train(dataset, sealed, model, seed)
+        fitted = train(dataset, sealed, model, seed, parameters.get("grid"))
         _store(connection(), run, model, sealed, fitted)
         connection().commit()
 
 
-def train(dataset: Dataset, manifest: Manifest, model: str, seed: int) -> Fitted:
-    """Reads a version, fits one model on its train rows and evaluates it on its test rows; nothing is written."""
+def train(dataset: Dataset, manifest: Manifest, model: str, seed: int, candidates: Grid | None = None) -> Fitted:
+    """Reads a version, fits one model on its train rows and evaluates it on its test rows; nothing is written.
+
+    Args:
+        model: One of the dataset's, or of the candidates of a grid.
+    """
     from threadpoolctl import threadpool_limits
 
     from include.versions.reading import read
@@ -82,7 +87,7 @@ def train(dataset: Dataset, manifest: Manifest, model: str, seed: int) -> Fitted
         train_features, train_target = _matrix(rows.train, manifest)
         test_features, test_target = _matrix(rows.test, manifest)
     log.info("Read %d train and %d test rows in %.2f s.", len(train_target), len(test_target), seconds["read"])
-    estimator = seeded(dataset.estimators()[model], seed)
+    estimator = seeded(grid.estimators(dataset, candidates)[model], seed)
     unfitted = dumps(estimator)
     # One thread for each model: predictions depend on the number of threads in their last bits, and several models
     # that each take every core are slower than one after the other.

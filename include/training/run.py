@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 import msgspec
 
 from include.datasets import Dataset
 from include.errors import LastingError
+from include.training import grid
+from include.training.grid import Grid
 from include.warehouse import queries
 from include.warehouse.connection import connected
 
@@ -21,18 +24,18 @@ def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: s
 
     Args:
         run_id: The run's id in Airflow.
-        parameters: The form's: ``version`` (its id or the beginning, None for the newest), ``models`` (names, None for
-            all), ``seed``.
+        parameters: The form's. ``version``: its id or the beginning, None for the newest. ``until``: the day on which
+            its interval ends, None for any. ``models``: names, None for all. ``grid``: see ``grid.Grid``. ``seed``.
         cause: What started the run, or who.
 
     Raises:
-        LastingError: No such version or model.
+        LastingError: No such version or model, or no such grid.
     """
     from include.provenance import code_version, library_versions
     from include.versions import register
 
-    manifest = register.find(dataset.name, parameters.get("version"))
-    models = _chosen(dataset, parameters.get("models"))
+    manifest = register.find(dataset.name, parameters.get("version"), _day(parameters.get("until")))
+    models = _chosen(dataset, parameters.get("models"), parameters.get("grid"))
     with connected("millrace train") as connection:
         run = queries.load("training").begin_run(
             connection,
@@ -89,11 +92,21 @@ def sealed_run_id(version: str) -> str:
     return f"train__{version[:16]}"
 
 
-def _chosen(dataset: Dataset, asked: Sequence[str] | None) -> list[str]:
+def _chosen(dataset: Dataset, asked: Sequence[str] | None, candidates: Grid | None) -> list[str]:
     from include.datasets.definition import BASELINE
 
     known = list(dataset.estimators())
     if unknown := sorted(set(asked or ()) - set(known)):
         raise LastingError(f"Dataset {dataset.name!r} has no model {', '.join(unknown)}; it has {', '.join(known)}.")
+    added = [name for name in grid.estimators(dataset, candidates) if name not in known]
     # Every run has its baseline: without it an accuracy says little.
-    return [model for model in known if not asked or model in asked or model == BASELINE]
+    return [model for model in known if not asked or model in asked or model == BASELINE] + added
+
+
+def _day(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return datetime.combine(date.fromisoformat(text), time(), UTC)
+    except ValueError as error:
+        raise LastingError(f"The parameter until is {text!r}, which is no day.", "Write 2015-01-01.") from error

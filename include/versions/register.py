@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from include.errors import LastingError, UserError
 from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
 from include.warehouse import queries
@@ -41,19 +43,23 @@ def with_content(dataset: str, content: str) -> str | None:
     return None
 
 
-def find(dataset: str, version: str | None = None) -> Manifest:
+def find(dataset: str, version: str | None = None, until: datetime | None = None) -> Manifest:
     """The manifest of a version that was landed.
 
     Args:
         version: Its id or the beginning of it; the newest when left out.
+        until: Where its interval ends; anywhere when left out.
 
     Raises:
         UnknownVersion: There is none, or the beginning fits several.
     """
     with connected("millrace version") as connection:
-        rows = list(queries.load("training").find_versions(connection, dataset=dataset, prefix=version or ""))
+        rows = list(
+            queries.load("training").find_versions(connection, dataset=dataset, prefix=version or "", until=until)
+        )
     if not rows:
-        what = f"has no version {version!r}" if version else "has no version yet"
+        what = f"has no version {version!r}" if version else "has no version" if until else "has no version yet"
+        what += f" whose interval ends on {until:%Y-%m-%d}" if until else ""
         raise UnknownVersion(f"Dataset {dataset!r} {what}.", f"Publish one: ./millrace publish {dataset}.")
     if version and len(rows) > 1:
         raise UnknownVersion(f"Several versions of {dataset!r} begin with {version!r}.", "Write more of its digits.")

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from vega_datasets import data
 
 from include.datasets import definitions
-from include.platform.airflow_api import AirflowApi, Run
+from include.platform.airflow_api import AirflowApi, ApiError, Run
 from include.platform.platform import Platform
 from include.training import fitting, run
 from include.versions.manifest import Interval
@@ -71,25 +71,38 @@ def test_a_backfill_past_the_end_of_the_data_is_skipped_and_says_why(airflow: Ai
 
 
 def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi, results: Connection) -> None:
-    started = airflow.trigger(PUBLISH, {"rows": 300, "seed": 7})
+    # An interval after those of the other tests' versions, so that none of them supersedes this one.
+    form: dict[str, Any] = {"interval_start": "2100-01-01", "interval_end": "2101-01-01", "rows": 300, "seed": 7}
+    started = airflow.trigger(PUBLISH, form)
     assert airflow.wait(PUBLISH, started.run_id, timeout=60).state == "success"
     path = f"dags/{PUBLISH}/dagRuns/{started.run_id}/taskInstances/publish/xcomEntries/return_value"
     version = airflow.call("GET", path)["value"]
     until("its training", lambda: has_run(airflow, run.sealed_run_id(version)), 60)
-    started = airflow.trigger(TRAIN, {"version": version[:10], "models": ["logistic"], "seed": 5})
+    form = {
+        "version": version[:10],
+        "until": "2101-01-01",
+        "models": ["logistic"],
+        "grid": {"logistic": {"C": [0.1, 10]}, "forest": {"n_estimators": [5]}},
+        "seed": 5,
+    }
+    started = airflow.trigger(TRAIN, form)
     assert airflow.wait(TRAIN, started.run_id, timeout=120).state == "success"
-    ((found, seed, models, rows, asked),) = ask(
+    ((found, seed, parameters, rows, asked, number),) = ask(
         results,
-        "SELECT run.version, seed, parameters -> 'models', train_rows + test_rows, run.asked_by"
+        "SELECT run.version, seed, parameters, train_rows + test_rows, run.asked_by, run"
         " FROM millrace.training_run AS run JOIN millrace.dataset_version USING (version) WHERE run_id = %s",
         started.run_id,
     )
-    assert (found, seed, models, rows) == (version, 5, ["logistic"], 300)
+    assert (found, seed, parameters, rows) == (version, 5, form, 300)
     assert "admin" in asked
-    trained = ask(results, "SELECT model FROM millrace.accuracy WHERE run_id = %s ORDER BY model", started.run_id)
-    assert trained == [("baseline",), ("logistic",)]
+    candidates = ["forest n_estimators=5", "logistic", "logistic C=0.1", "logistic C=10"]
+    trained = ask(results, "SELECT model FROM millrace.accuracy WHERE run_id = %s", started.run_id)
+    assert sorted(model for (model,) in trained) == sorted(["baseline", *candidates])
     labels = {task.label for task in airflow.task_instances(TRAIN, started.run_id)}
-    assert {label for label in labels if label.startswith("fit")} == {"fit [logistic]", "fit [baseline]"}
+    assert {label for label in labels if label.startswith("fit")} == {f"fit [{m}]" for m in ["baseline", *candidates]}
+    judged = ask(results, "SELECT model, challengers FROM millrace.verdict WHERE run = %s", number)
+    assert sorted(model for model, _ in judged) == candidates
+    assert min(m for _, m in judged) >= len(candidates), "each is a challenger"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +110,8 @@ def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi,
     [
         (TRAIN, {"version": "beef" * 8}, "Dataset 'breast_cancer' has no version 'beefbeef"),
         (TRAIN, {"models": ["oracle"]}, "Dataset 'breast_cancer' has no model oracle"),
+        (TRAIN, {"grid": {"logistic": {"C": [-1]}}}, "The grid cannot be: logistic C=-1: The 'C' parameter"),
+        (PUBLISH, {"interval_start": "soon"}, "The parameter interval_start is 'soon', which is no date"),
         ("publish__seattle_weather", {"interval_start": "2015-01-01", "interval_end": "2014-01-01"}, "Swap them"),
     ],
 )
@@ -108,6 +123,28 @@ def test_a_wrong_form_fails_at_once_with_one_sentence(
     task = next(t for t in airflow.task_instances(dag_id, started.run_id) if t.task_id in ("plan", "publish"))
     assert (task.state, task.try_number) == ("failed", 1)
     assert says in airflow.log(dag_id, started.run_id, task)
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "form", "says"),
+    [
+        (TRAIN, {"seed": "seven"}, "'seven' is not of type 'integer'"),
+        (TRAIN, {"seed": -1}, "-1 is less than the minimum of 0"),
+        (TRAIN, {"models": "logistic"}, "'logistic' is not of type 'null', 'array'"),
+        (TRAIN, {"until": "soon"}, "'soon' is not a 'date'"),
+        (TRAIN, {"grid": {"logistic": {"C": 1}}}, "1 is not of type 'array'"),
+        (PUBLISH, {"rows": 1}, "1 is less than the minimum of 2"),
+    ],
+)
+def test_a_value_that_a_form_cannot_take_starts_no_run(
+    airflow: AirflowApi, dag_id: str, form: dict[str, Any], says: str
+) -> None:
+    before = len(airflow.runs(dag_id))
+    with pytest.raises(ApiError) as refused:
+        airflow.trigger(dag_id, form)
+    assert refused.value.status == 400
+    assert next(iter(form)) in str(refused.value) and says in str(refused.value)
+    assert len(airflow.runs(dag_id)) == before
 
 
 def test_a_burst_of_ten_versions_is_ten_runs(airflow: AirflowApi, results: Connection) -> None:

@@ -13,6 +13,7 @@ from psycopg2.extras import NamedTupleCursor
 
 from include.datasets import Dataset, HashSplit, definitions
 from include.training import dispatch, fitting, run
+from include.training.grid import Grid
 from include.versions.manifest import Interval
 from include.versions.publication import publish
 
@@ -92,9 +93,10 @@ def seal(dataset: Dataset, interval: Interval | None = None, rows: int | None = 
     return version
 
 
-def train(dataset: Dataset, version: str, *, seed: int = 0, run_id: str | None = None) -> int:
+def train(dataset: Dataset, version: str, *, seed: int = 0, run_id: str | None = None, grid: Grid | None = None) -> int:
     """Trains every model on a version. Returns the run's number; it has ended well."""
-    planned = run.begin(dataset, run_id or run.sealed_run_id(version), {"version": version, "seed": seed}, "test")
+    form = {"version": version, "seed": seed, "grid": grid}
+    planned = run.begin(dataset, run_id or run.sealed_run_id(version), form, "test")
     for task in planned:
         fitting.fit(dataset, task["run"], task["model"])
     assert run.settle(planned) == []

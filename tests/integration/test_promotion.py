@@ -242,6 +242,25 @@ def test_a_record_counts_once_for_all_lines(topic: Callable[..., str], warehouse
     assert all(row.challengers == 3 for row in rows), "tree was there before"
 
 
+def test_every_candidate_of_a_grid_is_a_challenger_for_the_rest_of_the_reign(
+    topic: Callable[..., str], warehouse: Connection
+) -> None:
+    dataset = given(topic, signal(800, strength=0.0))
+    version = seal(dataset)
+    runs = [train(dataset, version)]
+    grid = {"tree": {"max_depth": [1, 2, 4], "min_samples_leaf": [1, 5]}}
+    runs.append(train(dataset, version, run_id="grid", grid=grid))
+    dataset.source.table = signal(800, strength=0.0, seed=1, first=10_000)  # type: ignore[attr-defined]
+    runs.append(train(dataset, seal(dataset)))
+    assert promotion.judge(dataset) == runs
+    rows = judged(warehouse, dataset)
+    assert [[row.challengers for row in rows if row.run == run] for run in runs] == [[1], [7] * 7, [7]]
+    assert {row.threshold for row in rows} == {20, 140}
+    searched = [row for row in rows if row.run == runs[1]]
+    assert "tree max_depth=4, min_samples_leaf=5" in {row.model for row in searched}
+    assert all(row.fresh_n == 0 for row in searched), "a search on records that have counted is no evidence"
+
+
 def test_records_that_the_champion_trained_on_do_not_count(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, signal(600), split=HashSplit(test=0.5, salt="a"))
     train(dataset, seal(dataset))

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -191,9 +192,46 @@ def test_a_run_without_all_results_has_failed(cancer: Dataset, warehouse: Connec
         run.end(None)
 
 
+def test_the_candidates_of_a_grid_are_tasks_of_the_run(cancer: Dataset, warehouse: Connection) -> None:
+    form = {"models": ["logistic"], "grid": {"forest": {"n_estimators": [3, 5]}}, "seed": 4}
+    planned = run.begin(cancer, "run", form, "test")
+    names = ["logistic", "baseline", "forest n_estimators=3", "forest n_estimators=5"]
+    assert [task["model"] for task in planned] == names
+    for task in planned:
+        fitting.fit(cancer, task["run"], task["model"])
+    run.end(planned)
+    stored = {
+        row.model: row.parameters
+        for row in ask(
+            warehouse, "SELECT model, parameters FROM millrace.model_result WHERE run = %s", planned[0]["run"]
+        )
+    }
+    assert sorted(stored) == sorted(names)
+    assert [stored[f"forest n_estimators={n}"]["n_estimators"] for n in (3, 5)] == [3, 5]
+    assert stored["forest n_estimators=3"]["random_state"] == 4
+    assert ask(warehouse, "SELECT parameters FROM millrace.training_run")[0].parameters == form, "as received"
+
+
+def test_a_version_is_found_by_where_its_interval_ends(warehouse: Connection, topic: Callable[..., str]) -> None:
+    dataset = own("seattle_weather", topic)
+    versions = {}
+    for year in (2013, 2014):
+        interval = Interval(datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC))
+        versions[f"{year + 1}-01-01"] = publish(dataset, interval).version
+    dispatch.land("test")
+    for until, version in versions.items():
+        (task, *_) = run.begin(dataset, f"run {until}", {"until": until, "models": ["logistic"]}, "test")
+        (row,) = ask(warehouse, "SELECT version FROM millrace.training_run WHERE run = %s", task["run"])
+        assert row.version == version
+    with pytest.raises(UserError, match="has no version whose interval ends on 2020-01-01"):
+        run.begin(dataset, "run", {"until": "2020-01-01"}, "test")
+
+
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
+        ({"until": "soon"}, "The parameter until is 'soon', which is no day"),
+        ({"grid": {"forest": {"depth": [1]}}}, "The grid cannot be: forest has no parameter 'depth'"),
         ({"version": "beef" * 16}, "has no version 'beefbeef"),
         ({"models": ["forest", "oracle"]}, "has no model oracle; it has logistic, boosting, forest, baseline"),
     ],

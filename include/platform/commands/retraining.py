@@ -1,8 +1,10 @@
 """publish and train: start a DAG, follow it to its end, say how it ended."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -38,15 +40,24 @@ def publish(dataset: str, start: str | None, end: str | None, rows: int | None, 
 @click.command()
 @click.argument("dataset")
 @click.option("--version", help="The version's id or the beginning of it; the newest if left out.")
+@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="The version whose data interval ends on this day.")
 @click.option("--model", "models", multiple=True, help="Train this model only; may be repeated.")
+@click.option("--grid", metavar="JSON", help='Candidates beside the models, such as \'{"logistic": {"C": [0.1, 1]}}\'.')
 @click.option("--seed", default=0, show_default=True, help="The seed of every random state.")
-def train(dataset: str, version: str | None, models: tuple[str, ...], seed: int) -> None:
+def train(
+    dataset: str, version: str | None, until: datetime | None, models: tuple[str, ...], grid: str | None, seed: int
+) -> None:
     """Train on a published version, and follow it to its end."""
     from include.versions import register
 
     api = _api(dataset)
-    version = register.find(dataset, version).version
-    form = {"version": version, "models": list(models) or None, "seed": seed}
+    found = register.find(dataset, version, until and until.replace(tzinfo=UTC))
+    form: dict[str, Any] = {"version": found.version, "models": list(models) or None, "seed": seed}
+    if grid is not None:
+        try:
+            form["grid"] = json.loads(grid)
+        except ValueError as error:
+            raise UserError(f"--grid is no JSON: {error}.", 'Write {"logistic": {"C": [0.1, 1]}}.') from error
     run = _follow(api, f"train__{dataset}", form)
     tasks = api.task_instances(run.dag_id, run.run_id)
     for task in tasks:

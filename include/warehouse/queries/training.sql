@@ -35,9 +35,10 @@ ORDER BY number
 LIMIT 1;
 
 -- name: find_versions
--- The manifests of a dataset whose version begins like this, the newest first.
+-- The manifests of a dataset whose version begins like this, and whose interval ends then; the newest first.
 SELECT manifest FROM millrace.dataset_version
 WHERE dataset = :dataset AND starts_with(version, :prefix)
+  AND (CAST(:until AS timestamptz) IS NULL OR interval_end = :until)
 ORDER BY number DESC
 LIMIT 2;
 
@@ -65,7 +66,7 @@ UPDATE millrace.training_run SET state = :state, finished_at = clock_timestamp()
 
 -- name: run_plan^
 -- What a task needs to know about its run.
-SELECT run.version, run.seed, version.manifest
+SELECT run.version, run.seed, version.manifest, run.parameters
 FROM millrace.training_run AS run JOIN millrace.dataset_version AS version USING (version)
 WHERE run.run = :run;
 
