@@ -86,7 +86,9 @@ class AirflowApi:
             self._log_in()
             answer = self._send(method, f"/api/v2/{path}", options)
         if answer.is_error:
-            raise ApiError(answer.status_code, f"Airflow refused {method} {path}: {_detail(answer)}.")
+            ours = answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+            remedy = "Run ./millrace doctor: it looks at the disk and at every component." if ours else ""
+            raise ApiError(answer.status_code, f"Airflow refused {method} {path}: {_detail(answer)}.", remedy)
         return answer.json() if answer.content else None
 
     def unpause(self, dag_id: str) -> None:
