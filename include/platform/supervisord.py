@@ -76,7 +76,7 @@ if __name__ == "__main__":
     # The first call finds the memory of the title, which it cannot any more in a child with another environment.
     setproctitle("millrace supervisor")
     supervisord.ServerOptions = Options
-    # Of a line that cannot be written, because the disk is full, supervisord would tell on stderr, which lies on the same
-    # disk; that error would end it, and nothing would restart what the full disk has killed.
+    # Of a line that cannot be written, because the disk is full, supervisord would tell on stderr, which lies on the
+    # same disk; that error would end it, and nothing would restart what the full disk has killed.
     loggers.Handler.handleError = lambda handler: None
     supervisord.main()
