@@ -38,7 +38,7 @@ def weigh(
             challengers=len(known | set(lines)),
             champion_age=age,
             policy=dataset.promotion,
-            guards=[*limits.get(line, ()), *_error_guard(turn, compared, line)],
+            guards=[*limits.get(line, ()), *_error_guard(dataset, turn, compared, line)],
         )
         found[verdict] = fresh
     return found
@@ -96,9 +96,9 @@ def _limits(connection: Connection, dataset: Dataset, turn: Turn) -> Mapping[str
     }
 
 
-def _error_guard(turn: Turn, compared: Compared, line: str) -> Iterable[Guard]:
-    """Of a regression: who is closer on most records must not be far off on a few."""
-    if turn.manifest.kind != "regression" or not compared.fresh.any():
+def _error_guard(dataset: Dataset, turn: Turn, compared: Compared, line: str) -> Iterable[Guard]:
+    """Of a regression that is won record by record: who is closer on most must not be far off on a few."""
+    if turn.manifest.kind != "regression" or dataset.metric is not None or not compared.fresh.any():
         return
     _, limit = leading("regression", compared.outcomes[CHAMPION][compared.fresh])
     name, value = leading("regression", compared.outcomes[line][compared.fresh])

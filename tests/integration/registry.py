@@ -43,6 +43,12 @@ def one_model() -> dict[str, Any]:
     return {"tree": DecisionTreeClassifier(max_depth=3)}
 
 
+def the_median() -> dict[str, Any]:
+    from sklearn.dummy import DummyRegressor
+
+    return {"median": DummyRegressor(strategy="median")}
+
+
 @dataclass
 class Given:
     """A source with the rows that a test gives it."""

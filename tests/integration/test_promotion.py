@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import skops.io
 
@@ -365,6 +366,28 @@ def test_a_regression_is_judged_by_the_smaller_error(topic: Callable[..., str], 
         warehouse, "SELECT value FROM millrace.result WHERE run = %s AND model = 'baseline' AND metric = 'rmse'", run
     )
     assert live.live == pytest.approx(stored.value)
+
+
+def test_who_is_closer_on_most_records_and_far_off_on_a_few_is_rejected_unless_a_metric_says_what_counts(
+    topic: Callable[..., str], warehouse: Connection
+) -> None:
+    """Of a skewed target the median is closer to most values than the mean, and farther off in the squares."""
+    draw = np.random.default_rng(0)
+    columns = {"id": np.arange(2000), "x": draw.normal(size=2000), "target": draw.lognormal(sigma=1.2, size=2000)}
+    dataset = given(topic, pa.table(columns), kind="regression", models=registry.the_median)
+    train(dataset, seal(dataset))
+    promotion.judge(dataset)
+    (verdict,) = judged(warehouse, dataset)
+    assert verdict.e_value > verdict.threshold
+    assert verdict.outcome == "reject" and verdict.sentence.startswith("Reject median: ")
+    assert verdict.failed_guards[0].startswith("rmse is ")
+
+    error = Metric("mae", lambda y, found: float(np.abs(y - found).mean()), worth=0.1, greater_is_better=False)
+    named = given(topic, pa.table(columns), kind="regression", models=registry.the_median, metric=error)
+    train(named, seal(named))
+    promotion.judge(named)
+    (verdict,) = judged(warehouse, named)
+    assert (verdict.outcome, verdict.failed_guards, verdict.promoted) == ("promote", [], True)
 
 
 def test_a_metric_is_judged_by_the_paired_bootstrap(topic: Callable[..., str], warehouse: Connection) -> None:
