@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,38 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PROJECT = Path(__file__).resolve().parents[2]
+SCAN_ROWS = 32_768
+CSV_IN_MEMORY_BYTES = 64 * 1024 * 1024
+CSV_BLOCK_BYTES = 8 * 1024 * 1024
+
+
+class Scan(ABC):
+    """Rows that can be gone through several times, a batch at a time: the same rows in the same order each time.
+
+    Attributes:
+        schema: Of all columns.
+    """
+
+    schema: pa.Schema
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows from the first to the last, with these columns in this order.
+
+        Raises:
+            UserError: The rows cannot be read.
+        """
+
+
+class Whole(Scan):
+    """Rows that are in memory."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.schema = rows.schema
+        self._rows = rows
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        yield from self._rows.select(list(columns)).to_batches(max_chunksize=SCAN_ROWS)
 
 
 class Source(ABC):
@@ -28,6 +61,15 @@ class Source(ABC):
         Raises:
             UserError: The source is not there or cannot be read.
         """
+
+    @contextmanager
+    def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
+        """Its rows in batches; a source of more rows than fit into memory overrides this.
+
+        Raises:
+            UserError: The source is not there or cannot be read.
+        """
+        yield Whole(self.rows(start, end))
 
 
 @dataclass(frozen=True)
@@ -86,20 +128,36 @@ class File(Source):
         import pyarrow as pa
         from pyarrow import csv, parquet
 
-        readers = {".csv": csv.read_csv, ".parquet": parquet.read_table, ".pq": parquet.read_table}
+        with self._legible() as path:
+            table = csv.read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
+        if self.number is not None:
+            table = table.add_column(0, self.number, pa.array(range(table.num_rows), pa.int64()))
+        return table
+
+    @contextmanager
+    def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
+        """Its rows in batches, without ever holding all of them; a CSV file below 64 MiB is read as a whole."""
+        with self._legible() as path:
+            if path.suffix.lower() != ".csv":
+                yield _Parquet(path, self.number)
+            elif path.stat().st_size > CSV_IN_MEMORY_BYTES:
+                yield _Csv(path, self.number)
+            else:
+                yield Whole(self.rows(start, end))
+
+    @contextmanager
+    def _legible(self) -> Iterator[Path]:
+        import pyarrow as pa
+
         path = PROJECT / self.path
-        reader = readers.get(path.suffix.lower())
-        if reader is None:
+        if path.suffix.lower() not in (".csv", ".parquet", ".pq"):
             raise LastingError(f"The file {path} is neither CSV nor Parquet by its name.", "Call it .csv or .parquet.")
         try:
-            table = reader(path)
+            yield path
         except FileNotFoundError as error:
             raise LastingError(f"The file {path} does not exist.", "Put it there, or correct the path.") from error
         except (OSError, pa.ArrowInvalid) as error:
             raise LastingError(f"The file {path} cannot be read: {error}.", "Mend the file.") from error
-        if self.number is not None:
-            table = table.add_column(0, self.number, pa.array(range(table.num_rows), pa.int64()))
-        return table
 
     def __str__(self) -> str:
         return self.path
@@ -137,3 +195,62 @@ class Query(Source):
 
     def __str__(self) -> str:
         return " ".join(self.sql.split())
+
+
+class _Numbered(Scan):
+    """The rows of a file, with a column of their numbers, if one is wanted."""
+
+    def __init__(self, schema: pa.Schema, number: str | None) -> None:
+        import pyarrow as pa
+
+        self._number = number
+        self.schema = schema if number is None else schema.insert(0, pa.field(number, pa.int64()))
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        read, before = [name for name in columns if name != self._number], 0
+        for batch in self._batches(read or self.schema.names[1:2]):
+            numbers = pa.array(range(before, before + batch.num_rows), pa.int64()) if len(read) < len(columns) else None
+            arrays = [numbers if name == self._number else batch.column(name) for name in columns]
+            yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+            before += batch.num_rows
+
+    @abstractmethod
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]: ...
+
+
+class _Parquet(_Numbered):
+    def __init__(self, path: Path, number: str | None) -> None:
+        from pyarrow import parquet
+
+        self._path = path
+        super().__init__(parquet.read_schema(path), number)
+
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(self._path) as file:
+            yield from file.iter_batches(SCAN_ROWS, columns=columns)
+
+
+class _Csv(_Numbered):
+    def __init__(self, path: Path, number: str | None) -> None:
+        self._path = path
+        with self._opened(None) as reader:
+            super().__init__(reader.schema, number)
+
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        with self._opened(columns) as reader:
+            yield from reader
+
+    def _opened(self, columns: list[str] | None) -> Any:
+        from pyarrow import csv
+
+        # Types are those of the first block, for all columns and for some of them alike.
+        types = {field.name: field.type for field in self.schema} if columns is not None else None
+        return csv.open_csv(
+            self._path,
+            read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
+            convert_options=csv.ConvertOptions(include_columns=columns, column_types=types),
+        )

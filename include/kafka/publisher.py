@@ -11,6 +11,7 @@ from include.kafka import client
 from include.kafka.reader import place
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from confluent_kafka import KafkaError, Message, Producer
 
 # What brokers allow by default at most; a publish that takes longer is aborted by them.
@@ -30,7 +31,13 @@ class Transaction:
         self._failed: KafkaError | None = None
 
     def send(
-        self, topic: str, value: bytes, *, partition: int = 0, key: bytes | None = None, headers: Headers = ()
+        self,
+        topic: str,
+        value: bytes | pa.Buffer,
+        *,
+        partition: int = 0,
+        key: bytes | None = None,
+        headers: Headers = (),
     ) -> None:
         """Hands a message to the producer; waits while its buffer is full.
 

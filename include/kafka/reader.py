@@ -153,7 +153,12 @@ class Reader:
 
 
 def read_range(
-    topic: str, ranges: Mapping[int, tuple[int, int]], *, most: int = 1_000, stalled_after_s: float = STALLED_AFTER_S
+    topic: str,
+    ranges: Mapping[int, tuple[int, int]],
+    *,
+    most: int = 1_000,
+    stalled_after_s: float = STALLED_AFTER_S,
+    **overrides: Any,
 ) -> Iterator[list[Message]]:
     """Every committed record of bounded ranges, in batches, in offset order within each partition.
 
@@ -164,6 +169,7 @@ def read_range(
         ranges: For each partition, the first offset and the end (exclusive). An empty range reads nothing.
         most: Records in a batch at most.
         stalled_after_s: Give up after so many seconds without any progress.
+        **overrides: librdkafka settings, as for ``client.consumer``.
 
     Raises:
         OffsetsGone, LogTruncated, TopicMissing: The range does not exist (any more).
@@ -174,7 +180,7 @@ def read_range(
         return
     # A partition that joins while the broker holds a fetch of the others back would have to wait for its end.
     starts = {partition: start for partition, (start, _) in unread.items()}
-    with Reader(topic, starts, fetch_wait_max_ms=10) as reader:
+    with Reader(topic, starts, **{"fetch_wait_max_ms": 10, **overrides}) as reader:
         moved_at = checked_at = time.monotonic()
         while unread:
             # Asking for no more than is left, reading returns with the last record and not with the timeout.
@@ -196,6 +202,8 @@ def read_range(
                     del unread[partition]
             if wanted:
                 yield wanted
+                # The time that the caller takes is no standstill.
+                moved_at = time.monotonic()
 
 
 def first_at(topic: str, partition: int, offset: int, isolation: str = "read_uncommitted") -> Message | None:

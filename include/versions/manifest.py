@@ -19,6 +19,7 @@ CONTROL_TOPIC = "millrace.manifests"
 PUBLICATION_HEADER = "millrace-publication"
 
 Role = Literal["train", "test"]
+SPLITS: tuple[Role, ...] = ("train", "test")
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Meta(ge=0)]
 

@@ -1,23 +1,23 @@
-"""Publishing a version: the source's rows, checked and split, in one Kafka transaction with their manifest."""
+"""Publishing a version: its rows, chosen and split, streamed into one Kafka transaction with their manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from include.datasets.definition import Dataset
-from include.datasets.durations import duration
-from include.errors import LastingError
 from include.versions.manifest import (
     CONTROL_TOPIC,
     PUBLICATION_HEADER,
+    SPLITS,
     Column,
     Interval,
     Manifest,
@@ -26,11 +26,16 @@ from include.versions.manifest import (
     encode,
     version_id,
 )
+from include.versions.selection import NothingToPublish, Selection, select
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["NothingToPublish", "Published", "publish", "stream"]
+
 MESSAGE_BYTES = 512 * 1024
+FEWEST_ROWS = 16
+HASHED_AHEAD = 4
 PARTITIONS = 3
 TOPIC_CONFIG = {
     # A version must outlive every run that trained on it: only `keep` deletes.
@@ -42,10 +47,6 @@ TOPIC_CONFIG = {
 }
 
 log = logging.getLogger(__name__)
-
-
-class NothingToPublish(LastingError):
-    """The interval holds nothing to learn from or to test on; no version is made of it."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Batch:
-    """A message before it is sent."""
+    """What is kept of a message once it is sent."""
 
     split: Role
     number: int
     rows: int
-    value: bytes
     sha256: str
 
 
@@ -92,95 +92,158 @@ def publish(
         UserError: The source or its columns are not as defined, or Kafka does not take it. Nothing was published.
     """
     from include.kafka import topics
-    from include.versions import register
 
-    rows = select(dataset, interval, most_rows, seed)
-    parts = divide(dataset, rows, interval)
-    batches = [batch for split in ("train", "test") for batch in encoded(parts[split], split)]
-    rule = dataset.split.rule(rows, dataset, interval.end)
-    content = _content(dataset, rows.schema, rule, batches)
-    topics.create(CONTROL_TOPIC, partitions=1, config=TOPIC_CONFIG)
-    topics.create(dataset.topic, partitions=PARTITIONS, config=TOPIC_CONFIG)
-    if known := register.with_content(dataset.name, content):
-        log.info("The same rows with the same split were published before, as version %s.", known)
-        return Published(known, new=False)
-    facts = {
-        "split": rule,
-        "classes": _classes(dataset, rows),
-        "content": content,
-        "interval": interval,
-        "asked_by": asked_by,
-    }
-    return Published(_send(dataset, rows.schema, batches, facts), new=True)
+    with dataset.source.scan(interval.start, interval.end) as scan:
+        selection = select(dataset, scan, interval, most_rows, seed)
+        topics.create(CONTROL_TOPIC, partitions=1, config=TOPIC_CONFIG)
+        topics.create(dataset.topic, partitions=PARTITIONS, config=TOPIC_CONFIG)
+        if known := _known(dataset, selection):
+            log.info("The same rows with the same split were published before, as version %s.", known)
+            return Published(known, new=False)
+        return Published(_send(dataset, selection, interval, asked_by), new=True)
 
 
-def select(dataset: Dataset, interval: Interval, most_rows: int | None, seed: int) -> pa.Table:
-    """The rows of a version, checked, in canonical order: by event time, then by record id.
+def encoded(selection: Selection) -> Iterator[tuple[Batch, pa.Buffer]]:
+    """The rows as messages: Arrow IPC streams of one record batch, ``MESSAGE_BYTES`` each or a little less.
 
-    Raises:
-        NothingToPublish: The interval has none.
-        UserError: The source or its columns are not as defined.
+    Which rows go together depends on the rows alone, not on how the source hands them out: the same rows are the same
+    messages.
     """
-    rows = dataset.source.rows(interval.start, interval.end)
-    if not rows.num_rows:
-        raise LastingError(f"Dataset {dataset.name!r}: its source {dataset.source} has no rows at all.", "Fill it.")
-    rows = _columns(dataset, rows).replace_schema_metadata(None)
-    rows = _within(dataset, rows, interval)
-    _require_ids(dataset, rows)
-    rows = _with_target(dataset, rows)
-    if most_rows is not None and most_rows < rows.num_rows:
-        rows = _sample(dataset, rows, most_rows, seed)
-    order = [dataset.event_time, dataset.record_id] if dataset.event_time else [dataset.record_id]
-    return rows.sort_by([(name, "ascending") for name in dict.fromkeys(order)])
-
-
-def divide(dataset: Dataset, rows: pa.Table, interval: Interval) -> dict[Role, pa.Table]:
-    """The rows by split.
-
-    Raises:
-        NothingToPublish: One side is empty, or all training rows are of one class.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    tests = pa.array(dataset.split.tests(rows, dataset, interval.end))
-    train, test = rows.filter(pc.invert(tests)), rows.filter(tests)
-    about = f"Dataset {dataset.name!r}{_of(interval)}"
-    for part, use in ((train, "train on"), (test, "test on")):
-        if not part.num_rows:
-            raise NothingToPublish(f"{about} has no rows to {use}, of {rows.num_rows}; its split is {dataset.split}.")
-    if dataset.kind == "classification" and len(pc.unique(train[dataset.target])) < 2:
-        raise NothingToPublish(f"{about} has {train.num_rows} rows to train on, all of one class.")
-    return {"train": train, "test": test}
-
-
-def encoded(rows: pa.Table, split: Role) -> Iterator[Batch]:
-    """The rows as messages: Arrow IPC streams of one record batch and at most ``MESSAGE_BYTES`` each."""
-    size = max(1, int(rows.num_rows * (MESSAGE_BYTES - 16_384) / max(1, rows.nbytes)))
-    for number, batch in enumerate(rows.combine_chunks().to_batches(max_chunksize=size)):
-        value = stream(batch)
-        yield Batch(split, number, batch.num_rows, value, hashlib.sha256(value).hexdigest())
+    numbers = dict.fromkeys(SPLITS, 0)
+    hashed: deque[tuple[Role, int, pa.Buffer, Future[str]]] = deque()
+    # Hashing takes about as long as everything else here, and needs neither the interpreter nor the rows.
+    with ThreadPoolExecutor(1, "hash") as hashing:
+        for split, rows in _messages(selection):
+            value = _stream(_clean(rows))
+            hashed.append((split, rows.num_rows, value, hashing.submit(_sha256, value)))
+            while len(hashed) > HASHED_AHEAD:
+                yield _batch(numbers, *hashed.popleft())
+        while hashed:
+            yield _batch(numbers, *hashed.popleft())
 
 
 def stream(batch: pa.RecordBatch) -> bytes:
     """A record batch as an Arrow IPC stream of its own, schema included."""
+    return _stream(batch).to_pybytes()
+
+
+def rows_of_a_message(schema: pa.Schema) -> int:
+    """So many rows are ``MESSAGE_BYTES``, headers included, if a value of variable length takes 16 bytes."""
+    bits = sum(1 + (field.type.bit_width if _fixed(field.type) else 128) for field in schema)
+    return max(1, (MESSAGE_BYTES - 16_384) * 8 // bits)
+
+
+def _messages(selection: Selection) -> Iterator[tuple[Role, pa.RecordBatch]]:
+    cutters = {split: _Cutter(rows_of_a_message(selection.schema)) for split in SPLITS}
+    for split, rows in selection.parts():
+        for piece in cutters[split].cut(rows):
+            yield split, piece
+    for split in SPLITS:
+        for piece in cutters[split].rest():
+            yield split, piece
+
+
+def _batch(
+    numbers: dict[Role, int], split: Role, rows: int, value: pa.Buffer, sha256: Future[str]
+) -> tuple[Batch, pa.Buffer]:
+    batch = Batch(split, numbers[split], rows, sha256.result())
+    numbers[split] += 1
+    return batch, value
+
+
+def _clean(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows without traces of those before and after them, which views have in the last byte of their bitmaps."""
     import pyarrow as pa
 
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
+    plain = all(_fixed(column.type) and not column.null_count and column.type.bit_width >= 8 for column in rows.columns)
+    return rows if plain else pa.concat_batches([rows, rows.slice(0, 0)])
+
+
+def _stream(batch: pa.RecordBatch) -> pa.Buffer:
+    import pyarrow as pa
+
+    # A buffer of the right size from the beginning is several times as fast as one that grows.
+    measure = pa.MockOutputStream()
+    with pa.ipc.new_stream(measure, batch.schema) as writer:
         writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+    content = bytearray(measure.size())
+    with pa.ipc.new_stream(pa.FixedSizeBufferWriter(pa.py_buffer(content)), batch.schema) as writer:
+        writer.write_batch(batch)
+    return pa.py_buffer(memoryview(content).toreadonly())
 
 
-def _send(dataset: Dataset, schema: pa.Schema, batches: list[Batch], facts: dict[str, Any]) -> str:
+def _sha256(value: pa.Buffer) -> str:
+    return hashlib.sha256(value).hexdigest()
+
+
+class _Cutter:
+    """Cuts a stream of rows into batches of ``size`` rows, or of a part of them where these take too many bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._rest: pa.RecordBatch | None = None
+
+    def cut(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The batches that are full now."""
+        import pyarrow as pa
+
+        if self._rest is not None:
+            # Only the batch across the border is put together; the others are views.
+            short = min(self._size - self._rest.num_rows, rows.num_rows)
+            rows, joined = rows.slice(short), pa.concat_batches([self._rest, rows.slice(0, short)])
+            self._rest = joined
+            if joined.num_rows < self._size:
+                return
+            yield from _small(joined)
+        full = rows.num_rows - rows.num_rows % self._size
+        for start in range(0, full, self._size):
+            yield from _small(rows.slice(start, self._size))
+        self._rest = rows.slice(full) if full < rows.num_rows else None
+
+    def rest(self) -> Iterator[pa.RecordBatch]:
+        """The last batches."""
+        if self._rest is not None:
+            yield from _small(self._rest)
+
+
+def _small(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    if rows.nbytes <= MESSAGE_BYTES or rows.num_rows <= FEWEST_ROWS:
+        yield rows
+        return
+    half = rows.num_rows // 2
+    yield from _small(rows.slice(0, half))
+    yield from _small(rows.slice(half))
+
+
+def _fixed(type_: pa.DataType) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_primitive(type_) or types.is_decimal(type_)) and not types.is_null(type_)
+
+
+def _known(dataset: Dataset, selection: Selection) -> str | None:
+    """The version that holds these very rows in this very split, if there is one.
+
+    The rows have to be read for that, so it is only looked for among versions of as many rows by the same rule.
+    """
+    from include.versions import register
+
+    alike = register.alike(dataset.name, selection.rows, selection.rule)
+    if not alike:
+        return None
+    return alike.get(_content(dataset, selection, [batch for batch, _ in encoded(selection)]))
+
+
+def _send(dataset: Dataset, selection: Selection, interval: Interval, asked_by: str) -> str:
     from include.kafka.publisher import transaction
     from include.provenance import code_version
 
-    publication = uuid.uuid4().hex
+    publication, batches = uuid.uuid4().hex, []
+    headers = [(PUBLICATION_HEADER, publication.encode())]
     with transaction(f"millrace-publish-{dataset.name}") as opened:
-        for number, batch in enumerate(batches):
-            headers = [(PUBLICATION_HEADER, publication.encode())]
-            opened.send(dataset.topic, batch.value, partition=number % PARTITIONS, headers=headers)
+        for number, (batch, value) in enumerate(encoded(selection)):
+            opened.send(dataset.topic, value, partition=number % PARTITIONS, headers=headers)
+            batches.append(batch)
         messages = [
             Message(partition, offset, batch.split, batch.number, batch.rows, batch.sha256)
             for batch, (partition, offset) in zip(batches, opened.delivered(), strict=True)
@@ -194,140 +257,33 @@ def _send(dataset: Dataset, schema: pa.Schema, batches: list[Batch], facts: dict
             record_id=dataset.record_id,
             event_time=dataset.event_time,
             target=dataset.target,
-            features=dataset.feature_names(schema.names),
-            columns=[Column(field.name, str(field.type)) for field in schema],
-            rows={split: sum(m.rows for m in messages if m.split == split) for split in ("train", "test")},
+            features=dataset.feature_names(selection.schema.names),
+            columns=[Column(field.name, str(field.type)) for field in selection.schema],
+            split=selection.rule,
+            classes=selection.classes,
+            rows={split: sum(m.rows for m in messages if m.split == split) for split in SPLITS},
             messages=messages,
+            content=_content(dataset, selection, batches),
             source=str(dataset.source),
+            interval=interval,
             code=code_version(),
-            **facts,
+            asked_by=asked_by,
         )
         opened.send(CONTROL_TOPIC, encode(manifest), key=dataset.name.encode())
     log.info("Published version %s: %s rows in %d messages.", manifest.version, manifest.rows, len(messages))
     return manifest.version
 
 
-def _columns(dataset: Dataset, rows: pa.Table) -> pa.Table:
-    features = dataset.feature_names(rows.column_names)
-    wanted = {
-        "record_id": [dataset.record_id],
-        "event_time": [dataset.event_time] if dataset.event_time else [],
-        "split": [dataset.split.column] if dataset.split.column else [],
-        "features": features,
-        "target": [dataset.target],
-        "slices": dataset.slice_columns(rows.column_names),
-    }
-    for field, names in wanted.items():
-        if missing := [name for name in names if name not in rows.column_names]:
-            raise LastingError(
-                f"Dataset {dataset.name!r}, field {field}: its source has no column {', '.join(missing)}; "
-                f"it has {', '.join(rows.column_names)}.",
-                "Correct the definition.",
-            )
-    if not features:
-        raise LastingError(f"Dataset {dataset.name!r}: no column is left to learn from.", "Name features.")
-    return rows.select(list(dict.fromkeys(name for names in wanted.values() for name in names)))
-
-
-def _within(dataset: Dataset, rows: pa.Table, interval: Interval) -> pa.Table:
-    if dataset.event_time is None:
-        return rows
-    import numpy as np
-    import pyarrow as pa
-
-    from include.datasets.splits import moments
-
-    happened = moments(rows, dataset)
-    inside = np.ones(len(happened), bool)
-    if interval.start is not None:
-        inside &= happened >= _utc(interval.start)
-    if interval.end is not None:
-        inside &= happened < _utc(interval.end)
-    if not inside.any():
-        raise NothingToPublish(
-            f"Dataset {dataset.name!r} has no rows{_of(interval)}; "
-            f"its source's go from {happened.min()} to {happened.max()}."
-        )
-    if dataset.history != "interval":
-        inside = np.ones(len(happened), bool) if interval.end is None else happened < _utc(interval.end)
-        if dataset.history != "all":
-            end = happened.max() if interval.end is None else _utc(interval.end)
-            inside &= happened >= end - np.timedelta64(duration(dataset.history))
-    return rows.filter(pa.array(inside))
-
-
-def _require_ids(dataset: Dataset, rows: pa.Table) -> None:
-    import pyarrow.compute as pc
-
-    ids = rows[dataset.record_id]
-    if ids.null_count:
-        raise LastingError(
-            f"Dataset {dataset.name!r}: {ids.null_count} rows have no {dataset.record_id!r}, their record_id."
-        )
-    if (distinct := pc.count_distinct(ids).as_py()) < len(ids):
-        counts = pc.value_counts(ids)
-        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py()
-        raise LastingError(
-            f"Dataset {dataset.name!r}: {len(ids) - distinct} rows repeat a record_id, such as "
-            f"{dataset.record_id}={twice['values']} in {twice['counts']} rows.",
-            "Name a column that is different in every row, or remove the repeated rows.",
-        )
-
-
-def _with_target(dataset: Dataset, rows: pa.Table) -> pa.Table:
-    """The rows that have a target: from the others nothing can be learned, and nothing be tested on them."""
-    import pyarrow.compute as pc
-    import pyarrow.types as types
-
-    column = rows[dataset.target]
-    numeric = types.is_integer(column.type) or types.is_floating(column.type) or types.is_decimal(column.type)
-    if dataset.kind == "regression" and not numeric:
-        raise LastingError(
-            f"Dataset {dataset.name!r}: a regression needs a numeric target, and {dataset.target!r} is {column.type}.",
-            "Name another target, or set kind='classification'.",
-        )
-    if column.null_count:
-        log.warning("%d rows have no %s and are left out.", column.null_count, dataset.target)
-        rows = rows.filter(pc.is_valid(column))
-    return rows
-
-
-def _sample(dataset: Dataset, rows: pa.Table, most: int, seed: int) -> pa.Table:
-    import numpy as np
-
-    from include.datasets.hashing import hash64
-
-    drawn = hash64(rows[dataset.record_id], f"sample {seed}")
-    return rows.take(np.sort(np.argsort(drawn, kind="stable")[:most]))
-
-
-def _classes(dataset: Dataset, rows: pa.Table) -> list[Any]:
-    import pyarrow.compute as pc
-
-    return sorted(pc.unique(rows[dataset.target]).to_pylist()) if dataset.kind == "classification" else []
-
-
-def _content(dataset: Dataset, schema: pa.Schema, rule: dict[str, Any], batches: list[Batch]) -> str:
+def _content(dataset: Dataset, selection: Selection, batches: Sequence[Batch]) -> str:
     """A digest of everything that a model could notice, and of nothing else."""
     facts = [
         dataset.kind,
         dataset.record_id,
         dataset.event_time,
         dataset.target,
-        dataset.feature_names(schema.names),
-        rule,
+        dataset.feature_names(selection.schema.names),
+        selection.rule,
     ]
-    rows = [(batch.split, batch.number, batch.sha256) for batch in batches]
-    return hashlib.sha256(msgspec.json.encode([*facts, str(schema), rows])).hexdigest()
-
-
-def _utc(moment: datetime) -> Any:
-    import numpy as np
-
-    return np.datetime64(moment.replace(tzinfo=None), "us")
-
-
-def _of(interval: Interval) -> str:
-    if interval.end is None:
-        return ""
-    return f" from {interval.start:%Y-%m-%d %H:%M} to {interval.end:%Y-%m-%d %H:%M}" if interval.start else ""
+    by_split = sorted(batches, key=lambda batch: SPLITS.index(batch.split))
+    rows = [(batch.split, batch.number, batch.sha256) for batch in by_split]
+    return hashlib.sha256(msgspec.json.encode([*facts, str(selection.schema), rows])).hexdigest()

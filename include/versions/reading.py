@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from include.errors import LastingError
 from include.kafka.reader import Stalled, place, read_range
 from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
-from include.versions.manifest import PUBLICATION_HEADER, Column, Manifest, Message, Role
+from include.versions.assembly import Assembly
+from include.versions.manifest import PUBLICATION_HEADER, SPLITS, Column, Manifest, Message, Role
 
 if TYPE_CHECKING:
     import confluent_kafka
     import pyarrow as pa
 
 STABLE_WITHIN_S = 30.0
+# A fetch that has filled the queue is taken up again at once and not after librdkafka's second of rest.
+FETCH = {"fetch_queue_backoff_ms": 1, "queued_max_messages_kbytes": 8_192}
+HASHED_AHEAD = 2
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +65,60 @@ def read(manifest: Manifest) -> Rows:
         Refused: The version is not what its manifest says.
         UserError: Kafka does not answer.
     """
-    import pyarrow as pa
-
-    batches: dict[Role, dict[int, pa.RecordBatch]] = {"train": {}, "test": {}}
+    parts = {split: Assembly(manifest.of(split)) for split in SPLITS}
     proof = Proof(manifest)
     for message, batch in proof.batches():
-        batches[message.split][message.batch] = batch
-    train, test = (pa.Table.from_batches([part[n] for n in sorted(part)]) for part in batches.values())
-    return Rows(train, test, proof.foreign)
+        parts[message.split].put(message.batch, batch)
+    return Rows(parts["train"].table(), parts["test"].table(), proof.foreign)
+
+
+def in_order(manifest: Manifest, split: Role, first: int = 0) -> Iterator[pa.RecordBatch]:
+    """The rows of one split from a batch on, in batch order, a few batches in memory at a time.
+
+    Each batch is proven before it is given. What lies between is passed over, unless it claims the version.
+
+    Raises:
+        Refused: At the first message that does not fit.
+        UserError: Kafka does not answer.
+    """
+    proof = Proof(manifest)
+    with ExitStack() as lanes:
+        reading: dict[int, _Lane] = {}
+        for wanted in manifest.of(split)[first:]:
+            lane = reading.get(wanted.partition)
+            if lane is None or lane.next_offset > wanted.offset:
+                lane = reading[wanted.partition] = lanes.enter_context(_Lane(proof, wanted))
+            yield lane.to(wanted)
+
+
+class _Lane:
+    """One partition of a version, read from a message on."""
+
+    def __init__(self, proof: Proof, start: Message) -> None:
+        self.next_offset = start.offset
+        self._proof = proof
+        end = 1 + max(m.offset for m in proof.manifest.messages if m.partition == start.partition)
+        ranges = {start.partition: (start.offset, end)}
+        self._read = proof.read(ranges, most=2, queued_max_messages_kbytes=2_048)
+        self._messages = chain.from_iterable(self._read)
+
+    def __enter__(self) -> _Lane:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._read.close()
+
+    def to(self, wanted: Message) -> pa.RecordBatch:
+        """The rows of a message further on."""
+        for message in self._messages:
+            _, offset = place(message)
+            self.next_offset = offset + 1
+            if offset == wanted.offset:
+                return self._proof.proven(wanted, message, _sha256(message))
+            if offset > wanted.offset:
+                break
+            self._proof.passed(message)
+        raise self._proof.short({(wanted.partition, wanted.offset)})
 
 
 class Proof:
@@ -77,7 +131,9 @@ class Proof:
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
         self.foreign = 0
-        self._missing = {(m.partition, m.offset): m for m in manifest.messages}
+        self._listed = {(m.partition, m.offset): m for m in manifest.messages}
+        self._missing = dict(self._listed)
+        self._schema: pa.Schema | None = None
 
     def batches(self) -> Iterator[tuple[Message, pa.RecordBatch]]:
         """Each listed message with its rows, as it arrives: in offset order within a partition.
@@ -85,26 +141,41 @@ class Proof:
         Raises:
             Refused: At the first message that does not fit, or at the end when one is missing.
         """
-        for message in self._messages():
+        for message, sha256 in self._hashed():
             listed = self._missing.pop(place(message), None)
             if listed is None:
-                self._skip(message)
+                self.passed(message)
                 continue
-            yield listed, self._proven(listed, message)
+            yield listed, self.proven(listed, message, sha256)
         if self._missing:
-            first = min(self._missing)
-            raise self._refused(
-                "short", f"{len(self._missing)} listed messages are missing, the first {_at(self.manifest, *first)}."
-            )
+            raise self.short(self._missing)
 
-    def _messages(self) -> Iterator[confluent_kafka.Message]:
-        ranges: dict[int, tuple[int, int]] = {}
-        for m in self.manifest.messages:
-            first, end = ranges.get(m.partition, (m.offset, m.offset))
-            ranges[m.partition] = (min(first, m.offset), max(end, m.offset + 1))
+    def _hashed(self) -> Iterator[tuple[confluent_kafka.Message, str]]:
+        """The messages with the SHA-256 of their values, which another thread finds while the ones before are used."""
+        waiting: deque[tuple[list[confluent_kafka.Message], Future[list[str]]]] = deque()
+        with ThreadPoolExecutor(1, "hash") as hashing:
+            for messages in self.read(self._ranges(), most=4):
+                waiting.append((messages, hashing.submit(lambda these: [*map(_sha256, these)], messages)))
+                if len(waiting) > HASHED_AHEAD:
+                    first, hashes = waiting.popleft()
+                    yield from zip(first, hashes.result(), strict=True)
+            for first, hashes in waiting:
+                yield from zip(first, hashes.result(), strict=True)
+
+    def read(
+        self, ranges: Mapping[int, tuple[int, int]], **options: Any
+    ) -> Generator[list[confluent_kafka.Message], None, None]:
+        """The messages of ranges of the topic, whosever they are, some at a time.
+
+        Args:
+            **options: As for ``read_range``.
+
+        Raises:
+            Refused: A range is not there.
+        """
+        options = {"stalled_after_s": STABLE_WITHIN_S, **FETCH, **options}
         try:
-            for messages in read_range(self.manifest.topic, ranges, most=64, stalled_after_s=STABLE_WITHIN_S):
-                yield from messages
+            yield from read_range(self.manifest.topic, ranges, **options)
         except (OffsetsGone, TopicMissing) as error:
             raise self._refused("trimmed", str(error)) from error
         except LogTruncated as error:
@@ -112,12 +183,27 @@ class Proof:
         except Stalled as error:
             raise self._refused("open", str(error)) from error
 
-    def _proven(self, listed: Message, message: confluent_kafka.Message) -> pa.RecordBatch:
+    def _ranges(self) -> dict[int, tuple[int, int]]:
+        ranges: dict[int, tuple[int, int]] = {}
+        for m in self.manifest.messages:
+            first, end = ranges.get(m.partition, (m.offset, m.offset))
+            ranges[m.partition] = (min(first, m.offset), max(end, m.offset + 1))
+        return ranges
+
+    def proven(self, listed: Message, message: confluent_kafka.Message, sha256: str) -> pa.RecordBatch:
+        """The rows of a listed message.
+
+        Args:
+            sha256: Of the value as it was read.
+
+        Raises:
+            Refused: It is not what was sealed.
+        """
         import pyarrow as pa
 
         where = _at(self.manifest, listed.partition, listed.offset)
         value = message.value() or b""
-        if hashlib.sha256(value).hexdigest() != listed.sha256:
+        if sha256 != listed.sha256:
             raise self._refused("altered", f"the message {where} does not have the SHA-256 that was sealed.")
         try:
             with pa.ipc.open_stream(value) as reader:
@@ -128,19 +214,43 @@ class Proof:
             raise self._refused("altered", f"the message {where} holds {len(batches)} record batches, not one.")
         if batches[0].num_rows != listed.rows:
             raise self._refused("altered", f"the message {where} holds {batches[0].num_rows} rows, not {listed.rows}.")
-        columns = [Column(field.name, str(field.type)) for field in batches[0].schema]
-        if columns != self.manifest.columns:
-            raise self._refused("altered", f"the message {where} has another schema than the manifest.")
+        if batches[0].schema != self._schema:
+            columns = [Column(field.name, str(field.type)) for field in batches[0].schema]
+            if columns != self.manifest.columns:
+                raise self._refused("altered", f"the message {where} has another schema than the manifest.")
+            self._schema = batches[0].schema
         return batches[0]
 
-    def _skip(self, message: confluent_kafka.Message) -> None:
+    def passed(self, message: confluent_kafka.Message) -> None:
+        """Passes a message over that is not asked for.
+
+        Raises:
+            Refused: It claims the version and is not listed.
+        """
+        if place(message) in self._listed:
+            return
         if dict(message.headers() or []).get(PUBLICATION_HEADER) == self.manifest.publication.encode():
             where = _at(self.manifest, *place(message))
             raise self._refused("unlisted", f"the message {where} claims the version and is not in its list.")
         self.foreign += 1
 
+    def short(self, missing: Collection[tuple[int, int]]) -> Refused:
+        """The refusal of a version without some of its messages.
+
+        Args:
+            missing: Their partitions and offsets.
+        """
+        first = min(missing)
+        return self._refused(
+            "short", f"{len(missing)} listed messages are missing, the first {_at(self.manifest, *first)}."
+        )
+
     def _refused(self, reason: str, what: str) -> Refused:
         return Refused(self.manifest, reason, what)
+
+
+def _sha256(message: confluent_kafka.Message) -> str:
+    return hashlib.sha256(message.value() or b"").hexdigest()
 
 
 def _at(manifest: Manifest, partition: int, offset: int) -> str:

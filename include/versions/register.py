@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
+
+import msgspec
 
 from include.errors import LastingError, UserError
-from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
+from include.versions.manifest import CONTROL_TOPIC, Manifest, Role, decode
 from include.warehouse import queries
 from include.warehouse.connection import connected
 
@@ -16,18 +20,28 @@ class UnknownVersion(LastingError):
     """No such version was ever sealed."""
 
 
-def with_content(dataset: str, content: str) -> str | None:
-    """The id of the version that holds these very rows in this very split, if it was published before."""
+def alike(dataset: str, rows: Mapping[Role, int], split: Mapping[str, Any]) -> dict[str, str]:
+    """The versions of a dataset with as many rows, divided by the same rule: their ids by the digest of their content.
+
+    Args:
+        rows: The numbers of rows by split.
+        split: The rule as the manifest states it.
+    """
     from include.kafka import position, topics
     from include.kafka.reader import read_range
 
     with connected("millrace publish") as connection:
-        known = queries.load("training").version_with_content(connection, dataset=dataset, content=content)
+        found = dict(
+            queries.load("training").versions_alike(
+                connection,
+                dataset=dataset,
+                train_rows=rows["train"],
+                test_rows=rows["test"],
+                split=msgspec.json.encode(split).decode(),
+            )
+        )
         standings = position.standings(connection, DISPATCH, CONTROL_TOPIC)
-    if known:
-        return str(known)
-    found = topics.describe(CONTROL_TOPIC)
-    extents = topics.extents(CONTROL_TOPIC, found.partitions)
+    extents = topics.extents(CONTROL_TOPIC, topics.describe(CONTROL_TOPIC).partitions)
     ranges = {}
     for partition, extent in extents.items():
         landed = standings[partition].position.next_offset if partition in standings else 0
@@ -38,9 +52,9 @@ def with_content(dataset: str, content: str) -> str | None:
                 manifest = decode(message.value())
             except UserError:
                 continue
-            if (manifest.dataset, manifest.content) == (dataset, content):
-                return manifest.version
-    return None
+            if (manifest.dataset, manifest.rows, manifest.split) == (dataset, rows, split) and manifest.content:
+                found.setdefault(manifest.content, manifest.version)
+    return found
 
 
 def find(dataset: str, version: str | None = None, until: datetime | None = None) -> Manifest:

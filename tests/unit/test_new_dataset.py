@@ -11,7 +11,7 @@ from pyarrow import csv
 
 from include.datasets import definitions, new
 from include.errors import UserError
-from include.versions import publication
+from include.versions import selection
 from include.versions.manifest import Interval
 
 ROWS = pa.table(
@@ -40,13 +40,13 @@ def test_a_written_definition_publishes_and_trains(orders: Path, tmp_path: Path)
     assert not found.broken
     dataset = found.valid["orders"]
     assert dataset.record_id == "order_id"
-    rows = publication.select(dataset, Interval(), None, 0)
-    parts = publication.divide(dataset, rows, Interval())
-    assert dataset.feature_names(rows.column_names) == ["amount", "shop"]
+    with dataset.source.scan(None, None) as scan:
+        chosen = selection.select(dataset, scan, Interval())
+        parts = {split: rows.to_pandas() for split, rows in chosen.parts()}
+    assert dataset.feature_names(chosen.schema.names) == ["amount", "shop"]
     for model in dataset.estimators().values():
-        train = parts["train"].to_pandas()
-        model.fit(train[["amount", "shop"]], train["returned"])
-    assert model.score(parts["test"].to_pandas()[["amount", "shop"]], parts["test"]["returned"].to_numpy()) > 0.3
+        model.fit(parts["train"][["amount", "shop"]], parts["train"]["returned"])
+    assert model.score(parts["test"][["amount", "shop"]], parts["test"]["returned"].to_numpy()) > 0.3
 
 
 def test_a_number_makes_a_regression_and_a_time_makes_a_time_split(tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ ORDER BY number;
 UPDATE millrace.dataset_version SET started_at = clock_timestamp()
 WHERE version = ANY (:versions) AND started_at IS NULL;
 
--- name: version_with_content$
--- The version of a dataset that holds these very rows in this very split.
-SELECT version FROM millrace.dataset_version
-WHERE dataset = :dataset AND content = :content
-ORDER BY number
-LIMIT 1;
+-- name: versions_alike
+-- The digests of content and the ids of a dataset's versions with as many rows and the same rule, the oldest last.
+SELECT content, version FROM millrace.dataset_version
+WHERE dataset = :dataset AND train_rows = :train_rows AND test_rows = :test_rows
+    AND split = CAST(:split AS jsonb) AND content <> ''
+ORDER BY number DESC;
 
 -- name: find_versions
 -- The manifests of a dataset whose version begins like this, and whose interval ends then; the newest first.

@@ -1,0 +1,293 @@
+"""Selection: which rows of a source make a version, on which side each is, and in which order they are published.
+
+Only the columns that decide are looked at, so that a version may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from include.datasets.definition import Dataset
+from include.datasets.durations import duration
+from include.errors import LastingError
+from include.versions.manifest import SPLITS, Interval, Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from include.datasets.sources import Scan
+
+# No column of a source can be called so.
+_PLACE = "\0place"
+
+log = logging.getLogger(__name__)
+
+
+class NothingToPublish(LastingError):
+    """The interval holds nothing to learn from or to test on; no version is made of it."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows of a version, in canonical order: by event time, then by record id.
+
+    Attributes:
+        schema: The version's columns.
+        rows: How many rows each split has.
+        rule: The split's, as the manifest states it.
+        classes: The target's values, ascending; empty for a regression.
+        scanned: How many rows the source has.
+    """
+
+    schema: pa.Schema
+    rows: dict[Role, int]
+    rule: dict[str, Any]
+    classes: list[Any]
+    scanned: int
+    _scan: Scan
+    _places: NDArray[np.int64]
+    _tests: NDArray[np.bool_]
+
+    def parts(self) -> Iterator[tuple[Role, pa.RecordBatch]]:
+        """The rows as batches of one split each; may be called again.
+
+        Rows that lie in canonical order are streamed; others have to be sorted in memory.
+
+        Raises:
+            UserError: The source cannot be read, or has changed since it was looked at.
+        """
+        import numpy as np
+
+        if (np.diff(self._places) > 0).all():
+            yield from self._streamed(self._scan, self._places)
+        else:
+            import pyarrow as pa
+
+            from include.datasets.sources import Whole
+
+            rows = pa.Table.from_batches(list(self._scan.batches(self.schema.names)))
+            self._require(rows.num_rows)
+            yield from self._streamed(Whole(rows.take(pa.array(self._places))), np.arange(len(self._places)))
+
+    def _streamed(self, scan: Scan, places: NDArray[np.int64]) -> Iterator[tuple[Role, pa.RecordBatch]]:
+        import numpy as np
+        import pyarrow as pa
+
+        start = first = 0
+        for batch in scan.batches(self.schema.names):
+            last = first + int(np.searchsorted(places[first:], start + batch.num_rows))
+            whole = pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+            for split, tests in zip(SPLITS, (False, True), strict=True):
+                chosen = np.zeros(batch.num_rows, bool)
+                chosen[places[first:last] - start] = self._tests[first:last] == tests
+                if chosen.all():
+                    yield split, whole
+                elif chosen.any():
+                    yield split, whole.filter(pa.array(chosen))
+            start, first = start + batch.num_rows, last
+        if scan is self._scan:
+            self._require(start)
+
+    def _require(self, found: int) -> None:
+        if found != self.scanned:
+            raise LastingError(f"The source had {self.scanned} rows and now has {found}: it changes while it is read.")
+
+
+def select(dataset: Dataset, scan: Scan, interval: Interval, most_rows: int | None = None, seed: int = 0) -> Selection:
+    """Chooses and checks the rows of an interval's version.
+
+    Args:
+        most_rows: Take a sample of so many rows, drawn by the hash of their ids.
+        seed: Another seed draws another sample.
+
+    Raises:
+        NothingToPublish: The interval has none, or too few to train and test.
+        UserError: The source or its columns are not as defined.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    if not any(batch.num_rows for batch in scan.batches(scan.schema.names[:1])):
+        raise LastingError(f"Dataset {dataset.name!r}: its source {dataset.source} has no rows at all.", "Fill it.")
+    schema = _schema(dataset, scan.schema)
+    needed = [dataset.record_id, dataset.event_time, dataset.split.column, dataset.target]
+    columns = list(dict.fromkeys(name for name in needed if name))
+    batches = list(scan.batches(columns))
+    scanned = sum(batch.num_rows for batch in batches)
+    keys = pa.Table.from_batches(batches).append_column(_PLACE, pa.array(np.arange(scanned)))
+    keys = _within(dataset, keys, interval)
+    _require_ids(dataset, keys)
+    keys = _with_target(dataset, keys)
+    if most_rows is not None and most_rows < keys.num_rows:
+        keys = _sample(dataset, keys, most_rows, seed)
+    keys = _sorted(dataset, keys)
+    tests = dataset.split.tests(keys, dataset, interval.end)
+    return Selection(
+        schema=schema,
+        rows=_counts(dataset, keys, tests, interval),
+        rule=dataset.split.rule(keys, dataset, interval.end),
+        classes=_classes(dataset, keys),
+        scanned=scanned,
+        _scan=scan,
+        _places=keys[_PLACE].to_numpy(),
+        _tests=tests,
+    )
+
+
+def _schema(dataset: Dataset, found: pa.Schema) -> pa.Schema:
+    import pyarrow as pa
+
+    features = dataset.feature_names(found.names)
+    wanted: dict[str, Sequence[str]] = {
+        "record_id": [dataset.record_id],
+        "event_time": [dataset.event_time] if dataset.event_time else [],
+        "split": [dataset.split.column] if dataset.split.column else [],
+        "features": features,
+        "target": [dataset.target],
+        "slices": dataset.slice_columns(found.names),
+    }
+    for field, names in wanted.items():
+        if missing := [name for name in names if name not in found.names]:
+            raise LastingError(
+                f"Dataset {dataset.name!r}, field {field}: its source has no column {', '.join(missing)}; "
+                f"it has {', '.join(found.names)}.",
+                "Correct the definition.",
+            )
+    if not features:
+        raise LastingError(f"Dataset {dataset.name!r}: no column is left to learn from.", "Name features.")
+    names = list(dict.fromkeys(name for names in wanted.values() for name in names))
+    return pa.schema([pa.field(name, found.field(name).type) for name in names])
+
+
+def _within(dataset: Dataset, rows: pa.Table, interval: Interval) -> pa.Table:
+    if dataset.event_time is None:
+        return rows
+    import numpy as np
+    import pyarrow as pa
+
+    from include.datasets.splits import moments
+
+    happened = moments(rows, dataset)
+    inside = np.ones(len(happened), bool)
+    if interval.start is not None:
+        inside &= happened >= _utc(interval.start)
+    if interval.end is not None:
+        inside &= happened < _utc(interval.end)
+    if not inside.any():
+        raise NothingToPublish(
+            f"Dataset {dataset.name!r} has no rows{_of(interval)}; "
+            f"its source's go from {happened.min()} to {happened.max()}."
+        )
+    if dataset.history != "interval":
+        inside = np.ones(len(happened), bool) if interval.end is None else happened < _utc(interval.end)
+        if dataset.history != "all":
+            end = happened.max() if interval.end is None else _utc(interval.end)
+            inside &= happened >= end - np.timedelta64(duration(dataset.history))
+    return rows if inside.all() else rows.filter(pa.array(inside))
+
+
+def _require_ids(dataset: Dataset, rows: pa.Table) -> None:
+    import pyarrow.compute as pc
+
+    ids = rows[dataset.record_id]
+    if ids.null_count:
+        raise LastingError(
+            f"Dataset {dataset.name!r}: {ids.null_count} rows have no {dataset.record_id!r}, their record_id."
+        )
+    if not _ascending([ids]) and (distinct := pc.count_distinct(ids).as_py()) < len(ids):
+        counts = pc.value_counts(ids)
+        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py()
+        raise LastingError(
+            f"Dataset {dataset.name!r}: {len(ids) - distinct} rows repeat a record_id, such as "
+            f"{dataset.record_id}={twice['values']} in {twice['counts']} rows.",
+            "Name a column that is different in every row, or remove the repeated rows.",
+        )
+
+
+def _with_target(dataset: Dataset, rows: pa.Table) -> pa.Table:
+    """The rows that have a target: from the others nothing can be learned, and nothing be tested on them."""
+    import pyarrow.compute as pc
+    import pyarrow.types as types
+
+    column = rows[dataset.target]
+    numeric = types.is_integer(column.type) or types.is_floating(column.type) or types.is_decimal(column.type)
+    if dataset.kind == "regression" and not numeric:
+        raise LastingError(
+            f"Dataset {dataset.name!r}: a regression needs a numeric target, and {dataset.target!r} is {column.type}.",
+            "Name another target, or set kind='classification'.",
+        )
+    if column.null_count:
+        log.warning("%d rows have no %s and are left out.", column.null_count, dataset.target)
+        rows = rows.filter(pc.is_valid(column))
+    return rows
+
+
+def _sample(dataset: Dataset, rows: pa.Table, most: int, seed: int) -> pa.Table:
+    import numpy as np
+
+    from include.datasets.hashing import hash64
+
+    drawn = hash64(rows[dataset.record_id], f"sample {seed}")
+    return rows.take(np.sort(np.argsort(drawn, kind="stable")[:most]))
+
+
+def _sorted(dataset: Dataset, rows: pa.Table) -> pa.Table:
+    names = [dataset.event_time, dataset.record_id] if dataset.event_time else [dataset.record_id]
+    order = list(dict.fromkeys(name for name in names if name))
+    if _ascending([rows[name] for name in order]):
+        return rows
+    return rows.sort_by([(name, "ascending") for name in order])
+
+
+def _ascending(columns: Sequence[pa.ChunkedArray]) -> bool:
+    """Whether each row is greater than the one before; only of columns whose values are numbers inside, else False."""
+    import numpy as np
+    import pyarrow.types as types
+
+    greater: Any = False
+    for column in reversed(columns):
+        if not (types.is_integer(column.type) or types.is_temporal(column.type)) or column.null_count:
+            return False
+        values = column.to_numpy()
+        greater = (values[1:] > values[:-1]) | ((values[1:] == values[:-1]) & greater)
+    return bool(np.all(greater))
+
+
+def _counts(dataset: Dataset, rows: pa.Table, tests: NDArray[np.bool_], interval: Interval) -> dict[Role, int]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    counts: dict[Role, int] = {"train": int((~tests).sum()), "test": int(tests.sum())}
+    about = f"Dataset {dataset.name!r}{_of(interval)}"
+    for split, use in zip(SPLITS, ("train on", "test on"), strict=True):
+        if not counts[split]:
+            raise NothingToPublish(f"{about} has no rows to {use}, of {len(tests)}; its split is {dataset.split}.")
+    if dataset.kind == "classification":
+        train = rows[dataset.target].filter(pa.array(~tests))
+        if len(pc.unique(train)) < 2:
+            raise NothingToPublish(f"{about} has {len(train)} rows to train on, all of one class.")
+    return counts
+
+
+def _classes(dataset: Dataset, rows: pa.Table) -> list[Any]:
+    import pyarrow.compute as pc
+
+    return sorted(pc.unique(rows[dataset.target]).to_pylist()) if dataset.kind == "classification" else []
+
+
+def _utc(moment: datetime) -> Any:
+    import numpy as np
+
+    return np.datetime64(moment.replace(tzinfo=None), "us")
+
+
+def _of(interval: Interval) -> str:
+    if interval.end is None:
+        return ""
+    return f" from {interval.start:%Y-%m-%d %H:%M} to {interval.end:%Y-%m-%d %H:%M}" if interval.start else ""
