@@ -7,6 +7,7 @@ from airflow.sdk import DAG, Param, get_current_context, task
 
 from include import runs
 from include.datasets import Dataset, definitions
+from include.datasets.durations import duration
 from include.training.grid import SCHEMA
 
 FORM = {
@@ -51,7 +52,7 @@ def build(dataset: Dataset) -> DAG:
         # Versions may train side by side; the gate judges them in their order.
         max_active_runs=4,
         is_paused_upon_creation=False,
-        dagrun_timeout=timedelta(hours=6),
+        dagrun_timeout=timedelta(hours=4) + duration(dataset.time_limit),
         params=FORM,
         tags=["retraining", "train", dataset.name],
         default_args={"owner": "millrace", "retries": 2, "retry_delay": timedelta(seconds=2)},
@@ -65,7 +66,11 @@ def build(dataset: Dataset) -> DAG:
             with runs.told():
                 return run.begin(dataset, context["dag_run"].run_id, dict(context["params"]), runs.cause(context))
 
-        @task(map_index_template="{{ task.op_kwargs['model'] }}", execution_timeout=timedelta(hours=2))
+        # The definition's limit comes first, with a sentence of its own.
+        @task(
+            map_index_template="{{ task.op_kwargs['model'] }}",
+            execution_timeout=duration(dataset.time_limit) + timedelta(minutes=5),
+        )
         def fit(run: int, model: str) -> None:
             from include.training import fitting
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from include.datasets.durations import duration
+from include.datasets.sizes import size
 from include.datasets.splits import Split, TimeSplit
 from include.definitions import Invalid
 from include.training.gate.metric import Metric
@@ -77,6 +78,12 @@ class Dataset:
         slices: Parts of the test rows on which the metrics are shown apart: name to a column, or to an expression of
             pandas on the published columns, such as ``{"quarter": "date.dt.quarter", "frost": "temp_min < 0"}``.
         trusted: Full names of the types that its models may hold beside scikit-learn's: its own transformers.
+        memory_limit: What the task of each model may hold at most, such as ``4 GB`` or ``500 MiB``; one that holds more
+            is ended.
+        time_limit: How long the task of each model may take, such as ``2 hours``.
+        out_of_core: Whether a model learns batch by batch, by ``partial_fit``, so that its rows never are in memory
+            together: ``always``, ``never``, or ``auto``: when they would take more than a quarter of ``memory_limit``.
+        passes: How often a model that learns batch by batch sees every row.
 
     Raises:
         Invalid: A field is wrong.
@@ -101,6 +108,10 @@ class Dataset:
     guards: Mapping[str, float] = dataclasses.field(default_factory=dict)
     slices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     trusted: Sequence[str] = ()
+    memory_limit: str = "4 GB"
+    time_limit: str = "2 hours"
+    out_of_core: Literal["auto", "always", "never"] = "auto"
+    passes: int = 1
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -109,6 +120,7 @@ class Dataset:
         self._check_schedule()
         self._check_durations()
         self._check_promotion()
+        self._check_limits()
 
     @property
     def topic(self) -> str:
@@ -237,3 +249,17 @@ class Dataset:
             if name.partition(" of ")[0] not in GUARDED or not isinstance(limit, int | float):
                 known = ", ".join(sorted(GUARDED))
                 raise Invalid("guards", f"{name!r}: {limit!r} is no limit.", f"Name one of {known} and a number.")
+
+    def _check_limits(self) -> None:
+        for field, read, remedy in (
+            ("memory_limit", size, "Write '4 GB' or '500 MiB'."),
+            ("time_limit", duration, "Write '2 hours' or '30m'."),
+        ):
+            try:
+                read(getattr(self, field))
+            except ValueError as error:
+                raise Invalid(field, f"{error}.", remedy) from error
+        if self.out_of_core not in ("auto", "always", "never"):
+            raise Invalid("out_of_core", f"{self.out_of_core!r} is unknown.", "Use 'auto', 'always' or 'never'.")
+        if not isinstance(self.passes, int) or isinstance(self.passes, bool) or self.passes < 1:
+            raise Invalid("passes", f"{self.passes!r} is no number of passes.", "Use 1 or more.")

@@ -9,7 +9,7 @@ from include.datasets.definition import Dataset
 from include.definitions import Found
 from include.errors import UserError
 
-_MACHINERY = frozenset({"definition", "definitions", "durations", "hashing", "new", "sources", "splits"})
+_MACHINERY = frozenset({"definition", "definitions", "durations", "hashing", "new", "sizes", "sources", "splits"})
 
 
 def find(folder: Path | None = None) -> Found[Dataset]:

@@ -82,7 +82,7 @@ class Evaluation:
 
 def evaluate(
     model: Any,
-    features: pd.DataFrame,
+    features: Any,
     target: NDArray[Any],
     manifest: Manifest,
     slices: Mapping[str, NDArray[Any]] | None = None,

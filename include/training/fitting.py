@@ -6,7 +6,7 @@ import hashlib
 import logging
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from include.datasets import Dataset
-from include.training import grid, probe
+from include.datasets.durations import duration
+from include.datasets.sizes import size
+from include.provenance import library_versions
+from include.training import grid, limits, out_of_core, probe
 from include.training.artifact import dumps
+from include.training.checkpoint import Checkpoint
 from include.training.evaluation import Evaluation, evaluate, sliced
-from include.training.grid import Grid
 from include.training.journal import journal
+from include.training.out_of_core import Learned
 from include.versions.manifest import Manifest, decode
 from include.warehouse import queries
 from include.warehouse.connection import lasting
@@ -43,6 +47,7 @@ class Fitted:
         evaluation: What it is worth.
         outcomes: For each test record an Arrow stream of its id's hash, its row and its outcome.
         probe: Some test rows with the model's predictions, see ``probe.record``.
+        passes: How often it saw every row, batch by batch; None: all rows were in memory.
         seconds: How long each phase took: read, fit, evaluate.
     """
 
@@ -52,33 +57,84 @@ class Fitted:
     evaluation: Evaluation
     outcomes: bytes
     probe: bytes
+    passes: int | None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 def fit(dataset: Dataset, run: int, model: str) -> None:
     """Reads the run's version, fits one model of the dataset and writes its result; a former try's is replaced.
 
+    That happens in a process of its own, within the limits of the definition.
+
     Raises:
-        Refused: The version is not what its manifest says.
-        UserError: Kafka or Postgres does not answer.
+        Exceeded: It takes more memory or time than it may.
+        UserError: The version is refused, or Kafka or Postgres does not answer.
     """
+    about = f"Model {model!r} of dataset {dataset.name!r}"
+    seconds = duration(dataset.time_limit).total_seconds()
+    try:
+        limits.within(size(dataset.memory_limit), seconds, about, lambda: _fit(dataset, run, model))
+    except (limits.Exceeded, limits.Killed):
+        # Who was ended has written nothing about it.
+        with journal(run, model):
+            raise
+
+
+def _fit(dataset: Dataset, run: int, model: str) -> None:
     with journal(run, model), lasting(f"millrace train {dataset.name} {model}") as connection:
         _, seed, manifest, parameters = queries.load("training").run_plan(connection(), run=run)
         connection().rollback()
         sealed = decode(bytes(manifest))
-        fitted = train(dataset, sealed, model, seed, parameters.get("grid"))
+        estimator = seeded(grid.estimators(dataset, parameters.get("grid"))[model], seed)
+        log.info("Fitting %s with the seed %d.", model, seed)
+        passes = dataset.passes if out_of_core.chosen(dataset, sealed, estimator) else None
+        plan = f"{sealed.version} {passes} {library_versions()} {sorted(_parameters(estimator).items())}"
+        checkpoint = Checkpoint(run, model, plan, connection, dataset.trusted)
+        fitted = derive(estimator, sealed, dataset.slices, passes, checkpoint)
         _store(connection(), run, model, sealed, fitted)
         connection().commit()
 
 
-def train(dataset: Dataset, manifest: Manifest, model: str, seed: int, candidates: Grid | None = None) -> Fitted:
-    """Reads a version, fits one model on its train rows and evaluates it on its test rows; nothing is written.
+def derive(
+    estimator: Any,
+    manifest: Manifest,
+    slices: Mapping[str, str],
+    passes: int | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Fitted:
+    """Reads a version, fits an estimator on its train rows and evaluates it on its test rows; no result is written.
+
+    Training and verification both come here: the same estimator and the same version give the same predictions.
 
     Args:
-        model: One of the dataset's, or of the candidates of a grid.
+        slices: Those of the definition, see ``evaluation.sliced``.
+        passes: How often the estimator sees every row, batch by batch; None: all rows are in memory.
+        checkpoint: Where to go on with passes, and to note how far they came.
+
+    Raises:
+        Refused: The version is not what its manifest says.
     """
     from threadpoolctl import threadpool_limits
 
+    unfitted, parameters = dumps(estimator), _parameters(estimator)
+    # One thread for each model: predictions depend on the number of threads in their last bits, and several models
+    # that each take every core are slower than one after the other.
+    with threadpool_limits(1):
+        if passes is None:
+            learned = _learn(estimator, manifest, slices)
+        else:
+            learned = out_of_core.learn(estimator, manifest, slices, passes, checkpoint)
+        probed = probe.record(learned.estimator, learned.sample.select(manifest.features))
+    best = learned.evaluation.metrics[0]
+    log.info("Fitted in %.2f s: %s %.4f.", learned.seconds["fit"], best.name, best.value)
+    outcomes = _outcomes(learned.ids, manifest, learned.evaluation)
+    return Fitted(
+        unfitted, dumps(learned.estimator), parameters, learned.evaluation, outcomes, probed, passes, learned.seconds
+    )
+
+
+def _learn(estimator: Any, manifest: Manifest, slices: Mapping[str, str]) -> Learned:
+    from include.datasets.hashing import hash64
     from include.versions.reading import read
 
     seconds: dict[str, float] = {}
@@ -87,21 +143,11 @@ def train(dataset: Dataset, manifest: Manifest, model: str, seed: int, candidate
         train_features, train_target = _matrix(rows.train, manifest)
         test_features, test_target = _matrix(rows.test, manifest)
     log.info("Read %d train and %d test rows in %.2f s.", len(train_target), len(test_target), seconds["read"])
-    estimator = seeded(grid.estimators(dataset, candidates)[model], seed)
-    unfitted = dumps(estimator)
-    # One thread for each model: predictions depend on the number of threads in their last bits, and several models
-    # that each take every core are slower than one after the other.
-    with threadpool_limits(1):
-        with _timed(seconds, "fit"):
-            estimator.fit(train_features, train_target)
-        with _timed(seconds, "evaluate"):
-            slices = sliced(rows.test, dataset.slices)
-            evaluation = evaluate(estimator, test_features, test_target, manifest, slices)
-        probed = probe.record(estimator, rows.test.select(manifest.features))
-    best = evaluation.metrics[0]
-    log.info("Fitted %s in %.2f s: %s %.4f.", model, seconds["fit"], best.name, best.value)
-    outcomes = _outcomes(rows.test, manifest, evaluation)
-    return Fitted(unfitted, dumps(estimator), _parameters(estimator), evaluation, outcomes, probed, seconds)
+    with _timed(seconds, "fit"):
+        estimator.fit(train_features, train_target)
+    with _timed(seconds, "evaluate"):
+        evaluation = evaluate(estimator, test_features, test_target, manifest, sliced(rows.test, slices))
+    return Learned(estimator, evaluation, hash64(rows.test[manifest.record_id]), rows.test, seconds)
 
 
 def seeded(estimator: Any, seed: int) -> Any:
@@ -115,27 +161,24 @@ def seeded(estimator: Any, seed: int) -> Any:
 
 
 def _matrix(rows: pa.Table, manifest: Manifest) -> tuple[pd.DataFrame, NDArray[Any]]:
-    return rows.select(manifest.features).to_pandas(), rows[manifest.target].to_numpy()
+    # The frame takes over the columns; in one block it would be another copy of all rows.
+    return rows.select(manifest.features).to_pandas(split_blocks=True), rows[manifest.target].to_numpy()
 
 
-def _outcomes(rows: pa.Table, manifest: Manifest, evaluation: Evaluation) -> bytes:
+def _outcomes(ids: NDArray[Any], manifest: Manifest, evaluation: Evaluation) -> bytes:
     import pyarrow as pa
 
-    from include.datasets.hashing import hash64
     from include.versions.publication import stream
 
     kind = "error" if manifest.kind == "regression" else "correct"
-    columns = {
-        "id": hash64(rows[manifest.record_id]),
-        "row": pa.array(range(rows.num_rows), pa.int32()),
-        kind: pa.array(evaluation.outcome),
-    }
+    columns = {"id": ids, "row": pa.array(range(len(ids)), pa.int32()), kind: pa.array(evaluation.outcome)}
     return stream(pa.record_batch(columns))
 
 
 def _store(connection: Connection, run: int, model: str, manifest: Manifest, fitted: Fitted) -> None:
     sql, evaluation = queries.load("training"), fitted.evaluation
     sql.drop_result(connection, run=run, model=model)
+    sql.drop_checkpoint(connection, run=run, model=model)
     result = sql.add_result(
         connection,
         run=run,
@@ -152,6 +195,7 @@ def _store(connection: Connection, run: int, model: str, manifest: Manifest, fit
         fitted_sha256=hashlib.sha256(fitted.fitted).hexdigest(),
         outcomes=fitted.outcomes,
         probe=fitted.probe,
+        passes=fitted.passes,
     )
     metrics, classes = evaluation.metrics, evaluation.classes
     sql.add_metrics(

@@ -78,10 +78,10 @@ DELETE FROM millrace.model_result WHERE run = :run AND model = :model;
 -- Writes a fitted model.
 INSERT INTO millrace.model_result (
     run, model, parameters, train_rows, test_rows, read_s, fit_s, evaluate_s, peak_memory_mb,
-    unfitted, fitted, fitted_sha256, outcomes, probe
+    unfitted, fitted, fitted_sha256, outcomes, probe, passes
 ) VALUES (
     :run, :model, CAST(:parameters AS jsonb), :train_rows, :test_rows, :read_s, :fit_s, :evaluate_s, :peak_memory_mb,
-    :unfitted, :fitted, :fitted_sha256, :outcomes, :probe
+    :unfitted, :fitted, :fitted_sha256, :outcomes, :probe, :passes
 )
 RETURNING result;
 
@@ -132,3 +132,21 @@ SELECT :run, :model, to_timestamp(at), level, logger, message
 FROM unnest(
     CAST(:ats AS double precision[]), CAST(:levels AS text[]), CAST(:loggers AS text[]), CAST(:messages AS text[])
 ) AS line (at, level, logger, message);
+
+-- name: checkpoint_of^
+-- How far a model of a run has come, if it is fitted by the same plan.
+SELECT step, epoch, batch, estimator, sha256
+FROM millrace.checkpoint
+WHERE run = :run AND model = :model AND plan = :plan;
+
+-- name: save_checkpoint!
+-- Notes how far a model has come.
+INSERT INTO millrace.checkpoint (run, model, plan, step, epoch, batch, estimator, sha256)
+VALUES (:run, :model, :plan, :step, :epoch, :batch, :estimator, :sha256)
+ON CONFLICT (run, model) DO UPDATE
+SET plan = excluded.plan, step = excluded.step, epoch = excluded.epoch, batch = excluded.batch,
+    estimator = excluded.estimator, sha256 = excluded.sha256, saved_at = clock_timestamp();
+
+-- name: drop_checkpoint!
+-- Forgets how far a model has come: it has its result.
+DELETE FROM millrace.checkpoint WHERE run = :run AND model = :model;
