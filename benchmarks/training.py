@@ -1,6 +1,7 @@
 """A training run in Airflow, from its trigger to its last accuracy row, beside a plain script that does the same fits.
 
-Both fit Seattle's weather up to 2014 and test on 2015, five models and the baseline, in turn, on a warm platform.
+Both fit five models and the baseline, in turn, on a warm platform: on Seattle's weather up to 2014, tested on 2015, or
+on many rows of doubles, for which a definition is written for the time of the run.
 """
 
 from __future__ import annotations
@@ -10,69 +11,122 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from benchmarks import numbers
 from benchmarks.figures import Spread, progress, show, write
 from include.errors import UserError
 from include.platform.airflow_api import AirflowApi
+from include.platform.home import ROOT
 from include.platform.platform import Platform
 from include.versions import register
 from include.warehouse.connection import connected
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-DATASET = "seattle_weather"
 REPETITIONS = 5
-PLAIN = Path(__file__).with_name("plain_training.py")
+HERE = Path(__file__).parent
 
 
-def main(json_path: str | None = None) -> None:
-    """Measures, prints the table, and writes the JSON file if one is asked for."""
+@dataclass(frozen=True)
+class Case:
+    """What is trained on.
+
+    Attributes:
+        dataset: Its name; its DAGs are there.
+        form: The parameters of its publishing.
+        plain: The command line of the plain script.
+        repetitions: Of each.
+    """
+
+    dataset: str
+    form: dict[str, str]
+    plain: list[str]
+    repetitions: int
+
+
+def main(json_path: str | None = None, rows: int | None = None) -> None:
+    """Measures, prints the table, and writes the JSON file if one is asked for.
+
+    Args:
+        rows: Train on so many rows of doubles instead of the weather.
+    """
     api = AirflowApi.of(Platform())
-    version = _publish(api)
-    file = Path(tempfile.mkdtemp()) / "weather.csv"
-    _rows().to_csv(file, index=False)
-    progress.print("warming up …")
-    _check(_ours(api, version)[1], _plain(file)[1])
-    ours, plain = [], []
-    for repetition in range(REPETITIONS):
-        progress.print(f"repetition {repetition + 1} of {REPETITIONS} …")
-        ours.append(_ours(api, version)[0])
-        plain.append(_plain(file)[0])
+    with _weather() if rows is None else _numbers(rows) as case:
+        version = _publish(api, case)
+        progress.print("warming up …")
+        _check(_ours(api, case, version)[1], _plain(case)[1])
+        ours, plain = [], []
+        for repetition in range(case.repetitions):
+            progress.print(f"repetition {repetition + 1} of {case.repetitions} …")
+            ours.append(_ours(api, case, version)[0])
+            plain.append(_plain(case)[0])
+            progress.print(f"  ours {ours[-1]:.2f} s, plain {plain[-1]:.2f} s")
     found = {"ours": Spread.of(ours), "plain_script": Spread.of(plain)}
     ratio = found["ours"].median / found["plain_script"].median
+    size = "a small dataset" if rows is None else f"{rows:,} rows"
     show(
-        "Five models on a small dataset, from the trigger to the last accuracy row",
+        f"Five models on {size}, from the trigger to the last accuracy row",
         ["", "median s", "min s", "max s"],
         [[name, *(f"{value:.2f}" for value in (s.median, s.min, s.max))] for name, s in found.items()],
         [f"ours takes {ratio:.2f} times as long as the plain script"],
     )
     results = {name: {"seconds": s.median, "min": s.min, "max": s.max} for name, s in found.items()}
-    write(json_path, results, {"plain_script": ratio}, repetitions=REPETITIONS)
+    write(json_path, results, {"plain_script": ratio}, repetitions=case.repetitions)
 
 
-def _publish(api: AirflowApi) -> str:
-    """Publishes the version of 2015, unless it is there, and gives its id."""
-    api.wait_for_dags([f"publish__{DATASET}", f"train__{DATASET}", "dispatch"])
-    for dag_id in (f"publish__{DATASET}", f"train__{DATASET}", "dispatch"):
+@contextmanager
+def _weather() -> Iterator[Case]:
+    from vega_datasets import data
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "weather.csv"
+        data.seattle_weather().to_csv(file, index=False)
+        plain = [sys.executable, str(HERE / "plain_training.py"), str(file)]
+        yield Case(
+            "seattle_weather", {"interval_start": "2015-01-01", "interval_end": "2016-01-01"}, plain, REPETITIONS
+        )
+
+
+@contextmanager
+def _numbers(rows: int) -> Iterator[Case]:
+    from benchmarks import plain_numbers
+
+    name = f"bench_{rows}"
+    definition = ROOT / "include" / "datasets" / f"{name}.py"
+    with tempfile.TemporaryDirectory() as folder:
+        file, divided = Path(folder) / "rows.parquet", Path(folder) / "divided.parquet"
+        numbers.write(file, rows)
+        plain_numbers.divide(file, divided)
+        text = (HERE / "definition.txt").read_text()
+        definition.write_text(text.replace("NAME", name).replace("FILE", str(file)))
+        try:
+            yield Case(name, {}, [sys.executable, str(HERE / "plain_numbers.py"), str(divided)], 3)
+        finally:
+            definition.unlink()
+
+
+def _publish(api: AirflowApi, case: Case) -> str:
+    """Publishes the version, unless it is there, and gives its id."""
+    dags = [f"publish__{case.dataset}", f"train__{case.dataset}", "dispatch"]
+    api.wait_for_dags(dags, timeout=180)
+    for dag_id in dags:
         api.unpause(dag_id)
-    form = {"interval_start": "2015-01-01", "interval_end": "2016-01-01"}
-    run = api.wait(f"publish__{DATASET}", api.trigger(f"publish__{DATASET}", form).run_id)
+    run = api.wait(dags[0], api.trigger(dags[0], case.form).run_id)
     path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/publish/xcomEntries/return_value"
     version = str(api.call("GET", path)["value"])
-    _wait_until_idle(api, version)
+    _wait_until_idle(api, case, version)
     return version
 
 
-def _wait_until_idle(api: AirflowApi, version: str) -> None:
+def _wait_until_idle(api: AirflowApi, case: Case, version: str) -> None:
     """Lets the runs that publishing has started come to their end."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        unfinished = [run for run in api.runs() if not run.finished and run.dag_id.endswith(DATASET)]
+        unfinished = [run for run in api.runs() if not run.finished and run.dag_id.endswith(case.dataset)]
         try:
-            register.find(DATASET, version)
+            register.find(case.dataset, version)
         except register.UnknownVersion:
             unfinished.append(api.runs("dispatch")[0])
         if not unfinished:
@@ -81,9 +135,9 @@ def _wait_until_idle(api: AirflowApi, version: str) -> None:
     raise UserError("The platform does not come to rest.", "Look at ./millrace status.")
 
 
-def _ours(api: AirflowApi, version: str) -> tuple[float, dict[str, float]]:
+def _ours(api: AirflowApi, case: Case, version: str) -> tuple[float, dict[str, float]]:
     started = time.time()
-    run = api.trigger(f"train__{DATASET}", {"version": version})
+    run = api.trigger(f"train__{case.dataset}", {"version": version})
     api.wait(run.dag_id, run.run_id)
     with connected("millrace bench") as connection, connection.cursor() as cursor:
         cursor.execute(
@@ -94,18 +148,12 @@ def _ours(api: AirflowApi, version: str) -> tuple[float, dict[str, float]]:
     return max(float(finished) for _, _, finished in rows) - started, {model: value for model, value, _ in rows}
 
 
-def _plain(file: Path) -> tuple[float, dict[str, float]]:
+def _plain(case: Case) -> tuple[float, dict[str, float]]:
     started = time.time()
-    script = subprocess.run([sys.executable, str(PLAIN), str(file)], capture_output=True, text=True, check=True)
+    script = subprocess.run(case.plain, capture_output=True, text=True, check=True)
     return time.time() - started, json.loads(script.stdout)
 
 
 def _check(ours: dict[str, float], plain: dict[str, float]) -> None:
     if ours != plain:
         raise UserError(f"The accuracies differ: ours {ours}, the plain script's {plain}.")
-
-
-def _rows() -> pd.DataFrame:
-    from vega_datasets import data
-
-    return data.seattle_weather()

@@ -58,6 +58,17 @@ def delete(topic: str) -> None:
     brokers.delete_topics([topic])[topic].result(client.REQUEST_TIMEOUT_S)
 
 
+def forget(topic: str) -> None:
+    """Deletes a topic; one that was never made is fine."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    try:
+        delete(topic)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise
+
+
 def leave(group: str) -> None:
     """Deletes a consumer group, so that none of them is left behind; one that was never made is fine."""
     from confluent_kafka import KafkaError, KafkaException

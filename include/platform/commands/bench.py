@@ -57,6 +57,26 @@ def freshness(rate: int, seconds: int, json_path: str | None) -> None:
     _module("freshness").main(rate, seconds, json_path)
 
 
+@bench.command()
+@click.option(
+    "--rows", type=click.IntRange(min=1_000), help="So many rows of 30 doubles, instead of Seattle's weather."
+)
+@_json
+def training(rows: int | None, json_path: str | None) -> None:
+    """A training run in Airflow, beside a plain script that does the same fits."""
+    _use(NAMES)
+    _module("training").main(json_path, rows)
+
+
+@bench.command()
+@click.option("--rows", default=10_000_000, show_default=True, help="Of 30 doubles.")
+@_json
+def out_of_core(rows: int, json_path: str | None) -> None:
+    """Training on more rows than fit into memory, killed half-way; beside a bare loop on the file."""
+    _use(SERVICES)
+    _module("out-of-core").main(json_path, rows)
+
+
 def _plain(name: str, says: str, components: Iterable[str]) -> Callable[..., Any]:
     @bench.command(name, help=says)
     @_json
@@ -70,8 +90,6 @@ def _plain(name: str, says: str, components: Iterable[str]) -> Callable[..., Any
 
 _plain("publish", "Rows of a dataset into its topic, sealed.", SERVICES)
 _plain("read", "A sealed version out of its topic, every batch proven.", SERVICES)
-_plain("training", "A training run in Airflow, beside a plain script that does the same fits.", NAMES)
-_plain("out-of-core", "Training on more rows than fit into memory.", SERVICES)
 _plain("gate", "Simulated years of gates: false promotions, and weeks until a better model wins.", ())
 
 

@@ -1,0 +1,177 @@
+"""One way to publish, or to read back, in a process of its own: called with its name, it prints what it took as JSON.
+
+The rows are those of a Parquet file, which all of them read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.peers import process
+from include.datasets import Dataset, File, HashSplit
+from include.kafka import client, publisher, topics
+from include.versions import publication, register
+from include.versions.manifest import Interval, Manifest, decode
+
+CONNECTION_ID = "bench_kafka"
+# Without these librdkafka pauses for a second whenever its queue has been full.
+FETCH = {"fetch_queue_backoff_ms": 1, "fetch_wait_max_ms": 10}
+
+
+def dataset(name: str, file: str) -> Dataset:
+    """The definition of the file's rows: a quarter of them tests."""
+    return Dataset(
+        name=name,
+        source=File(file),
+        record_id="id",
+        target="target",
+        split=HashSplit(test=0.25),
+        models=lambda: {},
+    )
+
+
+def isolate(name: str) -> str:
+    """Lets manifests go to a control topic of their own, so that no dispatch takes them up; returns its name."""
+    control = f"{name}.manifests"
+    publication.CONTROL_TOPIC = register.CONTROL_TOPIC = control
+    return control
+
+
+def publish(name: str, file: str) -> dict[str, float]:
+    """Publishes as the DAG's task does."""
+    _make_topics(isolate(name), dataset(name, file).topic)
+    return _timed(lambda: publication.publish(dataset(name, file), Interval()))
+
+
+def publish_bare(name: str, file: str) -> dict[str, float]:
+    """Reads record batches of half a megabyte from the file and puts them into one transaction: nothing else."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    _make_topics(f"{name}.bare")
+
+    def work() -> None:
+        with parquet.ParquetFile(file) as rows:
+            size = publication.rows_of_a_message(rows.schema_arrow)
+            with publisher.transaction(name) as opened:
+                number = 0
+                for batch in rows.iter_batches(32 * size):
+                    for start in range(0, batch.num_rows, size):
+                        sink = pa.BufferOutputStream()
+                        with pa.ipc.new_stream(sink, batch.schema) as writer:
+                            writer.write_batch(batch.slice(start, size))
+                        value = sink.getvalue().to_pybytes()
+                        opened.send(f"{name}.bare", value, partition=number % publication.PARTITIONS)
+                        number += 1
+
+    return _timed(work)
+
+
+def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
+    """The Kafka provider's ProduceToTopicOperator, not synchronous: a message for each row."""
+    from airflow.providers.apache.kafka.operators.produce import ProduceToTopicOperator
+
+    _make_topics(f"{name}.operator")
+    extra = {**client.connection_config(), "linger.ms": 5, "compression.type": "lz4"}
+    extra["queue.buffering.max.messages"] = 1_000_000
+    os.environ[f"AIRFLOW_CONN_{CONNECTION_ID.upper()}"] = json.dumps({"conn_type": "kafka", "extra": extra})
+    operator = ProduceToTopicOperator(
+        task_id="produce",
+        kafka_config_id=CONNECTION_ID,
+        topic=f"{name}.operator",
+        producer_function=_messages,
+        producer_function_args=(file, int(rows)),
+        synchronous=False,
+    )
+    return _timed(lambda: operator.execute({}))
+
+
+def read(name: str, _: str) -> dict[str, float]:
+    """Reads and proves the version, as a model's task does."""
+    from include.versions import reading
+
+    manifest = sealed(name)
+    found: list[Any] = []
+    measured = _timed(lambda: found.append(reading.read(manifest)))
+    rows = found[0]
+    return {**measured, "frame_mb": (rows.train.nbytes + rows.test.nbytes) / 1e6}
+
+
+def read_bare(name: str, _: str) -> dict[str, float]:
+    """Consumes the version's messages and counts their bytes: nothing is proven or kept."""
+    from confluent_kafka import TopicPartition
+
+    left = {(message.partition, message.offset) for message in sealed(name).messages}
+    topic = dataset(name, "").topic
+
+    def work() -> None:
+        consumer = client.consumer(**FETCH)
+        starts = {p: min(offset for q, offset in left if q == p) for p, _ in left}
+        consumer.assign([TopicPartition(topic, p, offset) for p, offset in starts.items()])
+        messages, taken = len(left), 0
+        while messages:
+            for message in consumer.consume(min(messages, 16), 0.5):
+                if message.error() is None:
+                    messages -= 1
+                    taken += len(message.value() or b"")
+        consumer.close()
+
+    return _timed(work)
+
+
+def sealed(name: str) -> Manifest:
+    """The version that was published last."""
+    from include.kafka.reader import read_range
+
+    control = f"{name}.manifests"
+    extent = topics.extents(control, [0])[0]
+    *_, last = (m for batch in read_range(control, {0: (extent.first, extent.stable_end)}) for m in batch)
+    return decode(last.value())
+
+
+def _make_topics(*names: str) -> None:
+    for name in names:
+        partitions = 1 if name.endswith(".manifests") else publication.PARTITIONS
+        topics.create(name, partitions=partitions, config=publication.TOPIC_CONFIG)
+
+
+def _messages(file: str, most: int) -> Iterator[tuple[str, bytes]]:
+    import msgspec
+    from pyarrow import parquet
+
+    left = most
+    with parquet.ParquetFile(file) as rows:
+        for batch in rows.iter_batches(10_000):
+            for row in batch.to_pylist():
+                yield str(row["id"]), msgspec.json.encode(row)
+                left -= 1
+                if not left:
+                    return
+
+
+def _timed(work: Callable[[], object]) -> dict[str, float]:
+    import aiosql  # noqa: F401
+    import pandas as pd
+    import psycopg2  # noqa: F401
+    import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    # Airflow's workers are forked from a process that has all this.
+    pa.Table.from_pandas(pd.DataFrame({"x": [1.0]}))
+    client.connection_config()
+    started = time.perf_counter()
+    work()
+    return {"seconds": time.perf_counter() - started, "peak_rss": process.peak_rss()}
+
+
+if __name__ == "__main__":
+    ways: dict[str, Callable[..., dict[str, float]]] = {
+        way.__name__: way for way in (publish, publish_bare, publish_operator, read, read_bare)
+    }
+    print(json.dumps(ways[sys.argv[1]](*sys.argv[2:])))

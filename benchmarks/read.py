@@ -1,0 +1,65 @@
+"""A sealed version out of its topic: read and proven by Millrace, and by a bare loop that only consumes."""
+
+from __future__ import annotations
+
+import os
+from statistics import median
+from uuid import uuid4
+
+from benchmarks import numbers
+from benchmarks.figures import Spread, progress, show, write
+from benchmarks.peers import process
+from benchmarks.publish import BARE, OURS, ROWS, rows_in_a_file, topics_of
+
+REPETITIONS = 5
+
+
+def main(json_path: str | None = None, rows: int = ROWS, repetitions: int = REPETITIONS) -> None:
+    """Measures, prints the table, and writes the JSON file if one is asked for."""
+    ways = {OURS: "read", BARE: "read_bare"}
+    found: dict[str, list[process.Ended]] = {name: [] for name in ways}
+    with rows_in_a_file(rows) as file, topics_of(f"bench_{uuid4().hex[:8]}") as topic:
+        process.run("publish", topic, str(file))
+        process.run("read_bare", topic, str(file))
+        for repetition in range(repetitions):
+            progress.print(f"repetition {repetition + 1} of {repetitions} …")
+            for name in list(ways)[:: -1 if repetition % 2 else 1]:
+                found[name].append(process.run(ways[name], topic, str(file)))
+    _report(found, rows, repetitions, json_path)
+
+
+def _report(found: dict[str, list[process.Ended]], rows: int, repetitions: int, json_path: str | None) -> None:
+    rates = {name: Spread.of([rows / run.figures["seconds"] for run in runs]) for name, runs in found.items()}
+    results = {
+        name: {
+            "rows_per_s": rate.median,
+            "min": rate.min,
+            "max": rate.max,
+            "peak_rss_mb": max(run.peak_rss for run in found[name]) / 1e6,
+        }
+        for name, rate in rates.items()
+    }
+    frame = median(run.figures["frame_mb"] for run in found[OURS])
+    results[OURS]["frame_mb"] = frame
+    bound = 1.3 * frame + 150
+    ratio = rates[OURS].median / rates[BARE].median
+    show(
+        f"Reading and proving {rows:,} rows of {numbers.COLUMNS} doubles; {repetitions} repetitions, interleaved",
+        ["", "rows/s", "least", "most", "ours / it", "peak MB"],
+        [
+            [
+                name,
+                f"{one['rows_per_s']:,.0f}",
+                f"{one['min']:,.0f}",
+                f"{one['max']:,.0f}",
+                f"{ratio:.2f}" if name == BARE else "",
+                f"{one['peak_rss_mb']:.0f}",
+            ]
+            for name, one in results.items()
+        ],
+        [
+            "Medians; start and imports are left out of the rates, not of the memory.",
+            f"The frame is {frame:.0f} MB; 1.3 times that and 150 MB are {bound:.0f} MB.",
+        ],
+    )
+    write(json_path, results, {BARE: ratio}, rows=rows, repetitions=repetitions, cpus=os.cpu_count())
