@@ -40,6 +40,7 @@ TASKS = (
     "airflow.sdk.execution_time.task_runner",
     "confluent_kafka.admin",
     "msgspec",
+    "psutil",
     "psycopg2.extras",
     "threadpoolctl",
 )

@@ -59,9 +59,12 @@ def within(memory: int, seconds: float, about: str, work: Callable[[], None]) ->
     os.close(writing)
     try:
         answer = _watched(worker, result, memory, seconds, about)
+    except BaseException:
+        _kill(worker)
+        raise
     finally:
         os.close(result)
-        _kill(worker)
+    os.waitpid(worker, 0)
     _raise(answer, memory, about)
 
 
