@@ -116,8 +116,14 @@ def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None =
         try:
             return _extents(topic, partitions, brokers)
         except KafkaException as error:
-            # A topic just made has no leader yet, or one that a broker has not heard of.
-            passing = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+            # A topic just made has no leader yet, or one that a broker has not heard of; a broker that has just started
+            # may not know who leads since when.
+            passing = (
+                KafkaError.NOT_LEADER_FOR_PARTITION,
+                KafkaError.LEADER_NOT_AVAILABLE,
+                KafkaError.UNKNOWN_LEADER_EPOCH,
+                KafkaError.FENCED_LEADER_EPOCH,
+            )
             if error.args[0].code() not in passing or time.monotonic() > deadline:
                 raise _unreachable(error) from error
             time.sleep(0.1)

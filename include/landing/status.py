@@ -17,26 +17,42 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Status:
-    """One stream at one moment.
+class Totals:
+    """What became of a stream's records so far, by the warehouse alone.
 
     Attributes:
-        stream: Its name.
-        lag: Offsets past the durable position that could be read now.
-        behind_s: Age in seconds of the oldest record that waits, by its append time in Kafka; 0 when none does.
-        blocked_since: When an open transaction began to hold back everything that waits; None when none does.
         newest_event: The newest event time that landed.
-        landed, dead_letters, quarantined: Records so far, by their fate.
+        landed, dead_letters, quarantined: Records by their fate.
     """
 
-    stream: str
-    lag: int
-    behind_s: float
-    blocked_since: datetime | None
     newest_event: datetime | None
     landed: int
     dead_letters: int
     quarantined: int
+
+
+@dataclass(frozen=True)
+class Status(Totals):
+    """One stream at one moment.
+
+    Attributes:
+        lag: Offsets past the durable position that could be read now.
+        behind_s: Age in seconds of the oldest record that waits, by its append time in Kafka; 0 when none does.
+        blocked_since: When an open transaction began to hold back everything that waits; None when none does.
+    """
+
+    lag: int
+    behind_s: float
+    blocked_since: datetime | None
+
+
+def totals(stream: Stream, connection: Connection) -> Totals:
+    """What became of the stream's records; Kafka is not asked."""
+    landed, dead_letters, quarantined, _, _, newest, _ = queries.load("landing").read_totals(
+        connection, stream=stream.name
+    )
+    connection.rollback()
+    return Totals(newest, int(landed), int(dead_letters), int(quarantined))
 
 
 def of(stream: Stream, connection: Connection) -> Status:
@@ -47,20 +63,12 @@ def of(stream: Stream, connection: Connection) -> Status:
         UserError: Kafka does not answer.
     """
     measured = backlog.measure(client.admin(), connection, stream.reader, stream.topic)
-    landed, dead_letters, quarantined, _, _, newest, _ = queries.load("landing").read_totals(
-        connection, stream=stream.name
-    )
-    connection.rollback()
     oldest = _oldest_waiting(stream.topic, measured)
     return Status(
-        stream=stream.name,
+        **vars(totals(stream, connection)),
         lag=measured.lag,
         behind_s=max(0.0, (datetime.now(UTC) - oldest).total_seconds()) if oldest else 0.0,
         blocked_since=_blocked_since(stream.topic, measured) if measured.blocked else None,
-        newest_event=newest,
-        landed=int(landed),
-        dead_letters=int(dead_letters),
-        quarantined=int(quarantined),
     )
 
 

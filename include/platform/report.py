@@ -1,19 +1,33 @@
 """What `./millrace status --json` says beyond the health of the components."""
 
+from __future__ import annotations
+
 import os
 from contextlib import closing
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from include.errors import UserError
 from include.platform import postgres
 from include.platform.platform import Platform
 from include.warehouse.queries import load
 
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+    from include.streams.definition import Stream
+
 
 def lag(platform: Platform) -> list[dict[str, Any]]:
-    """For each reader and topic: committed offsets not yet read, and whether an open transaction holds more back."""
+    """For each reader and topic: committed offsets not yet read, and whether an open transaction holds more back.
+
+    For a stream also the time since which one does, how long the oldest record waits, and the newest event that landed.
+    """
     from include.kafka import backlog, client
+    from include.streams import definitions
     from include.warehouse.connection import connected
+
+    streams = {stream.reader: stream for stream in definitions.find().valid.values()}
 
     os.environ.update(platform.environment())
     found = []
@@ -21,6 +35,9 @@ def lag(platform: Platform) -> list[dict[str, Any]]:
         brokers = client.admin()
         for reader, topic in list(load("platform").readers(warehouse)):
             entry: dict[str, Any] = {"reader": reader, "topic": topic}
+            if reader in streams:
+                found.append(entry | _freshness(streams[reader], warehouse))
+                continue
             try:
                 measured = backlog.measure(brokers, warehouse, reader, topic)
             except UserError as error:
@@ -28,6 +45,23 @@ def lag(platform: Platform) -> list[dict[str, Any]]:
             else:
                 found.append(entry | {"lag": measured.lag, "blocked": measured.blocked})
     return found
+
+
+def _freshness(stream: Stream, warehouse: Connection) -> dict[str, Any]:
+    from include.kafka.stops import Stop
+    from include.landing import choices, status
+
+    try:
+        now: status.Totals = status.of(stream, warehouse)
+        error = {}
+    except UserError as unknown:
+        if isinstance(unknown, Stop):
+            unknown = choices.advised(unknown, stream)
+        # How fresh the table is, PostgreSQL knows without Kafka.
+        now = status.totals(stream, warehouse)
+        error = {"error": str(unknown)}
+    known = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in vars(now).items()}
+    return error | known | ({} if error else {"blocked": known["blocked_since"] is not None})
 
 
 def last_runs(platform: Platform) -> list[dict[str, Any]]:

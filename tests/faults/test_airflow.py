@@ -7,14 +7,19 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
 
+from include.landing.sensor import StreamSensor
 from include.platform import postgres
 from include.platform.airflow_api import AirflowApi
+from include.platform.home import ROOT
 from include.platform.platform import Platform
 from include.streams import definitions
 from include.streams.produce import produce
@@ -25,7 +30,8 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 STREAM = definitions.get("payments")
-DAG = f"land__{STREAM.name}"
+DAG_ID = f"land__{STREAM.name}"
+WINDOW = f"window__{STREAM.name}"
 EVENTS = 3_000
 _seeds = count(1)
 
@@ -59,9 +65,9 @@ class Site:
         """Waits until the newest run's task is in a state."""
 
         def found() -> bool:
-            runs = self.api.runs(DAG)
+            runs = self.api.runs(DAG_ID)
             return bool(runs) and any(
-                each.task_id == task and each.state == state for each in self.api.task_instances(DAG, runs[0].run_id)
+                each.task_id == task and each.state == state for each in self.api.task_instances(DAG_ID, runs[0].run_id)
             )
 
         eventually(found, within_s, f"the task {task} is {state}", every_s=0.2)
@@ -93,7 +99,7 @@ class Site:
         """The promise."""
         brokers = f"127.0.0.1:{self.platform.home.state()['ports']['kafka']}"
         with closing(self.connection(self.platform)) as connection:
-            connection.autocommit = False
+            connection.set_session("REPEATABLE READ", autocommit=False)
             findings = audit(connection, STREAM, [snapshot(brokers, STREAM.topic)])
         assert not findings.wrong, findings.wrong
         assert (findings.unread, findings.fates["landed"]) == (0, self.sent)
@@ -106,16 +112,24 @@ class Site:
 
 
 @pytest.fixture(scope="module")
+def dags() -> dict[str, DAG]:
+    """The DAGs of the streams, as Airflow loads them."""
+    bag = DagBag(ROOT / "dags", collect_dags=False)
+    bag.process_file(str(ROOT / "dags/landing.py"))
+    return bag.dags
+
+
+@pytest.fixture(scope="module")
 def site(airflow_platform: Platform, airflow_api: AirflowApi) -> Iterator[Site]:
     """The stream's DAG at work."""
-    airflow_api.wait_for_dags([DAG])
+    airflow_api.wait_for_dags([DAG_ID])
     with closing(Site.connection(airflow_platform)) as warehouse:
         site = Site(airflow_platform, airflow_api, warehouse)
         site.send()
-        airflow_api.unpause(DAG)
+        airflow_api.unpause(DAG_ID)
         site.until_landed()
         yield site
-        airflow_api.pause(DAG)
+        airflow_api.pause(DAG_ID)
 
 
 def test_a10_the_triggerer_is_killed_while_the_stream_waits(site: Site) -> None:
@@ -156,17 +170,58 @@ def test_the_worker_is_ended(site: Site, number: signal.Signals) -> None:
 def test_b15_two_runs_at_once(site: Site) -> None:
     """A second run, asked for by hand, waits for the first instead of competing with it."""
     site.until("wait", "deferred")
-    site.api.trigger(DAG)
+    site.api.trigger(DAG_ID)
     site.send()
     site.until_landed()
-    active = [run for run in site.api.runs(DAG) if run.state == "running"]
+    active = [run for run in site.api.runs(DAG_ID) if run.state == "running"]
     assert len(active) == 1
     site.prove()
 
 
+def test_an_hour_without_events(site: Site, dags: dict[str, DAG]) -> None:
+    """One run waits for longer than an hour, holds no slot of a worker, and the first event is in the table soon after.
+
+    An hour is made of looks, twice a second. That they leave nothing behind, however many, is shown by
+    ``test_h81_an_hour_of_looks``; that nothing else happens, by limits of time that lie far beyond an hour, and by
+    looking on for a while.
+    """
+    wait = dags[DAG_ID].get_task("wait")
+    hour = timedelta(hours=1)
+    assert isinstance(wait, StreamSensor) and wait.at_most > hour
+    for limit in (wait.execution_timeout, dags[DAG_ID].dagrun_timeout):
+        assert limit is not None and limit > wait.at_most
+    site.api.call("POST", "variables", json={"key": WINDOW, "value": "4 seconds"})
+    try:
+        took = [first_event_after_idling(site) for _ in range(3)]
+    finally:
+        site.api.call("DELETE", f"variables/{WINDOW}")
+    print(f"the first event after idling was visible after {', '.join(f'{seconds:.2f}' for seconds in took)} s")
+    assert min(took) < 3.5
+    site.prove()
+
+
+def first_event_after_idling(site: Site, idle_s: float = 6.0) -> float:
+    """Waits for a deferred sensor and looks on; then sends an event. Returns how many seconds it took."""
+    site.until("wait", "deferred")
+    [run, *_] = site.api.runs(DAG_ID)
+    pool = site.api.call("GET", "pools/default_pool")
+    assert not pool["include_deferred"]
+    end = time.monotonic() + idle_s
+    while time.monotonic() < end:
+        assert site.api.runs(DAG_ID)[0] == run
+        states = {task.state for task in site.api.task_instances(DAG_ID, run.run_id) if task.task_id == "wait"}
+        assert states == {"deferred"}
+        assert site.api.call("GET", "pools/default_pool")["occupied_slots"] == 0
+        time.sleep(0.5)
+    sent_at = time.monotonic()
+    site.send(1)
+    eventually(lambda: site.landed() >= site.sent, 30, "the event has landed")
+    return time.monotonic() - sent_at
+
+
 def test_h78_a_pause_outlives_the_scheduler(site: Site) -> None:
     """Paused, it ends the window at work and starts no other, also not after a restart; resumed, it catches up."""
-    site.api.pause(DAG)
+    site.api.pause(DAG_ID)
     try:
         eventually(lambda: at_rest(site), 120, "the window has ended")
         site.kill("scheduler")
@@ -176,12 +231,12 @@ def test_h78_a_pause_outlives_the_scheduler(site: Site) -> None:
         time.sleep(8)
         assert site.landed() == before
     finally:
-        site.api.unpause(DAG)
+        site.api.unpause(DAG_ID)
     site.until_landed()
     site.prove()
 
 
 def at_rest(site: Site) -> bool:
     """Whether no task of the newest run is at work."""
-    run = site.api.runs(DAG)[0]
-    return not any(task.state in ("queued", "running") for task in site.api.task_instances(DAG, run.run_id))
+    run = site.api.runs(DAG_ID)[0]
+    return not any(task.state in ("queued", "running") for task in site.api.task_instances(DAG_ID, run.run_id))

@@ -68,6 +68,8 @@ def status(as_json: bool) -> None:
         word = "healthy" if health.healthy else health.state.lower()
         restarts = f"restarted {health.restarts} times" if health.restarts else ""
         click.echo(f"{health.name:14} {word:9} {health.detail if health.detail != word else '':32} {restarts}".rstrip())
+    for entry in [] if as_json else _lag(platform, healths):
+        click.echo(_in_words(entry))
     if not healths or not all(health.healthy for health in healths):
         sys.exit(1)
 
@@ -126,9 +128,31 @@ def _report(platform: Platform, healths: list[Health]) -> dict[str, Any]:
         "home": str(platform.home.path),
         "addresses": addresses if healths else {},
         "components": [asdict(health) for health in healths],
-        "lag": report.lag(platform) if healthy >= {"kafka", "postgres", "scheduler"} else [],
+        "lag": _lag(platform, healths),
         "last_runs": report.last_runs(platform) if healthy >= {"postgres", "scheduler"} else [],
     }
+
+
+def _lag(platform: Platform, healths: list[Health]) -> list[dict[str, Any]]:
+    from include.platform import report
+
+    healthy = {health.name for health in healths if health.healthy}
+    return report.lag(platform) if healthy >= {"kafka", "postgres", "scheduler"} else []
+
+
+def _in_words(entry: dict[str, Any]) -> str:
+    """What waits for one reader, in a line."""
+    if "error" in entry:
+        return f"{entry['reader']:32} {entry['error']}"
+    waits = f"{entry['lag']:,} records wait" if entry["lag"] else "nothing waits"
+    if entry.get("behind_s"):
+        waits += f", the oldest for {entry['behind_s']:.0f} s"
+    if entry["blocked"]:
+        since = f" since {entry['blocked_since']}" if "blocked_since" in entry else ""
+        waits += f", but an open transaction holds records back{since}"
+    if entry.get("newest_event"):
+        waits += f"; {entry['landed']:,} landed, newest event {entry['newest_event']}"
+    return f"{entry['reader']:32} {waits}"
 
 
 def _log_file(directory: Path, name: str) -> Path:
