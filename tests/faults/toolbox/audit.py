@@ -138,6 +138,7 @@ def audit(
     """Compares the incarnations of a stream's topic, the current one last, with the warehouse.
 
     Args:
+        connection: In a transaction that sees everything as it was at one moment, if a drain may be at work.
         begins: For each partition, where the current incarnation begins, if not at 0: a truncated log is cut there.
         columns: Which columns must hold what the records say; all of the definition's unless given.
         lost: For each partition, the offsets of the current incarnation that nobody could read.

@@ -192,7 +192,7 @@ class Stage:
     def audit_of(self, *topics: Snapshot, **options: Any) -> Findings:
         """What is wrong, by snapshots of every incarnation of the topic, the current one last."""
         with closing(self.world.database.superuser(self.name)) as connection:
-            connection.autocommit = False
+            connection.set_session("REPEATABLE READ", autocommit=False)
             return audit(connection, self.stream, topics, **options)
 
     def prove(self, *earlier: Snapshot, **options: Any) -> Findings:
