@@ -130,7 +130,9 @@ def _begin_anew(decision: _Decision) -> list[str]:
             at = standing.position.next_offset
             decision.record(decision.incarnation(standing.topic_id), partition, at, None, RECREATED)
             decision.place(partition, 0)
-            done.append(f"partition {partition}: what the old topic held past offset {at} is lost; next 0 of the new")
+            done.append(
+                f"partition {partition}: what the old topic held from offset {at} on is lost; next 0 of the new"
+            )
     queries.load("position").drop_positions(
         decision.connection,
         reader=decision.stream.reader,

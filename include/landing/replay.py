@@ -133,8 +133,10 @@ class _Replayer:
         self._connection, self._stream, self._who = connection, stream, who
         self._sql = queries.load("landing")
         self._brokers = client.admin()
-        self._topic = topics.describe(stream.topic, self._brokers)
         self._standings = position.standings(connection, stream.reader, stream.topic)
+        if not self._standings:
+            raise _nothing_landed(f"stream {stream.name!r}")
+        self._topic = topics.describe(stream.topic, self._brokers)
         _require_same(stream, self._topic, self._standings.values())
         self._incarnation = incarnation.number(connection, self._topic)
         self._claims: dict[int, list[tuple[int, int]]] = {}
@@ -150,10 +152,8 @@ class _Replayer:
         partitions = sorted(self._claims) if wanted.partitions is None else sorted(set(wanted.partitions))
         unknown = [partition for partition in partitions if partition not in self._claims]
         if unknown or not partitions:
-            which = f"partition {unknown[0]} of stream" if unknown else "stream"
-            raise UserError(
-                f"Nothing of {which} {self._stream.name!r} has landed yet.", "A replay lands again what has landed."
-            )
+            which = f"partition {unknown[0]} of " if unknown else ""
+            raise _nothing_landed(f"{which}stream {self._stream.name!r}")
         extents = topics.extents(self._topic.name, partitions)
         since = topics.offsets_at(self._topic.name, partitions, wanted.since) if wanted.since else {}
         until = topics.offsets_at(self._topic.name, partitions, wanted.until) if wanted.until else {}
@@ -356,6 +356,10 @@ class _Changes:
         """How many records of each ledger entry have each fate, int64[entries, fates]."""
         counted = np.bincount(entries * len(FATES) + fates, minlength=len(self._epochs) * len(FATES))
         return counted.reshape(len(self._epochs), len(FATES))
+
+
+def _nothing_landed(what: str) -> UserError:
+    return UserError(f"Nothing of {what} has landed yet.", "A replay lands again what has landed.")
 
 
 def _name(fate: str) -> str:

@@ -85,9 +85,10 @@ def dead_letters(stream: str, action: str | None, most: int) -> None:
             landed, kept = retry.retry(connection, definition)
             click.echo(f"{landed:,} landed, {kept:,} are dead letters still")
             return
-        for *place, kind, sqlstate, reason, appended in queries.load("landing").list_dead_letters(
-            connection, stream=stream, most=most
-        ):
+        letters = list(queries.load("landing").list_dead_letters(connection, stream=stream, most=most))
+        if not letters:
+            click.echo(f"nothing of stream {stream!r} is kept aside")
+        for *place, kind, sqlstate, reason, appended in letters:
             click.echo(f"{'/'.join(map(str, place))}  {appended:%Y-%m-%d %H:%M:%S}  {kind}  {sqlstate}  {reason}")
 
 
@@ -143,7 +144,7 @@ def replay(
 
 def _report_replayed(so_far: "Replayed") -> None:
     span = so_far.span
-    click.echo(f"  partition {span.partition}: {so_far.records:,} records of offsets {span.first:,} …", err=True)
+    click.echo(f"  partition {span.partition}: {so_far.records:,} records …", err=True)
 
 
 def _show_replayed(spans: "list[Replayed]") -> None:
@@ -155,7 +156,7 @@ def _show_replayed(spans: "list[Replayed]") -> None:
         counts = [f"{done.after[fate]:,} ({done.after[fate] - done.before[fate]:+,})" for fate in done.after]
         offsets = f"{done.span.first:,} to {done.span.next - 1:,}"
         shown.add_row(str(done.span.partition), offsets, f"{done.records:,}", *counts)
-    Console().print(shown)
+    Console(width=max(100, Console().width)).print(shown)
     gone = sum(done.span.gone for done in spans)
     if gone:
         click.echo(f"{gone:,} offsets before these are gone from Kafka; what became of them stays as it was")

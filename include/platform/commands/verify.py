@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import groupby
 
 import click
 
@@ -28,16 +29,22 @@ def stream(stream: str) -> None:
     os.environ.update(Platform().environment())
     with connected("millrace verify") as connection:
         found = proof.prove(connection, definition)
-    shown = Table("incarnation", "partition", "offsets", "landed", "dead letters", "quarantined", "skipped", "none")
-    for window in found.windows:
-        counts = (window.landed, window.dead_letters, window.quarantined, window.skipped, window.no_records)
+    if not found.windows and not found.wrong:
+        click.echo(f"nothing of stream {stream!r} has landed yet")
+        return
+    several = len({window.incarnation for window in found.windows}) > 1
+    shown = Table("partition", "offsets", "landed", "dead letters", "quarantined", "skipped", "no record")
+    for (incarnation, partition), windows in groupby(found.windows, key=lambda window: window.place):
+        entries = list(windows)
         shown.add_row(
-            str(window.incarnation),
-            str(window.partition),
-            f"{window.first:,} to {window.next - 1:,}",
-            *(f"{count:,}" for count in counts),
+            f"{partition} of topic {incarnation}" if several else str(partition),
+            f"{entries[0].first:,} to {entries[-1].next - 1:,}",
+            *(
+                f"{sum(getattr(entry, fate) for entry in entries):,}"
+                for fate in ("landed", "dead_letters", "quarantined", "skipped", "no_records")
+            ),
         )
-    Console().print(shown)
+    Console(width=max(100, Console().width)).print(shown)
     click.echo(f"{found.compared:,} records of {definition.topic} compared with the tables, value by value")
     if found.dropped:
         click.echo(f"{found.dropped:,} rows are gone from the table, as retention allows")
