@@ -20,7 +20,7 @@ class Ahead(Generic[T]):
         stopping: Set when no more items are wanted.
     """
 
-    def __init__(self, items: Iterator[T], stopping: threading.Event, depth: int = 2) -> None:
+    def __init__(self, items: Iterator[T], stopping: threading.Event, depth: int = 1) -> None:
         self._items = items
         self._stopping = stopping
         self._ready: queue.Queue[T | BaseException] = queue.Queue(depth)
@@ -48,6 +48,8 @@ class Ahead(Generic[T]):
         try:
             for item in self._items:
                 self._put(item)
+                # It may be large, and the next one takes its time.
+                del item
         except BaseException as error:  # raised again where the items are taken
             self._put(error)
 

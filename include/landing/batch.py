@@ -45,7 +45,8 @@ class Judged:
 
     Attributes:
         fates: Indices into ``FATES``; what is past its end is a tombstone.
-        events: Those that land, in the order of their messages.
+        events: Those that land, in the order of their messages, until they have become rows.
+        times: Their event times in microseconds, int64, for as long as the batch lives.
         ends: For each partition that moves, the offsets where the batch begins and ends (exclusive).
     """
 
@@ -56,6 +57,7 @@ class Judged:
     fates: np.ndarray
     ends: Mapping[int, tuple[int, int]]
     events: list[Any] = field(default_factory=list)
+    times: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     letters: dict[int, DeadLetter] = field(default_factory=dict)
 
     def set_aside(self, index: int, letter: DeadLetter) -> None:
@@ -64,6 +66,7 @@ class Judged:
 
     def drop(self, events: Collection[int]) -> None:
         self.events = [event for position, event in enumerate(self.events) if position not in events]
+        self.times = np.delete(self.times, list(events))
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ class Preparer:
         self._judge_values(judged)
         self._judge_times(judged)
         rows = self._format(judged)
+        # Batches wait for their turn without them: they are the greater part of a batch.
+        judged.events = []
         reached = {p: (offset, batch.leader_epochs.get(p)) for p, offset in batch.next_offsets.items()}
         return self._prepared(judged, rows, reached)
 
@@ -142,23 +147,22 @@ class Preparer:
         where = np.flatnonzero(judged.fates == _LANDED)
         for row, refusal in refusals.items():
             index = int(where[row])
-            moment = getattr(judged.events[row], self._time.name)
+            moment = _moment(int(judged.times[row]))
             letter = self._letter(judged, index, DEAD_LETTER, refusal.reason, moment, refusal.sqlstate)
             judged.set_aside(index, letter)
         judged.drop(refusals.keys())
         return self._prepared(judged, prepared.rows.without(refusals.keys()), prepared.reached)
 
     def _prepared(self, judged: Judged, rows: Rows, reached: Mapping[int, tuple[int, int | None]]) -> Prepared:
-        times = copy.microseconds(self._time.read(judged.events)).to_numpy()
         order = sorted(judged.letters)
         return Prepared(
             reached=reached,
             rows=rows,
-            spans=[_moment(int(start) * self._width) for start in np.unique(times // self._width)],
+            spans=[_moment(int(start) * self._width) for start in np.unique(judged.times // self._width)],
             letters=[judged.letters[index] for index in order],
             letter_partitions=judged.partitions[order].tolist(),
             letter_offsets=judged.offsets[order].tolist(),
-            entries=list(_count(judged, times)),
+            entries=list(_count(judged)),
             judged=judged,
         )
 
@@ -175,7 +179,8 @@ class Preparer:
         """Quarantines the events that are too late or too early by their record's time in Kafka."""
         where = np.flatnonzero(judged.fates == _LANDED)
         appended = np.fromiter((stamp for _, stamp in map(Message.timestamp, judged.messages)), np.int64)[where] * 1000
-        age = appended - copy.microseconds(self._time.read(judged.events)).to_numpy()
+        judged.times = copy.microseconds(self._time.read(judged.events)).to_numpy()
+        age = appended - judged.times
         outside = np.flatnonzero((age > self._late) | (age < -self._early))
         if not len(outside):
             return
@@ -223,12 +228,8 @@ class Preparer:
         )
 
 
-def _count(judged: Judged, times: np.ndarray) -> Iterator[Entry]:
-    """What became of every offset between the batch's ends, for each partition.
-
-    Args:
-        times: The event times of what lands, in microseconds, int64[n].
-    """
+def _count(judged: Judged) -> Iterator[Entry]:
+    """What became of every offset between the batch's ends, for each partition."""
     # CRC-32 begun with the offset ties a value to its place.
     crcs = np.fromiter(
         map(zlib.crc32, (v or _EMPTY for v in judged.values), (judged.offsets & 0xFFFFFFFF).tolist()), np.int64
@@ -237,7 +238,7 @@ def _count(judged: Judged, times: np.ndarray) -> Iterator[Entry]:
     for partition, (first, end) in judged.ends.items():
         low, high = np.searchsorted(judged.partitions, [partition, partition + 1])
         fates = np.bincount(judged.fates[low:high], minlength=4).tolist()
-        mine = times[landed_partitions == partition]
+        mine = judged.times[landed_partitions == partition]
         yield Entry(
             partition=partition,
             first=first,

@@ -34,7 +34,7 @@ _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _POSTGRES_EPOCH_DAY = (date(2000, 1, 1) - date(1970, 1, 1)).days
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
-_CHUNK_BYTES = 1 << 22
+_CHUNK_BYTES = 1 << 18
 _NO_SEPARATOR = pa.scalar(b"", pa.binary())
 # In JSON a NUL character is \u0000, unless its backslash is itself escaped.
 _JSON_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")

@@ -55,12 +55,12 @@ FIRST_PATIENCE_S = 0.1
 BREAKER = 100
 # No transaction of a drain is ever idle or long; one that is belongs to a stopped process and must let go.
 _SESSION = "-c timezone=UTC -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
-# Fetches of some megabytes, up to 32 MB held ready; a fetch answers as soon as there is anything.
+# Fetches of some megabytes, up to 8 MB held ready: a batch or two. A fetch answers as soon as there is anything.
 _CONSUMER = {
     "fetch_wait_max_ms": 50,
     "fetch_queue_backoff_ms": 1,
     "queued_min_messages": 100_000,
-    "queued_max_messages_kbytes": 32_768,
+    "queued_max_messages_kbytes": 8_192,
 }
 
 
@@ -151,6 +151,7 @@ class Drain:
                     if (batch := ready.get(timeout_s=1.0)) is not None:
                         self._write(batch, deadline)
                         brought_at = time.monotonic()
+                    del batch
         finally:
             self._connection.close()
         return self._drained
@@ -158,22 +159,27 @@ class Drain:
     def _batches(self) -> Iterator[Prepared]:
         with self._reader:
             while not self._stopping.is_set():
-                try:
-                    batch = self._reader.batch(MOST_RECORDS, GATHER_S)
-                except Stop:
-                    # What looks like lost offsets is another topic's log, when the topic was recreated.
-                    self._confirm(topics.ask(self._topic.name, self._brokers))
-                    raise
-                if batch.next_offsets:
-                    # A topic that still is the same after the reading was the same before.
-                    asked = topics.ask(self._topic.name, self._brokers)
-                    prepared = self._preparer.prepare(batch)
-                    self._confirm(asked)
-                    if not self._stopping.is_set():
-                        yield prepared
-                elif time.monotonic() - self._checked_at > CHECK_EVERY_S:
-                    self._confirm(topics.ask(self._topic.name, self._brokers))
+                # No name here holds a batch while the next one is read.
+                yield from self._read()
                 self._show()
+
+    def _read(self) -> list[Prepared]:
+        """The next batch, ready to be written; none when nothing came."""
+        try:
+            batch = self._reader.batch(MOST_RECORDS, GATHER_S)
+        except Stop:
+            # What looks like lost offsets is another topic's log, when the topic was recreated.
+            self._confirm(topics.ask(self._topic.name, self._brokers))
+            raise
+        if batch.next_offsets:
+            # A topic that still is the same after the reading was the same before.
+            asked = topics.ask(self._topic.name, self._brokers)
+            prepared = self._preparer.prepare(batch)
+            self._confirm(asked)
+            return [] if self._stopping.is_set() else [prepared]
+        if time.monotonic() - self._checked_at > CHECK_EVERY_S:
+            self._confirm(topics.ask(self._topic.name, self._brokers))
+        return []
 
     def _confirm(self, asked: Callable[[], Topic]) -> None:
         """Makes sure that the topic is the one that was claimed; waits for brokers that do not answer."""
