@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from include.landing import maintenance, replay, retry
+from include.landing.replay import Wanted
 from include.platform import postgres
 from include.platform.home import Home
 from tests.faults.conftest import make_template, stage_of
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.events import READINGS
+from tests.faults.toolbox.pooler import Pooler
 from tests.faults.toolbox.servers import Database, eventually
 from tests.faults.toolbox.stage import Stage, World
 
@@ -331,6 +334,60 @@ def test_e47_asynchronous_commit_and_a_crash(stage: Stage) -> None:
     finally:
         stage.query("ALTER ROLE warehouse RESET synchronous_commit")
         database.set(wal_writer_delay=None, wal_writer_flush_after=None)
+
+
+@pytest.fixture
+def pooled(stage: Stage) -> Iterator[Pooler]:
+    """The stage's warehouse behind a pooler with some connections in it."""
+    pooler = Pooler(stage.world.database.port)
+    stage.postgres.target = pooler.port
+    for _ in range(4):
+        with stage.connected(stage.postgres):
+            pass
+    yield pooler
+    pooler.close()
+
+
+def test_e48_pgbouncer(stage: Stage, pooled: Pooler) -> None:
+    """Every transaction has another backend, also those of a successor, of maintenance and of a replay."""
+    stage.topic.events(1_000)
+    drain = stage.drain()
+    stage.until_landed(1_000)
+    trap = stage.postgres.trap(MOMENTS["mid_copy"])
+    stage.topic.events(1_000)
+    stage.topic.send([b"{broken"] * 30, expect="dead letter")
+    trap.wait()
+    drain.kill()
+    trap.cut()
+    stage.topic.events(300, ts=datetime.now(UTC) - timedelta(days=2))
+    assert stage.drain().wait().kind == "drained"
+    assert stage.landed() == 2_300
+    with stage.connected(stage.postgres) as connection:
+        maintenance.maintain(connection, stage.stream)
+        assert retry.retry(connection, stage.stream) == (0, 30)
+        assert sum(done.records for done in replay.replay(connection, stage.stream, Wanted(), "a test")) == 2_330
+    assert pooled.switches > 20
+    stage.prove()
+
+
+def test_e48_a_stopped_drain_behind_pgbouncer_is_overtaken(stage: Stage, pooled: Pooler) -> None:
+    """The backend that holds the position is another one than the drain had when it claimed it."""
+    stage.topic.events(1_000)
+    stopped = stage.drain()
+    stage.until_landed(1_000)
+    trap = stage.postgres.trap(MOMENTS["after_compare_and_set"])
+    stage.topic.events(1_000)
+    trap.wait()
+    stopped.freeze()
+    trap.release()
+    relay = stage.relay()
+    relay.target = pooled.port
+    successor = stage.drain(postgres=relay)
+    stage.until_landed(2_000)
+    stopped.thaw()
+    assert stopped.wait().kind in ("fenced", "failed")
+    assert successor.wait().kind == "drained"
+    stage.finish()
 
 
 def older(stage: Stage, days: int) -> bytes:

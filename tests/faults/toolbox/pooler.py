@@ -1,0 +1,119 @@
+"""What pgbouncer is in transaction mode: server connections lent to clients for one transaction each.
+
+Nothing that a client sets for its session is there in its next transaction, and its next backend is another one. As
+pgbouncer with ``ignore_startup_parameters = options``, it does not hand on the options of a client's startup.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import socket
+import struct
+import threading
+from contextlib import suppress
+
+from include.platform.ports import HOST
+
+_NO_ENCRYPTION = (80877103, 80877104)
+_LEND_WITHIN_S = 20.0
+
+
+class Pooler:
+    """A pool before a PostgreSQL server; each client that comes brings one more connection into it.
+
+    Attributes:
+        port: Where clients connect.
+        switches: How often a transaction ran on another backend than the client's one before.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._free: queue.Queue[socket.socket] = queue.Queue()
+        self._listener = socket.create_server((HOST, 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self.switches = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Takes no more clients, and ends the connections that are not lent."""
+        self._listener.close()
+        with suppress(queue.Empty):
+            while True:
+                self._free.get_nowait().close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError, queue.Empty):
+            self._free.put(self._logged_in(client))
+            used: socket.socket | None = None
+            while (request := _message(client))[:1] != b"X":
+                server = self._alive()
+                self.switches += used is not None and server is not used
+                used = server
+                server.sendall(request)
+                try:
+                    _until_idle(client, server)
+                except BaseException:
+                    # In the middle of a transaction: nobody else can have this connection.
+                    server.close()
+                    raise
+                self._free.put(server)
+
+    def _logged_in(self, client: socket.socket) -> socket.socket:
+        """A new server connection, as which the client has logged in itself."""
+        size, code = struct.unpack("!II", _exactly(client, 8))
+        while code in _NO_ENCRYPTION:
+            client.sendall(b"N")
+            size, code = struct.unpack("!II", _exactly(client, 8))
+        names = _exactly(client, size - 8).rstrip(b"\0").split(b"\0")
+        kept = [part for pair in zip(names[::2], names[1::2], strict=True) if pair[0] != b"options" for part in pair]
+        body = struct.pack("!I", code) + b"\0".join(kept) + b"\0\0"
+        server = socket.create_connection((HOST, self._target), 5)
+        server.settimeout(None)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server.sendall(struct.pack("!I", len(body) + 4) + body)
+        _until_idle(client, server)
+        return server
+
+    def _alive(self) -> socket.socket:
+        """The connection that has been free for longest, of those that the server has not ended."""
+        while True:
+            server = self._free.get(timeout=_LEND_WITHIN_S)
+            if not select.select([server], [], [], 0)[0]:
+                return server
+            server.close()
+
+
+def _until_idle(client: socket.socket, server: socket.socket) -> None:
+    """Carries messages both ways until the server is outside of a transaction."""
+    while True:
+        ready, _, _ = select.select([client, server], [], [])
+        if server in ready:
+            message = _message(server)
+            client.sendall(message)
+            if message[:1] == b"Z" and message[5:6] == b"I":
+                return
+        if client in ready:
+            server.sendall(_message(client))
+
+
+def _message(source: socket.socket) -> bytes:
+    head = _exactly(source, 5)
+    return head + _exactly(source, struct.unpack("!I", head[1:])[0] - 4)
+
+
+def _exactly(source: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        part = source.recv(size - len(data))
+        if not part:
+            raise ConnectionError("closed")
+        data += part
+    return bytes(data)
