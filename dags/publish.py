@@ -56,6 +56,7 @@ def build(dataset: Dataset) -> DAG:
                     most_rows=context["params"]["rows"],
                     seed=context["params"]["seed"],
                     asked_by=runs.cause(context),
+                    parameters=context["params"],
                 )
             return published.version
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 BASELINE = "baseline"
 ERRORS = frozenset({"log_loss", "mae", "rmse"})
-GUARDED = ERRORS | {"accuracy", "balanced_accuracy", "f1", "f1_macro", "precision", "r2", "recall", "roc_auc"}
+OF_CLASSES = frozenset({"precision", "recall", "f1"})
+GUARDED = ERRORS | OF_CLASSES | {"accuracy", "balanced_accuracy", "f1_macro", "r2", "roc_auc"}
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _KEEP = re.compile(r"all|[1-9]\d* versions?")
@@ -249,6 +250,9 @@ class Dataset:
             if name.partition(" of ")[0] not in GUARDED or not isinstance(limit, int | float):
                 known = ", ".join(sorted(GUARDED))
                 raise Invalid("guards", f"{name!r}: {limit!r} is no limit.", f"Name one of {known} and a number.")
+            metric, _, part = name.partition(" of ")
+            if metric not in OF_CLASSES and "=" in part and part.partition("=")[0] not in self.slices:
+                raise Invalid("guards", f"{name!r}: there is no such slice.", "Name it in slices.")
 
     def _check_limits(self) -> None:
         for field, read, remedy in (

@@ -62,8 +62,7 @@ def form(run: int) -> tuple[str, str]:
     version = decode(bytes(manifest)).short
     lines = [f"Champion: **{champion or 'none yet; the baseline plays it'}**", ""]
     lines += [f"The models could not be compared with it. {reason}", ""] if reason else []
-    for model, outcome, sentence, *_ in verdicts:
-        lines.append(f"* **{model}**: {outcome}. {sentence}")
+    lines += [f"* {sentence}" for _, _, sentence, *_ in verdicts]
     lines += [
         "",
         f"Recommended: **{recommended}**." if recommended else "None is recommended: name a model to approve.",

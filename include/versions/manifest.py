@@ -82,6 +82,7 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         interval: The data interval.
         code: Version of the code that published.
         asked_by: The person or the schedule behind it.
+        parameters: What that person filled in, or was filled in by default.
     """
 
     format: Literal["millrace.manifest/1"] = "millrace.manifest/1"
@@ -104,6 +105,7 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     interval: Interval = Interval()
     code: str = ""
     asked_by: str = ""
+    parameters: dict[str, Any] = {}
 
     def of(self, split: Role) -> list[Message]:
         """The messages of one split, in batch order."""

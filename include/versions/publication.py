@@ -6,10 +6,10 @@ import hashlib
 import logging
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -79,6 +79,7 @@ def publish(
     most_rows: int | None = None,
     seed: int = 0,
     asked_by: str = "",
+    parameters: Mapping[str, Any] | None = None,
 ) -> Published:
     """Publishes the version of an interval, unless the same rows with the same split were published before.
 
@@ -86,6 +87,7 @@ def publish(
         most_rows: Take a sample of so many rows, drawn by the hash of their ids.
         seed: Another seed draws another sample.
         asked_by: The person or schedule behind it.
+        parameters: The form as it was received; kept in the manifest.
 
     Raises:
         NothingToPublish: The interval has no rows, or too few to train and test.
@@ -100,7 +102,8 @@ def publish(
         if known := _known(dataset, selection):
             log.info("The same rows with the same split were published before, as version %s.", known)
             return Published(known, new=False)
-        return Published(_send(dataset, selection, interval, asked_by), new=True)
+        facts = {"interval": interval, "asked_by": asked_by, "parameters": dict(parameters or {})}
+        return Published(_send(dataset, selection, facts), new=True)
 
 
 def encoded(selection: Selection) -> Iterator[tuple[Batch, pa.Buffer]]:
@@ -234,7 +237,7 @@ def _known(dataset: Dataset, selection: Selection) -> str | None:
     return alike.get(_content(dataset, selection, [batch for batch, _ in encoded(selection)]))
 
 
-def _send(dataset: Dataset, selection: Selection, interval: Interval, asked_by: str) -> str:
+def _send(dataset: Dataset, selection: Selection, facts: Mapping[str, Any]) -> str:
     from include.kafka.publisher import transaction
     from include.provenance import code_version
 
@@ -265,9 +268,8 @@ def _send(dataset: Dataset, selection: Selection, interval: Interval, asked_by: 
             messages=messages,
             content=_content(dataset, selection, batches),
             source=str(dataset.source),
-            interval=interval,
             code=code_version(),
-            asked_by=asked_by,
+            **facts,
         )
         opened.send(CONTROL_TOPIC, encode(manifest), key=dataset.name.encode())
     log.info("Published version %s: %s rows in %d messages.", manifest.version, manifest.rows, len(messages))

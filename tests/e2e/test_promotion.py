@@ -93,7 +93,7 @@ def test_a_question_waits_without_a_slot_and_shows_the_evidence(
         verdicts = ask(results, "SELECT model, sentence FROM millrace.verdict WHERE run = %s", question.conf["run"])
         assert {model for model, _ in verdicts} == {"logistic", "boosting", "forest"}
         for model, sentence in verdicts:
-            assert f"**{model}**: promote. {sentence}" in form["body"]
+            assert f"* {sentence}" in form["body"] and sentence.startswith(f"Promote {model}: ")
         assert "none yet; the baseline plays it" in form["body"]
         assert (form["subject"], form["options"]) == (
             f"Promote a model of breast_cancer, version {version_of(results, question)}?",

@@ -17,7 +17,7 @@ from include.datasets import definitions
 from include.platform.airflow_api import AirflowApi, ApiError, Run
 from include.platform.platform import Platform
 from include.training import fitting, run
-from include.versions.manifest import Interval
+from include.versions.manifest import Interval, decode
 from include.versions.publication import publish
 from include.warehouse.connection import connect
 from tests.e2e.retraining import YEARS, ask, finished, until
@@ -78,6 +78,8 @@ def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi,
     path = f"dags/{PUBLISH}/dagRuns/{started.run_id}/taskInstances/publish/xcomEntries/return_value"
     version = airflow.call("GET", path)["value"]
     until("its training", lambda: has_run(airflow, run.sealed_run_id(version)), 60)
+    ((manifest,),) = ask(results, "SELECT manifest FROM millrace.dataset_version WHERE version = %s", version)
+    assert decode(bytes(manifest)).parameters == form, "as received"
     form = {
         "version": version[:10],
         "until": "2101-01-01",

@@ -62,6 +62,11 @@ def define(**changes: Any) -> Dataset:
         ({"start": date(2025, 1, 1), "end": date(2024, 1, 1)}, "end", "does not lie after start"),
         ({"keep": "some"}, "keep", "Use 'all' or '5 versions'"),
         ({"history": "long"}, "history", "'long' is no duration"),
+        (
+            {"guards": {"accuracy of season=winter": 0.5}},
+            "guards",
+            "'accuracy of season=winter': there is no such slice",
+        ),
         ({"slices": "season"}, "slices", "'season' is no mapping"),
         ({"slices": {"By season": "season"}}, "slices", "'By season' is no name"),
         ({"slices": {"season": ["winter"]}}, "slices", "['winter'] is no text"),
