@@ -12,6 +12,7 @@ import pyarrow as pa
 from psycopg2.extras import NamedTupleCursor
 
 from include.datasets import Dataset, HashSplit, definitions
+from include.datasets.sources import Source
 from include.training import dispatch, fitting, run
 from include.training.grid import Grid
 from include.versions.manifest import Interval
@@ -50,7 +51,7 @@ def the_median() -> dict[str, Any]:
 
 
 @dataclass
-class Given:
+class Given(Source):
     """A source with the rows that a test gives it."""
 
     table: pa.Table = field(default_factory=lambda: signal(600))
