@@ -208,6 +208,7 @@ def _farewell(platform: Platform) -> None:
         """
 Try next:
   ./millrace psql -c "select * from millrace.accuracy"      every accuracy, with its interval
+  ./millrace value seattle_weather                          what retraining gained there, and why
   ./millrace produce payments --events 100000               watch land__payments in the UI
   ./millrace new dataset mine --from FILE.csv               your own data
   ./millrace down                                           stop; the data stays"""
