@@ -62,7 +62,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         ),
     ),
     "Proof and speed": (
-        Entry("verify", "verify:verify", "Prove what became of every record of a stream."),
+        Entry("verify", "verify:verify", "Prove a training run, a version of a dataset, or a stream."),
         Entry("bench", "bench:bench", "Measure Millrace beside the bare loop and its peers."),
         Entry("test", "development:test", "Run the test suite on its own ports and state."),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -71,6 +72,7 @@ class Evaluation:
         confusion: Actual class, predicted class, how often; without zeros.
         outcome: For each test row, whether it was right (bool), or its absolute error (float64), shape (rows,).
         parts: By slice and its values.
+        predictions: A digest of all predictions in their order, see ``digest``.
     """
 
     metrics: Sequence[Metric]
@@ -78,6 +80,7 @@ class Evaluation:
     classes: Sequence[ClassMetric] = ()
     confusion: Sequence[tuple[str, str, int]] = field(default=())
     parts: Sequence[Part] = ()
+    predictions: str = ""
 
 
 def evaluate(
@@ -101,7 +104,16 @@ def evaluate(
         found = None if chances is None else chances[rows]
         return _classification(target[rows], predicted[rows], found, manifest.classes)
 
-    return replace(score(slice(None)), parts=list(_parts(slices or {}, score)))
+    return replace(score(slice(None)), parts=list(_parts(slices or {}, score)), predictions=digest(predicted))
+
+
+def digest(predicted: NDArray[Any]) -> str:
+    """SHA-256, in hexadecimal, of predictions: eight bytes for each number, for each text its UTF-8 and a newline."""
+    if predicted.dtype.kind in "iufb":
+        content = predicted.astype("<f8" if predicted.dtype.kind == "f" else "<i8").tobytes()
+    else:
+        content = "".join(f"{value}\n" for value in predicted.tolist()).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def sliced(rows: pa.Table, slices: Mapping[str, str]) -> dict[str, NDArray[Any]]:

@@ -194,6 +194,7 @@ def _store(connection: Connection, run: int, model: str, manifest: Manifest, fit
         fitted=fitted.fitted,
         fitted_sha256=hashlib.sha256(fitted.fitted).hexdigest(),
         outcomes=fitted.outcomes,
+        predictions_sha256=evaluation.predictions,
         probe=fitted.probe,
         passes=fitted.passes,
     )

@@ -19,7 +19,7 @@ from include.datasets import definitions
 from include.training.approval import Approval
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("publish.py", "dispatch.py", "train.py", "promote.py", "broken_datasets.py")
+FILES = ("publish.py", "dispatch.py", "train.py", "promote.py", "verify.py", "broken_datasets.py")
 HEAVY = {"numpy", "pandas", "pyarrow", "sklearn", "skops", "confluent_kafka", "psycopg2", "vega_datasets"}
 
 
@@ -47,7 +47,7 @@ def test_every_dataset_has_its_dags(dags: dict[str, DAG]) -> None:
     manual = {name for name, dataset in found.items() if dataset.promotion.name == "manual"}
     assert manual, "one of those that are shipped shows how it is"
     expected = {f"{kind}__{name}" for kind in ("publish", "train") for name in found}
-    assert set(dags) == expected | {f"promote__{name}" for name in manual} | {"dispatch"}
+    assert set(dags) == expected | {f"promote__{name}" for name in manual} | {"dispatch", "verify"}
 
 
 def test_every_dag_says_what_it_is_and_ends(dags: dict[str, DAG]) -> None:
@@ -171,3 +171,9 @@ runpy.run_path("dags/broken_datasets.py")
     assert "['train__digits']" in parsed.stdout
     assert parsed.returncode == 1
     assert "diabetes.py: record_id: None is not a column. Name one column." in parsed.stderr.splitlines()[-1]
+
+
+def test_a_past_run_is_verified_each_week_and_missed_weeks_are_not_made_up_for(dags: dict[str, DAG]) -> None:
+    verify = dags["verify"]
+    assert str(verify.schedule) == "@weekly"
+    assert not verify.catchup and verify.max_active_runs == 1

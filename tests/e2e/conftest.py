@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def airflow(airflow_api: AirflowApi) -> AirflowApi:
     """The API, with the DAGs of retraining at work but for the scheduled ones."""
     names = definitions.find().valid
-    airflow_api.wait_for_dags([*(f"publish__{n}" for n in names), *(f"train__{n}" for n in names), "dispatch"])
+    airflow_api.wait_for_dags(
+        [*(f"publish__{n}" for n in names), *(f"train__{n}" for n in names), "dispatch", "verify"]
+    )
     return airflow_api
 
 

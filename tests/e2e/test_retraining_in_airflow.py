@@ -17,6 +17,7 @@ from include.datasets import definitions
 from include.platform.airflow_api import AirflowApi, ApiError, Run
 from include.platform.platform import Platform
 from include.training import fitting, run
+from include.training.verification import verify_run
 from include.versions.manifest import Interval, decode
 from include.versions.publication import publish
 from include.warehouse.connection import connect
@@ -168,6 +169,20 @@ def test_a_burst_of_ten_versions_is_ten_runs_whatever_is_killed(
     until("runs begin", lambda: known_runs(results, versions), 90)
     kill(airflow_platform, "scheduler")
     each_has_one_run(airflow, results, versions, within_s=300)
+
+
+def test_the_dag_verifies_a_past_run(airflow: AirflowApi, results: Connection) -> None:
+    started = airflow.trigger("verify", {})
+    assert airflow.wait("verify", started.run_id, timeout=120).state == "success"
+    ((outcome,),) = ask(results, "SELECT outcome FROM millrace.verification WHERE asked_by = 'manual: admin'")
+    assert outcome == "identical"
+
+
+def test_every_run_of_all_these_tests_is_derived_again_identically(seattle: list[Run], results: Connection) -> None:
+    ended = ask(results, "SELECT run FROM millrace.training_run WHERE state = 'success' ORDER BY run")
+    assert len(ended) >= len(seattle)
+    found = {number: verify_run(number, "test").outcome for (number,) in ended}
+    assert set(found.values()) == {"identical"}, found
 
 
 def publish_sample(seed: int) -> str:

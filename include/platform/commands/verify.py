@@ -1,12 +1,17 @@
 """verify: proofs, printed."""
 
+import getpass
 import os
 import sys
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import click
 
 from include.platform.platform import Platform
+
+if TYPE_CHECKING:
+    from include.training.verification import Verified
 
 
 @click.group()
@@ -53,3 +58,48 @@ def stream(stream: str) -> None:
     if found.wrong:
         sys.exit(1)
     click.echo("every offset below the position has exactly one fate")
+
+
+@verify.command()
+@click.argument("dataset")
+@click.argument("version", required=False)
+def version(dataset: str, version: str | None) -> None:
+    """Read every message of a dataset's version again, and prove it.
+
+    VERSION is its id or the beginning of it; the newest if left out.
+    """
+    from include.training import verification
+
+    os.environ.update(Platform().environment())
+    found = verification.verify_version(dataset, version, getpass.getuser())
+    manifest = found.manifest
+    rows = " and ".join(f"{count:,} {split}" for split, count in manifest.rows.items())
+    click.echo(f"Version {manifest.short} of {dataset}: {rows} rows in {len(manifest.messages)} messages")
+    _tell(found)
+
+
+@verify.command()
+@click.argument("run")
+def run(run: str) -> None:
+    """Fit every model of a training run again, from what is stored, and compare the predictions.
+
+    RUN is its number, or its id in Airflow.
+
+    \b
+    identical                            the same predictions and metrics, with the same libraries
+    same data, other library versions    the same predictions and metrics, although libraries are others
+    different                            what differs is listed, and the exit code is 1
+    """
+    from include.training import verification
+
+    os.environ.update(Platform().environment())
+    found = verification.verify_run(run, getpass.getuser())
+    manifest = found.manifest
+    click.echo(f"Version {manifest.short} of {manifest.dataset}: {', '.join(found.models)} fitted again")
+    _tell(found)
+
+
+def _tell(found: "Verified") -> None:
+    click.echo(str(found))
+    if found.findings:
+        sys.exit(1)

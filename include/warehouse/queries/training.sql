@@ -78,10 +78,10 @@ DELETE FROM millrace.model_result WHERE run = :run AND model = :model;
 -- Writes a fitted model.
 INSERT INTO millrace.model_result (
     run, model, parameters, train_rows, test_rows, read_s, fit_s, evaluate_s, peak_memory_mb,
-    unfitted, fitted, fitted_sha256, outcomes, probe, passes
+    unfitted, fitted, fitted_sha256, outcomes, predictions_sha256, probe, passes
 ) VALUES (
     :run, :model, CAST(:parameters AS jsonb), :train_rows, :test_rows, :read_s, :fit_s, :evaluate_s, :peak_memory_mb,
-    :unfitted, :fitted, :fitted_sha256, :outcomes, :probe, :passes
+    :unfitted, :fitted, :fitted_sha256, :outcomes, :predictions_sha256, :probe, :passes
 )
 RETURNING result;
 

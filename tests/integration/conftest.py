@@ -1,0 +1,31 @@
+"""Every training run that a test leaves behind is derived again, and must come out identical."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+
+@pytest.fixture(autouse=True)
+def verified(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Verifies the finished runs of the test's warehouse; those marked ``altered`` cannot be what they were."""
+    if "warehouse" not in request.fixturenames or request.node.get_closest_marker("altered"):
+        yield
+        return
+    connection: Connection = request.getfixturevalue("warehouse")
+    yield
+    from include.training.verification import verify_run
+
+    connection.rollback()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT run FROM millrace.training_run WHERE state = 'success' ORDER BY run")
+        runs = [run for (run,) in cursor.fetchall()]
+    connection.rollback()
+    for run in runs:
+        found = verify_run(run, "the test suite")
+        assert found.outcome == "identical", found
