@@ -8,12 +8,13 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from include.datasets import Dataset
+from include.datasets.definition import BASELINE
 from include.datasets.durations import duration
 from include.datasets.sizes import size
 from include.provenance import library_versions
@@ -23,7 +24,9 @@ from include.training.checkpoint import Checkpoint
 from include.training.evaluation import Evaluation, evaluate, sliced
 from include.training.journal import journal
 from include.training.out_of_core import Learned
-from include.versions.manifest import Manifest, decode
+from include.versions import leakage
+from include.versions.leakage import Repeats
+from include.versions.manifest import SPLITS, Manifest, decode
 from include.warehouse import queries
 from include.warehouse.connection import lasting
 
@@ -91,7 +94,11 @@ def _fit(dataset: Dataset, run: int, model: str) -> None:
         plan = f"{sealed.version} {passes} {library_versions()} {sorted(_parameters(estimator).items())}"
         checkpoint = Checkpoint(run, model, plan, connection, dataset.trusted)
         fitted = derive(estimator, sealed, dataset.slices, passes, checkpoint)
+        # Once for each run is enough, and the baseline has the least to do.
+        repeats = _repeats(sealed) if model == BASELINE else None
         _store(connection(), run, model, sealed, fitted)
+        if repeats is not None:
+            queries.load("training").add_repeats(connection(), version=sealed.version, **asdict(repeats))
         connection().commit()
 
 
@@ -148,6 +155,19 @@ def _learn(estimator: Any, manifest: Manifest, slices: Mapping[str, str]) -> Lea
     with _timed(seconds, "evaluate"):
         evaluation = evaluate(estimator, test_features, test_target, manifest, sliced(rows.test, slices))
     return Learned(estimator, evaluation, hash64(rows.test[manifest.record_id]), rows.test, seconds)
+
+
+def _repeats(manifest: Manifest) -> Repeats:
+    from include.versions.reading import in_order
+
+    train, test = (in_order(manifest, split) for split in SPLITS)
+    found = leakage.repeats(train, test, manifest.features)
+    if found.shared:
+        log.warning(
+            "%d of %d test records have the very features of a training record: a model can know them by heart.",
+            *(found.shared, manifest.rows["test"]),
+        )
+    return found
 
 
 def seeded(estimator: Any, seed: int) -> Any:

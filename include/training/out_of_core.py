@@ -120,14 +120,21 @@ def learn(
     Raises:
         Refused: The version is not what its manifest says.
     """
+    from include.versions.reading import prove
+
     seconds = {"read": 0.0}
     place = Place()
     if checkpoint is not None and (found := checkpoint.load()):
         estimator, place = found
         log.info("Going on at batch %d of pass %d of step %d.", place.batch, place.epoch + 1, place.step + 1)
-    started = time.perf_counter()
+    else:
+        # No row may be learned of a version that is to be refused.
+        started = time.perf_counter()
+        prove(manifest)
+        seconds["read"] += time.perf_counter() - started
+    started, proven = time.perf_counter(), seconds["read"]
     _fit(estimator, manifest, passes, place, checkpoint, seconds)
-    seconds["fit"] = time.perf_counter() - started - seconds["read"]
+    seconds["fit"] = time.perf_counter() - started - (seconds["read"] - proven)
     started = time.perf_counter()
     evaluation, ids, sample = _evaluate(estimator, manifest, slices)
     seconds["evaluate"] = time.perf_counter() - started

@@ -16,7 +16,7 @@ from include.training.fitting import Fitted, derive
 from include.training.registry.model import trusted
 from include.versions import register
 from include.versions.manifest import Manifest, decode
-from include.versions.reading import Proof, Refused
+from include.versions.reading import Refused, prove
 from include.warehouse import queries
 from include.warehouse.connection import connected, lasting
 
@@ -136,8 +136,7 @@ def verify_one(run: int | None, asked_by: str) -> Outcome | None:
 def _refusal(manifest: Manifest) -> Iterator[str]:
     """Reads a version without keeping it; why it is refused, if it is."""
     try:
-        for _ in Proof(manifest).batches():
-            pass
+        prove(manifest)
     except Refused as error:
         yield str(error)
 

@@ -16,6 +16,7 @@ from include.errors import LastingError
 from include.kafka.reader import Stalled, place, read_range
 from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
 from include.versions.assembly import Assembly
+from include.versions.leakage import Leaking, Watch, repeated
 from include.versions.manifest import PUBLICATION_HEADER, SPLITS, Column, Manifest, Message, Role
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Refused(LastingError):
 
     Reasons: ``trimmed`` (retention or somebody removed messages), ``short`` (listed messages are missing), ``altered``
     (a message is not what was sealed), ``unlisted`` (a message claims the version and is not in its list), ``open``
-    (the range lies behind an open transaction).
+    (the range lies behind an open transaction), ``repeated`` (an id occurs more than once), ``leaking`` (rows lie on
+    the wrong side of the split).
     """
 
     def __init__(self, manifest: Manifest, reason: str, what: str) -> None:
@@ -67,9 +69,20 @@ def read(manifest: Manifest) -> Rows:
     """
     parts = {split: Assembly(manifest.of(split)) for split in SPLITS}
     proof = Proof(manifest)
-    for message, batch in proof.batches():
+    for message, batch in proof.watched():
         parts[message.split].put(message.batch, batch)
     return Rows(parts["train"].table(), parts["test"].table(), proof.foreign)
+
+
+def prove(manifest: Manifest) -> None:
+    """Reads a version without keeping its rows.
+
+    Raises:
+        Refused: The version is not what its manifest says.
+        UserError: Kafka does not answer.
+    """
+    for _ in Proof(manifest).watched():
+        pass
 
 
 def in_order(manifest: Manifest, split: Role, first: int = 0) -> Iterator[pa.RecordBatch]:
@@ -149,6 +162,24 @@ class Proof:
             yield listed, self.proven(listed, message, sha256)
         if self._missing:
             raise self.short(self._missing)
+
+    def watched(self) -> Iterator[tuple[Message, pa.RecordBatch]]:
+        """The same as ``batches``; behind the last of them it is proven that no record repeats and the split holds.
+
+        Raises:
+            Refused: At the first message that does not fit, or at the end.
+        """
+        watch = Watch(self.manifest)
+        try:
+            for message, batch in self.batches():
+                watch.see(message.split, batch)
+                yield message, batch
+            doubtful = watch.doubtful()
+            if len(doubtful):
+                again = Proof(self.manifest).batches()
+                repeated(self.manifest, doubtful, ((message.split, batch) for message, batch in again))
+        except Leaking as error:
+            raise self._refused(error.reason, str(error)) from error
 
     def _hashed(self) -> Iterator[tuple[confluent_kafka.Message, str]]:
         """The messages with the SHA-256 of their values, which another thread finds while the ones before are used."""

@@ -114,6 +114,12 @@ SELECT :result, * FROM unnest(
 INSERT INTO millrace.confusion (result, actual, predicted, count)
 SELECT :result, * FROM unnest(CAST(:actual AS text[]), CAST(:predicted AS text[]), CAST(:counts AS bigint[]));
 
+-- name: add_repeats!
+-- Writes how many records of a version have the same features; of a version that never changes.
+INSERT INTO millrace.repeats (version, train, test, shared)
+VALUES (:version, :train, :test, :shared)
+ON CONFLICT (version) DO NOTHING;
+
 -- name: results_of
 -- The models of a run that have a result, with their leading metric, the best first.
 SELECT model, value, low, high, metric

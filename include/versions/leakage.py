@@ -1,0 +1,182 @@
+"""Leakage: proof that no record of a version both trains and tests, and that its rows lie where its split says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from include.versions.manifest import Manifest, Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+NAMED = 5
+"""So many of the ids that repeat are named."""
+
+
+class Leaking(Exception):
+    """What is wrong with a version's rows; whoever reads it makes a refusal of it.
+
+    Attributes:
+        reason: ``repeated`` (ids occur more than once) or ``leaking`` (rows lie on the wrong side of the split).
+    """
+
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(what)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Records with the same features: no error, but a model can know the answer by heart.
+
+    Attributes:
+        train: Training records whose features another training record before them has.
+        test: Test records whose features another test record before them has.
+        shared: Test records whose features a training record has.
+    """
+
+    train: int
+    test: int
+    shared: int
+
+
+class Watch:
+    """Looks at every batch of a version, in any order, and then knows whether its split holds.
+
+    It keeps eight bytes for each record, and nothing else: hashes of the ids.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        import numpy as np
+
+        self._manifest = manifest
+        self._ids = np.empty(sum(manifest.rows.values()), np.uint64)
+        self._seen = 0
+        self._last_trained: Any = None
+        self._first_tested: Any = None
+
+    def see(self, split: Role, batch: pa.RecordBatch) -> None:
+        """Takes in a batch.
+
+        Raises:
+            Leaking: A row has no id, or lies on the wrong side.
+        """
+        from include.datasets.hashing import hash64
+
+        ids = batch[self._manifest.record_id]
+        if ids.null_count:
+            raise Leaking("repeated", f"{ids.null_count} records of a message have no {self._manifest.record_id}.")
+        self._ids[self._seen : self._seen + len(ids)] = hash64(ids)
+        self._seen += len(ids)
+        self._see_side(split, batch)
+
+    def doubtful(self) -> NDArray[np.uint64]:
+        """Hashes of ids that seem to occur more than once, ascending; to be called when all batches were seen.
+
+        Two ids can have the same hash, so whoever finds one here looks at the ids themselves, see ``repeated``.
+
+        Raises:
+            Leaking: A training record is not older than every test record, where the split is one by time.
+        """
+        import numpy as np
+
+        last, first = self._last_trained, self._first_tested
+        if last is not None and first is not None and not last < first:
+            raise Leaking(
+                "leaking",
+                f"by its split all training records lie before all test records in {self._manifest.split['column']}, "
+                f"but training goes to {last} and testing begins at {first}.",
+            )
+        found = self._ids[: self._seen]
+        found.sort()
+        return np.unique(found[1:][found[1:] == found[:-1]])
+
+    def _see_side(self, split: Role, batch: pa.RecordBatch) -> None:
+        import pyarrow.compute as pc
+
+        rule = self._manifest.split
+        column = rule.get("column")
+        if column not in batch.schema.names:
+            return
+        if rule.get("kind") == "time":
+            found = pc.min_max(batch[column]).as_py()
+            last, first = self._last_trained, self._first_tested
+            if split == "train" and found["max"] is not None:
+                self._last_trained = found["max"] if last is None else max(last, found["max"])
+            elif split == "test" and found["min"] is not None:
+                self._first_tested = found["min"] if first is None else min(first, found["min"])
+        elif rule.get("kind") in ("hash", "group") and (wrong := _misplaced(rule, split, batch[column])):
+            raise Leaking(
+                "leaking",
+                f"{wrong} {split} records of a message belong to the other split by its rule, a hash of {column}.",
+            )
+
+
+def repeated(manifest: Manifest, hashes: NDArray[np.uint64], batches: Iterator[tuple[Role, pa.RecordBatch]]) -> None:
+    """Looks at the ids themselves: those of doubtful hashes that do occur more than once.
+
+    Args:
+        hashes: What ``Watch.doubtful`` found.
+        batches: The version once more.
+
+    Raises:
+        Leaking: An id occurs more than once.
+    """
+    import numpy as np
+
+    from include.datasets.hashing import hash64
+
+    found: dict[Any, list[Role]] = {}
+    for split, batch in batches:
+        ids = batch[manifest.record_id]
+        for row in np.flatnonzero(np.isin(hash64(ids), hashes)).tolist():
+            found.setdefault(ids[row].as_py(), []).append(split)
+    twice = {value: splits for value, splits in found.items() if len(splits) > 1}
+    if not twice:
+        return
+    both = sum(len(set(splits)) > 1 for splits in twice.values())
+    named = ", ".join(
+        f"{value} ({len(splits)} times, in {' and '.join(sorted(set(splits), reverse=True))})"
+        for value, splits in sorted(twice.items(), key=lambda entry: str(entry[0]))[:NAMED]
+    )
+    more = f" and {len(twice) - NAMED} more" if len(twice) > NAMED else ""
+    raise Leaking(
+        "repeated",
+        f"{len(twice)} values of {manifest.record_id} occur more than once, {both} of them in both splits: "
+        f"{named}{more}.",
+    )
+
+
+def repeats(train: Iterable[pa.RecordBatch], test: Iterable[pa.RecordBatch], features: list[str]) -> Repeats:
+    """Counts the records with the same features, by a 64-bit hash of each row's features."""
+    import numpy as np
+
+    trained, tested = _hashes(train, features), _hashes(test, features)
+    known, asked = np.unique(trained), np.unique(tested)
+    shared = np.isin(tested, known)
+    return Repeats(len(trained) - len(known), len(tested) - len(asked), int(np.count_nonzero(shared)))
+
+
+def _hashes(batches: Iterable[pa.RecordBatch], features: list[str]) -> NDArray[np.uint64]:
+    import numpy as np
+    from pandas.util import hash_pandas_object
+
+    frames = (batch.select(features).to_pandas() for batch in batches)
+    return np.concatenate([hash_pandas_object(frame, index=False).to_numpy() for frame in frames])
+
+
+def _misplaced(rule: dict[str, Any], split: Role, column: pa.Array) -> int:
+    """How many values of a batch lie on the wrong side; none where the rule is not one that we know."""
+    import numpy as np
+
+    from include.datasets.hashing import RULE, hash64
+
+    salt, share = rule.get("salt"), rule.get("test")
+    if rule.get("hash") != RULE or not isinstance(salt, str) or not isinstance(share, float) or column.null_count:
+        return 0
+    tests = hash64(column, salt) < np.uint64(int(share * 2**64))
+    return int(np.count_nonzero(tests != (split == "test")))
