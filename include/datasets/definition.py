@@ -69,7 +69,8 @@ class Dataset:
         end: Where its last interval ends.
         history: Which rows a version holds: ``all`` up to its interval's end, those of the ``interval`` alone, or of a
             duration before the interval's end, such as ``730d``.
-        keep: How many versions stay in Kafka: ``all``, or ``5 versions``.
+        keep: How many versions stay in Kafka at least: ``all``, or ``5 versions``. Older ones that the champion, a
+            rollback or a verification needs stay, too.
         promotion: What a challenger needs to become the champion: ``evidence()``, ``not_worse_and_fresher(…)`` or
             ``manual()``.
         metric: What is compared instead of accuracy, or of the smaller error of a regression.
@@ -127,6 +128,11 @@ class Dataset:
     def topic(self) -> str:
         """The Kafka topic of its versions."""
         return f"millrace.dataset.{self.name}"
+
+    @property
+    def kept(self) -> int | None:
+        """How many versions stay in Kafka; None for all."""
+        return None if self.keep == "all" else int(self.keep.split()[0])
 
     @property
     def doc(self) -> str:

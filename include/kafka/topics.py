@@ -155,6 +155,49 @@ def offsets_at(topic: str, partitions: Iterable[int], moment: datetime) -> dict[
     return {partition: offset if offset >= 0 else None for partition, offset in found.items()}
 
 
+def settings(name: str) -> dict[str, str]:
+    """Every setting of a topic that is in force, those of the brokers included.
+
+    Raises:
+        TopicMissing: There is no such topic.
+        UserError: The brokers do not answer.
+    """
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import ConfigResource, ResourceType
+
+    brokers, topic = client.admin(), ConfigResource(ResourceType.TOPIC, name)
+    try:
+        found = brokers.describe_configs([topic], request_timeout=client.REQUEST_TIMEOUT_S)[topic].result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicMissing(name) from error
+        raise _unreachable(error) from error
+    return {entry.name: entry.value for entry in found.values()}
+
+
+def drop_below(name: str, offsets: Mapping[int, int]) -> None:
+    """Removes the committed records of each partition below an offset; what is gone already stays gone.
+
+    Raises:
+        TopicMissing: There is no such topic.
+        UserError: The brokers do not answer or refuse.
+    """
+    from confluent_kafka import KafkaException, TopicPartition
+
+    brokers = client.admin()
+    known = describe(name, brokers).partitions
+    found = extents(name, [partition for partition in offsets if partition in known], brokers)
+    wanted = {p: min(offsets[p], extent.stable_end) for p, extent in found.items()}
+    places = [TopicPartition(name, p, offset) for p, offset in wanted.items() if offset > found[p].first]
+    if not places:
+        return
+    try:
+        for dropped in brokers.delete_records(places, request_timeout=client.REQUEST_TIMEOUT_S).values():
+            dropped.result()
+    except KafkaException as error:
+        raise _unreachable(error) from error
+
+
 def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dict[int, Extent]:
     from confluent_kafka import IsolationLevel, TopicPartition
     from confluent_kafka.admin import OffsetSpec

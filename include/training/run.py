@@ -50,6 +50,8 @@ def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: s
             code=code_version(),
             libraries=msgspec.json.encode(library_versions()).decode(),
         )
+        if at := queries.load("retention").forgotten_at(connection, version=manifest.version):
+            raise register.Forgotten(manifest, at)
         connection.commit()
     log.info("Run %d trains %s on version %s of %s.", run, ", ".join(models), manifest.short, dataset.name)
     return [{"run": run, "model": model} for model in models]

@@ -91,7 +91,7 @@ def verify_run(run: int | str, asked_by: str) -> Verified:
         asked_by: Who wants to know.
 
     Raises:
-        LastingError: There is no such run, or it has not finished.
+        LastingError: There is no such run, it has not finished, or its version is forgotten.
         UserError: Kafka or Postgres does not answer.
     """
     sql = queries.load("verification")
@@ -99,10 +99,12 @@ def verify_run(run: int | str, asked_by: str) -> Verified:
         row = sql.run_to_verify(connection(), run=str(run))
         if row is None:
             raise LastingError(f"There is no training run {run!r}.", "See millrace.training_run for those that are.")
-        number, dataset, state, libraries, content = row
+        number, dataset, state, libraries, content, forgotten_at = row
         if state != "success":
             raise LastingError(f"Run {number} of {dataset!r} has not ended well: {state}.", "Verify a finished one.")
         manifest, models = decode(bytes(content)), [model for (model,) in sql.models_of(connection(), run=number)]
+        if forgotten_at is not None:
+            raise register.Forgotten(manifest, forgotten_at)
         verification = _begin(connection(), manifest, number, asked_by)
         others, findings = _others(libraries), list[str]()
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,17 @@ class UnknownVersion(LastingError):
     """No such version was ever sealed."""
 
 
+class Forgotten(LastingError):
+    """A version's records are no longer kept in Kafka."""
+
+    def __init__(self, manifest: Manifest, at: datetime) -> None:
+        super().__init__(
+            f"Version {manifest.short} of {manifest.dataset!r} was forgotten on {at:%Y-%m-%d %H:%M} UTC, as the "
+            "definition's keep says.",
+            "Take a later version, or publish its interval again.",
+        )
+
+
 def alike(dataset: str, rows: Mapping[Role, int], split: Mapping[str, Any]) -> dict[str, str]:
     """The versions of a dataset with as many rows, divided by the same rule: their ids by the digest of their content.
 
@@ -27,9 +39,6 @@ def alike(dataset: str, rows: Mapping[Role, int], split: Mapping[str, Any]) -> d
         rows: The numbers of rows by split.
         split: The rule as the manifest states it.
     """
-    from include.kafka import position, topics
-    from include.kafka.reader import read_range
-
     with connected("millrace publish") as connection:
         found = dict(
             queries.load("training").versions_alike(
@@ -40,6 +49,18 @@ def alike(dataset: str, rows: Mapping[Role, int], split: Mapping[str, Any]) -> d
                 split=msgspec.json.encode(split).decode(),
             )
         )
+    for manifest in not_landed():
+        if (manifest.dataset, manifest.rows, manifest.split) == (dataset, rows, split) and manifest.content:
+            found.setdefault(manifest.content, manifest.version)
+    return found
+
+
+def not_landed() -> Iterator[Manifest]:
+    """The manifests on the control topic that no dispatch has landed yet."""
+    from include.kafka import position, topics
+    from include.kafka.reader import read_range
+
+    with connected("millrace version") as connection:
         standings = position.standings(connection, DISPATCH, CONTROL_TOPIC)
     extents = topics.extents(CONTROL_TOPIC, topics.describe(CONTROL_TOPIC).partitions)
     ranges = {}
@@ -48,13 +69,8 @@ def alike(dataset: str, rows: Mapping[Role, int], split: Mapping[str, Any]) -> d
         ranges[partition] = (max(landed, extent.first), extent.stable_end)
     for messages in read_range(CONTROL_TOPIC, ranges):
         for message in messages:
-            try:
-                manifest = decode(message.value())
-            except UserError:
-                continue
-            if (manifest.dataset, manifest.rows, manifest.split) == (dataset, rows, split) and manifest.content:
-                found.setdefault(manifest.content, manifest.version)
-    return found
+            with suppress(UserError):
+                yield decode(message.value())
 
 
 def find(dataset: str, version: str | None = None, until: datetime | None = None) -> Manifest:
@@ -66,6 +82,7 @@ def find(dataset: str, version: str | None = None, until: datetime | None = None
 
     Raises:
         UnknownVersion: There is none, or the beginning fits several.
+        Forgotten: Its records are no longer kept.
     """
     with connected("millrace version") as connection:
         rows = list(
@@ -77,4 +94,8 @@ def find(dataset: str, version: str | None = None, until: datetime | None = None
         raise UnknownVersion(f"Dataset {dataset!r} {what}.", f"Publish one: ./millrace publish {dataset}.")
     if version and len(rows) > 1:
         raise UnknownVersion(f"Several versions of {dataset!r} begin with {version!r}.", "Write more of its digits.")
-    return decode(bytes(rows[0][0]))
+    manifest, forgotten_at = rows[0]
+    found = decode(bytes(manifest))
+    if forgotten_at is not None:
+        raise Forgotten(found, forgotten_at)
+    return found

@@ -1,5 +1,6 @@
 """doctor: what is wrong with the platform, and what to do about it."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -32,8 +33,11 @@ def doctor() -> None:
     platform = Platform()
     healths = platform.status()
     findings = [*_machine(platform), *_components(platform, healths)]
-    if any(health.name == "postgres" and health.healthy for health in healths):
+    healthy = {health.name for health in healths if health.healthy}
+    if "postgres" in healthy:
         findings += [*_databases(platform)]
+    if {"kafka", "postgres"} <= healthy:
+        findings += [*_datasets(platform)]
     for finding in findings:
         click.echo(f"- {finding.what}\n  {finding.remedy}")
     if findings:
@@ -97,3 +101,15 @@ def _databases(platform: Platform) -> Iterator[Finding]:
             )
         for filename, stack in queries.import_errors(metadata):
             yield Finding(f"{filename} cannot be loaded: {stack.strip().splitlines()[-1]}", "See ./millrace check.")
+
+
+def _datasets(platform: Platform) -> Iterator[Finding]:
+    from include.datasets import definitions
+    from include.versions import retention
+    from include.warehouse.connection import connected
+
+    os.environ.update(platform.environment())
+    with connected("millrace doctor") as connection:
+        for dataset in definitions.find().valid.values():
+            for threat in retention.threats(connection, dataset):
+                yield Finding(threat.what, threat.remedy)

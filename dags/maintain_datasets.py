@@ -1,0 +1,40 @@
+"""Once a day, for every dataset: versions that nothing needs forgotten, and whoever else would forget one named."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.sdk import dag, task
+
+from include import runs
+from include.datasets import definitions
+
+DATASETS = sorted(definitions.find().valid)
+
+
+@dag(
+    dag_id="maintain__datasets",
+    description="Versions of the datasets: those that nothing needs are removed from Kafka",
+    doc_md=__doc__,
+    tags=["retraining", "upkeep"],
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    dagrun_timeout=timedelta(hours=2),
+    default_args={"owner": "millrace", "retries": 3, "retry_delay": timedelta(seconds=30)},
+)
+def maintain_datasets() -> None:
+    @task(map_index_template="{{ task.op_kwargs['dataset'] }}", execution_timeout=timedelta(minutes=20))
+    def maintain(dataset: str) -> list[str]:
+        from include.datasets import definitions
+        from include.versions import retention
+
+        with runs.told():
+            return retention.maintain(definitions.get(dataset))
+
+    maintain.expand(dataset=DATASETS)
+
+
+maintain_datasets()

@@ -1,0 +1,59 @@
+-- name: lock_versions
+-- Keeps everybody from beginning a run on a version of this topic, until the transaction ends.
+SELECT version FROM millrace.dataset_version WHERE topic = :topic ORDER BY number FOR UPDATE;
+
+-- name: versions_on
+-- The versions whose records lie on a topic, the oldest first: whether they are forgotten, and what needs them.
+WITH live AS (
+    SELECT reign, artifact, former FROM millrace.reign
+    WHERE dataset = :dataset AND reign = (SELECT max(reign) FROM millrace.reign WHERE dataset = :dataset)
+),
+champion (version, as_what) AS (
+    SELECT run.version, CASE WHEN reign.reign = live.reign THEN 'the champion' ELSE 'the champion of a rollback' END
+    FROM live
+    JOIN millrace.reign ON reign.dataset = :dataset AND reign.reign IN (live.reign, live.former)
+    JOIN millrace.artifact ON artifact.artifact = reign.artifact
+    JOIN millrace.training_run AS run USING (run)
+)
+SELECT version.version, version.sealed_at, version.manifest, version.forgotten_at,
+       CASE
+           WHEN version.dataset <> :dataset
+               THEN 'it belongs to the dataset ' || version.dataset
+           WHEN CAST(:keep AS bigint) IS NULL
+               THEN 'all are kept'
+           WHEN version.number > coalesce((
+                   SELECT number FROM millrace.dataset_version WHERE dataset = :dataset
+                   ORDER BY number DESC OFFSET CAST(:keep AS bigint) LIMIT 1
+               ), 0)
+               THEN 'it is among the newest ' || :keep
+           WHEN version.version IN (SELECT version FROM champion)
+               THEN (SELECT min(as_what) FROM champion WHERE champion.version = version.version) || ' trained on it'
+           WHEN (version.started_at IS NULL OR version.started_at > clock_timestamp() - CAST(:patience AS interval))
+                AND NOT EXISTS (SELECT FROM millrace.training_run AS run WHERE run.version = version.version)
+               THEN 'its training has not begun'
+           WHEN EXISTS (
+                   SELECT FROM millrace.training_run AS run
+                   WHERE run.version = version.version
+                     AND coalesce(run.finished_at, run.started_at) > clock_timestamp() - CAST(:patience AS interval)
+                     AND (run.state = 'running' OR run.state = 'success'
+                          AND NOT EXISTS (SELECT FROM millrace.gate WHERE gate.run = run.run))
+               )
+               THEN 'a run on it has not ended'
+           WHEN EXISTS (
+                   SELECT FROM millrace.verification AS proof
+                   WHERE proof.version = version.version AND proof.outcome IS NULL
+                     AND proof.started_at > clock_timestamp() - CAST(:patience AS interval)
+               )
+               THEN 'it is being verified'
+       END AS needed
+FROM millrace.dataset_version AS version
+WHERE version.topic = :topic
+ORDER BY version.number;
+
+-- name: mark_forgotten!
+-- Gives versions up.
+UPDATE millrace.dataset_version SET forgotten_at = clock_timestamp() WHERE version = ANY (:versions);
+
+-- name: forgotten_at$
+-- When a version was given up, if it was; it stays what it is until the transaction ends.
+SELECT forgotten_at FROM millrace.dataset_version WHERE version = :version FOR SHARE;
