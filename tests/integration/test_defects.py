@@ -1,0 +1,180 @@
+"""What is known to go wrong in training on Kafka, each tried on a real broker. The table is in docs/retraining.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from confluent_kafka import TopicPartition
+from msgspec import structs
+
+from include.datasets import HashSplit
+from include.errors import UserError
+from include.kafka import client, topics
+from include.training import dispatch
+from include.training import run as runs
+from include.versions import publication, register
+from include.versions.manifest import PUBLICATION_HEADER, Interval
+from include.versions.publication import publish
+from include.versions.reading import Refused, read
+from include.versions.register import UnknownVersion
+from tests.integration import foreign
+from tests.integration.registry import ask, given, seal, signal, train
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+SOMEHOW = {"kind": "by hand"}
+
+
+def labelled(rows: int, labels: int, first: int = 0) -> pa.Table:
+    """Records with whole numbers as labels, each as often as the others."""
+    numbers = np.arange(rows)
+    noise = np.random.default_rng(0).normal(size=rows)
+    return pa.table({"id": numbers, "x": noise, "noise": -noise, "target": first + numbers % labels})
+
+
+def test_publishers_that_overlap_seal_versions_apart(warehouse: Connection, topic: Callable[..., str]) -> None:
+    """Two transactions at once on the same partitions: their messages lie mixed, their versions do not."""
+    dataset = given(topic, signal(300))
+    topics.create(dataset.topic, partitions=publication.PARTITIONS, config=publication.TOPIC_CONFIG)
+    other = client.producer(transactional_id=f"other {dataset.name}")
+    other.init_transactions(30)
+    other.begin_transaction()
+    for number in range(30):
+        headers: dict[str, str | bytes | None] = {PUBLICATION_HEADER: b"another"}
+        other.produce(dataset.topic, b"another's", partition=number % 3, headers=headers)
+        other.flush(30)
+        if number == 15:
+            publish(dataset, Interval())
+    other.commit_transaction(30)
+    dispatch.land("test")
+    rows = read(register.find(dataset.name))
+    assert pa.concat_tables([rows.train, rows.test]).sort_by("id").equals(signal(300))
+
+
+def test_messages_that_nobody_sealed_are_no_version(warehouse: Connection, topic: Callable[..., str]) -> None:
+    dataset = given(topic, signal(300))
+    manifest_ = foreign.seal(
+        dataset.name, {"train": signal(9), "test": signal(9, first=9)}, SOMEHOW, dataset=topic("another")
+    )
+    with pytest.raises(UnknownVersion, match=f"Dataset '{dataset.name}' has no version yet. Publish one"):
+        runs.begin(dataset, "run", {}, "test")
+    with pytest.raises(UnknownVersion, match="has no version '"):
+        runs.begin(dataset, "run", {"version": manifest_.version}, "test")
+    assert ask(warehouse, "SELECT * FROM millrace.training_run") == []
+
+
+def test_a_publisher_that_cannot_deliver_announces_nothing(warehouse: Connection, topic: Callable[..., str]) -> None:
+    dataset = given(topic, signal(3000))
+    topics.create(dataset.topic, partitions=3, config=publication.TOPIC_CONFIG | {"max.message.bytes": "1000"})
+    with pytest.raises(UserError, match=r"Kafka did not take a message: .*Nothing was published"):
+        publish(dataset, Interval())
+    dispatch.land("test")
+    with pytest.raises(UnknownVersion, match="has no version yet"):
+        register.find(dataset.name)
+    assert ask(warehouse, "SELECT * FROM millrace.refused_manifest") == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "changes", "says"),
+    [
+        ((20, 0), {}, "The manifest has no test rows. A version needs rows of both splits."),
+        ((0, 20), {}, "The manifest has no train rows. A version needs rows of both splits."),
+        ((20, 10), {"rows": {"train": 21, "test": 10}}, "The manifest says 21 train rows, its messages hold 20."),
+        ((20, 10), {"version": "0" * 64}, "The manifest's version is not the SHA-256 of its messages."),
+        ((20, 10), {"features": ["x", "colour"]}, "The manifest's schema lacks colour."),
+        ((20, 10), {"features": ["x", "target"]}, "The manifest names its target 'target' among the features."),
+        ((20, 10), {"messages": []}, "The record is no manifest: Expected `array` of length >= 1"),
+    ],
+)
+def test_a_manifest_that_lies_becomes_no_version(
+    warehouse: Connection, topic: Callable[..., str], parts: tuple[int, int], changes: dict[str, Any], says: str
+) -> None:
+    name = topic("lying")
+    rows = {"train": signal(parts[0]), "test": signal(parts[1], first=parts[0])}
+    foreign.seal(name, {split: part for split, part in rows.items() if part.num_rows}, SOMEHOW, **changes)
+    (refused,) = ask(warehouse, "SELECT * FROM millrace.refused_manifest ORDER BY manifest_offset DESC LIMIT 1")
+    assert refused.reason.startswith(says) and name in bytes(refused.value).decode()
+    assert ask(warehouse, "SELECT * FROM millrace.dataset_version WHERE dataset = %s", name) == []
+
+
+def test_a_manifest_that_agrees_with_itself_and_not_with_its_messages_is_refused(
+    warehouse: Connection, topic: Callable[..., str]
+) -> None:
+    name = topic("lying").replace("-", "_")
+    honest = foreign.seal(name, {"train": signal(20), "test": signal(10, first=20)}, SOMEHOW)
+    more = [structs.replace(m, rows=m.rows + 1) for m in honest.messages]
+    with pytest.raises(Refused, match=r"is refused, altered: the message at .*, holds 20 rows, not 21"):
+        read(structs.replace(honest, messages=more))
+
+
+def test_labels_and_runs_beyond_one_byte(warehouse: Connection, topic: Callable[..., str]) -> None:
+    """In Kafka-ML, ``bytes([id])`` ends with "ValueError: bytes must be in range(0, 256)"."""
+    dataset = given(topic, labelled(2000, 40, first=240), split=HashSplit(0.2))
+    with warehouse.cursor() as cursor:
+        cursor.execute("ALTER TABLE millrace.training_run ALTER run RESTART WITH 256")
+    warehouse.commit()
+    number = train(dataset, seal(dataset))
+    assert number == 256
+    manifest = register.find(dataset.name)
+    assert manifest.classes == list(range(240, 280))
+    rows = read(manifest)
+    assert set(rows.train["target"].to_pylist()) == set(range(240, 280))
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3, 6])
+def test_every_class_is_tested_however_many_partitions_there_are(
+    warehouse: Connection, topic: Callable[..., str], partitions: int
+) -> None:
+    name, rows_ = topic("labelled"), labelled(1000, 10)
+    tests = HashSplit(0.2).tests(rows_, given(topic, rows_), None)
+    topics.create(name, partitions=partitions, config=publication.TOPIC_CONFIG)
+    rows = read(foreign.seal(name, {"train": rows_.filter(~tests), "test": rows_.filter(tests)}, SOMEHOW))
+    counts = np.bincount(rows.test["target"].to_numpy(), minlength=10)
+    assert counts.min() >= 10 and counts.sum() == rows.test.num_rows
+    assert np.bincount(rows.train["target"].to_numpy(), minlength=10).min() >= 60
+
+
+@pytest.mark.altered("records")
+def test_records_that_retention_removed_are_never_replaced_by_others(
+    warehouse: Connection, topic: Callable[..., str]
+) -> None:
+    """Kafka-ML starts at the log's new beginning or end without a word, and trains on what it finds there."""
+    dataset = given(topic, signal(300))
+    seal(dataset)
+    manifest = register.find(dataset.name)
+    brokers = client.admin()
+    end: dict[int, int] = {}
+    for m in manifest.messages:
+        end[m.partition] = max(end.get(m.partition, 0), m.offset + 1)
+    for future in brokers.delete_records([TopicPartition(dataset.topic, p, o) for p, o in end.items()]).values():
+        future.result(30)
+    foreign_ = client.producer()
+    for partition in end:
+        foreign_.produce(dataset.topic, b"another's", partition=partition)
+    assert foreign_.flush(30) == 0
+    with pytest.raises(Refused, match=r"is refused, trimmed: .* were removed before they were read \(retention\)"):
+        read(manifest)
+
+
+def test_a_transaction_that_its_publisher_left_is_no_part_of_a_version(
+    warehouse: Connection, topic: Callable[..., str]
+) -> None:
+    """Aborted messages lie inside the range of the next version, and a marker behind its last message."""
+    dataset = given(topic, signal(300))
+    topics.create(dataset.topic, partitions=publication.PARTITIONS, config=publication.TOPIC_CONFIG)
+    for number in range(3):
+        left = client.producer(transactional_id=f"left {number} {dataset.name}")
+        left.init_transactions(30)
+        left.begin_transaction()
+        for partition in range(3):
+            left.produce(dataset.topic, b"half", partition=partition)
+        left.flush(30)
+        left.abort_transaction(30)
+    seal(dataset)
+    rows = read(register.find(dataset.name))
+    assert (rows.train.num_rows + rows.test.num_rows, rows.foreign) == (300, 0)
