@@ -73,7 +73,7 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         target: The column to predict.
         features: The columns to learn from.
         columns: The schema of every batch.
-        split: The rule that divided the rows; versions are compared only when their rules agree.
+        split: The rule that divided the rows; those of three kinds are proven, see ``leakage``.
         classes: The target's values in ascending order; empty for a regression.
         rows: The number of rows by split.
         messages: Every message of the version.
