@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 from uuid import uuid4
 
-from benchmarks import numbers
+from benchmarks import doubles
 from benchmarks.figures import progress, show, write
 from benchmarks.peers import learning, process
 from benchmarks.publish import BARE, OURS, rows_in_a_file, topics_of
@@ -79,7 +79,7 @@ def main(json_path: str | None = None, rows: int = ROWS) -> None:
     }
     ratio = bare.figures["seconds"] / ours.figures["seconds"]
     show(
-        f"A scaler and a linear model on {rows:,} rows of {numbers.COLUMNS} doubles ({rows * 256 / 1e9:.1f} GB)",
+        f"A scaler and a linear model on {rows:,} rows of {doubles.COLUMNS} doubles ({rows * 256 / 1e9:.1f} GB)",
         ["", "seconds", "rows/s", "peak MB", "accuracy"],
         [
             [

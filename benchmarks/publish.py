@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from benchmarks import numbers
+from benchmarks import doubles
 from benchmarks.figures import Spread, progress, show, write
 from benchmarks.peers import process
 from benchmarks.peers import topic as topics
@@ -37,7 +37,7 @@ def rows_in_a_file(rows: int) -> Iterator[Path]:
     """A Parquet file of so many rows, read once so that it is in the system's cache; deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
-        file = numbers.write(folder / "rows.parquet", rows)
+        file = doubles.write(folder / "rows.parquet", rows)
         with file.open("rb") as content:
             while content.read(1 << 24):
                 pass
@@ -81,7 +81,7 @@ def _report(
     }
     ratios = {name: rates[OURS].median / rate.median for name, rate in rates.items() if name != OURS}
     show(
-        f"Publishing {rows:,} rows of {numbers.COLUMNS} doubles; {repetitions} repetitions, interleaved",
+        f"Publishing {rows:,} rows of {doubles.COLUMNS} doubles; {repetitions} repetitions, interleaved",
         ["", "rows", "rows/s", "least", "most", "ours / it", "peak MB"],
         [
             [

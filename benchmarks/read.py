@@ -6,7 +6,7 @@ import os
 from statistics import median
 from uuid import uuid4
 
-from benchmarks import numbers
+from benchmarks import doubles
 from benchmarks.figures import Spread, progress, show, write
 from benchmarks.peers import process
 from benchmarks.publish import BARE, OURS, ROWS, rows_in_a_file, topics_of
@@ -44,7 +44,7 @@ def _report(found: dict[str, list[process.Ended]], rows: int, repetitions: int, 
     bound = 1.3 * frame + 150
     ratio = rates[OURS].median / rates[BARE].median
     show(
-        f"Reading and proving {rows:,} rows of {numbers.COLUMNS} doubles; {repetitions} repetitions, interleaved",
+        f"Reading and proving {rows:,} rows of {doubles.COLUMNS} doubles; {repetitions} repetitions, interleaved",
         ["", "rows/s", "least", "most", "ours / it", "peak MB"],
         [
             [

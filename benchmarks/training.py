@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import numbers
+from benchmarks import doubles
 from benchmarks.figures import Spread, progress, show, write
 from include.errors import UserError
 from include.platform.airflow_api import AirflowApi
 from include.platform.home import ROOT
 from include.platform.platform import Platform
-from include.versions import register
+from include.training.run import sealed_run_id
 from include.warehouse.connection import connected
 
 REPETITIONS = 5
@@ -97,7 +97,7 @@ def _numbers(rows: int) -> Iterator[Case]:
     definition = ROOT / "include" / "datasets" / f"{name}.py"
     with tempfile.TemporaryDirectory() as folder:
         file, divided = Path(folder) / "rows.parquet", Path(folder) / "divided.parquet"
-        numbers.write(file, rows)
+        doubles.write(file, rows)
         plain_numbers.divide(file, divided)
         text = (HERE / "definition.txt").read_text()
         definition.write_text(text.replace("NAME", name).replace("FILE", str(file)))
@@ -121,15 +121,11 @@ def _publish(api: AirflowApi, case: Case) -> str:
 
 
 def _wait_until_idle(api: AirflowApi, case: Case, version: str) -> None:
-    """Lets the runs that publishing has started come to their end."""
-    deadline = time.monotonic() + 300
+    """Lets the run that sealing the version starts come to its end, and all others of the dataset."""
+    deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
-        unfinished = [run for run in api.runs() if not run.finished and run.dag_id.endswith(case.dataset)]
-        try:
-            register.find(case.dataset, version)
-        except register.UnknownVersion:
-            unfinished.append(api.runs("dispatch")[0])
-        if not unfinished:
+        runs = [run for run in api.runs() if run.dag_id.endswith(case.dataset)]
+        if any(run.run_id == sealed_run_id(version) for run in runs) and all(run.finished for run in runs):
             return
         time.sleep(1)
     raise UserError("The platform does not come to rest.", "Look at ./millrace status.")

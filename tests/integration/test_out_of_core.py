@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from benchmarks import numbers
+from benchmarks import doubles
 from include.datasets import Dataset, File, HashSplit
 from include.errors import LastingError
 from include.training import artifact, checkpoint, dispatch, fitting, limits, out_of_core, run
@@ -56,7 +56,7 @@ def regressors() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return numbers.write(tmp_path_factory.mktemp("numbers") / "rows.parquet", ROWS)
+    return doubles.write(tmp_path_factory.mktemp("numbers") / "rows.parquet", ROWS)
 
 
 @pytest.fixture
