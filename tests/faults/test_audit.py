@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from tests.faults.conftest import stage_of
-from tests.faults.toolbox.audit import audit
+from tests.faults.toolbox.audit import audit, offsets
 from tests.faults.toolbox.events import READINGS
 from tests.faults.toolbox.stage import Stage, World
 
@@ -86,7 +86,7 @@ def test_what_is_planted_is_found(landed: Stage, statement: str, finding: str) -
     names = {
         "stream": landed.stream.name,
         "table": f"landing.{landed.stream.name}",
-        "aborted": min(log.raw - log.committed.keys()),
+        "aborted": min(offsets(landed.world.broker.direct, landed.stream.topic, 2, log) - log.committed.keys()),
     }
     with closing(landed.world.database.superuser(landed.name)) as connection:
         connection.autocommit = False

@@ -54,13 +54,11 @@ class Log:
     Attributes:
         first, stable_end: Where what can be read begins, and ends (exclusive).
         committed: The committed records by offset.
-        raw: Every offset at which there is a record, committed or not.
     """
 
     first: int
     stable_end: int
     committed: dict[int, Record] = field(default_factory=dict)
-    raw: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -76,9 +74,7 @@ class Snapshot:
         logs = dict(later.logs)
         for partition, log in self.logs.items():
             new = later.logs[partition]
-            logs[partition] = Log(
-                min(log.first, new.first), new.stable_end, log.committed | new.committed, log.raw | new.raw
-            )
+            logs[partition] = Log(min(log.first, new.first), new.stable_end, log.committed | new.committed)
         return Snapshot(self.topic, self.topic_id, logs)
 
 
@@ -87,12 +83,10 @@ def snapshot(brokers: str, topic: str) -> Snapshot:
     admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
     found = admin.describe_topics(TopicCollection([topic]))[topic].result(WAIT_S)
     logs = {partition.id: Log(0, 0) for partition in found.partitions}
-    committed, raw = _reader(brokers, "read_committed"), _reader(brokers, "read_uncommitted")
+    committed = _reader(brokers, "read_committed")
     try:
         for partition, log in logs.items():
-            log.first = _first(raw, TopicPartition(topic, partition))
-        for message in _everything(raw, topic, logs):
-            logs[_number(message.partition())].raw.add(_number(message.offset()))
+            log.first = _first(committed, TopicPartition(topic, partition))
         for partition, found_there in _with_ends(committed, topic, logs):
             if isinstance(found_there, int):
                 logs[partition].stable_end = found_there
@@ -101,8 +95,17 @@ def snapshot(brokers: str, topic: str) -> Snapshot:
                 logs[partition].committed[record.offset] = record
     finally:
         committed.close()
-        raw.close()
     return Snapshot(topic, str(found.topic_id), logs)
+
+
+def offsets(brokers: str, topic: str, partition: int, log: Log) -> set[int]:
+    """Every offset of a partition at which there is a record, committed or not."""
+    raw = _reader(brokers, "read_uncommitted")
+    try:
+        found = _with_ends(raw, topic, {partition: log})
+        return {_number(message.offset()) for _, message in found if not isinstance(message, int)}
+    finally:
+        raw.close()
 
 
 @dataclass
@@ -423,10 +426,6 @@ def _reader(brokers: str, isolation: str) -> Consumer:
             "fetch.wait.max.ms": 50,
         }
     )
-
-
-def _everything(consumer: Consumer, topic: str, logs: Mapping[int, Log]) -> Iterable[Message]:
-    return (message for _, message in _with_ends(consumer, topic, logs) if not isinstance(message, int))
 
 
 def _with_ends(consumer: Consumer, topic: str, logs: Mapping[int, Log]) -> Iterable[tuple[int, Message | int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -11,8 +12,16 @@ from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+)
 
 from include.streams.definition import Instant, Stream
 
@@ -61,6 +70,15 @@ class Anything(msgspec.Struct):
     extra: Any = None
 
 
+# The plain producers, by their brokers: a new one takes half a second until it has its id.
+_plain: dict[str, Producer] = {}
+
+
+def forget_producers() -> None:
+    """Drops the producers that topics share, with what they know of the brokers."""
+    _plain.clear()
+
+
 ANYTHING = replace(READINGS, name="anything", event=Anything, kafka_partitions=1)
 
 
@@ -99,11 +117,28 @@ class Topic:
     def reconnect(self) -> None:
         """Forgets the producers, with what they know of the topic and what the brokers know of them."""
         self._producers.clear()
+        forget_producers()
 
     def trim(self, partition: int, offset: int) -> None:
         """What retention does: the records below ``offset`` are gone."""
         for future in self._admin.delete_records([TopicPartition(self.name, partition, offset)]).values():
             future.result(WAIT_S)
+
+    def stable_ends(self) -> dict[int, int]:
+        """For each partition where what can be read ends (exclusive)."""
+        partitions = [TopicPartition(self.name, partition) for partition in range(self.partitions)]
+        patience = time.monotonic() + WAIT_S
+        while True:
+            asked = self._admin.list_offsets(
+                dict.fromkeys(partitions, OffsetSpec.latest()), isolation_level=IsolationLevel.READ_COMMITTED
+            )
+            try:
+                return {partition.partition: future.result(WAIT_S).offset for partition, future in asked.items()}
+            except KafkaException:
+                # A broker that has just started may have to be asked again.
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(0.1)
 
     def configure(self, **config: str) -> None:
         """Changes the topic's settings, ``_`` for ``.``."""
@@ -175,7 +210,8 @@ class Topic:
         return [self.value(ts, **fields) for _ in range(count)]
 
     def _producer(self, transactional_id: str) -> Producer:
-        if transactional_id not in self._producers:
+        producers, key = (self._producers, transactional_id) if transactional_id else (_plain, self.brokers)
+        if key not in producers:
             config: dict[str, Any] = {
                 "bootstrap.servers": self.brokers,
                 "log_level": 0,
@@ -186,10 +222,10 @@ class Topic:
             }
             if transactional_id:
                 config |= {"transactional.id": transactional_id, "transaction.timeout.ms": 60_000}
-            producer = self._producers[transactional_id] = Producer(config)
+            producers[key] = Producer(config)
             if transactional_id:
-                producer.init_transactions(WAIT_S)
-        return self._producers[transactional_id]
+                producers[key].init_transactions(WAIT_S)
+        return producers[key]
 
     def _produce(
         self,

@@ -43,12 +43,17 @@ def eventually(check: Callable[[], bool], within_s: float, what: str, every_s: f
 
 
 class Server:
-    """One process with its data directory. Subclasses say how to start it and when it answers."""
+    """One process with its data directory. Subclasses say how to start it and when it answers.
+
+    Attributes:
+        starts: How often it has been started.
+    """
 
     name: str
 
     def __init__(self, home: Home) -> None:
         self.home = home
+        self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -59,6 +64,7 @@ class Server:
 
     def start(self, wait: bool = True) -> None:
         """Starts the process and, unless told otherwise, waits until it answers."""
+        self.starts += 1
         self.home.logs.mkdir(parents=True, exist_ok=True)
         with open(self.home.logs / f"{self.name}.log", "ab") as log:
             self._process = subprocess.Popen(

@@ -17,7 +17,7 @@ from include.streams.definition import Stream
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.audit import Findings, Snapshot, audit, snapshot
 from tests.faults.toolbox.drains import Drain, Outcome
-from tests.faults.toolbox.events import Topic
+from tests.faults.toolbox.events import Topic, forget_producers
 from tests.faults.toolbox.relay import KafkaRelay, PostgresRelay
 from tests.faults.toolbox.servers import Broker, Database, eventually
 
@@ -41,12 +41,16 @@ class World:
     kafka: KafkaRelay
     database: Database
     logs: Path
+    _starts: int = 0
 
     def restore(self) -> None:
         """Everything up and in its usual state again, whatever a test left behind."""
         self.kafka.reset()
         for server in (self.broker, self.database):
             server.ensure()
+        if self.broker.starts != self._starts:
+            self._starts = self.broker.starts
+            forget_producers()
 
 
 class Stage:
@@ -157,8 +161,7 @@ class Stage:
     def lag(self) -> int:
         """Offsets below the stable ends that are not read."""
         positions = self.positions()
-        logs = self.snapshot().logs
-        return sum(log.stable_end - positions.get(partition, 0) for partition, log in logs.items())
+        return sum(end - positions.get(partition, 0) for partition, end in self.topic.stable_ends().items())
 
     def snapshot(self) -> Snapshot:
         """The topic as it is now."""
@@ -201,7 +204,7 @@ class Stage:
         committed = {(partition, offset) for partition, log in now.logs.items() for offset in log.committed}
         removed = {(p, o) for p, o in self.topic.acknowledged - committed if o >= now.logs[p].first}
         assert not removed, f"the test's own topic lost {len(removed)} acknowledged records"
-        findings = self.audit(*earlier, **options)
+        findings = self.audit_of(*earlier, now, **options)
         assert not findings.wrong, "\n".join(findings.wrong)
         assert not findings.unread, f"{findings.unread} committed records were not read"
         return findings
