@@ -32,14 +32,15 @@ WHERE pid = pg_backend_pid()
   AND reader = :reader AND topic = :topic AND partition = ANY (:partitions);
 
 -- name: end_owners
--- Ends the backends in whose transactions the positions are locked, if they are those of readers; a stopped client lets go
--- of its locks so. Found by the transactions that locked the rows: behind a pooler an owner has many backends.
+-- Ends the backends in whose transactions the positions are locked, if they are ours and no person waits for their answer; a
+-- stopped client lets go of its locks so. Found by the transactions that locked the rows: behind a pooler an owner has many.
 SELECT DISTINCT activity.pid, pg_terminate_backend(activity.pid) AS ended
 FROM millrace.position
 JOIN pg_locks AS held ON held.locktype = 'transactionid' AND held.granted AND held.transactionid = position.xmax
 JOIN pg_stat_activity AS activity ON activity.pid = held.pid
 WHERE reader = :reader AND topic = :topic AND partition = ANY (:partitions) AND activity.pid <> pg_backend_pid()
-  AND activity.usename = current_user AND activity.application_name <> 'millrace accept';
+  AND activity.usename = current_user
+  AND starts_with(activity.application_name, 'millrace ') AND activity.application_name <> 'millrace accept';
 
 -- name: advance_positions
 -- Moves positions from the expected offset to the next one; a row that another claim has moved or taken is left out.

@@ -1,7 +1,8 @@
 """What pgbouncer is in transaction mode: server connections lent to clients for one transaction each.
 
-Nothing that a client sets for its session is there in its next transaction, and its next backend is another one. As
-pgbouncer with ``ignore_startup_parameters = options``, it does not hand on the options of a client's startup.
+Nothing that a client sets for its session is there in its next transaction, and its next backend is another one. Like
+pgbouncer with ``ignore_startup_parameters = options``, it drops the options of a client's startup, and gives a backend
+the application name of the client that it is lent to.
 """
 
 from __future__ import annotations
@@ -51,12 +52,13 @@ class Pooler:
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError, queue.Empty):
-            self._free.put(self._logged_in(client))
+            name = self._log_in(client)
             used: socket.socket | None = None
             while (request := _message(client))[:1] != b"X":
                 server = self._alive()
                 self.switches += used is not None and server is not used
                 used = server
+                _query(server, b"SET application_name = '%s'" % name)
                 server.sendall(request)
                 try:
                     _until_idle(client, server)
@@ -66,8 +68,8 @@ class Pooler:
                     raise
                 self._free.put(server)
 
-    def _logged_in(self, client: socket.socket) -> socket.socket:
-        """A new server connection, as which the client has logged in itself."""
+    def _log_in(self, client: socket.socket) -> bytes:
+        """Puts a connection into the pool, as which the client has logged in itself; returns the application's name."""
         size, code = struct.unpack("!II", _exactly(client, 8))
         while code in _NO_ENCRYPTION:
             client.sendall(b"N")
@@ -80,7 +82,8 @@ class Pooler:
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server.sendall(struct.pack("!I", len(body) + 4) + body)
         _until_idle(client, server)
-        return server
+        self._free.put(server)
+        return dict(zip(names[::2], names[1::2], strict=True)).get(b"application_name", b"")
 
     def _alive(self) -> socket.socket:
         """The connection that has been free for longest, of those that the server has not ended."""
@@ -102,6 +105,13 @@ def _until_idle(client: socket.socket, server: socket.socket) -> None:
                 return
         if client in ready:
             server.sendall(_message(client))
+
+
+def _query(server: socket.socket, statement: bytes) -> None:
+    """A statement of the pooler's own; its answer is for nobody."""
+    server.sendall(b"Q" + struct.pack("!I", len(statement) + 5) + statement + b"\0")
+    while _message(server)[:1] != b"Z":
+        pass
 
 
 def _message(source: socket.socket) -> bytes:
