@@ -110,11 +110,10 @@ def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None =
     """
     from confluent_kafka import KafkaError, KafkaException
 
-    brokers = brokers or client.admin()
     deadline = time.monotonic() + LEADERLESS_S
     while True:
         try:
-            return _extents(topic, partitions, brokers)
+            return _extents(topic, partitions, brokers or client.admin())
         except KafkaException as error:
             # A topic just made has no leader yet, or one that a broker has not heard of; a broker that has just started
             # may not know who leads since when.

@@ -135,10 +135,11 @@ class Topic:
             try:
                 return {partition.partition: future.result(WAIT_S).offset for partition, future in asked.items()}
             except KafkaException:
-                # A broker that has just started may have to be asked again.
+                # A broker that has just started may have to be asked again, by a client that believes nothing of it.
                 if time.monotonic() > patience:
                     raise
                 time.sleep(0.1)
+                self._admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
 
     def configure(self, **config: str) -> None:
         """Changes the topic's settings, ``_`` for ``.``."""
