@@ -96,7 +96,7 @@ def _report(
             for name, one in results.items()
         ],
         [
-            "Medians. All read the same Parquet file and compress with LZ4; start and imports are left out.",
+            "Medians. All read the same Parquet file; start and imports are left out. These doubles do not compress.",
             f"operator_async is ProduceToTopicOperator(synchronous=False), a message a row, on {operator_rows:,} rows.",
         ],
     )

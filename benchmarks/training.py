@@ -37,20 +37,19 @@ class Case:
         dataset: Its name; its DAGs are there.
         form: The parameters of its publishing.
         plain: The command line of the plain script.
-        repetitions: Of each.
     """
 
     dataset: str
     form: dict[str, str]
     plain: list[str]
-    repetitions: int
 
 
-def main(json_path: str | None = None, rows: int | None = None) -> None:
+def main(json_path: str | None = None, rows: int | None = None, repetitions: int = REPETITIONS) -> None:
     """Measures, prints the table, and writes the JSON file if one is asked for.
 
     Args:
         rows: Train on so many rows of doubles instead of the weather.
+        repetitions: Of each, after one to warm up.
     """
     api = AirflowApi.of(Platform())
     with _weather() if rows is None else _numbers(rows) as case:
@@ -58,8 +57,8 @@ def main(json_path: str | None = None, rows: int | None = None) -> None:
         progress.print("warming up …")
         _check(_ours(api, case, version)[1], _plain(case)[1])
         ours, plain = [], []
-        for repetition in range(case.repetitions):
-            progress.print(f"repetition {repetition + 1} of {case.repetitions} …")
+        for repetition in range(repetitions):
+            progress.print(f"repetition {repetition + 1} of {repetitions} …")
             ours.append(_ours(api, case, version)[0])
             plain.append(_plain(case)[0])
             progress.print(f"  ours {ours[-1]:.2f} s, plain {plain[-1]:.2f} s")
@@ -73,7 +72,7 @@ def main(json_path: str | None = None, rows: int | None = None) -> None:
         [f"ours takes {ratio:.2f} times as long as the plain script"],
     )
     results = {name: {"seconds": s.median, "min": s.min, "max": s.max} for name, s in found.items()}
-    write(json_path, results, {"plain_script": ratio}, repetitions=case.repetitions)
+    write(json_path, results, {"plain_script": ratio}, repetitions=repetitions)
 
 
 @contextmanager
@@ -84,9 +83,7 @@ def _weather() -> Iterator[Case]:
         file = Path(folder) / "weather.csv"
         data.seattle_weather().to_csv(file, index=False)
         plain = [sys.executable, str(HERE / "plain_training.py"), str(file)]
-        yield Case(
-            "seattle_weather", {"interval_start": "2015-01-01", "interval_end": "2016-01-01"}, plain, REPETITIONS
-        )
+        yield Case("seattle_weather", {"interval_start": "2015-01-01", "interval_end": "2016-01-01"}, plain)
 
 
 @contextmanager
@@ -102,7 +99,7 @@ def _numbers(rows: int) -> Iterator[Case]:
         text = (HERE / "definition.txt").read_text()
         definition.write_text(text.replace("NAME", name).replace("FILE", str(file)))
         try:
-            yield Case(name, {}, [sys.executable, str(HERE / "plain_numbers.py"), str(divided)], 3)
+            yield Case(name, {}, [sys.executable, str(HERE / "plain_numbers.py"), str(divided)])
         finally:
             definition.unlink()
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.peers import process, publishing
-from include.datasets import Dataset
+from include.datasets import Dataset, HashSplit
 from include.training import dispatch, fitting, run
 from include.versions.manifest import Interval
 from include.versions.publication import publish
@@ -28,8 +28,8 @@ def models() -> dict[str, Any]:
 
 
 def dataset(name: str, file: str) -> Dataset:
-    """The file's rows, and a limit that they do not fit into."""
-    return replace(publishing.dataset(name, file), models=models, memory_limit=MEMORY_LIMIT)
+    """The file's rows, of which a tenth tests, and a limit that they do not fit into."""
+    return replace(publishing.dataset(name, file), split=HashSplit(test=0.1), models=models, memory_limit=MEMORY_LIMIT)
 
 
 def prepare(name: str, file: str) -> dict[str, float]:

@@ -58,7 +58,7 @@ def publish_bare(name: str, file: str) -> dict[str, float]:
     def work() -> None:
         with parquet.ParquetFile(file) as rows:
             size = publication.rows_of_a_message(rows.schema_arrow)
-            with publisher.transaction(name) as opened:
+            with publisher.transaction(name, compression_type="none") as opened:
                 number = 0
                 for batch in rows.iter_batches(32 * size):
                     for start in range(0, batch.num_rows, size):
@@ -77,8 +77,8 @@ def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
     from airflow.providers.apache.kafka.operators.produce import ProduceToTopicOperator
 
     _make_topics(f"{name}.operator")
-    extra = {**client.connection_config(), "linger.ms": 5, "compression.type": "lz4"}
-    extra["queue.buffering.max.messages"] = 1_000_000
+    # Its queue has to hold what it sends, or produce() raises BufferError.
+    extra = {**client.connection_config(), "queue.buffering.max.messages": 1_000_000}
     os.environ[f"AIRFLOW_CONN_{CONNECTION_ID.upper()}"] = json.dumps({"conn_type": "kafka", "extra": extra})
     operator = ProduceToTopicOperator(
         task_id="produce",

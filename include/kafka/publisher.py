@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from include.errors import UserError
 from include.kafka import client
@@ -80,12 +80,13 @@ class Transaction:
 
 
 @contextmanager
-def transaction(transactional_id: str) -> Iterator[Transaction]:
+def transaction(transactional_id: str, **overrides: Any) -> Iterator[Transaction]:
     """A transaction that is committed at the end of the ``with`` block, or aborted when the block raises.
 
     Args:
         transactional_id: Whoever opens one with the same id ends an older one that is still open, so that nobody
             publishes the same thing twice at a time.
+        **overrides: librdkafka settings, as for ``client.producer``.
 
     Raises:
         UserError: The brokers do not answer, or another publisher has taken over the id. Nothing was published.
@@ -97,6 +98,7 @@ def transaction(transactional_id: str) -> Iterator[Transaction]:
         transaction_timeout_ms=TRANSACTION_TIMEOUT_S * 1000,
         queue_buffering_max_kbytes=65_536,
         message_max_bytes=8_000_000,
+        **overrides,
     )
     try:
         producer.init_transactions(ANSWER_TIMEOUT_S)

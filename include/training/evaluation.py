@@ -194,8 +194,9 @@ def _probabilistic(target: NDArray[Any], probabilities: NDArray[Any], classes: S
     import numpy as np
     from sklearn import metrics
 
-    column = {name: i for i, name in enumerate(classes)}
-    actual = np.array([column[name] for name in target.tolist()])
+    names = np.array(list(classes), target.dtype)
+    order = np.argsort(names)
+    actual = order[np.searchsorted(names, target, sorter=order)]
     chance = np.clip(probabilities[np.arange(len(actual)), actual], np.finfo(float).eps, 1.0)
     found = [Metric("log_loss", float(-np.log(chance).mean()))]
     areas = [

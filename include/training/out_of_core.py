@@ -209,43 +209,50 @@ def _evaluate(
     from include.datasets.hashing import hash64
     from include.training.evaluation import evaluate, sliced
 
-    answers, targets, ids, sample = Answers(estimator), [], [], None
+    tested = manifest.rows["test"]
+    answers, ids, sample = Answers(estimator, tested), np.empty(tested, np.uint64), None
+    targets: NDArray[Any] | None = None
     cut: list[dict[str, NDArray[Any]]] = []
+    start = 0
     for rows in _batches(manifest, "test"):
-        table = pa.Table.from_batches([rows])
+        table, end = pa.Table.from_batches([rows]), start + rows.num_rows
         features, target = _matrix(rows, manifest)
-        answers.ask(features)
-        targets.append(target)
-        ids.append(hash64(table[manifest.record_id]))
+        answers.ask(features, start)
+        targets = _put(targets, tested, start, target)
+        ids[start:end] = hash64(table[manifest.record_id])
         cut.append(sliced(table, slices))
-        sample = sample or table
-    assert sample is not None
+        sample, start = sample or table, end
+    assert sample is not None and targets is not None
     names = [name for name in slices if all(name in found for found in cut)]
     parts = {name: np.concatenate([found[name] for found in cut]) for name in names}
-    target = np.concatenate(targets)
-    return evaluate(answers, range(len(target)), target, manifest, parts), np.concatenate(ids), sample
+    return evaluate(answers, range(tested), targets, manifest, parts), ids, sample
 
 
 class Answers:
-    """What a model has answered, batch by batch; asked again, for all rows together, it has the answers ready."""
+    """What a model has answered, batch by batch; asked again, for all rows together, it has the answers ready.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        rows: How many rows there will be.
+    """
+
+    def __init__(self, model: Any, rows: int) -> None:
         self._model = model
-        self._predicted: list[NDArray[Any]] = []
-        self._chances: list[NDArray[Any]] = []
+        self._rows = rows
+        self._predicted: NDArray[Any] | None = None
+        self._chances: NDArray[Any] | None = None
         if hasattr(model, "predict_proba"):
-            self.predict_proba = lambda _: _together(self._chances)
+            self.predict_proba = lambda _: self._chances
             self.classes_ = model.classes_
 
-    def ask(self, features: pd.DataFrame) -> None:
-        """Lets the model answer for some rows."""
-        self._predicted.append(self._model.predict(features))
+    def ask(self, features: pd.DataFrame, start: int) -> None:
+        """Lets the model answer for some rows, of which the first has that number."""
+        self._predicted = _put(self._predicted, self._rows, start, self._model.predict(features))
         if hasattr(self, "predict_proba"):
-            self._chances.append(self._model.predict_proba(features))
+            self._chances = _put(self._chances, self._rows, start, self._model.predict_proba(features))
 
-    def predict(self, _: object) -> NDArray[Any]:
-        """All predictions, in the order of asking."""
-        return _together(self._predicted)
+    def predict(self, _: object) -> Any:
+        """All predictions, in the order of the rows."""
+        return self._predicted
 
 
 def _batches(manifest: Manifest, split: Role, first: int = 0) -> Iterator[pa.RecordBatch]:
@@ -294,10 +301,14 @@ def _is_baseline(step: Any) -> bool:
     return isinstance(step, DummyClassifier | DummyRegressor) and step.strategy in ("prior", "most_frequent", "mean")
 
 
-def _together(parts: list[NDArray[Any]]) -> NDArray[Any]:
+def _put(into: NDArray[Any] | None, rows: int, start: int, values: NDArray[Any]) -> NDArray[Any]:
+    """Values at their place in an array of all rows, which the first of them make."""
     import numpy as np
 
-    return np.concatenate(parts)
+    if into is None:
+        into = np.empty((rows, *values.shape[1:]), values.dtype)
+    into[start : start + len(values)] = values
+    return into
 
 
 def _width(type_: str) -> float:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,6 +37,7 @@ __all__ = ["NothingToPublish", "Published", "publish", "stream"]
 MESSAGE_BYTES = 512 * 1024
 FEWEST_ROWS = 16
 HASHED_AHEAD = 4
+WORTH_COMPRESSING = 0.9
 PARTITIONS = 3
 TOPIC_CONFIG = {
     # A version must outlive every run that trained on it: only `keep` deletes.
@@ -134,6 +136,13 @@ def rows_of_a_message(schema: pa.Schema) -> int:
     """So many rows are ``MESSAGE_BYTES``, headers included, if a value of variable length takes 16 bytes."""
     bits = sum(1 + (field.type.bit_width if _fixed(field.type) else 128) for field in schema)
     return max(1, (MESSAGE_BYTES - 16_384) * 8 // bits)
+
+
+def compression(value: pa.Buffer) -> str:
+    """What messages like this one are compressed with: numbers at random get no smaller, and reading them no faster."""
+    import pyarrow as pa
+
+    return "lz4" if pa.Codec("lz4_raw").compress(value).size < WORTH_COMPRESSING * value.size else "none"
 
 
 def _messages(selection: Selection) -> Iterator[tuple[Role, pa.RecordBatch]]:
@@ -243,8 +252,10 @@ def _send(dataset: Dataset, selection: Selection, facts: Mapping[str, Any]) -> s
 
     publication, batches = uuid.uuid4().hex, []
     headers = [(PUBLICATION_HEADER, publication.encode())]
-    with transaction(f"millrace-publish-{dataset.name}") as opened:
-        for number, (batch, value) in enumerate(encoded(selection)):
+    sending = encoded(selection)
+    first = next(sending)
+    with transaction(f"millrace-publish-{dataset.name}", compression_type=compression(first[1])) as opened:
+        for number, (batch, value) in enumerate(chain([first], sending)):
             opened.send(dataset.topic, value, partition=number % PARTITIONS, headers=headers)
             batches.append(batch)
         messages = [

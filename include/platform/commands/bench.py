@@ -61,11 +61,12 @@ def freshness(rate: int, seconds: int, json_path: str | None) -> None:
 @click.option(
     "--rows", type=click.IntRange(min=1_000), help="So many rows of 30 doubles, instead of Seattle's weather."
 )
+@click.option("--repetitions", default=5, show_default=True, help="Of both, in turn, after one to warm up.")
 @_json
-def training(rows: int | None, json_path: str | None) -> None:
+def training(rows: int | None, repetitions: int, json_path: str | None) -> None:
     """A training run in Airflow, beside a plain script that does the same fits."""
     _use(NAMES)
-    _module("training").main(json_path, rows)
+    _module("training").main(json_path, rows, repetitions)
 
 
 @bench.command()
