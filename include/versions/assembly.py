@@ -57,14 +57,16 @@ def _columns(
 ) -> tuple[list[tuple[NDArray[Any], list[int]]], list[_Fixed | _Chunked]]:
     """The columns, and for each width the block of all columns of that width, with their places in the schema."""
     import numpy as np
+    import pyarrow as pa
 
     widths = [_width(field.type) for field in schema]
     blocks = []
     columns: list[_Fixed | _Chunked] = [_Chunked(batches) for _ in widths]
     for width in {*widths} - {0}:
         places = [place for place, found in enumerate(widths) if found == width]
-        # One block is large enough for huge pages, which take a tenth of the time to get.
-        block = np.empty((len(places), rows), f"i{width}")
+        # Not numpy's own memory: it asks for huge pages, and a kernel without any takes half a second to make them.
+        content = pa.allocate_buffer(len(places) * rows * width)
+        block = np.frombuffer(content, f"i{width}").reshape(len(places), rows)
         blocks.append((block, places))
         for place, values in zip(places, block, strict=True):
             columns[place] = _Fixed(schema.field(place).type, values)
