@@ -417,6 +417,7 @@ class TestIncomparable:
         yield dataset
         assert len(champions(warehouse, dataset)) == 1
 
+    @pytest.mark.altered("records")
     def test_a_version_that_is_gone_from_kafka(self, champion: Dataset, warehouse: Connection) -> None:
         from confluent_kafka import TopicPartition
 
