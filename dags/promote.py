@@ -6,7 +6,7 @@ from airflow.sdk import DAG, Param, get_current_context, task
 
 from include import runs
 from include.datasets import Dataset, definitions
-from include.training.approval import Approval
+from include.promotion.approval import Approval
 
 FORM = {"run": Param(0, type="integer", minimum=0, title="Run", description="The number of the training run.")}
 
@@ -30,7 +30,7 @@ def build(dataset: Dataset) -> DAG:
 
         @task(execution_timeout=timedelta(minutes=20))
         def apply(answer: dict) -> None:
-            from include.training import approval
+            from include.promotion import approval
 
             with runs.told():
                 approval.apply(get_current_context()["params"]["run"], answer)

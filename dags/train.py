@@ -79,14 +79,14 @@ def build(dataset: Dataset) -> DAG:
 
         @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=20))
         def gate(planned: list[dict] | None) -> list[dict]:
-            from include.training import promotion, run
+            from include.promotion import turns
+            from include.training import run
 
             with runs.told():
                 if planned:
                     run.settle(planned)
                 return [
-                    {"trigger_run_id": f"promote__{number}", "conf": {"run": number}}
-                    for number in promotion.judge(dataset)
+                    {"trigger_run_id": f"promote__{number}", "conf": {"run": number}} for number in turns.judge(dataset)
                 ]
 
         @task(execution_timeout=timedelta(minutes=10))

@@ -18,8 +18,8 @@ from include.datasets.durations import duration
 from include.datasets.sizes import size
 from include.datasets.splits import Split, TimeSplit
 from include.definitions import Invalid
-from include.training.gate.metric import Metric
-from include.training.gate.policy import Policy, evidence
+from include.promotion.gate.metric import Metric
+from include.promotion.gate.policy import Policy, evidence
 
 if TYPE_CHECKING:
     from include.datasets.sources import Source

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from include.training.artifact import Rejected, dumps, loads
+from include.registry.artifact import Rejected, dumps, loads
 from include.training.out_of_core import Place
 from include.warehouse import queries
 

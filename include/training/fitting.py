@@ -18,8 +18,9 @@ from include.datasets.definition import BASELINE
 from include.datasets.durations import duration
 from include.datasets.sizes import size
 from include.provenance import library_versions
-from include.training import grid, limits, out_of_core, probe
-from include.training.artifact import dumps
+from include.registry import probe
+from include.registry.artifact import dumps
+from include.training import grid, limits, out_of_core
 from include.training.checkpoint import Checkpoint
 from include.training.evaluation import Evaluation, evaluate, sliced
 from include.training.journal import journal

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from include.errors import LastingError, UserError
-from include.training import artifact
+from include.registry import artifact
+from include.registry.model import trusted
 from include.training.fitting import Fitted, derive
-from include.training.registry.model import trusted
 from include.versions import register
 from include.versions.manifest import Manifest, decode
 from include.versions.reading import Refused, prove

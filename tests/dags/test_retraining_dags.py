@@ -16,7 +16,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from include.datasets import definitions
-from include.training.approval import Approval
+from include.promotion.approval import Approval
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (

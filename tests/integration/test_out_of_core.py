@@ -18,7 +18,8 @@ import pytest
 from benchmarks import doubles
 from include.datasets import Dataset, File, HashSplit
 from include.errors import LastingError
-from include.training import artifact, checkpoint, dispatch, fitting, limits, out_of_core, run
+from include.registry import artifact
+from include.training import checkpoint, dispatch, fitting, limits, out_of_core, run
 from include.training.checkpoint import Checkpoint
 from include.versions import reading, register
 from include.versions.manifest import Interval, Manifest

@@ -13,12 +13,12 @@ import pytest
 
 from include.datasets import Dataset, manual
 from include.errors import LastingError, UserError
-from include.training import approval, promotion, value
-from include.training.artifact import Rejected
-from include.training.probe import Drifted
-from include.training.registry import champion, reign
-from include.training.registry.model import Unfit
-from include.training.registry.reign import Overtaken
+from include.promotion import approval, turns, value
+from include.registry import champion, reign
+from include.registry.artifact import Rejected
+from include.registry.model import Unfit
+from include.registry.probe import Drifted
+from include.registry.reign import Overtaken
 from tests.integration.registry import (
     YEARS,
     ask,
@@ -68,7 +68,7 @@ def better(dataset: Dataset, version: int) -> int:
     """Trains on a new version of easy records. Returns the run, which was compared but not promoted by itself."""
     dataset.source.table = signal(600, seed=version, first=version * 10_000)  # type: ignore[attr-defined]
     run = train(dataset, seal(dataset))
-    assert promotion.judge(dataset) == [run]
+    assert turns.judge(dataset) == [run]
     return run
 
 
@@ -255,7 +255,7 @@ def test_value_is_what_predictions_of_the_three_roles_are_worth(
 ) -> None:
     dataset = weather(topic)
     runs = train_years(dataset)
-    promotion.judge(dataset)
+    turns.judge(dataset)
     frame = dataset.source.rows(None, None).to_pandas()
     when = frame["date"].astype("datetime64[ns]").dt.year
     features = dataset.feature_names(list(frame.columns))

@@ -14,8 +14,9 @@ from include.errors import LastingError
 from include.kafka import client, topics
 from include.platform.commands import doctor
 from include.platform.platform import Platform
-from include.training import promotion, run
-from include.training.registry import reign
+from include.promotion import turns
+from include.registry import reign
+from include.training import run
 from include.training.verification import verify_run, verify_version
 from include.versions import publication, register, retention
 from include.versions.manifest import Interval
@@ -46,7 +47,7 @@ def finished(connection: Connection, dataset: Dataset, numbers: range) -> list[s
     versions = [sealed(dataset, number) for number in numbers]
     for version in versions:
         train(dataset, version)
-    promotion.judge(dataset)
+    turns.judge(dataset)
     return versions
 
 
@@ -131,7 +132,7 @@ def test_what_the_champion_a_rollback_a_run_or_a_proof_needs_stays(
 ) -> None:
     first = sealed(kept, 10)
     train(kept, first)
-    promotion.judge(kept)
+    turns.judge(kept)
     (champion,) = ask(warehouse, "SELECT version, artifact FROM millrace.champion")
     assert first.startswith(champion.version)
     later = finished(warehouse, kept, range(1, 4))

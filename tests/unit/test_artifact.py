@@ -23,8 +23,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from include.training import artifact
-from include.training.artifact import Rejected
+from include.registry import artifact
+from include.registry.artifact import Rejected
 
 MODELS = {
     "logistic": make_pipeline(StandardScaler(), LogisticRegression()),

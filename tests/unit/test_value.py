@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.training.value import Summary, Worth, told
+from include.promotion.value import Summary, Worth, told
 
 
 def worth(reign: int, **changes: Any) -> Worth:

@@ -13,8 +13,8 @@ import click
 from include.platform.platform import Platform
 
 if TYPE_CHECKING:
-    from include.training.registry.reign import Reign
-    from include.training.value import Worth
+    from include.promotion.value import Worth
+    from include.registry.reign import Reign
 
 
 @click.command()
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def champion(dataset: str, rollback: bool, as_json: bool) -> None:
     """Which model is live, since when, on what evidence."""
     from include.datasets import definitions
-    from include.training.registry import reign
+    from include.registry import reign
     from include.warehouse import queries
     from include.warehouse.connection import connected
 
@@ -57,7 +57,7 @@ def champion(dataset: str, rollback: bool, as_json: bool) -> None:
 def value(dataset: str, as_json: bool) -> None:
     """What retraining has gained: what was live beside the first champion and the newest model, version by version."""
     from include.datasets import definitions
-    from include.training import value as worth
+    from include.promotion import value as worth
     from include.warehouse.connection import connected
 
     os.environ.update(Platform().environment())

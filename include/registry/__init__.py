@@ -1,9 +1,9 @@
 """The registry: the champion of each dataset, ready to predict, and how it came to reign.
 
-from include.training.registry import champion
+from include.registry import champion
 champion("seattle_weather").predict(frame)
 """
 
-from include.training.registry.model import Model, champion
+from include.registry.model import Model, champion
 
 __all__ = ["Model", "champion"]

@@ -48,7 +48,7 @@ class Approval(HITLOperator):
 
 def form(run: int) -> tuple[str, str]:
     """Headline and text (Markdown) with the evidence on a run's models."""
-    from include.training.registry import reign
+    from include.registry import reign
     from include.versions.manifest import decode
     from include.warehouse import queries
     from include.warehouse.connection import connected
@@ -98,8 +98,8 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
         Overtaken: The champion has changed since the evidence was gathered; this is written down, too.
         LastingError: It was answered before, or there is no such model.
     """
-    from include.training import comparison, promotion
-    from include.training.registry.reign import Overtaken
+    from include.promotion import comparison, turns
+    from include.registry.reign import Overtaken
     from include.versions.manifest import decode
     from include.warehouse import queries
     from include.warehouse.connection import connected
@@ -124,7 +124,7 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
         trained_on = comparison.read_trained_on(manifest)
         _add(connection, run, "approved", model, decider, sentence)
         try:
-            promotion.promote(
+            turns.promote(
                 connection,
                 run,
                 manifest,

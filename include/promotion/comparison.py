@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from include.datasets.definition import BASELINE
-from include.training.registry import model as registry
-from include.training.registry.model import Model, Unfit
+from include.registry import model as registry
+from include.registry.model import Model, Unfit
 from include.versions.manifest import Manifest
 from include.warehouse import queries
 

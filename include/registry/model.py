@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from include.errors import LastingError, UserError
-from include.training import artifact, probe
+from include.registry import artifact, probe
 from include.warehouse import queries
 from include.warehouse.connection import connected
 

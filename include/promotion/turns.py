@@ -12,17 +12,17 @@ import numpy as np
 
 from include.datasets import Dataset
 from include.errors import LastingError
-from include.training import evidence
-from include.training.artifact import Rejected
-from include.training.comparison import CHAMPION, FIRST, Compared, Reigning, Turn, compare, leading
-from include.training.gate.gain import Gain
-from include.training.gate.pairs import Pairs
-from include.training.gate.verdict import Verdict, choose
+from include.promotion import evidence
+from include.promotion.comparison import CHAMPION, FIRST, Compared, Reigning, Turn, compare, leading
+from include.promotion.gate.gain import Gain
+from include.promotion.gate.pairs import Pairs
+from include.promotion.gate.verdict import Verdict, choose
+from include.registry import reign
+from include.registry.artifact import Rejected
+from include.registry.model import Unfit
+from include.registry.probe import Drifted
+from include.registry.reign import Overtaken
 from include.training.journal import journal
-from include.training.probe import Drifted
-from include.training.registry import reign
-from include.training.registry.model import Unfit
-from include.training.registry.reign import Overtaken
 from include.versions.manifest import Manifest, decode
 from include.versions.reading import Refused
 from include.warehouse import queries

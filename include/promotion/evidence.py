@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from include.datasets.definition import BASELINE, ERRORS
-from include.training.comparison import CHAMPION, FIRST, Compared, Reigning, Turn, leading
-from include.training.gate.gain import Gain
-from include.training.gate.pairs import Pairs
-from include.training.gate.verdict import Guard, Verdict, decide
+from include.promotion.comparison import CHAMPION, FIRST, Compared, Reigning, Turn, leading
+from include.promotion.gate.gain import Gain
+from include.promotion.gate.pairs import Pairs
+from include.promotion.gate.verdict import Guard, Verdict, decide
 from include.warehouse import queries
 
 if TYPE_CHECKING:

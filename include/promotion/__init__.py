@@ -1,0 +1,1 @@
+"""Promotion: whether a challenger replaces the champion, on evidence, in the order of the versions."""
