@@ -25,7 +25,7 @@ def test_a_full_disk_does_not_end_it(tmp_path: Path) -> None:
     try:
         # Long enough for it to start, and to tell of the end of the program, several times.
         time.sleep(4)
-        assert process.poll() is None
+        assert process.poll() is None, (tmp_path / "log").read_text()
     finally:
         process.terminate()
         process.wait()
