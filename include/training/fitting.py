@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from psycopg2.extensions import connection as Connection
 
+PIECE_BYTES = 2 * 2**20
+"""Of what is sent to PostgreSQL at once: as part of a statement it takes five times as much memory."""
+
 log = logging.getLogger(__name__)
 
 
@@ -214,11 +217,13 @@ def _store(connection: Connection, run: int, model: str, manifest: Manifest, fit
         unfitted=fitted.unfitted,
         fitted=fitted.fitted,
         fitted_sha256=hashlib.sha256(fitted.fitted).hexdigest(),
-        outcomes=fitted.outcomes,
+        outcomes=fitted.outcomes[:PIECE_BYTES],
         predictions_sha256=evaluation.predictions,
         probe=fitted.probe,
         passes=fitted.passes,
     )
+    for start in range(PIECE_BYTES, len(fitted.outcomes), PIECE_BYTES):
+        sql.append_outcomes(connection, result=result, piece=fitted.outcomes[start : start + PIECE_BYTES])
     metrics, classes = evaluation.metrics, evaluation.classes
     sql.add_metrics(
         connection,

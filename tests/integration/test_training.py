@@ -144,6 +144,16 @@ def test_a_result_holds_what_others_will_need(cancer: Dataset, warehouse: Connec
     assert str(unfitted) == str(fitting.seeded(cancer.estimators()["logistic"], 0))
 
 
+def test_outcomes_that_are_sent_in_pieces_are_whole(
+    cancer: Dataset, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "PIECE_BYTES", 100)
+    (planned, *_) = run.begin(cancer, "run", {"models": ["logistic"]}, "test")
+    fitting.fit(cancer, planned["run"], planned["model"])
+    (stored,) = ask(warehouse, "SELECT outcomes, test_rows FROM millrace.model_result")
+    assert pa.ipc.open_stream(bytes(stored.outcomes)).read_all().num_rows == stored.test_rows == 149
+
+
 def test_slices_are_rows_also_by_columns_that_no_model_learns_from(
     warehouse: Connection, topic: Callable[..., str]
 ) -> None:

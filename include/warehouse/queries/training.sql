@@ -87,6 +87,10 @@ INSERT INTO millrace.model_result (
 )
 RETURNING result;
 
+-- name: append_outcomes!
+-- Writes more of a result's outcomes behind those that are there.
+UPDATE millrace.model_result SET outcomes = outcomes || :piece WHERE result = :result;
+
 -- name: add_metrics!
 -- Writes a result's metrics.
 INSERT INTO millrace.metric (result, name, value, low, high)
