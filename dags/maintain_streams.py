@@ -20,6 +20,7 @@ STREAMS = sorted(definitions.find().valid)
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
+    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(minutes=50),
     default_args={"owner": "millrace", "retries": 3, "retry_delay": timedelta(seconds=30)},
 )

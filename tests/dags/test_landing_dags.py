@@ -48,6 +48,10 @@ def test_a_stream_is_landed_by_one_run_after_the_other(dags: dict[str, DAG]) -> 
         assert drain.execution_timeout > timedelta(seconds=stream.window_s)
 
 
+def test_retention_works_without_anybody_unpausing_it(dags: dict[str, DAG]) -> None:
+    assert dags["maintain__streams"].is_paused_upon_creation is False
+
+
 def test_every_dag_says_what_it_is_and_ends(dags: dict[str, DAG]) -> None:
     for dag in dags.values():
         assert dag.doc_md
