@@ -98,7 +98,7 @@ def _landing(stream: Stream) -> Iterator[AirflowApi]:
     """Airflow with the stream's DAG at work, in short windows; left as it was."""
     api, dag, variable = AirflowApi.of(Platform()), _dag(stream), f"window__{stream.name}"
     api.wait_for_dags([dag])
-    paused = api.call("GET", f"dags/{dag}")["is_paused"]
+    paused = api.is_paused(dag)
     with suppress(ApiError):
         api.call("DELETE", f"variables/{variable}")
     api.call("POST", "variables", json={"key": variable, "value": WINDOW})

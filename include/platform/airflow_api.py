@@ -95,6 +95,10 @@ class AirflowApi:
         """Let the DAG's runs start."""
         self.call("PATCH", f"dags/{dag_id}", json={"is_paused": False})
 
+    def is_paused(self, dag_id: str) -> bool:
+        """Whether no run of the DAG starts."""
+        return bool(self.call("GET", f"dags/{dag_id}")["is_paused"])
+
     def pause(self, dag_id: str) -> None:
         """Let no further task of the DAG start."""
         self.call("PATCH", f"dags/{dag_id}", json={"is_paused": True})

@@ -23,12 +23,14 @@ CHOICES = ("lost", "recreated", "truncated", "bad")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second; else as fast as possible.")
 @click.option("--seed", type=int, help="Makes the simulation repeatable.")
 def produce(stream: str, events: int, rate: float | None, seed: int | None) -> None:
-    """Send simulated events to a stream's topic, which is made when there is none."""
+    """Send simulated events to a stream's topic, which is made when there is none. Its DAG is unpaused."""
+    from include.platform.airflow_api import AirflowApi
     from include.streams import definitions
     from include.streams.produce import produce as send
 
     definition = definitions.get(stream)
-    os.environ.update(Platform().environment())
+    platform = Platform()
+    os.environ.update(platform.environment())
     reports: list[float] = []
 
     def report(sent: int) -> None:
@@ -38,6 +40,11 @@ def produce(stream: str, events: int, rate: float | None, seed: int | None) -> N
     send(definition, events, rate, seed=seed, progress=report)
     seconds = reports[-1] - reports[0]
     click.echo(f"{events:,} events sent to {definition.topic} in {seconds:.1f} s, {events / seconds:,.0f} a second")
+    airflow, dag_id = AirflowApi.of(platform), f"land__{stream}"
+    airflow.wait_for_dags([dag_id])
+    if airflow.is_paused(dag_id):
+        airflow.unpause(dag_id)
+        click.echo(f"{dag_id} was paused; it is not any more, and lands them.", err=True)
 
 
 @click.command()

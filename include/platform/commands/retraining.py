@@ -81,7 +81,7 @@ def _api(dataset: str) -> AirflowApi:
 
 
 def _follow(api: AirflowApi, dag_id: str, form: Mapping[str, Any]) -> Run:
-    if api.call("GET", f"dags/{dag_id}")["is_paused"]:
+    if api.is_paused(dag_id):
         api.unpause(dag_id)
         click.echo(f"  {dag_id} was paused; it is not any more, and follows its schedule.", err=True)
     run = api.trigger(dag_id, form)
