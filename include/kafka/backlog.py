@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 # A trigger that fires at once races with the scheduler's own record of the deferral, and the task fails
-# (apache/airflow issues 71580 and 72716): holding the first event back for a moment avoids it.
+# (apache/airflow#71580 and #72716): holding the first event back for a moment avoids it.
 HOLD_FIRE_S = 1.5
 # A broker that has just started may not know its topics for a moment.
 STOPS_SEEN = 2

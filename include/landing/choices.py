@@ -198,4 +198,3 @@ _CHOICES: dict[str, Callable[[_Decision], list[str]]] = {
     TRUNCATED: _cut,
     BAD: _take_as_bad,
 }
-CHOICES = tuple(_CHOICES)

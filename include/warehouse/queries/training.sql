@@ -44,10 +44,6 @@ WHERE dataset = :dataset AND starts_with(version, :prefix)
 ORDER BY number DESC
 LIMIT 2;
 
--- name: manifest_of$
--- The manifest of a version.
-SELECT manifest FROM millrace.dataset_version WHERE version = :version;
-
 -- name: begin_run$
 -- Begins a training run, or takes up one again that was begun before.
 INSERT INTO millrace.training_run (
