@@ -36,10 +36,8 @@ class Run:
     run_id: str
     state: str
     conf: Mapping[str, Any] = field(default_factory=dict)
-    queued_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    logical_date: datetime | None = None
 
     @property
     def finished(self) -> bool:
@@ -55,8 +53,6 @@ class TaskInstance:
     label: str
     state: str | None
     try_number: int
-    started_at: datetime | None
-    ended_at: datetime | None
 
 
 class AirflowApi:
@@ -125,19 +121,9 @@ class AirflowApi:
         errors = self._pages("importErrors", "import_errors", {})
         return {error["filename"]: error["stack_trace"].strip().splitlines()[-1] for error in errors}
 
-    def trigger(
-        self,
-        dag_id: str,
-        conf: Mapping[str, Any] | None = None,
-        run_id: str | None = None,
-        logical_date: datetime | None = None,
-    ) -> Run:
-        """Start a run. A run id that exists raises ApiError with status 409."""
-        body = {
-            "conf": dict(conf or {}),
-            "logical_date": logical_date.isoformat() if logical_date else None,
-            **({"dag_run_id": run_id} if run_id else {}),
-        }
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> Run:
+        """Start a run."""
+        body = {"conf": dict(conf or {}), "logical_date": None}
         return _run(self.call("POST", f"dags/{dag_id}/dagRuns", json=body))
 
     def backfill(self, dag_id: str, start: datetime, end: datetime, **options: Any) -> int:
@@ -247,10 +233,8 @@ def _run(found: Mapping[str, Any]) -> Run:
         run_id=found["dag_run_id"],
         state=found["state"],
         conf=found.get("conf") or {},
-        queued_at=_moment(found.get("queued_at")),
         started_at=_moment(found.get("start_date")),
         ended_at=_moment(found.get("end_date")),
-        logical_date=_moment(found.get("logical_date")),
     )
 
 
@@ -263,8 +247,6 @@ def _task_instance(found: Mapping[str, Any]) -> TaskInstance:
         label=f"{found['task_id']} [{label}]" if label else found["task_id"],
         state=found["state"],
         try_number=found["try_number"],
-        started_at=_moment(found.get("start_date")),
-        ended_at=_moment(found.get("end_date")),
     )
 
 

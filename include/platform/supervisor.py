@@ -27,7 +27,7 @@ STOP_SECONDS = {
     "triggerer": 5,
 }
 
-_NOT_RUNNING, _ALREADY_STARTED, _SPAWN_ERROR = 70, 60, 50
+_NOT_RUNNING, _ALREADY_STARTED = 70, 60
 
 
 class Supervisor:
