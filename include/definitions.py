@@ -82,6 +82,26 @@ def find(
     return Found(valid, broken)
 
 
+def get(found: Found[T], kind: str, name: str, options: str = "") -> T:
+    """One of the definitions that were found.
+
+    Args:
+        kind: What it is, as ``./millrace new`` calls it.
+        options: What else ``./millrace new`` needs to make one.
+
+    Raises:
+        UserError: There is none of that name, or its file is broken.
+    """
+    if name in found.valid:
+        return found.valid[name]
+    for file, error in found.broken.items():
+        if Path(file).stem == name:
+            raise error
+    known = ", ".join(found.valid) or "none"
+    remedy = f"Make it with ./millrace new {kind} {name}{options}."
+    raise UserError(f"There is no {kind} {name!r}; there are: {known}.", remedy)
+
+
 def _load(name: str, path: Path, file: str) -> ModuleType:
     loaded = sys.modules.get(name)
     if loaded is not None and loaded.__file__ == str(path):

@@ -7,7 +7,6 @@ from pathlib import Path
 from include import definitions
 from include.datasets.definition import Dataset
 from include.definitions import Found
-from include.errors import UserError
 
 _MACHINERY = frozenset({"definition", "definitions", "durations", "hashing", "new", "sizes", "sources", "splits"})
 
@@ -23,13 +22,4 @@ def get(name: str) -> Dataset:
     Raises:
         UserError: There is none of that name, or its file is broken.
     """
-    found = find()
-    if name in found.valid:
-        return found.valid[name]
-    for file, error in found.broken.items():
-        if Path(file).stem == name:
-            raise error
-    known = ", ".join(found.valid) or "none"
-    raise UserError(
-        f"There is no dataset {name!r}; there are: {known}.", f"Make it with ./millrace new dataset {name} --from FILE."
-    )
+    return definitions.get(find(), "dataset", name, " --from FILE")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from include import definitions
 from include.definitions import Found
-from include.errors import UserError
 from include.streams.definition import Stream
 
 _MACHINERY = frozenset({"definition", "definitions", "field", "new", "produce"})
@@ -23,11 +22,4 @@ def get(name: str) -> Stream:
     Raises:
         UserError: There is none of that name, or its file is broken.
     """
-    found = find()
-    if name in found.valid:
-        return found.valid[name]
-    for file, error in found.broken.items():
-        if Path(file).stem == name:
-            raise error
-    known = ", ".join(found.valid) or "none"
-    raise UserError(f"There is no stream {name!r}; there are: {known}.", f"Make it with ./millrace new stream {name}.")
+    return definitions.get(find(), "stream", name)
