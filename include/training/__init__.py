@@ -1,1 +1,1 @@
-"""Training: from a sealed version to fitted models, their metrics, and the verdict on them."""
+"""Training: from a sealed version to fitted models and what they are worth; and past runs derived again."""
