@@ -21,10 +21,11 @@ def test_a_version_of_another_program_is_proven(services: Platform, tmp_path: Pa
     assert code is not None
     for topic in (CONTROL_TOPIC, "millrace.dataset.iris"):
         topics.create(topic, partitions=1, config={"retention.ms": "-1"})
+    before = topics.extents(CONTROL_TOPIC, [0])[0].end
     brokers = client.connection_config()["bootstrap.servers"]
     program = [sys.executable, "-c", code[1], brokers]
     done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=tmp_path, env=_without_project())
-    manifest = next(found for found in _manifests() if found.version == done.stdout.strip())
+    manifest = next(found for found in _manifests(before) if found.version == done.stdout.strip())
     rows = reading.read(manifest)
     assert (rows.train.num_rows, rows.test.num_rows) == (120, 30)
     assert rows.test.column("flower").to_pylist() == list(range(0, 150, 5))
@@ -34,9 +35,8 @@ def _without_project() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
-def _manifests() -> list[Manifest]:
+def _manifests(first: int) -> list[Manifest]:
     from include.kafka.reader import read_range
 
-    extent = topics.extents(CONTROL_TOPIC, [0])[0]
-    batches = read_range(CONTROL_TOPIC, {0: (extent.first, extent.end)})
+    batches = read_range(CONTROL_TOPIC, {0: (first, topics.extents(CONTROL_TOPIC, [0])[0].end)})
     return [decode(message.value()) for batch in batches for message in batch]

@@ -75,7 +75,7 @@ def test_the_same_offsets_never_move_twice(warehouse: Connection) -> None:
 
 
 def test_a_stopped_owner_that_holds_the_rows_is_ended(warehouse: Connection) -> None:
-    with closing(connect()) as stopped:
+    with closing(connect("millrace test")) as stopped:
         old = claim(stopped, "stopped")
         position.advance(stopped, "landing:orders", "orders", old, {0: (5, 1)})
         started = time.monotonic()
