@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from include.platform import processes
+
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
 def test_a_full_disk_does_not_end_it(tmp_path: Path) -> None:
@@ -14,6 +16,7 @@ def test_a_full_disk_does_not_end_it(tmp_path: Path) -> None:
     configuration.write_text(
         f"[supervisord]\nlogfile={tmp_path}/log\npidfile={tmp_path}/pid\nchildlogdir={tmp_path}\n"
         "[program:short]\ncommand=/bin/sleep 0.1\nstartsecs=0\nautorestart=true\n"
+        f'environment={processes.COMPONENT_VARIABLE}="short"\n'
         "stdout_logfile=/dev/null\nstderr_logfile=/dev/null\n"
     )
     with open("/dev/full", "w") as full:
