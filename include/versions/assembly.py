@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import threading
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,8 @@ class Assembly:
     """The rows of one split, put in their places as their batches arrive.
 
     A column of fixed width is one array from the beginning, of the length that the manifest states; a batch is copied
-    into it and can be forgotten together with its message. Other columns keep their batches apart.
+    into it and can be forgotten together with its message. Other columns keep their batches apart. Several threads may
+    put batches at a time.
 
     Args:
         messages: The split's, in batch order.
@@ -28,12 +31,14 @@ class Assembly:
         self._blocks: list[tuple[NDArray[Any], list[int]]] = []
         self._columns: list[_Fixed | _Chunked] = []
         self._schema: pa.Schema | None = None
+        self._making = threading.Lock()
 
     def put(self, number: int, rows: pa.RecordBatch) -> None:
         """Takes in the batch of that number, of as many rows as its message has."""
-        if self._schema is None:
-            self._schema = rows.schema
-            self._blocks, self._columns = _columns(rows.schema, self._starts[-1], len(self._starts) - 1)
+        with self._making:
+            if self._schema is None:
+                self._blocks, self._columns = _columns(rows.schema, self._starts[-1], len(self._starts) - 1)
+                self._schema = rows.schema
         start, end = self._starts[number], self._starts[number + 1]
         left = set(range(rows.num_columns))
         for block, columns in self._blocks:
@@ -57,20 +62,29 @@ def _columns(
 ) -> tuple[list[tuple[NDArray[Any], list[int]]], list[_Fixed | _Chunked]]:
     """The columns, and for each width the block of all columns of that width, with their places in the schema."""
     import numpy as np
-    import pyarrow as pa
 
     widths = [_width(field.type) for field in schema]
     blocks = []
     columns: list[_Fixed | _Chunked] = [_Chunked(batches) for _ in widths]
     for width in {*widths} - {0}:
         places = [place for place, found in enumerate(widths) if found == width]
-        # Not numpy's own memory: it asks for huge pages, and a kernel without any takes half a second to make them.
-        content = pa.allocate_buffer(len(places) * rows * width)
-        block = np.frombuffer(content, f"i{width}").reshape(len(places), rows)
+        block = np.frombuffer(_memory(len(places) * rows * width), f"i{width}").reshape(len(places), rows)
         blocks.append((block, places))
         for place, values in zip(places, block, strict=True):
             columns[place] = _Fixed(schema.field(place).type, values)
     return blocks, columns
+
+
+def _memory(size: int) -> mmap.mmap:
+    """So much memory, in pages of the ordinary size.
+
+    Neither numpy's nor pyarrow's own: they ask for huge pages, and a kernel that has none at hand takes three times as
+    long to make them.
+    """
+    content = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        content.madvise(mmap.MADV_NOHUGEPAGE)
+    return content
 
 
 def _view(columns: Sequence[pa.Array], width: int) -> NDArray[Any] | None:
@@ -98,6 +112,7 @@ class _Fixed:
         self._type = type_
         self._values = values
         self._valid: Any = None
+        self._making = threading.Lock()
 
     def put(self, number: int, start: int, values: pa.Array) -> None:
         import numpy as np
@@ -105,8 +120,9 @@ class _Fixed:
         buffer, width, end = values.buffers()[1], self._values.itemsize, start + len(values)
         self._values[start:end] = np.frombuffer(buffer, self._values.dtype, len(values), values.offset * width)
         if values.null_count:
-            if self._valid is None:
-                self._valid = np.ones(len(self._values), bool)
+            with self._making:
+                if self._valid is None:
+                    self._valid = np.ones(len(self._values), bool)
             self._valid[start:end] = values.is_valid().to_numpy(zero_copy_only=False)
 
     def column(self) -> pa.Array:

@@ -47,37 +47,34 @@ class Repeats:
 class Watch:
     """Looks at every batch of a version, in any order, and then knows whether its split holds.
 
-    It keeps eight bytes for each record, and nothing else: hashes of the ids.
+    It keeps eight bytes for each record, and nothing else: a key of its id.
     """
 
     def __init__(self, manifest: Manifest) -> None:
         import numpy as np
 
         self._manifest = manifest
-        self._ids = np.empty(sum(manifest.rows.values()), np.uint64)
-        self._seen = 0
+        self._keys = np.empty(sum(manifest.rows.values()), np.uint64)
+        self._of = {"train": self._keys[: manifest.rows["train"]], "test": self._keys[manifest.rows["train"] :]}
         self._last_trained: Any = None
         self._first_tested: Any = None
 
-    def see(self, split: Role, batch: pa.RecordBatch) -> None:
-        """Takes in a batch.
+    def see(self, split: Role, start: int, batch: pa.RecordBatch) -> None:
+        """Takes in a batch, of which the first row has the number ``start`` in its split.
 
         Raises:
             Leaking: A row has no id, or lies on the wrong side.
         """
-        from include.datasets.hashing import hash64
-
         ids = batch[self._manifest.record_id]
         if ids.null_count:
-            raise Leaking("repeated", f"{ids.null_count} records of a message have no {self._manifest.record_id}.")
-        self._ids[self._seen : self._seen + len(ids)] = hash64(ids)
-        self._seen += len(ids)
+            raise Leaking("repeated", f"{ids.null_count} or more records have no {self._manifest.record_id}.")
+        self._of[split][start : start + len(ids)] = keys(ids)
         self._see_side(split, batch)
 
     def doubtful(self) -> NDArray[np.uint64]:
-        """Hashes of ids that seem to occur more than once, ascending; to be called when all batches were seen.
+        """Keys of ids that seem to occur more than once, ascending; to be called when all batches were seen.
 
-        Two ids can have the same hash, so whoever finds one here looks at the ids themselves, see ``repeated``.
+        Two ids can have the same key, so whoever finds one here looks at the ids themselves, see ``repeated``.
 
         Raises:
             Leaking: A training record is not older than every test record, where the split is one by time.
@@ -91,9 +88,21 @@ class Watch:
                 f"by its split all training records lie before all test records in {self._manifest.split['column']}, "
                 f"but training goes to {last} and testing begins at {first}.",
             )
-        found = self._ids[: self._seen]
-        found.sort()
-        return np.unique(found[1:][found[1:] == found[:-1]])
+        if self._all_differ():
+            return self._keys[:0]
+        self._keys.sort()
+        return np.unique(self._keys[1:][self._keys[1:] == self._keys[:-1]])
+
+    def _all_differ(self) -> bool:
+        """Whether that is plain without sorting: each split's keys ascend, and no record can be in both splits."""
+        train, test = self._of["train"], self._of["test"]
+        if not all(bool((part[1:] > part[:-1]).all()) for part in (train, test)):
+            return False
+        if not len(train) or not len(test) or train[-1] < test[0] or test[-1] < train[0]:
+            return True
+        # Every row was seen to be on the side that the hash of its id has.
+        rule = self._manifest.split
+        return rule.get("kind") == "hash" and rule.get("column") == self._manifest.record_id and _is_known(rule)
 
     def _see_side(self, split: Role, batch: pa.RecordBatch) -> None:
         import pyarrow.compute as pc
@@ -112,15 +121,30 @@ class Watch:
         elif rule.get("kind") in ("hash", "group") and (wrong := _misplaced(rule, split, batch[column])):
             raise Leaking(
                 "leaking",
-                f"{wrong} {split} records of a message belong to the other split by its rule, a hash of {column}.",
+                f"{wrong} or more {split} records belong to the other split by its rule, a hash of {column}.",
             )
 
 
-def repeated(manifest: Manifest, hashes: NDArray[np.uint64], batches: Iterator[tuple[Role, pa.RecordBatch]]) -> None:
-    """Looks at the ids themselves: those of doubtful hashes that do occur more than once.
+def keys(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """For each id of a column without nulls eight bytes: numbers and times are their own, others have a hash."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    from include.datasets import hashing
+
+    if types.is_date32(ids.type):
+        ids = ids.cast(pa.int32())
+    if types.is_integer(ids.type) or types.is_temporal(ids.type):
+        return ids.cast(pa.int64()).to_numpy().view(np.uint64)
+    return hashing.hash64(ids)
+
+
+def repeated(manifest: Manifest, doubted: NDArray[np.uint64], batches: Iterator[tuple[Role, pa.RecordBatch]]) -> None:
+    """Looks at the ids themselves: those of doubtful keys that do occur more than once.
 
     Args:
-        hashes: What ``Watch.doubtful`` found.
+        doubted: What ``Watch.doubtful`` found.
         batches: The version once more.
 
     Raises:
@@ -128,12 +152,10 @@ def repeated(manifest: Manifest, hashes: NDArray[np.uint64], batches: Iterator[t
     """
     import numpy as np
 
-    from include.datasets.hashing import hash64
-
     found: dict[Any, list[Role]] = {}
     for split, batch in batches:
         ids = batch[manifest.record_id]
-        for row in np.flatnonzero(np.isin(hash64(ids), hashes)).tolist():
+        for row in np.flatnonzero(np.isin(keys(ids), doubted)).tolist():
             found.setdefault(ids[row].as_py(), []).append(split)
     twice = {value: splits for value, splits in found.items() if len(splits) > 1}
     if not twice:
@@ -173,10 +195,16 @@ def _misplaced(rule: dict[str, Any], split: Role, column: pa.Array) -> int:
     """How many values of a batch lie on the wrong side; none where the rule is not one that we know."""
     import numpy as np
 
-    from include.datasets.hashing import RULE, hash64
+    from include.datasets.hashing import hash64
 
-    salt, share = rule.get("salt"), rule.get("test")
-    if rule.get("hash") != RULE or not isinstance(salt, str) or not isinstance(share, float) or column.null_count:
+    if column.null_count or not _is_known(rule):
         return 0
-    tests = hash64(column, salt) < np.uint64(int(share * 2**64))
+    tests = hash64(column, rule["salt"]) < np.uint64(int(rule["test"] * 2**64))
     return int(np.count_nonzero(tests != (split == "test")))
+
+
+def _is_known(rule: dict[str, Any]) -> bool:
+    """Whether a rule by hash is one that can be followed here."""
+    from include.datasets.hashing import RULE
+
+    return rule.get("hash") == RULE and isinstance(rule.get("salt"), str) and isinstance(rule.get("test"), float)

@@ -111,6 +111,16 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The messages of one split, in batch order."""
         return sorted((m for m in self.messages if m.split == split), key=lambda message: message.batch)
 
+    def starts(self) -> dict[Message, int]:
+        """For each message, the number of its first row among those of its split."""
+        starts = {}
+        for split in SPLITS:
+            rows = 0
+            for message in self.of(split):
+                starts[message] = rows
+                rows += message.rows
+        return starts
+
     @property
     def short(self) -> str:
         """The first twelve digits of the version, for people."""

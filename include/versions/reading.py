@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from include.errors import LastingError
 from include.kafka.reader import Stalled, place, read_range
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 STABLE_WITHIN_S = 30.0
 # A fetch that has filled the queue is taken up again at once and not after librdkafka's second of rest.
 FETCH = {"fetch_queue_backoff_ms": 1, "queued_max_messages_kbytes": 8_192}
-HASHED_AHEAD = 2
+# Proving a message takes longer than fetching it, and so does giving its rows a place in memory.
+THREADS = max(1, min(2, os.cpu_count() or 1))
+PROVEN_AHEAD = 8
+LOOKED_AT_ROWS = 65_536
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -69,9 +74,14 @@ def read(manifest: Manifest) -> Rows:
     """
     parts = {split: Assembly(manifest.of(split)) for split in SPLITS}
     proof = Proof(manifest)
-    for message, batch in proof.watched():
-        parts[message.split].put(message.batch, batch)
-    return Rows(parts["train"].table(), parts["test"].table(), proof.foreign)
+    for _ in proof.each(lambda message, batch: parts[message.split].put(message.batch, batch)):
+        pass
+    rows = {split: part.table() for split, part in parts.items()}
+    with proof.watch() as watch:
+        for split in SPLITS:
+            for start in range(0, rows[split].num_rows, LOOKED_AT_ROWS):
+                watch.see(split, start, rows[split].slice(start, LOOKED_AT_ROWS))
+    return Rows(rows["train"], rows["test"], proof.foreign)
 
 
 def prove(manifest: Manifest) -> None:
@@ -81,8 +91,10 @@ def prove(manifest: Manifest) -> None:
         Refused: The version is not what its manifest says.
         UserError: Kafka does not answer.
     """
-    for _ in Proof(manifest).watched():
-        pass
+    proof, starts = Proof(manifest), manifest.starts()
+    with proof.watch() as watch:
+        for message, batch in proof.batches():
+            watch.see(message.split, starts[message], batch)
 
 
 def in_order(manifest: Manifest, split: Role, first: int = 0) -> Iterator[pa.RecordBatch]:
@@ -127,7 +139,7 @@ class _Lane:
             _, offset = place(message)
             self.next_offset = offset + 1
             if offset == wanted.offset:
-                return self._proof.proven(wanted, message, _sha256(message))
+                return self._proof.proven(wanted, message)
             if offset > wanted.offset:
                 break
             self._proof.passed(message)
@@ -154,26 +166,45 @@ class Proof:
         Raises:
             Refused: At the first message that does not fit, or at the end when one is missing.
         """
-        for message, sha256 in self._hashed():
-            listed = self._missing.pop(place(message), None)
-            if listed is None:
-                self.passed(message)
-                continue
-            yield listed, self.proven(listed, message, sha256)
+        yield from self.each(lambda message, batch: (message, batch))
+
+    def each(self, work: Callable[[Message, pa.RecordBatch], T]) -> Iterator[T]:
+        """What ``work`` makes of each listed message and its rows, in the order in which the messages arrive.
+
+        Args:
+            work: Called in other threads, for several messages at a time, as soon as a message is proven.
+
+        Raises:
+            Refused: At the first message that does not fit, or at the end when one is missing.
+        """
+        proving: deque[Future[T]] = deque()
+        with ThreadPoolExecutor(THREADS, "prove") as threads:
+            for messages in self.read(self._ranges(), most=4):
+                for message in messages:
+                    listed = self._missing.pop(place(message), None)
+                    if listed is None:
+                        self.passed(message)
+                    else:
+                        proving.append(threads.submit(self._proven, listed, message, work))
+                # No name here holds a message while its successors are waited for.
+                del messages, message
+                while len(proving) > PROVEN_AHEAD:
+                    yield proving.popleft().result()
+            while proving:
+                yield proving.popleft().result()
         if self._missing:
             raise self.short(self._missing)
 
-    def watched(self) -> Iterator[tuple[Message, pa.RecordBatch]]:
-        """The same as ``batches``; behind the last of them it is proven that no record repeats and the split holds.
+    @contextmanager
+    def watch(self) -> Iterator[Watch]:
+        """Proves that no record repeats and the split holds, for whoever shows it all batches in the ``with`` block.
 
         Raises:
-            Refused: At the first message that does not fit, or at the end.
+            Refused: At the first batch that shows the contrary, or at the end.
         """
         watch = Watch(self.manifest)
         try:
-            for message, batch in self.batches():
-                watch.see(message.split, batch)
-                yield message, batch
+            yield watch
             doubtful = watch.doubtful()
             if len(doubtful):
                 again = Proof(self.manifest).batches()
@@ -181,17 +212,10 @@ class Proof:
         except Leaking as error:
             raise self._refused(error.reason, str(error)) from error
 
-    def _hashed(self) -> Iterator[tuple[confluent_kafka.Message, str]]:
-        """The messages with the SHA-256 of their values, which another thread finds while the ones before are used."""
-        waiting: deque[tuple[list[confluent_kafka.Message], Future[list[str]]]] = deque()
-        with ThreadPoolExecutor(1, "hash") as hashing:
-            for messages in self.read(self._ranges(), most=4):
-                waiting.append((messages, hashing.submit(lambda these: [*map(_sha256, these)], messages)))
-                if len(waiting) > HASHED_AHEAD:
-                    first, hashes = waiting.popleft()
-                    yield from zip(first, hashes.result(), strict=True)
-            for first, hashes in waiting:
-                yield from zip(first, hashes.result(), strict=True)
+    def _proven(
+        self, listed: Message, message: confluent_kafka.Message, work: Callable[[Message, pa.RecordBatch], T]
+    ) -> T:
+        return work(listed, self.proven(listed, message))
 
     def read(
         self, ranges: Mapping[int, tuple[int, int]], **options: Any
@@ -221,11 +245,8 @@ class Proof:
             ranges[m.partition] = (min(first, m.offset), max(end, m.offset + 1))
         return ranges
 
-    def proven(self, listed: Message, message: confluent_kafka.Message, sha256: str) -> pa.RecordBatch:
+    def proven(self, listed: Message, message: confluent_kafka.Message) -> pa.RecordBatch:
         """The rows of a listed message.
-
-        Args:
-            sha256: Of the value as it was read.
 
         Raises:
             Refused: It is not what was sealed.
@@ -234,7 +255,7 @@ class Proof:
 
         where = _at(self.manifest, listed.partition, listed.offset)
         value = message.value() or b""
-        if sha256 != listed.sha256:
+        if hashlib.sha256(value).hexdigest() != listed.sha256:
             raise self._refused("altered", f"the message {where} does not have the SHA-256 that was sealed.")
         try:
             with pa.ipc.open_stream(value) as reader:
@@ -278,10 +299,6 @@ class Proof:
 
     def _refused(self, reason: str, what: str) -> Refused:
         return Refused(self.manifest, reason, what)
-
-
-def _sha256(message: confluent_kafka.Message) -> str:
-    return hashlib.sha256(message.value() or b"").hexdigest()
 
 
 def _at(manifest: Manifest, partition: int, offset: int) -> str:

@@ -67,15 +67,32 @@ def test_ids_with_the_same_hash_are_told_apart(name: str, monkeypatch: pytest.Mo
         return real(column, salt) % np.uint64(64)
 
     monkeypatch.setattr(hashing, "hash64", poor)
-    manifest = foreign.seal(name, parts(signal(500), signal(100, first=500)), SOMEHOW)
+    manifest = foreign.seal(name, parts(texts(signal(500)), texts(signal(100, first=500))), SOMEHOW)
     assert read(manifest).train.num_rows == 500, "hits are confirmed by the ids themselves"
+    manifest = foreign.seal(name, parts(texts(signal(500)), texts(signal(100, first=499))), SOMEHOW)
+    with pytest.raises(Refused, match=r"refused, repeated: 1 values of id .* 1 of them in both splits: record 499"):
+        read(manifest)
+
+
+def texts(rows: pa.Table) -> pa.Table:
+    ids = pa.array([f"record {number}" for number in rows["id"].to_pylist()])
+    return rows.set_column(rows.schema.get_field_index("id"), "id", ids)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_ids_in_any_order_are_told_apart(name: str, order: int) -> None:
+    rows = [signal(200)[::order], signal(100, first=200)[::order]]
+    assert read(foreign.seal(name, parts(*rows), SOMEHOW)).test.num_rows == 100
+    rows = [signal(200)[::order], signal(100, first=199)[::order]]
+    with pytest.raises(Refused, match=r"refused, repeated: 1 values of id .*: 199 \(2 times, in train and test\)"):
+        read(foreign.seal(name, parts(*rows), SOMEHOW))
 
 
 def test_a_record_without_an_id_is_refused(name: str) -> None:
     rows = signal(50)
     nameless = rows.set_column(0, "id", pa.array([None, *range(1, 50)], pa.int64()))
     manifest = foreign.seal(name, parts(nameless, signal(10, first=50)), SOMEHOW)
-    with pytest.raises(Refused, match="refused, repeated: 1 records of a message have no id"):
+    with pytest.raises(Refused, match="refused, repeated: 1 or more records have no id"):
         read(manifest)
 
 
@@ -108,9 +125,9 @@ def test_a_split_by_hash_that_does_not_follow_its_rule_is_refused(name: str, spl
     assert read(foreign.seal(name, by_rule, rule)).train.num_rows == int((~tests).sum())
     moved = parts(rows.filter(~tests), rows.filter(tests).slice(1))
     moved["train"] = pa.concat_tables([moved["train"], rows.filter(tests).slice(0, 1)])
-    with pytest.raises(Refused, match="refused, leaking: 1 train records of a message belong to the other split"):
+    with pytest.raises(Refused, match="refused, leaking: 1 or more train records belong to the other split"):
         read(foreign.seal(name, moved, rule))
-    with pytest.raises(Refused, match=r"refused, leaking: \d+ (train|test) records"):
+    with pytest.raises(Refused, match=r"refused, leaking: \d+ or more (train|test) records"):
         read(foreign.seal(name, by_rule, rule | {"salt": "another"}))
 
 
