@@ -36,7 +36,7 @@ __all__ = ["NothingToPublish", "Published", "publish", "stream"]
 
 MESSAGE_BYTES = 512 * 1024
 FEWEST_ROWS = 16
-HASHED_AHEAD = 4
+ENCODED_AHEAD = 4
 WORTH_COMPRESSING = 0.9
 PARTITIONS = 3
 TOPIC_CONFIG = {
@@ -115,16 +115,16 @@ def encoded(selection: Selection) -> Iterator[tuple[Batch, pa.Buffer]]:
     messages.
     """
     numbers = dict.fromkeys(SPLITS, 0)
-    hashed: deque[tuple[Role, int, pa.Buffer, Future[str]]] = deque()
-    # Hashing takes about as long as everything else here, and needs neither the interpreter nor the rows.
-    with ThreadPoolExecutor(1, "hash") as hashing:
+    encoding: deque[Future[tuple[Batch, pa.Buffer]]] = deque()
+    # Laying out and hashing take longer than choosing the rows, and need the interpreter for a moment only.
+    with ThreadPoolExecutor(1, "encode") as thread:
         for split, rows in _messages(selection):
-            value = _stream(_clean(rows))
-            hashed.append((split, rows.num_rows, value, hashing.submit(_sha256, value)))
-            while len(hashed) > HASHED_AHEAD:
-                yield _batch(numbers, *hashed.popleft())
-        while hashed:
-            yield _batch(numbers, *hashed.popleft())
+            encoding.append(thread.submit(_encoded, split, numbers[split], rows))
+            numbers[split] += 1
+            while len(encoding) > ENCODED_AHEAD:
+                yield encoding.popleft().result()
+        while encoding:
+            yield encoding.popleft().result()
 
 
 def stream(batch: pa.RecordBatch) -> bytes:
@@ -155,12 +155,9 @@ def _messages(selection: Selection) -> Iterator[tuple[Role, pa.RecordBatch]]:
             yield split, piece
 
 
-def _batch(
-    numbers: dict[Role, int], split: Role, rows: int, value: pa.Buffer, sha256: Future[str]
-) -> tuple[Batch, pa.Buffer]:
-    batch = Batch(split, numbers[split], rows, sha256.result())
-    numbers[split] += 1
-    return batch, value
+def _encoded(split: Role, number: int, rows: pa.RecordBatch) -> tuple[Batch, pa.Buffer]:
+    value = _stream(_clean(rows))
+    return Batch(split, number, rows.num_rows, hashlib.sha256(value).hexdigest()), value
 
 
 def _clean(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -178,14 +175,10 @@ def _stream(batch: pa.RecordBatch) -> pa.Buffer:
     measure = pa.MockOutputStream()
     with pa.ipc.new_stream(measure, batch.schema) as writer:
         writer.write_batch(batch)
-    content = bytearray(measure.size())
-    with pa.ipc.new_stream(pa.FixedSizeBufferWriter(pa.py_buffer(content)), batch.schema) as writer:
+    content = pa.allocate_buffer(measure.size())
+    with pa.ipc.new_stream(pa.FixedSizeBufferWriter(content), batch.schema) as writer:
         writer.write_batch(batch)
-    return pa.py_buffer(memoryview(content).toreadonly())
-
-
-def _sha256(value: pa.Buffer) -> str:
-    return hashlib.sha256(value).hexdigest()
+    return content
 
 
 class _Cutter:
