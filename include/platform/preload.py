@@ -32,13 +32,27 @@ LIBRARIES = (
 )
 TASKS = (
     "aiosql",
+    "airflow.dag_processing.bundles.local",
+    "airflow.dag_processing.dagbag",
     "airflow.executors.local_executor",
     "airflow.providers.apache.kafka.hooks.base",
+    "airflow.providers.standard.decorators.python",
+    "airflow.providers.standard.operators.empty",
     "airflow.providers.standard.operators.python",
     "airflow.providers.standard.operators.trigger_dagrun",
+    "airflow.sdk.api.client",
+    "airflow.sdk.bases.sensor",
+    "airflow.sdk.definitions.asset.metadata",
+    "airflow.sdk.definitions.connection",
+    "airflow.sdk.definitions.decorators.condition",
+    "airflow.sdk.definitions.decorators.setup_teardown",
+    "airflow.sdk.definitions.decorators.task_group",
+    "airflow.sdk.execution_time.cache",
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.execution_time.timeout",
     "confluent_kafka.admin",
+    "jinja2.ext",
     "msgspec",
     "psutil",
     "psycopg2.extras",
@@ -55,6 +69,7 @@ def libraries() -> None:
 def airflow() -> None:
     """Import the parts of Airflow that a task needs and the scheduler does not."""
     _import(TASKS)
+    _warm_airflow()
 
 
 def _import(names: tuple[str, ...]) -> None:
@@ -73,8 +88,19 @@ def _warm() -> None:
     from sklearn.dummy import DummyClassifier
     from sklearn.metrics import f1_score, roc_auc_score
 
+    from include.provenance import library_versions
+
     frame = pyarrow.table({"column": [1.0, 2.0]}).to_pandas(use_threads=False)
     target = pandas.Series(["no", "yes"]).to_numpy()
     predicted = DummyClassifier().fit(frame, target).predict(frame)
     f1_score(target, predicted, pos_label="yes", zero_division=0)
     roc_auc_score(target == "yes", [0.0, 1.0])
+    # It reads the packages' metadata; a process has the libraries that it was started with.
+    library_versions()
+
+
+def _warm_airflow() -> None:
+    """Make what each worker makes once: a client of the API reads all certificates that this machine trusts."""
+    from airflow.sdk.api.client import Client
+
+    Client(base_url="http://127.0.0.1", token="").close()
