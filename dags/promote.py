@@ -41,5 +41,5 @@ def build(dataset: Dataset) -> DAG:
 
 
 for found in definitions.find().valid.values():
-    if found.promotion.name == "manual":
-        globals()[f"promote__{found.name}"] = build(found)
+    if found.promotion.name == "manual" and runs.wanted(dag_id := f"promote__{found.name}"):
+        globals()[dag_id] = build(found)

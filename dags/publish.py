@@ -65,4 +65,5 @@ def build(dataset: Dataset) -> DAG:
 
 
 for found in definitions.find().valid.values():
-    globals()[f"publish__{found.name}"] = build(found)
+    if runs.wanted(dag_id := f"publish__{found.name}"):
+        globals()[dag_id] = build(found)

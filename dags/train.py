@@ -110,4 +110,5 @@ def build(dataset: Dataset) -> DAG:
 
 
 for found in definitions.find().valid.values():
-    globals()[f"train__{found.name}"] = build(found)
+    if runs.wanted(dag_id := f"train__{found.name}"):
+        globals()[dag_id] = build(found)

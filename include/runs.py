@@ -1,4 +1,4 @@
-"""What lies between a DAG run and the work: its data interval, what caused it, and how its errors are told."""
+"""What lies between Airflow and the work: DAGs that are needed, a run's interval and cause, how its errors are told."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ def told() -> Iterator[None]:
     except UserError as error:
         log.error("%s", error)
         raise
+
+
+def wanted(dag_id: str) -> bool:
+    """Whether whoever reads a DAG file needs this DAG: a task's process needs none but its own."""
+    from airflow.sdk import get_parsing_context
+
+    return get_parsing_context().dag_id in (None, dag_id)
 
 
 def interval(dataset: Dataset, context: Context) -> Interval:
