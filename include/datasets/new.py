@@ -162,5 +162,6 @@ def _time_split(rows: pa.Table, event_time: str) -> str:
 
     span = pc.min_max(rows[event_time].cast(pa.timestamp("us"))).as_py()
     seconds = int((span["max"] - span["min"]).total_seconds() / 4)
-    unit, length = next(((u, n) for u, n in (("d", 86_400), ("h", 3_600)) if seconds >= n), ("s", 1))
-    return f"TimeSplit(test='{max(1, seconds // length)}{unit}')"
+    unit, length = next(((u, n) for u, n in (("day", 86_400), ("hour", 3_600)) if seconds >= n), ("second", 1))
+    count = max(1, seconds // length)
+    return f"TimeSplit(test='{count} {unit}{'s' if count > 1 else ''}')"
