@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from include.datasets.sources import Source
 
 BASELINE = "baseline"
+TOPIC_PREFIX = "millrace.dataset."
 ERRORS = frozenset({"log_loss", "mae", "rmse"})
 OF_CLASSES = frozenset({"precision", "recall", "f1"})
 GUARDED = ERRORS | OF_CLASSES | {"accuracy", "balanced_accuracy", "f1_macro", "r2", "roc_auc"}
@@ -127,7 +128,7 @@ class Dataset:
     @property
     def topic(self) -> str:
         """The Kafka topic of its versions."""
-        return f"millrace.dataset.{self.name}"
+        return f"{TOPIC_PREFIX}{self.name}"
 
     @property
     def kept(self) -> int | None:

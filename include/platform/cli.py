@@ -30,11 +30,7 @@ class Entry:
 PANELS: dict[str, tuple[Entry, ...]] = {
     "Start here": (
         Entry("demo", "demo:demo", "Everything from nothing: models retrained, events landed, a summary."),
-        Entry(
-            "check",
-            "development:check",
-            "Validate every dataset and stream definition without starting anything.",
-        ),
+        Entry("check", "check:check", "Validate every definition, and show what no definition names any more."),
         Entry("new", "new:new", "Write a dataset or stream definition for you to edit."),
     ),
     "The platform": (
