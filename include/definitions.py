@@ -126,4 +126,5 @@ def _explained(error: Exception, path: Path, file: str) -> UserError:
         return UserError(f"{file}, line {error.lineno}: {error.msg}.", "Mend the syntax.")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{file}, line {lines[-1]}" if lines else file
-    return UserError(f"{where}: {type(error).__name__}: {error}.", "Mend the file, or move it out of the folder.")
+    told = str(error).rstrip(".")
+    return UserError(f"{where}: {type(error).__name__}: {told}.", "Mend the file, or move it out of the folder.")
