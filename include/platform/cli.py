@@ -70,6 +70,10 @@ PANELS: dict[str, tuple[Entry, ...]] = {
 }
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 class Commands(click.Group):
     """The table above as a group; a command's module is imported when the command is asked for."""
 
@@ -119,8 +123,12 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo(f"millrace: {error}", err=True)
         return 1
     except OSError as error:
-        if os.environ.get("MILLRACE_DEBUG") or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if os.environ.get("MILLRACE_DEBUG") or error.errno not in (*_FULL, *_FORBIDDEN):
             raise
+        if error.errno in _FORBIDDEN:
+            what = f"{error.filename or 'A file'} may not be used ({error.strerror})."
+            click.echo(f"millrace: {what} Make it readable and writable for you.", err=True)
+            return 1
         where = Path(error.filename).parent if error.filename else "the home"
         click.echo(f"millrace: The disk that holds {where} is full. Free some space and start again.", err=True)
         return 1

@@ -171,6 +171,13 @@ def test_a_new_stream_works_at_once(tmp_path: Path) -> None:
     assert next(stream.simulate(Random(1))).ts.tzinfo is not None
 
 
+@pytest.mark.parametrize("name", ["instant", "stream", "meta", "true", "class", "events"])
+def test_a_new_stream_may_be_called_like_what_its_file_uses(tmp_path: Path, name: str) -> None:
+    new.write(name, tmp_path)
+    found = definitions.find(tmp_path)
+    assert (list(found.valid), found.broken) == ([name], {})
+
+
 @pytest.mark.parametrize("name", ["Doors", "2doors", "../doors", "definition", ""])
 def test_a_new_stream_needs_a_free_and_usable_name(name: str) -> None:
     with pytest.raises(UserError, match=r"cannot name a stream|is taken"):
