@@ -67,8 +67,9 @@ def freshness(rate: int, seconds: int, json_path: str | None) -> None:
 @_json
 def training(rows: int | None, repetitions: int, json_path: str | None) -> None:
     """A training run in Airflow, beside a plain script that does the same fits."""
-    _use(NAMES)
-    _module("training").main(json_path, rows, repetitions)
+    with _module("passing").workplace():
+        _use(NAMES)
+        _module("training").main(json_path, rows, repetitions)
 
 
 @bench.command()
