@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import doubles
+from benchmarks import doubles, passing
 from benchmarks.figures import Spread, progress, show, write
 from include.errors import UserError
 from include.platform.airflow_api import AirflowApi
-from include.platform.home import ROOT
 from include.platform.platform import Platform
 from include.training.run import sealed_run_id
 from include.warehouse.connection import connected
@@ -91,18 +90,13 @@ def _weather() -> Iterator[Case]:
 def _numbers(rows: int) -> Iterator[Case]:
     from benchmarks import plain_numbers
 
-    name = f"bench_{rows}"
-    definition = ROOT / "include" / "datasets" / f"{name}.py"
-    with tempfile.TemporaryDirectory() as folder:
-        file, divided = Path(folder) / "rows.parquet", Path(folder) / "divided.parquet"
-        doubles.write(file, rows)
-        plain_numbers.divide(file, divided)
-        text = (HERE / "definition.txt").read_text()
-        definition.write_text(text.replace("NAME", name).replace("FILE", str(file)))
-        try:
-            yield Case(name, {}, [sys.executable, str(HERE / "plain_numbers.py"), str(divided)])
-        finally:
-            definition.unlink()
+    name, folder = f"bench_{rows}", passing.folder()
+    file, divided = folder / "rows.parquet", folder / "divided.parquet"
+    doubles.write(file, rows)
+    plain_numbers.divide(file, divided)
+    text = (HERE / "definition.txt").read_text()
+    with passing.definition(name, text.replace("NAME", name).replace("FILE", str(file))):
+        yield Case(name, {}, [sys.executable, str(HERE / "plain_numbers.py"), str(divided)])
 
 
 def _publish(api: AirflowApi, case: Case) -> str:

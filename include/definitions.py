@@ -31,6 +31,10 @@ class Invalid(UserError):
         self.field = field
 
 
+class Gone(Exception):
+    """Raised by a definition's file that was written for a time, when that is over: as if the file were not there."""
+
+
 @dataclass(frozen=True)
 class Found(Generic[T]):
     """What a folder holds.
@@ -77,6 +81,8 @@ def find(
                     f"{file}: the name {name!r} is taken by {files[name]}.", "Give one of them another name."
                 )
             valid[name], files[name] = definition, file
+        except Gone:
+            continue
         except UserError as error:
             broken[file] = error
     return Found(valid, broken)
@@ -115,6 +121,8 @@ def _load(name: str, path: Path, file: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
+        if isinstance(error, Gone):
+            raise
         raise _explained(error, path, file) from error
     return module
 
@@ -126,4 +134,5 @@ def _explained(error: Exception, path: Path, file: str) -> UserError:
         return UserError(f"{file}, line {error.lineno}: {error.msg}.", "Mend the syntax.")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{file}, line {lines[-1]}" if lines else file
-    return UserError(f"{where}: {type(error).__name__}: {error}.", "Mend the file, or move it out of the folder.")
+    told = str(error).rstrip(".")
+    return UserError(f"{where}: {type(error).__name__}: {told}.", "Mend the file, or move it out of the folder.")

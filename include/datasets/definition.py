@@ -14,10 +14,10 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from include.datasets.durations import duration
 from include.datasets.sizes import size
 from include.datasets.splits import Split, TimeSplit
 from include.definitions import Invalid
+from include.durations import of_field
 from include.promotion.gate.metric import Metric
 from include.promotion.gate.policy import Policy, evidence
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from include.datasets.sources import Source
 
 BASELINE = "baseline"
+TOPIC_PREFIX = "millrace.dataset."
 ERRORS = frozenset({"log_loss", "mae", "rmse"})
 OF_CLASSES = frozenset({"precision", "recall", "f1"})
 GUARDED = ERRORS | OF_CLASSES | {"accuracy", "balanced_accuracy", "f1_macro", "r2", "roc_auc"}
@@ -68,7 +69,7 @@ class Dataset:
         start: Where the schedule's first interval begins.
         end: Where its last interval ends.
         history: Which rows a version holds: ``all`` up to its interval's end, those of the ``interval`` alone, or of a
-            duration before the interval's end, such as ``730d``.
+            duration before the interval's end, such as ``730 days``.
         keep: How many versions stay in Kafka at least: ``all``, or ``5 versions``. Older ones that the champion, a
             rollback or a verification needs stay, too.
         promotion: What a challenger needs to become the champion: ``evidence()``, ``not_worse_and_fresher(…)`` or
@@ -127,7 +128,7 @@ class Dataset:
     @property
     def topic(self) -> str:
         """The Kafka topic of its versions."""
-        return f"millrace.dataset.{self.name}"
+        return f"{TOPIC_PREFIX}{self.name}"
 
     @property
     def kept(self) -> int | None:
@@ -239,10 +240,7 @@ class Dataset:
         if not _KEEP.fullmatch(str(self.keep)):
             raise Invalid("keep", f"{self.keep!r} is not understood.", "Use 'all' or '5 versions'.")
         if self.history not in ("all", "interval"):
-            try:
-                duration(self.history)
-            except ValueError as error:
-                raise Invalid("history", f"{error}.", "Use 'all', 'interval' or '730d'.") from error
+            of_field("history", self.history, "Use 'all', 'interval' or '730 days'.")
 
     def _check_promotion(self) -> None:
         if not isinstance(self.promotion, Policy):
@@ -261,14 +259,11 @@ class Dataset:
                 raise Invalid("guards", f"{name!r}: there is no such slice.", "Name it in slices.")
 
     def _check_limits(self) -> None:
-        for field, read, remedy in (
-            ("memory_limit", size, "Write '4 GB' or '500 MiB'."),
-            ("time_limit", duration, "Write '2 hours' or '30m'."),
-        ):
-            try:
-                read(getattr(self, field))
-            except ValueError as error:
-                raise Invalid(field, f"{error}.", remedy) from error
+        try:
+            size(self.memory_limit)
+        except ValueError as error:
+            raise Invalid("memory_limit", f"{error}.", "Write '4 GB' or '500 MiB'.") from error
+        of_field("time_limit", self.time_limit)
         if self.out_of_core not in ("auto", "always", "never"):
             raise Invalid("out_of_core", f"{self.out_of_core!r} is unknown.", "Use 'auto', 'always' or 'never'.")
         if not isinstance(self.passes, int) or isinstance(self.passes, bool) or self.passes < 1:

@@ -32,6 +32,8 @@ def read(source: Path) -> pa.Table:
     rows = File(str(source.absolute())).rows(None, None)
     if rows.num_rows == 0:
         raise UserError(f"The file {source} has no rows.", "Give one with rows.")
+    if twice := sorted({name for name in rows.column_names if rows.column_names.count(name) > 1}):
+        raise UserError(f"The file {source} has several columns {', '.join(twice)}.", "Rename all but one of each.")
     return rows
 
 
@@ -162,5 +164,6 @@ def _time_split(rows: pa.Table, event_time: str) -> str:
 
     span = pc.min_max(rows[event_time].cast(pa.timestamp("us"))).as_py()
     seconds = int((span["max"] - span["min"]).total_seconds() / 4)
-    unit, length = next(((u, n) for u, n in (("d", 86_400), ("h", 3_600)) if seconds >= n), ("s", 1))
-    return f"TimeSplit(test='{max(1, seconds // length)}{unit}')"
+    unit, length = next(((u, n) for u, n in (("day", 86_400), ("hour", 3_600)) if seconds >= n), ("second", 1))
+    count = max(1, seconds // length)
+    return f"TimeSplit(test='{count} {unit}{'s' if count > 1 else ''}')"

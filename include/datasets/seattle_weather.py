@@ -33,7 +33,7 @@ dataset = Dataset(
     record_id="date",
     event_time="date",
     target="weather",
-    split=TimeSplit(test="365d"),
+    split=TimeSplit(test="365 days"),
     models=models,
     schedule="@yearly",
     start=date(2013, 1, 1),

@@ -130,6 +130,8 @@ class File(Source):
 
         with self._legible() as path:
             table = csv.read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
+            # Names that are no UTF-8 are refused when they are looked at.
+            _ = table.column_names
         if self.number is not None:
             table = table.add_column(0, self.number, pa.array(range(table.num_rows), pa.int64()))
         return table
@@ -150,14 +152,20 @@ class File(Source):
         import pyarrow as pa
 
         path = PROJECT / self.path
+        if path.is_dir():
+            raise LastingError(f"{path} is a directory, not a file.", "Name a CSV or Parquet file in it.")
         if path.suffix.lower() not in (".csv", ".parquet", ".pq"):
             raise LastingError(f"The file {path} is neither CSV nor Parquet by its name.", "Call it .csv or .parquet.")
         try:
             yield path
         except FileNotFoundError as error:
             raise LastingError(f"The file {path} does not exist.", "Put it there, or correct the path.") from error
+        except UnicodeDecodeError as error:
+            raise LastingError(f"The file {path} is not in UTF-8.", "Save it in this encoding.") from error
         except (OSError, pa.ArrowInvalid) as error:
-            raise LastingError(f"The file {path} cannot be read: {error}.", "Mend the file.") from error
+            # The error may quote a file that is no text at all.
+            reason = "".join(letter if letter.isprintable() else "?" for letter in str(error).rstrip("."))
+            raise LastingError(f"The file {path} cannot be read: {reason}.", "Mend the file.") from error
 
     def __str__(self) -> str:
         return self.path

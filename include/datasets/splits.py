@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from include.datasets.durations import duration
 from include.definitions import Invalid
+from include.durations import duration, of_field
 from include.errors import LastingError
 
 if TYPE_CHECKING:
@@ -42,16 +42,13 @@ class TimeSplit(Split):
     """The last stretch of time tests: training sees nothing that happened after any test record.
 
     Attributes:
-        test: How long the stretch is, such as ``365d``, counted back from the end of the version's interval.
+        test: How long the stretch is, such as ``365 days``, counted back from the end of the version's interval.
     """
 
     test: str
 
     def __post_init__(self) -> None:
-        try:
-            duration(self.test)
-        except ValueError as error:
-            raise Invalid("split", f"{error}.", "Write TimeSplit(test='365d').") from error
+        of_field("split", self.test, 'Write TimeSplit(test="365 days").')
 
     def tests(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> NDArray[np.bool_]:
         import numpy as np

@@ -72,6 +72,20 @@ def create(name: str, *, partitions: int, config: Mapping[str, str], replication
     return True
 
 
+def names(timeout_s: float = client.REQUEST_TIMEOUT_S) -> list[str]:
+    """The names of all topics that the connection may see.
+
+    Raises:
+        UserError: The brokers do not answer within ``timeout_s`` seconds.
+    """
+    from confluent_kafka import KafkaException
+
+    try:
+        return sorted(client.admin().list_topics(timeout=timeout_s).topics)
+    except KafkaException as error:
+        raise _unreachable(error) from error
+
+
 def describe(name: str, brokers: AdminClient | None = None) -> Topic:
     """The topic's id and partitions.
 

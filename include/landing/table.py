@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,14 +67,10 @@ def changes(connection: Connection, stream: Stream) -> list[Change]:
     Raises:
         LastingError: The definition asks for what would lose or reinterpret rows that are there.
     """
-    sql = queries.load("landing")
-    present = {
-        name: (kind, required, comment)
-        for name, kind, required, comment in sql.read_columns(connection, stream=stream.name)
-    }
+    present = _columns(connection, stream)
     if not present:
         return list(_creation(stream))
-    key = sql.read_partition_key(connection, stream=stream.name)
+    key = queries.load("landing").read_partition_key(connection, stream=stream.name)
     if key not in (f"RANGE ({stream.event_time})", f'RANGE ("{stream.event_time}")'):
         raise LastingError(
             f"Stream {stream.name!r}, event_time: the table landing.{stream.name} is partitioned by {key}, "
@@ -86,9 +83,24 @@ def changes(connection: Connection, stream: Stream) -> list[Change]:
             needed += _alterations(stream, field, *present[field.name])
         else:
             needed += _addition(stream, field)
-    gone = present.keys() - {field.name for field in (*COORDINATES, *stream.fields)}
-    needed += [_relaxation(stream, name) for name in present if name in gone and present[name][1]]
+    needed += [_relaxation(stream, name) for name in _unnamed(present, stream) if present[name][1]]
     return needed
+
+
+def left_over(connection: Connection, stream: Stream) -> list[str]:
+    """The columns that no field of the event names any more; they stay with their values, and new rows hold null."""
+    return _unnamed(_columns(connection, stream), stream)
+
+
+def _columns(connection: Connection, stream: Stream) -> dict[str, tuple[str, bool, str]]:
+    """The columns of the stream's table: type, whether null is refused, comment. Empty when there is no table."""
+    found = queries.load("landing").read_columns(connection, stream=stream.name)
+    return {name: (kind, required, comment) for name, kind, required, comment in found}
+
+
+def _unnamed(columns: Iterable[str], stream: Stream) -> list[str]:
+    named = {field.name for field in (*COORDINATES, *stream.fields)}
+    return [name for name in columns if name not in named]
 
 
 def _creation(stream: Stream) -> list[Change]:

@@ -224,7 +224,9 @@ def _detail(answer: httpx.Response) -> str:
         detail = answer.text
     if isinstance(detail, list):
         detail = "; ".join(f"{'.'.join(map(str, part.get('loc', ())))}: {part.get('msg')}" for part in detail)
-    return str(detail.get("reason", detail) if isinstance(detail, dict) else detail).rstrip(".") or "no reason given"
+    reason = str(detail.get("reason", detail) if isinstance(detail, dict) else detail).strip()
+    # What follows the first line of a refused parameter is its schema.
+    return reason.partition("\n")[0].rstrip(".") or "no reason given"
 
 
 def _run(found: Mapping[str, Any]) -> Run:

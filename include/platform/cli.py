@@ -30,11 +30,7 @@ class Entry:
 PANELS: dict[str, tuple[Entry, ...]] = {
     "Start here": (
         Entry("demo", "demo:demo", "Everything from nothing: models retrained, events landed, a summary."),
-        Entry(
-            "check",
-            "development:check",
-            "Validate every dataset and stream definition without starting anything.",
-        ),
+        Entry("check", "check:check", "Validate every definition, and show what no definition names any more."),
         Entry("new", "new:new", "Write a dataset or stream definition for you to edit."),
     ),
     "The platform": (
@@ -72,6 +68,10 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("env", "tools:env", "Shell exports that connect your own programs."),
     ),
 }
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Commands(click.Group):
@@ -123,8 +123,12 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo(f"millrace: {error}", err=True)
         return 1
     except OSError as error:
-        if os.environ.get("MILLRACE_DEBUG") or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if os.environ.get("MILLRACE_DEBUG") or error.errno not in (*_FULL, *_FORBIDDEN):
             raise
+        if error.errno in _FORBIDDEN:
+            what = f"{error.filename or 'A file'} may not be used ({error.strerror})."
+            click.echo(f"millrace: {what} Make it readable and writable for you.", err=True)
+            return 1
         where = Path(error.filename).parent if error.filename else "the home"
         click.echo(f"millrace: The disk that holds {where} is full. Free some space and start again.", err=True)
         return 1

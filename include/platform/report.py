@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,38 +14,64 @@ from include.platform.platform import Platform
 from include.warehouse.queries import load
 
 if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
     from psycopg2.extensions import connection as Connection
 
+    from include.landing.status import Totals
     from include.streams.definition import Stream
 
 
-def lag(platform: Platform) -> list[dict[str, Any]]:
+def lag(platform: Platform, healthy: Collection[str]) -> list[dict[str, Any]]:
     """For each reader and topic: committed offsets not yet read, and whether an open transaction holds more back.
 
     For a stream also the time since which one does, how long the oldest record waits, and the newest event that landed.
+    What cannot be known while Kafka or PostgreSQL is ill is told as an error.
+
+    Args:
+        healthy: The names of the components that are well.
     """
-    from include.kafka import backlog, client
     from include.streams import definitions
-    from include.warehouse.connection import connected
 
     streams = {stream.reader: stream for stream in definitions.find().valid.values()}
+    if "postgres" not in healthy:
+        unknown = "unknown: PostgreSQL is ill, which alone knows what has landed"
+        return [{"reader": stream.reader, "topic": stream.topic, "error": unknown} for stream in streams.values()]
+
+    from include.kafka import client
+    from include.warehouse.connection import connected
 
     os.environ.update(platform.environment())
-    found = []
     with connected("millrace status") as warehouse:
-        brokers = client.admin()
-        for reader, topic in list(load("platform").readers(warehouse)):
-            entry: dict[str, Any] = {"reader": reader, "topic": topic}
-            if reader in streams:
-                found.append(entry | _freshness(streams[reader], warehouse))
-                continue
-            try:
-                measured = backlog.measure(brokers, warehouse, reader, topic)
-            except UserError as error:
-                found.append(entry | {"error": str(error)})
-            else:
-                found.append(entry | {"lag": measured.lag, "blocked": measured.blocked})
-    return found
+        if not load("platform").is_migrated(warehouse):
+            return []
+        brokers = client.admin() if "kafka" in healthy else None
+        return [
+            {"reader": reader, "topic": topic} | _entry(reader, topic, streams.get(reader), warehouse, brokers)
+            for reader, topic in list(load("platform").readers(warehouse))
+        ]
+
+
+def _entry(
+    reader: str, topic: str, stream: Stream | None, warehouse: Connection, brokers: AdminClient | None
+) -> dict[str, Any]:
+    """What is known of one reader's topic.
+
+    Args:
+        stream: The stream, when it is one's reader.
+        brokers: None while Kafka is ill.
+    """
+    from include.kafka import backlog
+
+    if brokers is None:
+        unknown = {"error": "what waits is unknown: Kafka is ill"}
+        return unknown | (_totals(stream, warehouse) if stream else {})
+    if stream:
+        return _freshness(stream, warehouse)
+    try:
+        measured = backlog.measure(brokers, warehouse, reader, topic)
+    except UserError as error:
+        return {"error": str(error)}
+    return {"lag": measured.lag, "blocked": measured.blocked}
 
 
 def _freshness(stream: Stream, warehouse: Connection) -> dict[str, Any]:
@@ -52,16 +79,23 @@ def _freshness(stream: Stream, warehouse: Connection) -> dict[str, Any]:
     from include.landing import choices, status
 
     try:
-        now: status.Totals = status.of(stream, warehouse)
-        error = {}
+        known = _known(status.of(stream, warehouse))
     except UserError as unknown:
         if isinstance(unknown, Stop):
             unknown = choices.advised(unknown, stream)
-        # How fresh the table is, PostgreSQL knows without Kafka.
-        now = status.totals(stream, warehouse)
-        error = {"error": str(unknown)}
-    known = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in vars(now).items()}
-    return error | known | ({} if error else {"blocked": known["blocked_since"] is not None})
+        return {"error": str(unknown)} | _totals(stream, warehouse)
+    return known | {"blocked": known["blocked_since"] is not None}
+
+
+def _totals(stream: Stream, warehouse: Connection) -> dict[str, Any]:
+    """How fresh the table is, which PostgreSQL knows without Kafka."""
+    from include.landing import status
+
+    return _known(status.totals(stream, warehouse))
+
+
+def _known(totals: Totals) -> dict[str, Any]:
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in vars(totals).items()}
 
 
 def last_runs(platform: Platform) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from include.definitions import Invalid
+from include.durations import of_field
 from include.streams.field import TIMESTAMP, Field, fields_of
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -21,14 +22,6 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 # A partition's table is named <stream>_<YYYYMMDD>_<HHMM>, in PostgreSQL's 63 bytes.
 LONGEST_NAME = 48
 RESERVED_PREFIX = "kafka_"
-
-_UNITS = {
-    "second": timedelta(seconds=1),
-    "minute": timedelta(minutes=1),
-    "hour": timedelta(hours=1),
-    "day": timedelta(days=1),
-    "week": timedelta(weeks=1),
-}
 
 
 @dataclass(frozen=True)
@@ -100,32 +93,32 @@ class Stream:
     @property
     def width(self) -> timedelta:
         """``partition`` as a duration."""
-        return duration("partition", self.partition)
+        return of_field("partition", self.partition)
 
     @property
     def retention(self) -> timedelta:
         """``keep`` as a duration."""
-        return duration("keep", self.keep)
+        return of_field("keep", self.keep)
 
     @property
     def lateness(self) -> timedelta:
         """``late`` as a duration."""
-        return duration("late", self.late)
+        return of_field("late", self.late)
 
     @property
     def earliness(self) -> timedelta:
         """``early`` as a duration."""
-        return duration("early", self.early)
+        return of_field("early", self.early)
 
     @property
     def window_s(self) -> float:
         """``window`` in seconds."""
-        return duration("window", self.window).total_seconds()
+        return of_field("window", self.window).total_seconds()
 
     @property
     def quiet_s(self) -> float:
         """``quiet`` in seconds."""
-        return duration("quiet", self.quiet).total_seconds()
+        return of_field("quiet", self.quiet).total_seconds()
 
     def _names(self) -> str:
         return ", ".join(self.event.__struct_fields__)
@@ -178,23 +171,9 @@ class Stream:
                 f'Write at least "{(self.lateness + self.width) // day + 1} days".',
             )
         for field in ("early", "window", "quiet"):
-            duration(field, getattr(self, field))
+            of_field(field, getattr(self, field))
 
 
 def usable(name: str) -> bool:
     """Whether a table, a DAG and a file can have this name."""
     return re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and len(name) <= LONGEST_NAME
-
-
-def duration(field: str, text: str) -> timedelta:
-    """A span such as "90 days" or "1 hour".
-
-    Raises:
-        Invalid: It is none; ``field`` names the culprit.
-    """
-    match = re.fullmatch(r"\s*(\d+)\s*([a-z]+?)s?\s*", text) if isinstance(text, str) else None
-    if match is None or match[2] not in _UNITS or int(match[1]) == 0:
-        raise Invalid(
-            field, f"{text!r} is no span of time.", f'Write a number and one of {", ".join(_UNITS)}, "7 days".'
-        )
-    return int(match[1]) * _UNITS[match[2]]

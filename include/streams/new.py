@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 from pathlib import Path
 
 from include.definitions import ROOT
@@ -27,6 +29,10 @@ def write(name: str, folder: Path = FOLDER) -> Path:
     file = folder / f"{name}.py"
     if file.exists() or name in definitions.find(folder).valid:
         raise UserError(f"The name {name!r} is taken.", "Choose another.")
+    template = TEMPLATE.read_text()
     event = "".join(word.capitalize() for word in name.split("_"))
-    file.write_text(TEMPLATE.read_text().replace("{name}", name).replace("{event}", event))
+    imported = re.findall(r"\w+", " ".join(re.findall(r"^from .* import (.*)$", template, re.MULTILINE)))
+    if keyword.iskeyword(event) or event in imported:
+        event += "Event"
+    file.write_text(template.replace("{name}", name).replace("{event}", event))
     return file if not file.is_relative_to(ROOT) else file.relative_to(ROOT)

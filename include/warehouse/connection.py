@@ -55,8 +55,10 @@ def connect(application_name: str = "millrace", **options: Any) -> Connection:
     try:
         return psycopg2.connect(**parameters)
     except psycopg2.OperationalError as error:
+        # libpq's further lines ask whether the server runs, which is what the remedy says.
+        reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"PostgreSQL at {settings.host}:{parameters['port']} does not answer: {str(error).strip()}.",
+            f"PostgreSQL at {settings.host}:{parameters['port']} does not answer: {reason}.",
             "Start the platform with ./millrace up, or mend the connection millrace_postgres.",
         ) from error
 

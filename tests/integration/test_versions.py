@@ -83,7 +83,7 @@ def test_the_same_rows_are_published_once(weather: Dataset) -> None:
     assert again == replace(first, new=False), "known from the control topic, before any dispatch"
     dispatch.land("test")
     assert publish(weather, year(2013)) == again, "known from the warehouse"
-    assert publish(replace(weather, split=TimeSplit("100d")), year(2013)).new, "another split is another version"
+    assert publish(replace(weather, split=TimeSplit("100 days")), year(2013)).new, "another split is another version"
 
 
 def test_a_sample_is_the_same_for_the_same_seed(weather: Dataset) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from include.datasets import Dataset, GroupSplit, HashSplit, Packaged, TimeSplit, definitions
-from include.datasets.durations import duration
 from include.definitions import Invalid
 from include.errors import UserError
 
@@ -54,8 +53,8 @@ def define(**changes: Any) -> Dataset:
         ({"target": "order"}, "target", "'order' is the record_id too"),
         ({"features": "amount"}, "features", "'amount' is no list of columns"),
         ({"features": ["amount", "returned"]}, "features", "A model must not see it"),
-        ({"event_time": None, "split": TimeSplit("1d")}, "event_time", "a TimeSplit needs it"),
-        ({"event_time": None, "history": "7d"}, "event_time", "history needs it"),
+        ({"event_time": None, "split": TimeSplit("1 day")}, "event_time", "a TimeSplit needs it"),
+        ({"event_time": None, "history": "7 days"}, "event_time", "history needs it"),
         ({"schedule": "@sometimes", "start": date(2025, 1, 1)}, "schedule", "'@sometimes' is no schedule"),
         ({"schedule": "@daily"}, "start", "a schedule needs it"),
         ({"start": "2025-01-01"}, "start", "'2025-01-01' is no date"),
@@ -141,16 +140,3 @@ def test_the_shipped_definitions_are_sound() -> None:
         assert dataset.doc
         assert list(dataset.estimators())[-1] == "baseline"
         assert len(dataset.estimators()) > 3, "three models and a baseline"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("2 hours", 7200), ("365d", 365 * 86400), ("1 week", 604800)]
-)
-def test_durations(text: str, seconds: int) -> None:
-    assert duration(text).total_seconds() == seconds
-
-
-@pytest.mark.parametrize("text", ["", "0d", "5", "d", "-1d", "1 year"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="is no duration"):
-        duration(text)

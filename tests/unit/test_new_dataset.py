@@ -84,6 +84,10 @@ def test_what_cannot_be_written_is_told(orders: Path, name: str, target: str, sa
         ("empty.csv", b"", "cannot be read"),
         ("heading.csv", b"a,b\n", "has no rows"),
         ("broken.parquet", b"nothing", "cannot be read"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3\n", "Expected 2 columns, got 3: 1,2,3. Mend the file."),
+        ("binary.csv", b"a,b\n1\x1b[2J\n", r"got 1: 1\?\[2J. Mend"),
+        ("latin.csv", b"gr\xf6\xdfe,b\n1,2\n", "is not in UTF-8"),
+        ("twice.csv", b"a,b,a\n1,2,3\n", "has several columns a. Rename"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
@@ -92,6 +96,13 @@ def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, name: str, content: 
         file.write_bytes(content)
     with pytest.raises(UserError, match=says):
         new.read(file)
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").mkdir()
+    for directory in (tmp_path, tmp_path / "rows.csv"):
+        with pytest.raises(UserError, match="is a directory, not a file"):
+            new.read(directory)
 
 
 def test_the_likely_target() -> None:

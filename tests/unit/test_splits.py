@@ -35,7 +35,7 @@ def dataset(split: Split, **changes: Any) -> Dataset:
 
 
 def test_the_last_stretch_before_the_intervals_end_tests() -> None:
-    split = TimeSplit("10d")
+    split = TimeSplit("10 days")
     end = datetime(2025, 2, 1, tzinfo=UTC)
     tests = split.tests(ROWS, dataset(split), end)
     at = np.array(ROWS["at"].to_pylist())
@@ -49,7 +49,7 @@ def test_without_an_interval_the_last_record_is_the_end() -> None:
 
 
 def test_time_splits_need_times() -> None:
-    split = TimeSplit("10d")
+    split = TimeSplit("10 days")
     with pytest.raises(UserError, match="its event_time 'shop' must hold a time in every row, but is string"):
         split.tests(ROWS, dataset(split, event_time="shop"), None)
 
@@ -58,7 +58,7 @@ def test_time_splits_need_times() -> None:
 def test_any_type_of_time_will_do(kind: pa.DataType) -> None:
     days = [date(2025, 1, 1) + timedelta(days=day) for day in range(100)]
     rows = pa.table({"order": range(100), "at": pa.array(days).cast(kind)})
-    split = TimeSplit("10d")
+    split = TimeSplit("10 days")
     tests = split.tests(rows, dataset(split), datetime(2025, 4, 11, tzinfo=UTC))
     assert 10 <= tests.sum() <= 11
 

@@ -113,10 +113,10 @@ def test_spans_are_durations() -> None:
         ({"event_time": "when"}, "event_time", "has no field 'when'"),
         ({"event_time": "day"}, "event_time", "not always a moment"),
         ({"partition": "5 hours"}, "partition", "divide the days"),
-        ({"partition": "1 month"}, "partition", "no span of time"),
+        ({"partition": "1 month"}, "partition", "no duration"),
         ({"keep": "3 days"}, "keep", 'Write at least "9 days"'),
-        ({"late": "soon"}, "late", "no span of time"),
-        ({"early": "0 days"}, "early", "no span of time"),
+        ({"late": "soon"}, "late", "no duration"),
+        ({"early": "0 days"}, "early", "no duration"),
         ({"key": "nothing"}, "key", "no field 'nothing'"),
         ({"kafka_partitions": 0}, "kafka_partitions", "Write 1 or more"),
         ({"drains": 0}, "drains", "Write 1 or more"),
@@ -156,7 +156,7 @@ def test_a_broken_file_harms_only_itself(tmp_path: Path) -> None:
     found = definitions.find(tmp_path)
     assert list(found.valid) == ["good"]
     errors = {Path(file).stem: str(error) for file, error in found.broken.items()}
-    assert f"{tmp_path}/late.py: late: '7 dayz' is no span of time. Write a number" in errors["late"]
+    assert f"{tmp_path}/late.py: late: '7 dayz' is no duration. Write a number" in errors["late"]
     assert "syntax.py, line 1:" in errors["syntax"]
     assert "crash.py, line 1: ZeroDivisionError" in errors["crash"]
     assert "there is no 'stream' in it" in errors["empty"]
@@ -169,6 +169,13 @@ def test_a_new_stream_works_at_once(tmp_path: Path) -> None:
     assert stream.event.__name__ == "DoorOpenings"
     assert stream.simulate is not None
     assert next(stream.simulate(Random(1))).ts.tzinfo is not None
+
+
+@pytest.mark.parametrize("name", ["instant", "stream", "meta", "true", "class", "events"])
+def test_a_new_stream_may_be_called_like_what_its_file_uses(tmp_path: Path, name: str) -> None:
+    new.write(name, tmp_path)
+    found = definitions.find(tmp_path)
+    assert (list(found.valid), found.broken) == ([name], {})
 
 
 @pytest.mark.parametrize("name", ["Doors", "2doors", "../doors", "definition", ""])

@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
+from include.platform.commands.parameters import NewFile
 from include.platform.commands.platform import steps
 from include.platform.component import NAMES
 from include.platform.home import ROOT
 from include.platform.platform import SERVICES, Platform
 
-_json = click.option("--json", "json_path", type=click.Path(dir_okay=False, writable=True), help="Write the figures.")
+_AMOUNT = click.IntRange(min=1)
+_json = click.option("--json", "json_path", type=NewFile(), help="Write the figures.")
 
 
 class Benchmarks(click.Group):
@@ -36,8 +38,8 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--events", default=1_000_000, show_default=True, help="The slowest peers take fewer.")
-@click.option("--repetitions", default=3, show_default=True, help="Of everything, one after the other.")
+@click.option("--events", type=_AMOUNT, default=1_000_000, show_default=True, help="The slowest peers take fewer.")
+@click.option("--repetitions", type=_AMOUNT, default=3, show_default=True, help="Of everything, one after the other.")
 @click.option("--peers", help="Only these, such as ours,bare.")
 @_json
 def landing(events: int, repetitions: int, peers: str | None, json_path: str | None) -> None:
@@ -48,8 +50,8 @@ def landing(events: int, repetitions: int, peers: str | None, json_path: str | N
 
 
 @bench.command()
-@click.option("--rate", default=5_000, show_default=True, help="Events a second.")
-@click.option("--seconds", default=300, show_default=True, help="For how long.")
+@click.option("--rate", type=_AMOUNT, default=5_000, show_default=True, help="Events a second.")
+@click.option("--seconds", type=_AMOUNT, default=300, show_default=True, help="For how long.")
 @_json
 def freshness(rate: int, seconds: int, json_path: str | None) -> None:
     """From an event to its visible row, landed by the DAG in Airflow."""
@@ -61,16 +63,17 @@ def freshness(rate: int, seconds: int, json_path: str | None) -> None:
 @click.option(
     "--rows", type=click.IntRange(min=1_000), help="So many rows of 30 doubles, instead of Seattle's weather."
 )
-@click.option("--repetitions", default=5, show_default=True, help="Of both, in turn, after one to warm up.")
+@click.option("--repetitions", type=_AMOUNT, default=5, show_default=True, help="Of both, in turn.")
 @_json
 def training(rows: int | None, repetitions: int, json_path: str | None) -> None:
     """A training run in Airflow, beside a plain script that does the same fits."""
-    _use(NAMES)
-    _module("training").main(json_path, rows, repetitions)
+    with _module("passing").workplace():
+        _use(NAMES)
+        _module("training").main(json_path, rows, repetitions)
 
 
 @bench.command()
-@click.option("--rows", default=10_000_000, show_default=True, help="Of 30 doubles.")
+@click.option("--rows", type=click.IntRange(min=1_000), default=10_000_000, show_default=True, help="Of 30 doubles.")
 @_json
 def out_of_core(rows: int, json_path: str | None) -> None:
     """Training on more rows than fit into memory, killed half-way; beside a bare loop on the file."""

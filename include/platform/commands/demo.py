@@ -27,7 +27,7 @@ DEADLINE_S = 600
 
 
 @click.command()
-@click.option("--events", default=50_000, show_default=True, help="Events for each stream.")
+@click.option("--events", type=click.IntRange(min=1), default=50_000, show_default=True, help="Events for each stream.")
 @click.option("--down", "stop", is_flag=True, help="Stop everything at the end; the data stays.")
 def demo(events: int, stop: bool) -> None:
     """Everything from nothing: the platform up, datasets published, models trained, events landed, a summary.

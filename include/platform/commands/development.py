@@ -1,4 +1,4 @@
-"""test and check."""
+"""test."""
 
 import os
 import subprocess
@@ -29,23 +29,6 @@ def test(arguments: tuple[str, ...]) -> None:
     }
     os.chdir(ROOT)
     os.execve(sys.executable, [sys.executable, "-P", "-m", "pytest", *arguments], _without_settings() | own)
-
-
-@click.command()
-def check() -> None:
-    """Validate every dataset and stream definition without starting anything. Exits with 1 when one is wrong."""
-    import include.datasets.definitions
-    import include.streams.definitions
-
-    datasets, streams = include.datasets.definitions.find(), include.streams.definitions.find()
-    for kind, names in (("dataset", list(datasets.valid)), ("stream", list(streams.valid))):
-        for name in sorted(names):
-            click.echo(f"{kind:8} {name}: good")
-    broken = [*datasets.broken.values(), *streams.broken.values()]
-    for error in broken:
-        click.echo(f"wrong    {error}", err=True)
-    if broken:
-        sys.exit(1)
 
 
 def _without_settings() -> dict[str, str]:

@@ -3,12 +3,13 @@
 import getpass
 import os
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from include.errors import UserError
+from include.platform.commands.parameters import Moment
 from include.platform.platform import Platform
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def produce(stream: str, events: int, rate: float | None, seed: int | None) -> N
     definition = definitions.get(stream)
     platform = Platform()
     os.environ.update(platform.environment())
+    # Asked before anything is sent, so that events wait for nobody.
+    airflow, dag_id = AirflowApi.of(platform), f"land__{stream}"
+    airflow.wait_for_dags([dag_id])
     reports: list[float] = []
 
     def report(sent: int) -> None:
@@ -40,8 +44,6 @@ def produce(stream: str, events: int, rate: float | None, seed: int | None) -> N
     send(definition, events, rate, seed=seed, progress=report)
     seconds = reports[-1] - reports[0]
     click.echo(f"{events:,} events sent to {definition.topic} in {seconds:.1f} s, {events / seconds:,.0f} a second")
-    airflow, dag_id = AirflowApi.of(platform), f"land__{stream}"
-    airflow.wait_for_dags([dag_id])
     if airflow.is_paused(dag_id):
         airflow.unpause(dag_id)
         click.echo(f"{dag_id} was paused; it is not any more, and lands them.", err=True)
@@ -97,19 +99,6 @@ def dead_letters(stream: str, action: str | None, most: int) -> None:
             click.echo(f"nothing of stream {stream!r} is kept aside")
         for *place, kind, sqlstate, reason, appended in letters:
             click.echo(f"{'/'.join(map(str, place))}  {appended:%Y-%m-%d %H:%M:%S}  {kind}  {sqlstate}  {reason}")
-
-
-class Moment(click.ParamType):
-    """A time in ISO 8601, UTC unless it says otherwise."""
-
-    name = "time"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no time such as 2026-11-24, '2026-11-24 10:30' or 2026-11-24T10:30+01:00.")
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @click.command()

@@ -69,7 +69,7 @@ def status(as_json: bool) -> None:
         restarts = f"restarted {health.restarts} times" if health.restarts else ""
         click.echo(f"{health.name:14} {word:9} {health.detail if health.detail != word else '':32} {restarts}".rstrip())
     for entry in [] if as_json else _lag(platform, healths):
-        click.echo(_in_words(entry))
+        click.echo(in_words(entry))
     if not healths or not all(health.healthy for health in healths):
         sys.exit(1)
 
@@ -77,7 +77,7 @@ def status(as_json: bool) -> None:
 @click.command()
 @click.argument("component", type=click.Choice([*NAMES, "migrate", "supervisor"]), required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
-@click.option("-n", "--lines", default=40, show_default=True, help="How many lines of each log.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Of each log.")
 def logs(component: str | None, follow: bool, lines: int) -> None:
     """Show the log of a component, or the end of all."""
     directory = Home.current().logs
@@ -136,22 +136,23 @@ def _report(platform: Platform, healths: list[Health]) -> dict[str, Any]:
 def _lag(platform: Platform, healths: list[Health]) -> list[dict[str, Any]]:
     from include.platform import report
 
-    healthy = {health.name for health in healths if health.healthy}
-    return report.lag(platform) if healthy >= {"kafka", "postgres", "scheduler"} else []
+    return report.lag(platform, {health.name for health in healths if health.healthy}) if healths else []
 
 
-def _in_words(entry: dict[str, Any]) -> str:
+def in_words(entry: dict[str, Any]) -> str:
     """What waits for one reader, in a line."""
     if "error" in entry:
-        return f"{entry['reader']:32} {entry['error']}"
-    waits = f"{entry['lag']:,} records wait" if entry["lag"] else "nothing waits"
+        waits = entry["error"]
+    else:
+        waits = f"{entry['lag']:,} records wait" if entry["lag"] else "nothing waits"
     if entry.get("behind_s"):
         waits += f", the oldest for {entry['behind_s']:.0f} s"
-    if entry["blocked"]:
+    if entry.get("blocked"):
         since = f" since {entry['blocked_since']}" if "blocked_since" in entry else ""
         waits += f", but an open transaction holds records back{since}"
     if entry.get("newest_event"):
-        waits += f"; {entry['landed']:,} landed, newest event {entry['newest_event']}"
+        landed = f"{entry['landed']:,} landed, newest event {entry['newest_event']}"
+        waits += f" ({landed})" if "error" in entry else f"; {landed}"
     return f"{entry['reader']:32} {waits}"
 
 

@@ -11,24 +11,28 @@ import click
 
 from include.errors import UserError
 from include.platform.airflow_api import AirflowApi, Run, TaskInstance
+from include.platform.commands.parameters import Moment
 from include.platform.platform import Platform
 
 
 @click.command()
 @click.argument("dataset")
 @click.option(
-    "--from", "start", metavar="DATE", help="Where the data interval begins; the latest complete one if left out."
+    "--from", "start", type=Moment(), help="Where the data interval begins; the latest complete one if left out. UTC."
 )
-@click.option("--until", "end", metavar="DATE", help="Where it ends (exclusive).")
+@click.option("--until", "end", type=Moment(), help="Where it ends (exclusive). UTC.")
 @click.option("--rows", type=click.IntRange(min=2), help="A sample of at most so many rows.")
 @click.option("--seed", default=0, show_default=True, help="Another seed draws another sample.")
-def publish(dataset: str, start: str | None, end: str | None, rows: int | None, seed: int) -> None:
+def publish(dataset: str, start: datetime | None, end: datetime | None, rows: int | None, seed: int) -> None:
     """Publish a version of a dataset, and follow it to its end. Its training starts by itself.
 
     Exits with 0 also when the same rows were published before, and with 1 when there was nothing to publish.
     """
+    if start and end and start >= end:
+        raise UserError("The interval ends before it begins.", "Exchange --from and --until.")
     api = _api(dataset)
-    form = {"interval_start": start, "interval_end": end, "rows": rows, "seed": seed}
+    bounds = {"interval_start": start and start.isoformat(), "interval_end": end and end.isoformat()}
+    form = {**bounds, "rows": rows, "seed": seed}
     run = _follow(api, f"publish__{dataset}", {name: value for name, value in form.items() if value is not None})
     (task,) = api.task_instances(run.dag_id, run.run_id)
     for line in _told(api, run, task):
@@ -43,7 +47,13 @@ def publish(dataset: str, start: str | None, end: str | None, rows: int | None, 
 @click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="The version whose data interval ends on this day.")
 @click.option("--model", "models", multiple=True, help="Train this model only; may be repeated.")
 @click.option("--grid", metavar="JSON", help='Candidates beside the models, such as \'{"logistic": {"C": [0.1, 1]}}\'.')
-@click.option("--seed", default=0, show_default=True, help="The seed of every random state.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="The seed of every random state.",
+)
 def train(
     dataset: str, version: str | None, until: datetime | None, models: tuple[str, ...], grid: str | None, seed: int
 ) -> None:

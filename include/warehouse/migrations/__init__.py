@@ -1,4 +1,7 @@
-"""The warehouse's schema, migrated by alembic: one branch of revisions for each domain, all from ``0001_position``."""
+"""The warehouse's schema, migrated by alembic: one branch of revisions for each domain, all from ``0001_position``.
+
+What comes after what, a file's ``down_revision`` alone tells; the number in its name only keeps names apart.
+"""
 
 from __future__ import annotations
 

@@ -36,6 +36,10 @@ ORDER BY queued_dttm;
 -- Files of dags/ that Airflow cannot load (metadata database).
 SELECT filename, stacktrace FROM import_error ORDER BY filename;
 
+-- name: is_migrated$
+-- Whether the warehouse has its tables.
+SELECT to_regclass('millrace.position') IS NOT NULL;
+
 -- name: readers
 -- Who reads which topic.
 SELECT DISTINCT reader, topic FROM millrace.position ORDER BY reader, topic;

@@ -37,6 +37,11 @@ def test_the_table_is_the_help() -> None:
             1,
             "millrace: The disk that holds /data is full.",
         ),
+        (
+            PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/x"),
+            1,
+            "millrace: /data/x may not be used (Permission denied). Make it readable and writable for you.\n",
+        ),
         (click.UsageError("No such option."), 2, "Error: No such option.\n"),
     ],
     ids=lambda value: type(value).__name__,

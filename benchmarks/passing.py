@@ -1,0 +1,78 @@
+"""What a benchmark needs for its time only, files and a definition: a killed one's are gone when the next one starts.
+
+Until then its definition counts for nothing. A lock that the kernel lets go of tells who is at work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from include.errors import UserError
+from include.platform.home import ROOT, Home
+
+DEFINITIONS = ROOT / "include" / "datasets"
+# A user's own dataset may be called bench_press.
+MARK = '"""Generated rows for a benchmark'
+
+
+@contextmanager
+def workplace() -> Iterator[None]:
+    """Takes the folder of this home's benchmarks, and clears away what a killed one left there and among the datasets.
+
+    Raises:
+        UserError: Another benchmark is at work there.
+    """
+    lock = _lock()
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError("Another benchmark of training is running.", "Wait for its end.") from error
+        _clear()
+        folder().mkdir()
+        try:
+            yield
+        finally:
+            _clear()
+
+
+def folder() -> Path:
+    """Where files may lie for the time of a ``workplace``."""
+    return Home.current().path / "bench"
+
+
+@contextmanager
+def definition(name: str, text: str) -> Iterator[None]:
+    """A dataset's definition for a time; its name begins with ``bench_``, its text with ``MARK``."""
+    file = DEFINITIONS / f"{name}.py"
+    file.write_text(text)
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
+def at_work() -> bool:
+    """Whether a benchmark holds this home's ``workplace``."""
+    with suppress(FileNotFoundError), _lock().open() as free:
+        try:
+            fcntl.flock(free, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _lock() -> Path:
+    return Home.current().path / "bench.lock"
+
+
+def _clear() -> None:
+    for file in DEFINITIONS.glob("bench_*.py"):
+        if file.read_text().startswith(MARK):
+            file.unlink()
+    shutil.rmtree(folder(), ignore_errors=True)

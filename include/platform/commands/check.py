@@ -1,0 +1,117 @@
+"""check: every definition is read, compared with what its stream's table is, and with what is there of others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from include.errors import LastingError, UserError
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+    from include.datasets import Dataset
+    from include.definitions import Found
+    from include.orphans import Orphan
+    from include.streams.definition import Stream
+
+# Whoever checks a definition does not wait for servers that are away.
+PATIENCE_S = 3
+
+
+@click.command()
+def check() -> None:
+    """Validate every dataset and stream definition without starting anything. Exits with 1 when one is wrong.
+
+    While PostgreSQL is up it also shows what the next run of a stream will change in its table, and what is orphaned:
+    tables, topics, versions and results that no definition names any more. Nothing is changed or deleted.
+    """
+    import include.datasets.definitions
+    import include.streams.definitions
+
+    datasets, streams = include.datasets.definitions.find(), include.streams.definitions.find()
+    wrong: list[UserError] = [*datasets.broken.values(), *streams.broken.values()]
+    for name in sorted(datasets.valid):
+        click.echo(f"dataset  {name}: good")
+    remarks = []
+    try:
+        connection = _warehouse()
+    except UserError as error:
+        for name in sorted(streams.valid):
+            click.echo(f"stream   {name}: good")
+        remarks.append(f"tables were not compared, nor orphans looked for: {error.what}")
+    else:
+        wrong += _compare(connection, streams.valid.values())
+        remarks += _orphans(connection, datasets, streams)
+        connection.close()
+    for remark in remarks:
+        click.echo(remark)
+    for found in wrong:
+        click.echo(f"wrong    {found}", err=True)
+    if wrong:
+        sys.exit(1)
+
+
+def _warehouse() -> Connection:
+    """Raises UserError when PostgreSQL is not up."""
+    from include.platform.platform import Platform
+
+    os.environ.update(Platform().environment())
+
+    from include.warehouse.connection import connect
+
+    return connect("millrace check", connect_timeout=PATIENCE_S)
+
+
+def _compare(connection: Connection, streams: Iterable[Stream]) -> list[UserError]:
+    """Shows what the streams will do to their tables; gives what would stop them."""
+    from include.landing import table
+
+    stopped: list[UserError] = []
+    for stream in sorted(streams, key=lambda stream: stream.name):
+        try:
+            changes = table.changes(connection, stream)
+        except LastingError as error:
+            stopped.append(error)
+            continue
+        click.echo(f"stream   {stream.name}: good")
+        for change in changes:
+            click.echo(f"         its next run will {change.says}")
+        for column in table.left_over(connection, stream):
+            click.echo(f"         landing.{stream.name}.{column} stays, named by no field; new rows hold null there")
+    return stopped
+
+
+def _orphans(connection: Connection, datasets: Found[Dataset], streams: Found[Stream]) -> Iterator[str]:
+    """What is orphaned, and what could not be looked at."""
+    import psycopg2
+
+    try:
+        found = list(_found(connection, datasets, streams))
+    except psycopg2.errors.UndefinedTable:
+        yield "orphans were not looked for: the warehouse has not been migrated yet (./millrace up does it)"
+        return
+    except UserError as error:
+        yield f"orphans were not looked for: {error.what}"
+        return
+    for orphan in found:
+        yield f"orphan   {orphan}"
+    if found:
+        yield "no definition names what is orphaned; nothing of it is deleted"
+    for kind, broken in (("dataset", datasets.broken), ("stream", streams.broken)):
+        if broken:
+            yield f"orphaned {kind}s were not looked for, as a definition that cannot be read may name them"
+
+
+def _found(connection: Connection, datasets: Found[Dataset], streams: Found[Stream]) -> Iterator[Orphan]:
+    from include import orphans
+    from include.kafka import topics
+
+    if not streams.broken:
+        yield from orphans.streams(connection, streams.valid)
+    if not datasets.broken:
+        yield from orphans.datasets(connection, datasets.valid, topics.names(PATIENCE_S))

@@ -1,0 +1,33 @@
+-- name: orphaned_streams
+-- What is there of streams that are not among the given ones: tables, records by the ledger, topics they were read from.
+WITH tables AS (
+    -- A table that retention has detached and not yet dropped is still named as a partition.
+    SELECT CASE relkind WHEN 'r' THEN regexp_replace(relname, '_[0-9]{8}(_[0-9]{4})?$', '') ELSE relname END AS stream,
+           array_agg(CAST(relname AS text) ORDER BY relname) AS tables
+    FROM pg_class
+    WHERE relnamespace = to_regnamespace('landing') AND relkind IN ('p', 'r') AND NOT relispartition
+    GROUP BY 1
+), ledgers AS (
+    SELECT stream, sum(landed) AS landed, sum(dead_letters + quarantined) AS kept_aside
+    FROM millrace.landing_ledger
+    GROUP BY stream
+), readers AS (
+    SELECT substr(reader, length('landing:') + 1) AS stream, array_agg(DISTINCT topic ORDER BY topic) AS topics
+    FROM millrace.position
+    WHERE starts_with(reader, 'landing:')
+    GROUP BY reader
+)
+SELECT stream, coalesce(tables, '{}'), coalesce(landed, 0), coalesce(kept_aside, 0), coalesce(topics, '{}')
+FROM tables FULL JOIN ledgers USING (stream) FULL JOIN readers USING (stream)
+WHERE stream <> ALL (CAST(:named AS text[]))
+ORDER BY stream;
+
+-- name: orphaned_datasets
+-- What is there of datasets that are not among the given ones: versions, training runs, champions.
+SELECT dataset, count(*),
+       (SELECT count(*) FROM millrace.training_run AS run WHERE run.dataset = version.dataset),
+       (SELECT count(*) FROM millrace.reign WHERE reign.dataset = version.dataset)
+FROM millrace.dataset_version AS version
+WHERE dataset <> ALL (CAST(:named AS text[]))
+GROUP BY dataset
+ORDER BY dataset;

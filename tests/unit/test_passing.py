@@ -1,0 +1,71 @@
+"""A benchmark that is killed leaves a definition behind: nobody stumbles over it, and the next one removes it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import passing
+from include.datasets import definitions
+from include.errors import UserError
+from include.platform.home import ROOT
+
+TEMPLATE = (ROOT / "benchmarks" / "definition.txt").read_text()
+TEXT = TEMPLATE.replace("NAME", "bench_1000").replace("FILE", "rows.parquet")
+BENCHMARK = """
+import sys
+from pathlib import Path
+from benchmarks import passing
+passing.DEFINITIONS = Path(sys.argv[1])
+with passing.workplace():
+    (passing.folder() / "rows.parquet").write_text("rows")
+    with passing.definition("bench_1000", sys.stdin.read()):
+        print("at work", flush=True)
+        import time; time.sleep(60)
+"""
+
+
+@pytest.fixture
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of datasets, beside an empty home."""
+    folder = tmp_path / "datasets"
+    folder.mkdir()
+    monkeypatch.setenv("MILLRACE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(passing, "DEFINITIONS", folder)
+    return folder
+
+
+def test_a_killed_benchmark_leaves_nothing_that_counts(datasets: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", BENCHMARK, str(datasets)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as benchmark:
+        assert benchmark.stdin and benchmark.stdout
+        benchmark.stdin.write(TEXT)
+        benchmark.stdin.close()
+        assert benchmark.stdout.readline() == "at work\n"
+        assert list(definitions.find(datasets).valid) == ["bench_1000"]
+        with pytest.raises(UserError, match="Another benchmark of training is running"), passing.workplace():
+            pass
+        benchmark.kill()
+    # A module that was loaded while its file counted is not read again in the same process.
+    sys.modules.pop("include.datasets.bench_1000")
+    assert (datasets / "bench_1000.py").exists()
+    found = definitions.find(datasets)
+    assert (found.valid, found.broken) == ({}, {})
+
+    own = datasets / "bench_press.py"
+    own.write_text('"""The lifts of a gym."""\n')
+    with passing.workplace():
+        assert list(datasets.glob("*.py")) == [own]
+        assert list(passing.folder().iterdir()) == []
+    assert not passing.folder().exists()
+    assert own.exists()
+
+
+def test_a_benchmark_takes_its_definition_away(datasets: Path) -> None:
+    with passing.workplace(), passing.definition("bench_1000", TEXT):
+        assert list(definitions.find(datasets).valid) == ["bench_1000"]
+    assert list(datasets.glob("*.py")) == []
