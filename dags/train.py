@@ -7,7 +7,7 @@ from airflow.sdk import DAG, Param, get_current_context, task
 
 from include import runs
 from include.datasets import Dataset, definitions
-from include.datasets.durations import duration
+from include.durations import duration
 from include.training.grid import SCHEMA
 
 FORM = {

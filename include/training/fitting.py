@@ -15,8 +15,8 @@ import msgspec
 
 from include.datasets import Dataset
 from include.datasets.definition import BASELINE
-from include.datasets.durations import duration
 from include.datasets.sizes import size
+from include.durations import duration
 from include.provenance import library_versions
 from include.registry import probe
 from include.registry.artifact import dumps

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from include.datasets.definition import Dataset
-from include.datasets.durations import duration
+from include.durations import duration
 from include.errors import LastingError
 from include.versions.manifest import SPLITS, Interval, Role
 
