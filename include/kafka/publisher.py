@@ -101,6 +101,7 @@ def transaction(transactional_id: str, **overrides: Any) -> Iterator[Transaction
         **overrides,
     )
     try:
+        _connect(producer)
         producer.init_transactions(ANSWER_TIMEOUT_S)
         producer.begin_transaction()
         try:
@@ -116,6 +117,16 @@ def transaction(transactional_id: str, **overrides: Any) -> Iterator[Transaction
             f"Kafka did not finish the transaction {transactional_id!r}: {error.args[0].str()}.",
             "Nothing was published; look at ./millrace status and try again.",
         ) from error
+
+
+def _connect(producer: Producer) -> None:
+    """Waits until the producer is connected to a broker of the cluster, and not only to a bootstrap address.
+
+    librdkafka gives the first connection up as soon as it knows the brokers; a transaction that is asked for just then
+    finds none, and waits 500 ms for its second try. The second answer comes from a broker.
+    """
+    for _ in range(2):
+        producer.list_topics(timeout=ANSWER_TIMEOUT_S)
 
 
 def _commit(producer: Producer) -> None:
