@@ -30,7 +30,7 @@ class Failed(Exception):
     """The work raised an error that cannot be brought here; a note holds its traceback."""
 
 
-def run(about: str, work: Callable[[Leave], None]) -> None:
+def run(about: str, work: Callable[[Leave], object]) -> None:
     """Does the work in a child process, which this one waits for until it has ended or has taken leave.
 
     Args:
@@ -75,7 +75,7 @@ class _Work:
         self._inherited = [number for number in _descriptors() if number not in (writing, *worker)]
         self._left = False
 
-    def do(self, work: Callable[[Leave], None]) -> None:
+    def do(self, work: Callable[[Leave], object]) -> None:
         error = None
         try:
             work(self._leave)
@@ -131,7 +131,7 @@ def _parts(error: BaseException) -> tuple[type[BaseException], tuple, dict]:
     """What an error is made of, if it can be sent: its class may take other arguments than those that it keeps."""
     parts = (type(error), error.args, vars(error))
     try:
-        pickle.loads(pickle.dumps(parts))
+        _assembled(*pickle.loads(pickle.dumps(parts)))
     except Exception:
         return Failed, (f"{type(error).__name__}: {error}",), {"__notes__": error.__notes__}
     return parts

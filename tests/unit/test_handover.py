@@ -29,7 +29,7 @@ class Unsendable(Exception):
 
 
 def run(work: Callable[[Leave], object]) -> None:
-    handover.run("The drain", lambda leave: work(leave) and None)
+    handover.run("The drain", work)
 
 
 def fail(error: BaseException) -> None:

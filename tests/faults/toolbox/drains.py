@@ -163,7 +163,7 @@ def _drain(stream: Stream, share: int, tamper: Callable[[], None] | None, handin
     drained = Drained()
     try:
         if handing_over:
-            handover.run("The drain", lambda leave: drain(stream, owner, share, lambda _: leave()) and None)
+            handover.run("The drain", lambda leave: drain(stream, owner, share, lambda _: leave()))
         else:
             drained = drain(stream, owner, share)
     except Stop as stop:
