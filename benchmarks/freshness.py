@@ -3,6 +3,9 @@
 Events go to a shipped stream at a steady rate, each with the time at which it was handed to the producer. An observer
 asks every 10 ms up to which offset rows are visible: the position is moved in the transaction that writes them. In the
 end each row's own time is compared with the moment at which its offset was first seen.
+
+The worst stretches of the run are told one by one, and whether each lies at a window change: from the last transaction
+of one drain to the first of the next.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiosql
 import numpy as np
@@ -36,12 +40,54 @@ if TYPE_CHECKING:
 STREAM = "vehicle_positions"
 WINDOW = "75 seconds"
 SAMPLE_S, PACE_S = 0.01, 0.002
-# The first window is found waiting; what an idle stream's first event costs is another figure.
-WARM_UP_S = 5.0
 STARTED_S, LANDED_S = 60.0, 60.0
 DISTINCT = 20_000
+# What is called slow, how far apart two stretches of it are, and how many of them are told.
+SLOW_S, APART_S, TOLD = 0.3, 0.5, 5
 
-Sample = tuple[float, Mapping[int, int]]
+
+class Sample(NamedTuple):
+    """What was visible at a moment.
+
+    Attributes:
+        moment: Seconds since the epoch.
+        seen: For each partition, the offset up to which rows are visible.
+        claim: Grows each time a drain takes the partitions over.
+    """
+
+    moment: float
+    seen: Mapping[int, int]
+    claim: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A window change, in seconds since the epoch: the last transaction of one drain, and the first of the next."""
+
+    left: float
+    taken: float
+
+    @property
+    def gap_s(self) -> float:
+        """For how long nobody wrote."""
+        return self.taken - self.left
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A time in which events were slow to arrive.
+
+    Attributes:
+        at_s: When the first of them was sent, in seconds since the run's first event.
+        lasted_s: From the first to the last of them.
+        oldest_s: How old the oldest was when its row was seen.
+        at_change: Whether the drains changed meanwhile.
+    """
+
+    at_s: float
+    lasted_s: float
+    oldest_s: float
+    at_change: bool
 
 
 def main(rate: int = 5_000, seconds: int = 300, json_path: str | None = None) -> None:
@@ -52,25 +98,25 @@ def main(rate: int = 5_000, seconds: int = 300, json_path: str | None = None) ->
     """
     stream = definitions.get(STREAM)
     produce.make_topic(stream)
-    found = topics.describe(stream.topic)
-    ends = {partition: extent.end for partition, extent in topics.extents(stream.topic, found.partitions).items()}
-    with _landing(stream) as api, connected("bench observer") as connection:
+    with _landing(stream), connected("bench observer") as connection:
         connection.autocommit = True
-        _until_caught_up(connection, stream, ends)
+        _until_caught_up(connection, stream)
+        # The run begins with a drain at work: what an idle stream's first event costs is another figure.
+        produce.produce(stream, 1)
+        ends = _until_caught_up(connection, stream)
         figures.progress.print(f"  sending {rate:,} events a second for {seconds} s …")
         sender = multiprocessing.get_context("spawn").Process(target=send, args=(rate, seconds), daemon=True)
         sender.start()
         samples = list(_observe(connection, stream, sender))
         if sender.exitcode:
             raise UserError("The producer of the events failed.", "See ./millrace logs kafka.")
-        (first, _), *_, (last, _) = samples
-        starts = [run.started_at.timestamp() for run in api.runs(_dag(stream)) if run.started_at]
-        changes = sum(first < start < last for start in starts)
         offsets, times, partitions = _rows(connection, stream, ends)
     if len(times) != rate * seconds:
         raise UserError(f"{len(times)} rows for {rate * seconds} events are in landing.{stream.name}.")
     ages = ages_of(samples, offsets, times, partitions)
-    _report(ages[times > times.min() + WARM_UP_S], rate, seconds, changes, json_path)
+    changes = changes_of(samples)
+    worst = stretches_of(ages, times, changes)[:TOLD]
+    _report(ages, times.min(), rate, seconds, changes, worst, json_path)
 
 
 def send(rate: int, seconds: int) -> None:
@@ -94,7 +140,7 @@ def send(rate: int, seconds: int) -> None:
 
 
 @contextmanager
-def _landing(stream: Stream) -> Iterator[AirflowApi]:
+def _landing(stream: Stream) -> Iterator[None]:
     """Airflow with the stream's DAG at work, in short windows; left as it was."""
     api, dag, variable = AirflowApi.of(Platform()), _dag(stream), f"window__{stream.name}"
     api.wait_for_dags([dag])
@@ -104,7 +150,7 @@ def _landing(stream: Stream) -> Iterator[AirflowApi]:
     api.call("POST", "variables", json={"key": variable, "value": WINDOW})
     api.unpause(dag)
     try:
-        yield api
+        yield
     finally:
         api.call("DELETE", f"variables/{variable}")
         if paused:
@@ -115,27 +161,32 @@ def _dag(stream: Stream) -> str:
     return f"land__{stream.name}"
 
 
-def _visible(connection: Connection, stream: Stream) -> dict[int, int]:
-    return dict(_sql().read_positions(connection, reader=stream.reader, topic=stream.topic))
+def _visible(connection: Connection, stream: Stream) -> Sample:
+    rows = list(_sql().read_positions(connection, reader=stream.reader, topic=stream.topic))
+    return Sample(time.time(), {partition: offset for partition, offset, _ in rows}, sum(epoch for *_, epoch in rows))
 
 
-def _until_caught_up(connection: Connection, stream: Stream, ends: Mapping[int, int]) -> None:
+def _until_caught_up(connection: Connection, stream: Stream) -> dict[int, int]:
+    """Waits until all that the topic holds now has landed, and returns where it ends."""
+    found = topics.describe(stream.topic)
+    ends = {partition: extent.end for partition, extent in topics.extents(stream.topic, found.partitions).items()}
     deadline = time.monotonic() + STARTED_S
-    while any(_visible(connection, stream).get(partition, 0) < end for partition, end in ends.items()):
+    while any(_visible(connection, stream).seen.get(partition, 0) < end for partition, end in ends.items()):
         if time.monotonic() > deadline:
             raise UserError(f"{_dag(stream)} does not catch up with its topic.", "Look at it in the UI.")
         time.sleep(0.2)
+    return ends
 
 
 def _observe(connection: Connection, stream: Stream, sender: Any) -> Iterator[Sample]:
     """What was visible when, until all that was sent has been seen."""
-    seen: dict[int, int] = {}
+    last = Sample(0.0, {}, 0)
     ends: dict[int, int] | None = None
     deadline = float("inf")
-    while ends is None or any(seen.get(partition, 0) < end for partition, end in ends.items()):
-        if (visible := _visible(connection, stream)) != seen:
-            seen = visible
-            yield time.time(), visible
+    while ends is None or any(last.seen.get(partition, 0) < end for partition, end in ends.items()):
+        if (sample := _visible(connection, stream))[1:] != last[1:]:
+            last = sample
+            yield sample
         if ends is None and not sender.is_alive():
             extents = topics.extents(stream.topic, topics.describe(stream.topic).partitions)
             ends = {partition: extent.end for partition, extent in extents.items() if extent.end}
@@ -162,26 +213,73 @@ def _rows(connection: Connection, stream: Stream, ends: Mapping[int, int]) -> tu
 
 def ages_of(samples: Sequence[Sample], offsets: np.ndarray, times: np.ndarray, partitions: np.ndarray) -> np.ndarray:
     """How old each event was, in seconds, when its row was first seen."""
-    moments = np.array([moment for moment, _ in samples])
+    moments = np.array([sample.moment for sample in samples])
     ages = np.empty(len(times))
     for partition in np.unique(partitions).astype(int):
-        visible = np.array([seen.get(partition, 0) for _, seen in samples])
+        visible = np.array([sample.seen.get(partition, 0) for sample in samples])
         mine = partitions == partition
         ages[mine] = moments[np.searchsorted(visible, offsets[mine], side="right")] - times[mine]
     return ages
+
+
+def changes_of(samples: Sequence[Sample]) -> list[Change]:
+    """The window changes: from the last sight of rows under one claim to the first under the next."""
+    changes, left, claim = [], samples[0].moment, samples[0].claim
+    for before, after in pairwise(samples):
+        if after.seen != before.seen:
+            if after.claim != claim:
+                changes.append(Change(left, after.moment))
+            left, claim = after.moment, after.claim
+    return changes
+
+
+def stretches_of(ages: np.ndarray, times: np.ndarray, changes: Sequence[Change]) -> list[Stretch]:
+    """When events were slow, the worst time first."""
+    order = np.argsort(times)
+    slow = order[ages[order] > SLOW_S]
+    stretches = []
+    for part in np.split(slow, np.flatnonzero(np.diff(times[slow]) > APART_S) + 1) if len(slow) else ():
+        sent, seen = times[part], times[part] + ages[part]
+        at_change = any(change.taken > sent[0] and change.left < seen.max() for change in changes)
+        lasted, oldest = float(sent[-1] - sent[0]), float(ages[part].max())
+        stretches.append(Stretch(float(sent[0] - times.min()), lasted, oldest, at_change))
+    return sorted(stretches, key=lambda stretch: -stretch.oldest_s)
 
 
 def _sql() -> Any:
     return aiosql.from_path(Path(__file__).with_suffix(".sql"), "psycopg2", mandatory_parameters=False)
 
 
-def _report(ages: np.ndarray, rate: int, seconds: int, changes: int, json_path: str | None) -> None:
+def _report(
+    ages: np.ndarray,
+    started: float,
+    rate: int,
+    seconds: int,
+    changes: Sequence[Change],
+    worst: Sequence[Stretch],
+    json_path: str | None,
+) -> None:
     p50, p95, p99 = np.percentile(ages, (50, 95, 99)).tolist()
     result = {"p50_s": p50, "p95_s": p95, "p99_s": p99, "worst_s": float(ages.max()), "events": len(ages)}
     figures.show(
-        f"From event to visible row, {rate:,} events a second for {seconds} s, {changes} window changes",
+        f"From event to visible row, {rate:,} events a second for {seconds} s, {len(changes)} window changes",
         ["", "p50", "p95", "p99", "worst"],
         [["ours", *(f"{value:.3f} s" for value in (p50, p95, p99, ages.max()))]],
-        [f"The events stay in landing.{STREAM}."],
+        [
+            *(
+                f"Window change {each.left - started:.1f} s into the run: nothing was written for {each.gap_s:.2f} s."
+                for each in changes
+            ),
+            *(
+                f"Older than {SLOW_S} s: events of {each.lasted_s:.2f} s from {each.at_s:.1f} s into the run on, "
+                f"{each.oldest_s:.2f} s at most{', at a window change' if each.at_change else ''}."
+                for each in worst
+            ),
+            f"The events stay in landing.{STREAM}.",
+        ],
     )
-    figures.write(json_path, {"ours": {**result, "window_changes": changes}}, {}, rate=rate, seconds=seconds)
+    told = {
+        "window_changes": [{"at_s": each.left - started, "gap_s": each.gap_s} for each in changes],
+        "worst": [asdict(each) for each in worst],
+    }
+    figures.write(json_path, {"ours": {**result, **told}}, {}, rate=rate, seconds=seconds)

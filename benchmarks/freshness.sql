@@ -1,6 +1,6 @@
 -- name: read_positions
--- Up to which offset each partition's rows are visible: rows and position come in one transaction.
-SELECT partition, next_offset FROM millrace.position WHERE reader = :reader AND topic = :topic;
+-- Up to which offset each partition's rows are visible, and under which claim: rows and position come in one transaction.
+SELECT partition, next_offset, epoch FROM millrace.position WHERE reader = :reader AND topic = :topic;
 
 -- name: read_incarnation$
 -- The newest incarnation of a topic.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,11 +13,12 @@ from include.kafka import client, topics
 from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
 
 if TYPE_CHECKING:
-    from confluent_kafka import KafkaError, Message
+    from confluent_kafka import Consumer, KafkaError, Message
 
 STALLED_AFTER_S = 60.0
 CHECKED_AFTER_S = 1.0
 FIRST_WITHIN_S = 3.0
+CONNECTED_WITHIN_S = 1.0
 
 
 class Stalled(UserError):
@@ -49,7 +51,8 @@ class Reader:
         starts: For each partition to read, the offset to start at.
         leader_epochs: For some of them, the leader epoch of the record below the start: whether the log was truncated
             and written anew there is noticed.
-        **overrides: librdkafka settings, as for ``client.consumer``.
+        consumer: What to read with, closed with the reader; a new one when None.
+        **overrides: librdkafka settings of a new one, as for ``client.consumer``.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Reader:
         starts: Mapping[int, int],
         *,
         leader_epochs: Mapping[int, int | None] | None = None,
+        consumer: Consumer | None = None,
         **overrides: Any,
     ) -> None:
         from confluent_kafka import TopicPartition
@@ -66,7 +70,7 @@ class Reader:
 
         self.topic = topic
         self.next_offsets = dict(starts)
-        self._consumer = client.consumer(**overrides)
+        self._consumer = client.consumer(**overrides) if consumer is None else consumer
         self._consumer.assign(
             [TopicPartition(topic, p, start, leader_epoch=epochs.get(p, -1)) for p, start in starts.items()]
         )
@@ -150,6 +154,23 @@ class Reader:
         if position < extent.first:
             raise OffsetsGone(self.topic, partition, position, extent.first)
         raise LogTruncated(self.topic, partition, position, extent.end)
+
+
+def connected(topic: str, partitions: Iterable[int], **overrides: Any) -> Consumer:
+    """A consumer that has spoken with the partitions' leaders, so that its first records come at once.
+
+    Brokers that do not answer are waited for where it is used.
+
+    Args:
+        **overrides: librdkafka settings, as for ``client.consumer``.
+    """
+    from confluent_kafka import KafkaException, TopicPartition
+
+    consumer = client.consumer(**overrides)
+    with suppress(KafkaException):
+        for partition in partitions:
+            consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=CONNECTED_WITHIN_S)
+    return consumer
 
 
 def read_range(

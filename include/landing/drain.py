@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from include.errors import LastingError, UserError
-from include.kafka import client, position, topics
+from include.kafka import client, position, reader, topics
 from include.kafka.position import Position
 from include.kafka.reader import Reader
 from include.kafka.stops import Stop, TopicRecreated
@@ -35,6 +36,8 @@ from include.warehouse.connection import connect
 
 if TYPE_CHECKING:
     import psycopg2
+    from confluent_kafka import Consumer
+    from confluent_kafka.admin import AdminClient
     from psycopg2.extensions import connection as Connection
 
     from include.landing.batch import Prepared
@@ -51,6 +54,8 @@ CHECK_EVERY_S = 3.0
 PATIENCE_S = 1.0
 # What has passed at once, as a connection that was cut, is not waited for so long.
 FIRST_PATIENCE_S = 0.1
+# Behind its window a drain waits no longer than this for more to come.
+TAIL_QUIET_S = 3.0
 # So many records at once of which not one can be landed are taken for a wrong definition, not for bad records.
 BREAKER = 100
 # No transaction of a drain is ever idle or long; one that is belongs to a stopped process and must let go.
@@ -62,6 +67,8 @@ _CONSUMER = {
     "queued_min_messages": 100_000,
     "queued_max_messages_kbytes": 8_192,
 }
+
+OVER = "the window is over"
 
 
 @dataclass
@@ -78,15 +85,18 @@ class Drained:
     dead_letters: int = 0
     quarantined: int = 0
     batches: int = 0
-    reason: str = "the window is over"
+    reason: str = OVER
 
 
-def drain(stream: Stream, owner: str, share: int = 0) -> Drained:
+def drain(stream: Stream, owner: str, share: int = 0, leave: Callable[[Drained], None] | None = None) -> Drained:
     """Lands what lies past the positions of this share's partitions until the window is over or the topic stays quiet.
+
+    Nobody is claimed from before this one is ready to read and write: a former drain goes on until then.
 
     Args:
         owner: Who does it, shown to people.
         share: Which of the stream's ``drains``; it owns the partitions whose numbers leave this rest.
+        leave: See ``Drain.run``.
 
     Raises:
         Stop: Going on would lose or repeat records; a person must choose.
@@ -95,20 +105,33 @@ def drain(stream: Stream, owner: str, share: int = 0) -> Drained:
     """
     deadline = time.monotonic() + stream.window_s
     try:
-        topic = _patiently(lambda: topics.describe(stream.topic), deadline)
+        brokers, topic = _patiently(lambda: _describe(stream), deadline)
         partitions = [partition for partition in topic.partitions if partition % stream.drains == share]
         if not partitions:
             return Drained(reason="there are more drains than partitions")
+        consumer = reader.connected(stream.topic, partitions, group_id=stream.reader, **_CONSUMER)
         connection, claim = _patiently(lambda: _claim(stream, topic, partitions, owner), deadline)
-        return Drain(stream, topic, connection, claim).run(deadline)
+        return Drain(stream, topic, connection, claim, brokers, consumer).run(deadline, leave)
     except Stop as stop:
         raise choices.advised(stop, stream) from stop
 
 
 class Drain:
-    """One window of one share of a stream, its partitions claimed; it closes the connection when it has run."""
+    """One window of one share of a stream, its partitions claimed; it closes the connection when it has run.
 
-    def __init__(self, stream: Stream, topic: Topic, connection: Connection, claim: Mapping[int, Position]) -> None:
+    Args:
+        brokers, consumer: To ask and read with.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        topic: Topic,
+        connection: Connection,
+        claim: Mapping[int, Position],
+        brokers: AdminClient,
+        consumer: Consumer,
+    ) -> None:
         from include.landing.batch import Preparer
 
         self._stream = stream
@@ -122,13 +145,12 @@ class Drain:
         connection.rollback()
         starts = {partition: position.next_offset for partition, position in claim.items()}
         self._preparer = Preparer(stream, self._incarnation, starts)
-        self._brokers = client.admin()
+        self._brokers = brokers
         self._reader = Reader(
             stream.topic,
             starts,
             leader_epochs={partition: position.leader_epoch for partition, position in claim.items()},
-            group_id=stream.reader,
-            **_CONSUMER,
+            consumer=consumer,
         )
         self._partitions = Partitions(stream)
         self._stopping = threading.Event()
@@ -136,25 +158,41 @@ class Drain:
         self._drained = Drained()
         self._shown_at = self._checked_at = time.monotonic()
 
-    def run(self, deadline: float) -> Drained:
-        """Drains until ``deadline``, a reading of the monotonic clock, or until the topic has stayed quiet."""
-        brought_at = time.monotonic()
+    def run(self, deadline: float, leave: Callable[[Drained], None] | None = None) -> Drained:
+        """Drains until ``deadline``, a reading of the monotonic clock, or until the topic has stayed quiet.
+
+        Args:
+            leave: Called at ``deadline`` if there was more to come till then. The draining goes on behind it until
+                another drain has taken over (Fenced), the topic stays quiet, or anything fails.
+        """
         try:
             with _rare_collections(), Ahead(self._batches(), self._stopping) as ready:
-                while (now := time.monotonic()) < deadline:
-                    if now - brought_at > self._stream.quiet_s:
-                        self._drained.reason = f"nothing came for {self._stream.quiet}"
-                        break
-                    if self._grown.is_set():
-                        self._drained.reason = "the topic has new partitions"
-                        break
-                    if (batch := ready.get(timeout_s=1.0)) is not None:
-                        self._write(batch, deadline)
-                        brought_at = time.monotonic()
-                    del batch
+                ended = self._drain(ready, deadline, deadline, self._stream.quiet_s)
+                self._drained.reason = ended or OVER
+                if leave is not None and not ended:
+                    leave(self._drained)
+                    self._drain(ready, math.inf, deadline, TAIL_QUIET_S)
         finally:
             self._connection.close()
         return self._drained
+
+    def _drain(self, ready: Ahead[Prepared], until: float, deadline: float, quiet_s: float) -> str | None:
+        """Lands one batch after the other, and returns what ended that before ``until``.
+
+        Args:
+            deadline: Until when a batch that cannot be written is tried again.
+        """
+        brought_at = time.monotonic()
+        while (now := time.monotonic()) < until:
+            if now - brought_at > quiet_s:
+                return f"nothing came for {self._stream.quiet}"
+            if self._grown.is_set():
+                return "the topic has new partitions"
+            if (batch := ready.get(timeout_s=1.0)) is not None:
+                self._write(batch, deadline)
+                brought_at = time.monotonic()
+            del batch
+        return None
 
     def _batches(self) -> Iterator[Prepared]:
         with self._reader:
@@ -311,6 +349,12 @@ class Drain:
         if (now := time.monotonic()) - self._shown_at > SHOW_EVERY_S:
             self._shown_at = now
             self._reader.show({partition: position.next_offset for partition, position in self._claim.items()})
+
+
+def _describe(stream: Stream) -> tuple[AdminClient, Topic]:
+    """The topic, and who was asked."""
+    brokers = client.admin()
+    return brokers, topics.describe(stream.topic, brokers)
 
 
 def _claim(stream: Stream, topic: Topic, partitions: list[int], owner: str) -> tuple[Connection, dict[int, Position]]:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from include.errors import LastingError
 from include.kafka.stops import Fenced, Stop
+from include.landing import handover
+
+if TYPE_CHECKING:
+    from include.landing.drain import Drained
+    from include.landing.handover import Leave
+    from include.streams.definition import Stream
+
+log = logging.getLogger(__name__)
 
 
 def drain_in_task(stream_name: str, share: int) -> None:
-    """Drains one window of a stream inside an Airflow task.
+    """Drains one window of a stream inside an Airflow task; the draining may go on until the next window's has begun.
 
     Raises:
         AirflowFailException: A person must decide, or another drain has taken over.
     """
     from airflow.sdk import Variable, get_current_context
 
-    spare_pandas()
-    from include.landing.drain import drain, log
     from include.streams import definitions
 
     instance = get_current_context()["ti"]
@@ -32,7 +39,21 @@ def drain_in_task(stream_name: str, share: int) -> None:
     if window is not None:
         stream = replace(stream, window=window)
     with failing_for_good():
-        drained = drain(stream, owner, share)
+        handover.run(f"The drain of {stream_name!r}", lambda leave: _drain(stream, owner, share, leave))
+
+
+def _drain(stream: Stream, owner: str, share: int, leave: Leave) -> None:
+    spare_pandas()
+    from include.landing.drain import drain
+
+    def leave_word(drained: Drained) -> None:
+        _tell(drained)
+        leave()
+
+    _tell(drain(stream, owner, share, leave_word))
+
+
+def _tell(drained: Drained) -> None:
     log.info(
         "%s landed, %s dead letters, %s quarantined, in %s transactions; ended because %s.",
         drained.landed,

@@ -17,6 +17,7 @@ from include.datasets import Dataset
 from include.datasets.definition import BASELINE
 from include.datasets.sizes import size
 from include.durations import duration
+from include.forked import Killed
 from include.provenance import library_versions
 from include.registry import probe
 from include.registry.artifact import dumps
@@ -81,7 +82,7 @@ def fit(dataset: Dataset, run: int, model: str) -> None:
     seconds = duration(dataset.time_limit).total_seconds()
     try:
         limits.within(size(dataset.memory_limit), seconds, about, lambda: _fit(dataset, run, model))
-    except (limits.Exceeded, limits.Killed):
+    except (limits.Exceeded, Killed):
         # Who was ended has written nothing about it.
         with journal(run, model):
             raise

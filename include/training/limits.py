@@ -6,30 +6,22 @@ memory cannot say why. The watcher is the task's process; it imports nothing and
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
-import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
 from include.errors import LastingError, UserError
+from include.forked import Child, Killed
 
 LOOK_EVERY_S = 0.05
-_PR_SET_PDEATHSIG = 1
 
 
 class Exceeded(LastingError):
     """The work took more than it may."""
-
-
-class Killed(UserError):
-    """Something ended the work: the kernel for want of memory, or a person."""
 
 
 class Failed(Exception):
@@ -50,29 +42,23 @@ def within(memory: int, seconds: float, about: str, work: Callable[[], None]) ->
         Killed: Something else ended the process.
         Failed: The work raised another error.
     """
-    result, writing = os.pipe()
-    parent = os.getpid()
-    worker = os.fork()
-    if not worker:
-        os.close(result)
-        _work(work, parent, writing)
-    os.close(writing)
+    child = Child(lambda writing: _work(work, writing))
     try:
-        answer = _watched(worker, result, memory, seconds, about)
+        answer = _watched(child, memory, seconds, about)
     except BaseException:
-        _kill(worker)
+        child.kill()
         raise
     finally:
-        os.close(result)
-    os.waitpid(worker, 0)
+        child.close()
+    os.waitpid(child.pid, 0)
     _raise(answer, memory, about)
 
 
-def _watched(worker: int, result: int, memory: int, seconds: float, about: str) -> dict[str, Any]:
+def _watched(child: Child, memory: int, seconds: float, about: str) -> dict[str, Any]:
     from include.training.usage import Usage
 
-    started, usage = time.monotonic(), Usage(worker)
-    while not select.select([result], [], [], LOOK_EVERY_S)[0]:
+    started, usage = time.monotonic(), Usage(child.pid)
+    while not select.select([child.said], [], [], LOOK_EVERY_S)[0]:
         if (held := usage.look()) > memory:
             raise Exceeded(
                 f"{about} holds {_mb(held)} of memory, and its memory_limit is {_mb(memory)}.",
@@ -83,26 +69,16 @@ def _watched(worker: int, result: int, memory: int, seconds: float, about: str) 
                 f"{about} has taken {took:.0f} s, and its time_limit is {seconds:.0f} s.",
                 "Raise time_limit in the definition, publish fewer rows, or make the model smaller.",
             )
-    with open(result, "rb", closefd=False) as said:
-        content = said.read()
-    if content:
+    if content := child.read():
         return dict(json.loads(content))
-    _, status = os.waitpid(worker, 0)
     raise Killed(
-        f"{about} was ended by {_ending(status)}; it held {_mb(usage.peak)} of memory at most, and its memory_limit is "
+        f"{about} was ended by {child.ending()}; it held {_mb(usage.peak)} of memory at most, and its memory_limit is "
         f"{_mb(memory)}.",
         "If the machine has less memory than the limit, lower it.",
     )
 
 
-def _work(work: Callable[[], None], parent: int, writing: int) -> NoReturn:
-    # Without this a task whose process is killed would go on beside its successor.
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
-        signal.signal(number, signal.SIG_DFL)
+def _work(work: Callable[[], None], writing: int) -> None:
     answer: dict[str, Any] = {"ended": "well"}
     try:
         work()
@@ -115,11 +91,6 @@ def _work(work: Callable[[], None], parent: int, writing: int) -> NoReturn:
         answer = {"ended": "badly", "what": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
     with open(writing, "wb") as out:
         out.write(json.dumps(answer).encode())
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    # Nothing of the parent's is torn down here: its connections are still its own.
-    os._exit(0)
 
 
 def _raise(answer: dict[str, Any], memory: int, about: str) -> None:
@@ -137,24 +108,6 @@ def _raise(answer: dict[str, Any], memory: int, about: str) -> None:
             failed = Failed(answer["what"])
             failed.add_note(answer["trace"])
             raise failed
-
-
-def _kill(worker: int) -> None:
-    import psutil
-
-    with suppress(psutil.Error):
-        for process in psutil.Process(worker).children(recursive=True):
-            with suppress(psutil.Error):
-                process.kill()
-    with suppress(ProcessLookupError):
-        os.kill(worker, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        os.waitpid(worker, 0)
-
-
-def _ending(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return signal.Signals(-code).name if code < 0 else f"itself, with the exit code {code}"
 
 
 def _mb(size: int) -> str:

@@ -120,7 +120,7 @@ def test_an_idle_stream_holds_no_worker_and_its_first_event_is_seen_soon(
     until("the first event", lambda: count(warehouse_of_platform) > before or None, 15)
 
 
-@pytest.mark.parametrize("victim", ["task", "supervisor"])
+@pytest.mark.parametrize("victim", ["drain", "task", "supervisor"])
 def test_a_killed_drain_loses_nothing_and_repeats_nothing(
     landing: AirflowApi, stream: Stream, warehouse_of_platform: Connection, victim: str
 ) -> None:
@@ -129,18 +129,58 @@ def test_a_killed_drain_loses_nothing_and_repeats_nothing(
     sending.start()
     until("rows arrive", lambda: count(warehouse_of_platform) > before + 10_000 or None, 60)
     process = drain_process(warehouse_of_platform)
-    target = process if victim == "task" else process.parent()
-    assert target is not None
+    # The drain is its task's child, and the task its supervisor's.
+    target = [process, *process.parents()][["drain", "task", "supervisor"].index(victim)]
     target.send_signal(signal.SIGKILL)
     killed = count(warehouse_of_platform)
     assert killed < before + total, "the drain was too fast for this test"
     started = time.monotonic()
     until("landing goes on", lambda: count(warehouse_of_platform) > killed + 20_000 or None, 60)
     print(f"{victim} killed: landing went on within {time.monotonic() - started:.1f} s")
+    if victim == "task":
+        assert not process.is_running(), "the drain is the task's child and ends with it"
     sending.join()
     until("all have landed", lambda: caught_up(stream, warehouse_of_platform), 90)
     assert count(warehouse_of_platform) == before + total
     assert distinct(warehouse_of_platform) == before + total
+
+
+def test_rows_come_also_while_the_windows_change(
+    landing: AirflowApi, stream: Stream, warehouse_of_platform: Connection
+) -> None:
+    """Short windows under a steady stream: rows are landed also while no task drains."""
+    variable = f"window__{stream.name}"
+    landing.call("POST", "variables", json={"key": variable, "value": "5 seconds"})
+    try:
+        until("the stream waits", lambda: waits(landing), 60)
+        before, total = count(warehouse_of_platform), 60_000
+        first = landing.runs(DAG)[0].run_id
+        sending = threading.Thread(target=produce, args=(stream, total, 2_000))
+        sending.start()
+        between = 0
+        while sending.is_alive():
+            if drains(landing):
+                continue
+            rows = count(warehouse_of_platform)
+            time.sleep(0.1)
+            more = count(warehouse_of_platform) - rows
+            # A task that had begun meanwhile would be at work still.
+            between += 0 if drains(landing) else more
+        sending.join()
+        until("all have landed", lambda: caught_up(stream, warehouse_of_platform), 90)
+        assert (count(warehouse_of_platform), distinct(warehouse_of_platform)) == (before + total, before + total)
+        assert landing.runs(DAG)[0].run_id != first
+        assert between > 0, "nothing landed while no drain's task was at work"
+    finally:
+        landing.call("DELETE", f"variables/{variable}")
+    processes = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'millrace land vehicle_positions'"
+
+    def nobody_is_left() -> bool | None:
+        with warehouse_of_platform.cursor() as cursor:
+            cursor.execute(processes)
+            return cursor.fetchone() == (0,) or None
+
+    until("every drain has ended", nobody_is_left, 40)
 
 
 def caught_up(stream: Stream, connection: Connection) -> bool | None:

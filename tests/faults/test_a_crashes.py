@@ -48,6 +48,30 @@ def killed_in_a_batch(stage: Stage, moment: str, tamper: Tampering = None, lost:
     stage.finish()
 
 
+def test_a13_a_killed_task_takes_its_drain_along(stage: Stage) -> None:
+    """The process that drains is the task's child: it does not go on beside the retry."""
+    stage.topic.events(1_000)
+    task = stage.drain(handing_over=True)
+    stage.until_landed(1_000)
+    child = task.child
+    task.kill()
+    eventually(lambda: not child.is_running(), 1, "the task's child has ended with it")
+    no_backend(stage)
+    stage.topic.events(1_000)
+    stage.finish()
+
+
+def test_a13_a_task_whose_drain_was_killed_fails(stage: Stage) -> None:
+    stage.topic.events(1_000)
+    task = stage.drain(handing_over=True)
+    stage.until_landed(1_000)
+    task.child.kill()
+    outcome = task.wait(5)
+    assert (outcome.kind, outcome.says) == ("failed", "The drain was ended by SIGKILL.")
+    stage.topic.events(1_000)
+    stage.finish()
+
+
 def gone(relay: Relay, trap: Trap, lost: bool) -> None:
     """The held message is lost with its connection, or goes on before the connection ends."""
     if lost:

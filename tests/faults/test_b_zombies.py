@@ -6,13 +6,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.drains import Drain
+from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
 
 Tampering = Callable[[], None] | None
@@ -98,6 +101,114 @@ def test_b15_two_runs_at_once(stage: Stage) -> None:
     kinds = sorted(drain.wait().kind for drain in drains)
     assert kinds in (["drained", "fenced"], ["drained", "failed"]), kinds
     stage.finish()
+
+
+@contextmanager
+def flowing(stage: Stage) -> Iterator[None]:
+    """Events keep coming for the length of a ``with`` block."""
+    over = threading.Event()
+
+    def flow() -> None:
+        while not over.wait(0.02):
+            stage.topic.events(50)
+
+    sending = threading.Thread(target=flow)
+    sending.start()
+    try:
+        yield
+    finally:
+        over.set()
+        sending.join()
+
+
+def window(stage: Stage, window: str, tamper: Tampering = None) -> Drain:
+    """A drain as a task has it, of a window that ends by its time."""
+    return stage.drain(replace(stage.stream, window=window, quiet="1 minute"), tamper=tamper, handing_over=True)
+
+
+def tail(stage: Stage, seconds: str = "3 seconds", tamper: Tampering = None) -> psutil.Process:
+    """The process of a window that has ended while events come: it lands them behind its task."""
+    drain = window(stage, seconds, tamper)
+    eventually(lambda: stage.landed() > 0, 30, "the window is at work", every_s=0.05)
+    child = drain.child
+    outcome = drain.wait()
+    assert outcome.kind == "drained", f"{outcome}\n{drain.log()}"
+    landed = stage.landed()
+    eventually(lambda: stage.landed() > landed, 10, "the tail lands what comes behind its task", every_s=0.05)
+    assert child.is_running()
+    return child
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended, be it reaped or not."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_b15_a_window_goes_on_until_its_successor_has_taken_over(stage: Stage) -> None:
+    with flowing(stage):
+        former = tail(stage)
+        successor = window(stage, "2 seconds")
+        stage.until_claimed(2)
+        eventually(lambda: gone(former), 5, "the tail was fenced and has ended")
+        latter = successor.child
+        assert successor.wait().kind == "drained"
+    eventually(lambda: gone(latter), 10, "a tail to which nothing comes ends by itself")
+    stage.finish()
+
+
+def test_b15_windows_change_often_under_load(stage: Stage) -> None:
+    """Each one's tail meets the next one's claim; an offset that two wrote or nobody did would be found."""
+    tails = []
+    with flowing(stage):
+        for number in range(1, 9):
+            drain = window(stage, "1 second")
+            stage.until_claimed(number)
+            tails.append(drain.child)
+            assert drain.wait().kind == "drained", drain.log()
+        assert not gone(tails[-1])
+        eventually(lambda: all(map(gone, tails[:-1])), 10, "only the last tail is left")
+    stage.finish()
+
+
+def test_b15_a_tail_to_which_nobody_comes_ends_in_time(stage: Stage) -> None:
+    with flowing(stage):
+        left = tail(stage, tamper=tampering.tails_are_short)
+        eventually(lambda: gone(left), 4, "the tail has ended, though events come")
+        landed = stage.landed()
+        time.sleep(1)
+        assert stage.landed() == landed
+    stage.finish()
+
+
+def stop_a_tail(stage: Stage, moment: str, tamper: Tampering = None) -> None:
+    """A tail is stopped at a moment of a batch; a successor lands everything; the tail goes on, to its end."""
+    with flowing(stage):
+        zombie = tail(stage, tamper=tamper)
+        trap = stage.postgres.trap(moment)
+        trap.wait()
+        zombie.suspend()
+        trap.release()
+    successor = stage.drain(postgres=stage.relay(), tamper=tamper)
+    stage.until_claimed(2)
+    stage.topic.events(500)
+    assert successor.wait().kind == "drained"
+    zombie.resume()
+    eventually(lambda: gone(zombie), 25, "the tail has ended")
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+def test_b14_a_stopped_tail_is_overtaken(stage: Stage, moment: str) -> None:
+    stop_a_tail(stage, moment)
+    stage.finish()
+
+
+def test_b14_without_the_compare_and_set_a_tail_is_noticed(stage: Stage) -> None:
+    stop_a_tail(stage, MOMENTS["before_begin"], tampering.coordinates_may_repeat)
+    with pytest.raises(AssertionError):
+        stage.finish()
 
 
 def test_b16_a_batch_longer_than_the_poll_interval(stage: Stage) -> None:

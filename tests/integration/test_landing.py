@@ -321,7 +321,7 @@ def test_a_zombie_writes_nothing(stream: Stream, warehouse: Connection) -> None:
     with closing(connect("zombie")) as other:
         table.bring_up_to_date(other, stream)
         old = position.claim(other, stream.reader, topic, topic.partitions, "zombie")
-        zombie = Drain(stream, topic, other, old)
+        zombie = Drain(stream, topic, other, old, client.admin(), client.consumer())
         assert drain(stream, "successor").landed == 10
         with pytest.raises(Fenced):
             zombie.run(time.monotonic() + 10)
@@ -709,7 +709,8 @@ def test_a_partition_that_retention_drops_under_a_drain_is_made_again(stream: St
     topic = topics.describe(stream.topic)
     other = connect("test")
     table.bring_up_to_date(other, stream)
-    landing = Drain(stream, topic, other, position.claim(other, stream.reader, topic, topic.partitions, "test"))
+    claim = position.claim(other, stream.reader, topic, topic.partitions, "test")
+    landing = Drain(stream, topic, other, claim, client.admin(), client.consumer())
     landing._partitions.ensure(other, [partitions.ahead(stream, NOW, 0)[0].start])
     assert maintenance.drop_until(warehouse, stream, NOW + timedelta(days=9))
     send(stream, [event()])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.figures import Spread
-from benchmarks.freshness import ages_of
+from benchmarks.freshness import Change, Sample, ages_of, changes_of, stretches_of
 from benchmarks.landing import Landed
 from benchmarks.peers import debezium
 from benchmarks.peers.position import escaped
@@ -29,9 +29,31 @@ def test_a_spread_is_median_least_and_greatest() -> None:
 
 
 def test_an_event_is_as_old_as_when_its_offset_was_first_passed() -> None:
-    samples = [(1.0, {0: 1}), (2.0, {0: 1, 1: 2}), (5.0, {0: 3, 1: 2})]
+    samples = [Sample(1.0, {0: 1}, 1), Sample(2.0, {0: 1, 1: 2}, 1), Sample(5.0, {0: 3, 1: 2}, 1)]
     offsets, times, partitions = np.array([0, 1, 2, 0, 1.0]), np.full(5, 0.5), np.array([0, 0, 0, 1, 1.0])
     assert ages_of(samples, offsets, times, partitions).tolist() == [0.5, 4.5, 4.5, 1.5, 1.5]
+
+
+def test_a_window_change_lasts_from_the_last_rows_of_one_claim_to_the_first_of_the_next() -> None:
+    samples = [
+        Sample(1.0, {0: 1}, 4),
+        Sample(2.0, {0: 5}, 4),
+        Sample(2.9, {0: 5}, 5),
+        Sample(3.0, {0: 6}, 5),
+        Sample(4.0, {0: 7}, 5),
+        Sample(4.2, {0: 9}, 7),
+    ]
+    assert changes_of(samples) == [Change(2.0, 3.0), Change(4.0, 4.2)]
+    assert Change(2.0, 3.0).gap_s == 1.0
+
+
+def test_slow_stretches_are_apart_and_the_worst_is_told_first() -> None:
+    times = np.array([10.0, 10.2, 10.4, 11.0, 13.0, 13.2, 16.0])
+    ages = np.array([0.1, 0.9, 0.7, 0.1, 2.0, 1.8, 0.1])
+    worst, other = stretches_of(ages, times, [Change(10.2, 11.1)])
+    assert (worst.oldest_s, worst.at_change, other.oldest_s, other.at_change) == (2.0, False, 0.9, True)
+    assert (worst.at_s, worst.lasted_s, other.at_s) == pytest.approx((3.0, 0.2, 0.2))
+    assert stretches_of(ages[:1], times[:1], []) == []
 
 
 @pytest.mark.parametrize("version", debezium.VERSIONS)

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from include.errors import LastingError, UserError
+from include.forked import Killed
 from include.training import limits
 
 MB = 10**6
@@ -71,7 +72,7 @@ def test_what_somebody_else_ends_is_no_riddle() -> None:
         time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(limits.Killed, match=r"was ended by SIGKILL; it held [\d,]+ MB .* its memory_limit is 1,000 MB"):
+    with pytest.raises(Killed, match=r"was ended by SIGKILL; it held [\d,]+ MB .* its memory_limit is 1,000 MB"):
         within(die)
 
 

@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from include.streams.definition import Stream
 
 _processes = multiprocessing.get_context("forkserver")
@@ -32,7 +34,7 @@ class Outcome:
         kind: ``drained``; ``stop``, a named one; ``fenced``; ``failed``, with any other error; ``killed``, by a signal.
         what: The error's class.
         says: The error's message.
-        drained: What the window brought, by the names of ``include.landing.drain.Drained``.
+        drained: What the window brought, by the names of ``include.landing.drain.Drained``; nothing of a child's.
     """
 
     kind: Literal["drained", "stop", "fenced", "failed", "killed"]
@@ -50,6 +52,7 @@ class Drain:
         log: The file for what it writes.
         share: Which of the stream's drains.
         tamper: Called in the process before it drains, to break what a test wants to see broken.
+        handing_over: As in a task: a child of the process drains, and goes on behind the window's end.
     """
 
     def __init__(
@@ -59,11 +62,13 @@ class Drain:
         log: Path,
         share: int = 0,
         tamper: Callable[[], None] | None = None,
+        handing_over: bool = False,
     ) -> None:
+        self._child: psutil.Process | None = None
         self._outcome, theirs = _processes.Pipe(duplex=False)
         self._log = log
         self._process = _processes.Process(
-            target=_main, args=(theirs, stream, dict(connections), log, share, tamper), daemon=True
+            target=_main, args=(theirs, stream, dict(connections), log, share, tamper, handing_over), daemon=True
         )
         self._process.start()
         theirs.close()
@@ -78,6 +83,13 @@ class Drain:
     def alive(self) -> bool:
         """Whether it runs, or is stopped."""
         return self._process.is_alive()
+
+    @property
+    def child(self) -> psutil.Process:
+        """The process that drains and hands over; to be asked for the first time before the window's end."""
+        if self._child is None:
+            [self._child] = psutil.Process(self.pid).children()
+        return self._child
 
     def kill(self) -> None:
         """kill -9, and waits for the end."""
@@ -115,6 +127,8 @@ class Drain:
         """Ends it, whatever it does."""
         if self.alive:
             self.kill()
+        if self._child is not None and self._child.is_running():
+            self._child.kill()
 
 
 def _main(
@@ -124,6 +138,7 @@ def _main(
     log: Path,
     share: int,
     tamper: Callable[[], None] | None,
+    handing_over: bool,
 ) -> None:
     with open(log, "ab") as file:
         for standard in (sys.stdout, sys.stderr):
@@ -132,19 +147,25 @@ def _main(
     os.environ.update(connections)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    outcome.send(_drain(stream, share, tamper))
+    outcome.send(_drain(stream, share, tamper, handing_over))
     outcome.close()
 
 
-def _drain(stream: Stream, share: int, tamper: Callable[[], None] | None) -> Outcome:
+def _drain(stream: Stream, share: int, tamper: Callable[[], None] | None, handing_over: bool) -> Outcome:
     from include.kafka.stops import Fenced, Stop
-    from include.landing.drain import drain
+    from include.landing import handover
+    from include.landing.drain import Drained, drain
 
     started = time.monotonic()
     if tamper is not None:
         tamper()
+    owner = f"faults {os.getpid()}"
+    drained = Drained()
     try:
-        drained = drain(stream, f"faults {os.getpid()}", share)
+        if handing_over:
+            handover.run("The drain", lambda leave: drain(stream, owner, share, lambda _: leave()))
+        else:
+            drained = drain(stream, owner, share)
     except Stop as stop:
         return Outcome("stop", type(stop).__name__, str(stop))
     except Fenced as fenced:

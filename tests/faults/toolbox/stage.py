@@ -97,10 +97,11 @@ class Stage:
         postgres: PostgresRelay | None = None,
         share: int = 0,
         tamper: Callable[[], None] | None = None,
+        handing_over: bool = False,
     ) -> Drain:
         """Starts a drain behind the proxies."""
         connections = self.connections((postgres or self.postgres).port, self.kafka.port)
-        drain = Drain(stream or self.stream, connections, self._log, share, tamper)
+        drain = Drain(stream or self.stream, connections, self._log, share, tamper, handing_over)
         self._drains.append(drain)
         return drain
 
