@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, dag, task
 
+from include import runs
 from include.landing.sensor import StreamSensor
 from include.streams import definitions
 from include.streams.definition import Stream
@@ -67,4 +68,5 @@ without a retry names what a person has to decide.
 
 
 for each in definitions.find().valid.values():
-    landing(each)
+    if runs.wanted(f"land__{each.name}"):
+        landing(each)
