@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PROJECT = Path(__file__).resolve().parents[2]
-SCAN_ROWS = 32_768
+SCAN_ROWS = 16_384
 CSV_IN_MEMORY_BYTES = 64 * 1024 * 1024
 CSV_BLOCK_BYTES = 8 * 1024 * 1024
 

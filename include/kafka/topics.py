@@ -48,12 +48,20 @@ class Extent:
     end: int
 
 
-def create(name: str, *, partitions: int, config: Mapping[str, str], replication: int = -1) -> bool:
+def create(
+    name: str,
+    *,
+    partitions: int,
+    config: Mapping[str, str],
+    replication: int = -1,
+    brokers: AdminClient | None = None,
+) -> bool:
     """Makes a topic when it does not exist yet, and returns whether it did so.
 
     Args:
         config: Topic settings, such as ``{"retention.ms": "-1"}``.
         replication: Replicas; -1 leaves it to the brokers' default.
+        brokers: Whom to ask; a client made for one question needs longer to connect than to ask it.
 
     Raises:
         UserError: The brokers do not answer or refuse.
@@ -61,7 +69,7 @@ def create(name: str, *, partitions: int, config: Mapping[str, str], replication
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import NewTopic
 
-    brokers = client.admin()
+    brokers = brokers or client.admin()
     topic = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
     try:
         brokers.create_topics([topic], request_timeout=client.REQUEST_TIMEOUT_S)[name].result()
