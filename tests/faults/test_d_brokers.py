@@ -10,13 +10,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from include.landing import choices
+from include.streams.definition import Stream
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.audit import snapshot
 from tests.faults.toolbox.events import READINGS, WAIT_S
 from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
 
-PATIENT = "40 seconds"
+
+def patient(stream: Stream) -> Stream:
+    """A drain of it stays while a broker starts, which takes long beside other tests."""
+    return replace(stream, quiet="40 seconds", window="3 minutes")
 
 
 def accept(stage: Stage, choice: str) -> None:
@@ -34,7 +38,7 @@ def ending(request: pytest.FixtureRequest) -> str:
 def test_the_broker_goes_and_comes_back(stage: Stage, ending: str) -> None:
     """A drain at work waits and goes on by itself."""
     stage.topic.events(1_000)
-    drain = stage.drain(replace(stage.stream, quiet=PATIENT))
+    drain = stage.drain(patient(stage.stream))
     stage.until_landed(1_000)
     stage.topic.events(2_000)
     getattr(stage.world.broker, ending)()
@@ -120,7 +124,7 @@ def test_d29_the_topic_is_recreated_under_a_drain(stage: Stage) -> None:
     """A drain that is at work notices within seconds, and lands nothing of the new topic under the old one's name."""
     stage.topic.events(3_000)
     before = stage.snapshot()
-    drain = stage.drain(replace(stage.stream, quiet=PATIENT))
+    drain = stage.drain(patient(stage.stream))
     stage.until_landed(3_000)
     remake(stage)
     stage.topic.events(6_000)
@@ -295,7 +299,7 @@ def test_d35_an_idle_partition(stage: Stage) -> None:
 def test_d36_the_network_to_the_broker_is_cut(stage: Stage) -> None:
     """Every connection is reset, and for five seconds none is taken."""
     stage.topic.events(1_000)
-    drain = stage.drain(replace(stage.stream, quiet=PATIENT))
+    drain = stage.drain(patient(stage.stream))
     stage.until_landed(1_000)
     with stage.kafka.away():
         stage.topic.events(1_000)
@@ -309,7 +313,7 @@ def test_d36_the_network_to_the_broker_is_silent(stage: Stage) -> None:
     """Connections stay and nothing passes, longer than a request may take."""
     stage.kafka_settings = {"socket.timeout.ms": 3_000}
     stage.topic.events(1_000)
-    drain = stage.drain(replace(stage.stream, quiet=PATIENT))
+    drain = stage.drain(patient(stage.stream))
     stage.until_landed(1_000)
     stage.kafka.freeze()
     stage.topic.events(1_000)
@@ -323,7 +327,7 @@ def test_d36_the_network_to_the_broker_is_silent(stage: Stage) -> None:
 def test_d36_every_fetch_breaks(stage: Stage) -> None:
     """Replies are lost in the middle again and again; what was fetched twice lands once."""
     stage.topic.events(3_000)
-    drain = stage.drain(replace(stage.stream, quiet=PATIENT))
+    drain = stage.drain(patient(stage.stream))
     for _ in range(6):
         trap = stage.kafka.trap("server fetch reply", skip=2)
         stage.topic.events(300)
