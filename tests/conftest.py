@@ -3,42 +3,90 @@
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import closing
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from filelock import FileLock, Timeout
 
-from include.platform import environment, postgres
+from include.platform import component, environment, postgres, processes
 from include.platform.home import Home
 from include.platform.platform import SERVICES, Platform
+from include.platform.supervisor import Supervisor
+from tests import lanes
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
+    from xdist.remote import Producer
 
     from include.platform.airflow_api import AirflowApi
 
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 _numbers = itertools.count(1)
+
+
+def pytest_sessionstart() -> None:
+    """Ends what sessions that were killed have left in their homes."""
+    if not _WORKER:
+        home = Path(os.environ["MILLRACE_HOME"])
+        for file in home.parent.glob(f"{home.name}*.lock"):
+            with suppress(Timeout), FileLock(file, timeout=0):
+                _clear(file.with_suffix(""))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Asked because of ``-n auto``, which is among pyproject.toml's options of pytest."""
+    return lanes.processes(config)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> lanes.Scheduling:
+    """Which tests go to which process."""
+    return lanes.Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of the tests, when several processes run them."""
+    if _WORKER:
+        lanes.arrange(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Around a test and its fixtures, and around its time limit: waiting for a turn does not count."""
+    if not _WORKER:
+        return (yield)
+    with lanes.turn(alone=item.get_closest_marker("measured") is not None):
+        done = yield
+    if nextitem is not None and lanes.together(item.nodeid) == "airflow" != lanes.together(nextitem.nodeid):
+        _stop_airflow()
+    return done
 
 
 @pytest.fixture(scope="session")
 def home() -> Iterator[Home]:
-    """An empty home, held for this session; a second session at the same time gets another."""
+    """An empty home, held for this process; a second session at the same time gets another."""
     path = Path(os.environ["MILLRACE_HOME"])
+    if _WORKER:
+        path = path.with_name(f"{path.name}-{_WORKER}")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock", timeout=0)
+    stays = True
     try:
         lock.acquire()
     except Timeout:
+        stays = False
         path = path.with_name(f"{path.name}-{os.getpid()}")
-        os.environ["MILLRACE_HOME"] = str(path)
-    Platform(path).down()
-    shutil.rmtree(path, ignore_errors=True)
+        lock = FileLock(f"{path}.lock", timeout=0)
+        lock.acquire()
+    os.environ["MILLRACE_HOME"] = str(path)
+    _clear(path)
     yield Home(path)
     Platform(path).down()
-    if not lock.is_locked:
+    if not stays:
         shutil.rmtree(path)
     lock.release()
 
@@ -109,3 +157,22 @@ def _execute(platform: Platform, statement: str) -> None:
     port = platform.home.state()["ports"]["postgres"]
     with closing(postgres.connect(platform.home, port)) as connection, connection.cursor() as cursor:
         cursor.execute(statement)
+
+
+def _stop_airflow() -> None:
+    """Ends what would take half a core from the tests of others, though it only waits."""
+    supervisor = Supervisor(Home.current())
+    if supervisor.is_alive():
+        for name in component.AIRFLOW:
+            supervisor.stop_component(name)
+
+
+def _clear(path: Path) -> None:
+    """Ends every process of a home and of those below it, and removes it."""
+    Platform(path).down()
+    for secrets in path.rglob("secrets.json"):
+        processes.end(processes.of(Home(secrets.parent)), grace=5)
+    for mount in psutil.disk_partitions(all=True):
+        if Path(mount.mountpoint).is_relative_to(path):
+            subprocess.run(["umount", "-l", mount.mountpoint], check=True)
+    shutil.rmtree(path, ignore_errors=True)

@@ -49,10 +49,11 @@ def choose(remembered: Mapping[str, int], hold: Callable[[int], bool] = lambda p
 def held(remembered: Mapping[str, int]) -> Iterator[dict[str, int]]:
     """`choose`, with the ports kept from other platforms that choose theirs before these listen."""
     with ExitStack() as files:
-        yield choose(remembered, lambda port: _lock(port, files))
+        yield choose(remembered, lambda port: hold(port, files))
 
 
-def _lock(port: int, files: ExitStack) -> bool:
+def hold(port: int, files: ExitStack) -> bool:
+    """Keep the port from all who would hold it too, until ``files`` are closed. Gives False when somebody holds it."""
     path = Path(tempfile.gettempdir(), f"millrace-port-{port}")
     try:
         file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)

@@ -178,6 +178,7 @@ def test_b15_two_runs_at_once(site: Site) -> None:
     site.prove()
 
 
+@pytest.mark.measured
 def test_an_hour_without_events(site: Site, dags: dict[str, DAG]) -> None:
     """One run waits for longer than an hour, holds no slot of a worker, and the first event is in the table soon after.
 

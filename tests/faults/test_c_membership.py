@@ -76,7 +76,7 @@ def test_c21_c22_no_group_has_members(stage: Stage) -> None:
 def test_c23_brokers_bounce_one_after_the_other(stage: Stage) -> None:
     """Twice in a row the broker goes in good order and comes back; the drain stays, and nothing has to be done."""
     stage.topic.events(600)
-    drain = stage.drain(replace(stage.stream, quiet="40 seconds"))
+    drain = stage.drain(replace(stage.stream, quiet="40 seconds", window="3 minutes"))
     stage.until_landed(600)
     for bounce in (1, 2):
         stage.world.broker.stop()

@@ -8,6 +8,7 @@ The faults are drawn from a seed, which the test prints: the same seed draws the
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -231,7 +232,7 @@ class Mix:
             outcome = self.drain.wait()
             assert outcome.kind != "stop", outcome
         self.relay = self.stage.relay()
-        self.drain = self.stage.drain(postgres=self.relay)
+        self.drain = self.stage.drain(postgres=self.relay, patient=False)
 
     def _at_work(self) -> Drain:
         assert self.drain is not None
@@ -245,8 +246,7 @@ def test_a_seed_draws_the_same_faults() -> None:
 
 @pytest.mark.timeout(2 * SECONDS + 600)
 def test_random_mix(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        print(f"\n{SECONDS:g} s of faults with MILLRACE_FAULTS_SEED={SEED}", flush=True)
+    tell(capsys, f"{SECONDS:g} s of faults with MILLRACE_FAULTS_SEED={SEED}")
     mix = Mix(stage)
     end = time.monotonic() + SECONDS
     for number, step in enumerate(steps(SEED), start=1):
@@ -259,5 +259,12 @@ def test_random_mix(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
             break
     mix.end()
     findings = stage.finish()
+    tell(capsys, f"{number} faults; of every offset: {dict(findings.fates)}")
+
+
+def tell(capsys: pytest.CaptureFixture[str], what: str) -> None:
+    """Says it at once, and again if the test fails."""
+    print(what)
     with capsys.disabled():
-        print(f"{number} faults; of every offset: {dict(findings.fates)}", flush=True)
+        # The standard output of one among several processes is nobody's.
+        print(f"\n{what}", file=sys.stderr, flush=True)

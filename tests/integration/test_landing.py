@@ -569,6 +569,7 @@ def test_rows_that_a_trigger_mends_are_not_refused(stream: Stream, warehouse: Co
     one_fate_each(warehouse, stream)
 
 
+@pytest.mark.measured
 def test_one_percent_of_refused_rows_does_not_slow_the_others_to_a_crawl(
     stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,10 @@ def healthy(platform: Platform) -> set[str]:
 class TestWhole:
     """Promises shown on the platform with all of its components."""
 
+    @pytest.mark.measured
     def test_everything_is_healthy_and_a_second_up_changes_nothing(self, airflow_platform: Platform) -> None:
+        """Health is heartbeats of some seconds, which other tests would delay."""
+        until(lambda: healthy(airflow_platform) == set(NAMES))
         before = pids(airflow_platform)
         assert healthy(airflow_platform) == set(NAMES)
         assert airflow_platform.up() is False

@@ -26,6 +26,8 @@ def test(arguments: tuple[str, ...]) -> None:
         "MILLRACE_HOME": str(home.path / "test"),
         "MILLRACE_ENV": str(home.environment),
         "PYTHONPATH": str(ROOT),
+        # No broker of a test lives long enough for the second compiler, a third of what a start computes.
+        "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1",
     }
     os.chdir(ROOT)
     os.execve(sys.executable, [sys.executable, "-P", "-m", "pytest", *arguments], _without_settings() | own)

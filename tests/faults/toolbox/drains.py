@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -53,6 +54,8 @@ class Drain:
         share: Which of the stream's drains.
         tamper: Called in the process before it drains, to break what a test wants to see broken.
         handing_over: As in a task: a child of the process drains, and goes on behind the window's end.
+        patient: It ends because its topic is quiet only once the test waits for its end; before, a pause of the test,
+            which is long on a busy machine, is none of the topic's.
     """
 
     def __init__(
@@ -63,10 +66,13 @@ class Drain:
         share: int = 0,
         tamper: Callable[[], None] | None = None,
         handing_over: bool = False,
+        patient: bool = True,
     ) -> None:
         self._child: psutil.Process | None = None
-        self._outcome, theirs = _processes.Pipe(duplex=False)
+        self._outcome, theirs = _processes.Pipe()
         self._log = log
+        if not patient:
+            self._outcome.send("awaited")
         self._process = _processes.Process(
             target=_main, args=(theirs, stream, dict(connections), log, share, tamper, handing_over), daemon=True
         )
@@ -111,11 +117,13 @@ class Drain:
 
     def wait(self, within_s: float = 60.0) -> Outcome:
         """Waits for its end and tells how it was."""
+        with suppress(OSError):
+            self._outcome.send("awaited")
         self._process.join(within_s)
         assert not self.alive, f"the drain did not end within {within_s:g} s; it wrote:\n{self.log()}"
         try:
             outcome: Outcome = self._outcome.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return Outcome("killed")
         return outcome
 
@@ -147,8 +155,14 @@ def _main(
     os.environ.update(connections)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _stay_until_awaited(outcome)
     outcome.send(_drain(stream, share, tamper, handing_over))
     outcome.close()
+
+
+def _stay_until_awaited(test: Pipe) -> None:
+    quiet_s = Stream.quiet_s.fget  # type: ignore[attr-defined]
+    Stream.quiet_s = property(lambda self: quiet_s(self) if test.poll() else self.window_s)  # type: ignore
 
 
 def _drain(stream: Stream, share: int, tamper: Callable[[], None] | None, handing_over: bool) -> Outcome:

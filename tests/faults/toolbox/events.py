@@ -48,7 +48,7 @@ READINGS = Stream(
     late="7 days",
     early="1 hour",
     window="60 seconds",
-    quiet="1 second",
+    quiet="2 seconds",
     kafka_partitions=3,
 )
 

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from include.errors import UserError
-from include.platform import kafka, postgres, processes
+from include.platform import kafka, ports, postgres, processes
 from include.platform.home import ROOT, Home
 from include.platform.ports import HOST
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-START_S = 60.0
+START_S = 120.0
+
+
+# Below those that Linux gives to outgoing connections, one of which would keep a server from coming back.
+_PORTS = range(20_000, 32_000)
+_held = ExitStack()
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port that nobody listens on, and that no other session of tests gets while this one lasts."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if ports.is_free(port) and ports.hold(port, _held):
+            return port
+    raise AssertionError("no port is free")
 
 
 def eventually(check: Callable[[], bool], within_s: float, what: str, every_s: float = 0.02) -> None:

@@ -98,10 +98,12 @@ class Stage:
         share: int = 0,
         tamper: Callable[[], None] | None = None,
         handing_over: bool = False,
+        patient: bool = True,
     ) -> Drain:
-        """Starts a drain behind the proxies."""
+        """Starts a drain behind the proxies; one that hands over ends when it would by itself."""
         connections = self.connections((postgres or self.postgres).port, self.kafka.port)
-        drain = Drain(stream or self.stream, connections, self._log, share, tamper, handing_over)
+        patient = patient and not handing_over
+        drain = Drain(stream or self.stream, connections, self._log, share, tamper, handing_over, patient)
         self._drains.append(drain)
         return drain
 
@@ -155,9 +157,8 @@ class Stage:
 
     def landed(self) -> int:
         """Rows in the stream's table."""
-        if self.query("SELECT to_regclass(%s)", f"landing.{self.stream.name}")[0][0] is None:
-            return 0
-        return int(self.query(f"SELECT count(*) FROM landing.{self.stream.name}")[0][0])
+        with closing(self.world.database.superuser(self.name)) as connection:
+            return self._rows(connection)
 
     def lag(self) -> int:
         """Offsets below the stable ends that are not read."""
@@ -171,14 +172,16 @@ class Stage:
     def until_landed(self, rows: int, within_s: float = 30.0) -> None:
         """Waits until the table holds so many rows. Raises AssertionError as soon as no drain is left that could."""
 
-        def arrived() -> bool:
-            alive = [drain for drain in self._drains if drain.alive]
-            if self.landed() >= rows:
-                return True
-            assert alive, f"no drain is left, and {rows} rows are not landed:\n{self._drains[-1].log()}"
-            return False
+        with closing(self.world.database.superuser(self.name)) as connection:
 
-        eventually(arrived, within_s, f"{rows} rows are landed", every_s=0.05)
+            def arrived() -> bool:
+                alive = [drain for drain in self._drains if drain.alive]
+                if self._rows(connection) >= rows:
+                    return True
+                assert alive, f"no drain is left, and {rows} rows are not landed:\n{self._drains[-1].log()}"
+                return False
+
+            eventually(arrived, within_s, f"{rows} rows are landed", every_s=0.05)
 
     def audit(self, *earlier: Snapshot, **options: Any) -> Findings:
         """What is wrong now; ``earlier`` are snapshots of incarnations that are gone."""
@@ -224,3 +227,11 @@ class Stage:
         self.world.restore()
         if self._owns_warehouse:
             self.world.database.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
+
+    def _rows(self, connection: Connection) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT to_regclass(%s)", (f"landing.{self.stream.name}",))
+            if cursor.fetchone() == (None,):
+                return 0
+            cursor.execute(f"SELECT count(*) FROM landing.{self.stream.name}")
+            return int((cursor.fetchone() or (0,))[0])

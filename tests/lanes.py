@@ -1,0 +1,106 @@
+"""Tests side by side: how many processes run them, and which tests stay together in one.
+
+Each process has servers of its own, so that tests of different processes meet nowhere but on the processor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+# The suite waits more than it computes: for what was killed to be noticed, and for Airflow.
+PROCESSES = 4
+# Tests that stay together in one process, in the order in which they are begun, by how their ids begin. All others
+# are of tests/faults, need its servers alone, and go one by one to whoever is free.
+TOGETHER = {
+    "airflow": ("tests/e2e/", "tests/faults/test_airflow.py", "tests/integration/test_platform.py::TestWhole"),
+    "landing": (
+        "tests/integration/test_landing",
+        "tests/integration/test_platform",
+        "tests/integration/test_installation",
+    ),
+    "retraining": ("tests/integration/",),
+    "random mix": ("tests/faults/test_random_mix.py",),
+    "no servers": ("tests/unit/", "tests/dags/"),
+    "audit": ("tests/faults/test_audit.py",),
+}
+# Who may use what is made once for each process, and costs much.
+OWN = {"airflow_platform": ("airflow",), "services": ("airflow", "landing", "retraining")}
+# Seconds to wait for the tests of other processes to end; the longest takes some minutes.
+PATIENCE_S = 240.0
+# The home of the whole run, beside which its processes have theirs.
+_TURNS = os.environ.get("MILLRACE_HOME", "")
+
+
+class Scheduling(LoadScopeScheduling):
+    """Hands tests to processes."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return together(nodeid) or nodeid
+
+
+def together(nodeid: str) -> str | None:
+    """The name of those that a test stays together with, if there are any."""
+    return next((name for name, begins in TOGETHER.items() if nodeid.startswith(begins)), None)
+
+
+def processes(config: pytest.Config) -> int:
+    """How many processes run what was asked for; 0 when it is less than all of tests/faults, for this one alone."""
+    faults = config.rootpath / "tests/faults"
+    places = [config.invocation_params.dir / argument for argument in config.args]
+    chosen = config.option.keyword or config.option.markexpr
+    return 0 if chosen or not any(faults.is_relative_to(place) for place in places) else PROCESSES
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Puts those that stay together first, in their order, and last of them who wants to be alone: it would wait for
+    the random mix, and keep all others waiting. Raises UsageError when a test uses what it should not.
+    """
+    turns = {name: number for number, name in enumerate(TOGETHER)}
+    for item in items:
+        used, name = getattr(item, "fixturenames", ()), together(item.nodeid)
+        for fixture, of in OWN.items():
+            if fixture in used and name not in of:
+                raise pytest.UsageError(f"{item.nodeid} uses {fixture}; see tests/lanes.py")
+    items.sort(
+        key=lambda item: (
+            turns.get(together(item.nodeid) or "", len(turns)),
+            item.get_closest_marker("measured") is not None,
+        )
+    )
+
+
+@contextmanager
+def turn(alone: bool) -> Iterator[None]:
+    """The length of a ``with`` block as one test among others, or ``alone``: while no test of another process runs.
+
+    Whoever wants to be alone keeps new tests from beginning, and waits for those that run.
+    """
+    with open(f"{_TURNS}.turn", "w") as gate, open(f"{_TURNS}.tests", "w") as running:
+        _lock(gate, fcntl.LOCK_EX)
+        _lock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            # A child of this process that is still there has the file too, but not the lock any more.
+            fcntl.flock(running, fcntl.LOCK_UN)
+
+
+def _lock(file: IO[str], operation: int) -> None:
+    """Waits for a lock, but not for ever: a test beside another is better than none."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(file, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return

@@ -1,0 +1,63 @@
+"""How the tests are spread over processes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from include.platform.home import ROOT
+from tests import lanes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen", "several"),
+    [
+        (["tests"], "", True),
+        (["."], "", True),
+        (["tests/faults"], "", True),
+        (["tests/unit", "tests/faults/"], "", True),
+        (["tests"], "position", False),
+        (["tests/unit"], "", False),
+        (["tests/faults/test_audit.py"], "", False),
+        (["tests/faults/test_audit.py::test_unread_records_are_found"], "", False),
+    ],
+)
+def test_all_of_the_faults_are_worth_several_processes(arguments: list[str], chosen: str, several: bool) -> None:
+    config: Any = SimpleNamespace(
+        rootpath=ROOT,
+        invocation_params=SimpleNamespace(dir=ROOT),
+        args=arguments,
+        option=SimpleNamespace(keyword=chosen, markexpr=""),
+    )
+    assert lanes.processes(config) == (lanes.PROCESSES if several else 0)
+
+
+def test_who_is_alone_waits_for_those_that_run_and_holds_up_those_that_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_TURNS", str(tmp_path / "test"))
+    order: list[str] = []
+
+    def run(name: str, alone: bool) -> None:
+        with lanes.turn(alone):
+            order.append(name)
+            if alone:
+                assert not leaving.wait(0.3)
+                order.append("alone still")
+
+    leaving = threading.Event()
+    threads = [threading.Thread(target=run, args=each) for each in (("alone", True), ("another", False))]
+    with lanes.turn(alone=False):
+        with lanes.turn(alone=False):
+            order.append("two at once")
+        for thread in threads:
+            thread.start()
+            thread.join(0.3)
+        order.append("over")
+    for thread in threads:
+        thread.join()
+    assert order == ["two at once", "over", "alone", "alone still", "another"]
