@@ -167,24 +167,25 @@ class Drain:
         """
         try:
             with _rare_collections(), Ahead(self._batches(), self._stopping) as ready:
-                ended = self._drain(ready, deadline, deadline, self._stream.quiet_s)
+                ended = self._drain(ready, deadline, deadline)
                 self._drained.reason = ended or OVER
                 if leave is not None and not ended:
                     leave(self._drained)
-                    self._drain(ready, math.inf, deadline, TAIL_QUIET_S)
+                    self._drain(ready, math.inf, deadline, tail=True)
         finally:
             self._connection.close()
         return self._drained
 
-    def _drain(self, ready: Ahead[Prepared], until: float, deadline: float, quiet_s: float) -> str | None:
+    def _drain(self, ready: Ahead[Prepared], until: float, deadline: float, tail: bool = False) -> str | None:
         """Lands one batch after the other, and returns what ended that before ``until``.
 
         Args:
             deadline: Until when a batch that cannot be written is tried again.
+            tail: The window is over.
         """
         brought_at = time.monotonic()
         while (now := time.monotonic()) < until:
-            if now - brought_at > quiet_s:
+            if now - brought_at > (TAIL_QUIET_S if tail else self._stream.quiet_s):
                 return f"nothing came for {self._stream.quiet}"
             if self._grown.is_set():
                 return "the topic has new partitions"
