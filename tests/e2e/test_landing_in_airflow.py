@@ -19,6 +19,7 @@ from include.streams import definitions
 from include.streams.definition import Stream
 from include.streams.produce import produce
 from include.warehouse.connection import connected
+from tests.faults.toolbox.drains import has_ended
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -138,7 +139,7 @@ def test_a_killed_drain_loses_nothing_and_repeats_nothing(
     until("landing goes on", lambda: count(warehouse_of_platform) > killed + 20_000 or None, 60)
     print(f"{victim} killed: landing went on within {time.monotonic() - started:.1f} s")
     if victim == "task":
-        assert not process.is_running(), "the drain is the task's child and ends with it"
+        assert has_ended(process), "the drain is the task's child and ends with it"
     sending.join()
     until("all have landed", lambda: caught_up(stream, warehouse_of_platform), 90)
     assert count(warehouse_of_platform) == before + total

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.toolbox import tampering
+from tests.faults.toolbox.drains import has_ended
 from tests.faults.toolbox.relay import Relay, Trap
 from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
@@ -55,7 +56,7 @@ def test_a13_a_killed_task_takes_its_drain_along(stage: Stage) -> None:
     stage.until_landed(1_000)
     child = task.child
     task.kill()
-    eventually(lambda: not child.is_running(), 1, "the task's child has ended with it")
+    eventually(lambda: has_ended(child), 1, "the task's child has ended with it")
     no_backend(stage)
     stage.topic.events(1_000)
     stage.finish()

@@ -139,6 +139,14 @@ class Drain:
             self._child.kill()
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it does nothing any more; an orphan stays in the table until init looks after it."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def _main(
     outcome: Pipe,
     stream: Stream,
