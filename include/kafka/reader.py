@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +19,8 @@ STALLED_AFTER_S = 60.0
 CHECKED_AFTER_S = 1.0
 FIRST_WITHIN_S = 3.0
 CONNECTED_WITHIN_S = 1.0
+# A topic's name that no topic has.
+NO_TOPIC = "millrace.none"
 
 
 class Stalled(UserError):
@@ -156,20 +158,22 @@ class Reader:
         raise LogTruncated(self.topic, partition, position, extent.end)
 
 
-def connected(topic: str, partitions: Iterable[int], **overrides: Any) -> Consumer:
-    """A consumer that has spoken with the partitions' leaders, so that its first records come at once.
+def connected(**overrides: Any) -> Consumer:
+    """A consumer that is connected to the cluster, so that its first records come soon.
 
-    Brokers that do not answer are waited for where it is used.
+    It knows of no topic: whether a log was truncated is only noticed where the leaders' epochs become known after the
+    offset to start from. Brokers that do not answer are waited for where the consumer is used.
 
     Args:
         **overrides: librdkafka settings, as for ``client.consumer``.
     """
-    from confluent_kafka import KafkaException, TopicPartition
+    from confluent_kafka import KafkaException
 
     consumer = client.consumer(**overrides)
     with suppress(KafkaException):
-        for partition in partitions:
-            consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=CONNECTED_WITHIN_S)
+        # The first answer comes over a bootstrap connection, which is given up then.
+        for _ in range(2):
+            consumer.list_topics(NO_TOPIC, timeout=CONNECTED_WITHIN_S)
     return consumer
 
 

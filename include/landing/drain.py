@@ -109,7 +109,7 @@ def drain(stream: Stream, owner: str, share: int = 0, leave: Callable[[Drained],
         partitions = [partition for partition in topic.partitions if partition % stream.drains == share]
         if not partitions:
             return Drained(reason="there are more drains than partitions")
-        consumer = reader.connected(stream.topic, partitions, group_id=stream.reader, **_CONSUMER)
+        consumer = reader.connected(group_id=stream.reader, **_CONSUMER)
         connection, claim = _patiently(lambda: _claim(stream, topic, partitions, owner), deadline)
         return Drain(stream, topic, connection, claim, brokers, consumer).run(deadline, leave)
     except Stop as stop:

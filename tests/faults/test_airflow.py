@@ -81,14 +81,22 @@ class Site:
         """Waits until every component does its work again."""
         eventually(lambda: all(each.healthy for each in self.platform.status()), 90, "Airflow is healthy", every_s=0.5)
 
-    def drain(self) -> psutil.Process:
-        """The process of the drain at work, by its connection to the warehouse."""
+    def until_nobody_drains(self) -> None:
+        """Waits until no process has the connection to the warehouse that a drain has, also not behind its task."""
+        eventually(lambda: not self.drains(), 40, "nobody drains", every_s=0.2)
+
+    def drains(self) -> set[int]:
+        """The ports of the drains' connections to the warehouse."""
         with self.warehouse.cursor() as cursor:
             cursor.execute(
                 "SELECT client_port FROM pg_stat_activity WHERE application_name = %s",
                 (f"millrace land {STREAM.name}",),
             )
-            ports = {port for (port,) in cursor.fetchall()}
+            return {port for (port,) in cursor.fetchall()}
+
+    def drain(self) -> psutil.Process:
+        """The process of the drain at work."""
+        ports = self.drains()
         owners = {
             each.pid for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port in ports and each.pid
         }
@@ -227,6 +235,8 @@ def test_h78_a_pause_outlives_the_scheduler(site: Site) -> None:
         eventually(lambda: at_rest(site), 120, "the window has ended")
         site.kill("scheduler")
         site.until_healthy()
+        # What drained goes on for a while behind its task.
+        site.until_nobody_drains()
         before = site.landed()
         site.send()
         time.sleep(8)

@@ -96,7 +96,7 @@ class TestWhole:
         for directory in (home.path, home.postgres, home.logs, home.run, home.airflow):
             assert stat.S_IMODE(directory.stat().st_mode) == 0o700, directory
         assert len(set(home.secrets.values())) == len(home.secrets)
-        commands = [" ".join(process.cmdline()) for process in psutil.process_iter()]
+        commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
         assert not [command for command in commands if any(secret in command for secret in home.secrets.values())]
 
     def test_the_databases_are_separate(self, airflow_platform: Platform) -> None:
