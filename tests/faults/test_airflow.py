@@ -211,6 +211,7 @@ def test_an_hour_without_events(site: Site, dags: dict[str, DAG]) -> None:
 
 def first_event_after_idling(site: Site, idle_s: float = 6.0) -> float:
     """Waits for a deferred sensor and looks on; then sends an event. Returns how many seconds it took."""
+    site.until_nobody_drains()
     site.until("wait", "deferred")
     [run, *_] = site.api.runs(DAG_ID)
     pool = site.api.call("GET", "pools/default_pool")
