@@ -33,7 +33,7 @@ def rows_are_committed_alone() -> None:
     def copy_and_commit(self: Any, batch: Any) -> None:
         copy(self, batch)
         with self._connection.cursor() as cursor:
-            # Not as COMMIT: the one that a scenario waits for is the other.
+            # Not as COMMIT: a scenario waits for this one, and not for the other.
             cursor.execute("END; BEGIN")
 
     Drain._copy = copy_and_commit  # type: ignore[method-assign]
