@@ -238,7 +238,8 @@ class _Parquet(_Numbered):
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         from pyarrow import parquet
 
-        with parquet.ParquetFile(self._path) as file:
+        # Buffered ahead, what was read of the file stays in memory until its end.
+        with parquet.ParquetFile(self._path, pre_buffer=False) as file:
             yield from file.iter_batches(SCAN_ROWS, columns=columns)
 
 
