@@ -57,7 +57,7 @@ def publish_bare(name: str, file: str) -> dict[str, float]:
     _make_topics(f"{name}.bare")
 
     def work() -> None:
-        with parquet.ParquetFile(file) as rows:
+        with parquet.ParquetFile(file, pre_buffer=False) as rows:
             size = publication.rows_of_a_message(rows.schema_arrow)
             with publisher.transaction(name, compression_type="none") as opened:
                 number = 0
