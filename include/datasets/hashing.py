@@ -21,16 +21,25 @@ def hash64(column: pa.ChunkedArray, salt: str = "") -> NDArray[np.uint64]:
     """One hash for each value of a column without nulls, shape (rows,)."""
     import numpy as np
     import pyarrow as pa
-    import pyarrow.types as types
 
     key = hashlib.blake2b(salt.encode(), digest_size=32).digest()
-    if types.is_date32(column.type):
-        column = column.cast(pa.int32())
-    if types.is_integer(column.type) or types.is_temporal(column.type):
-        return _mixed(column.cast(pa.int64()).to_numpy(), int.from_bytes(key[:8], "little"))
+    if (values := integers(column)) is not None:
+        return _mixed(values, int.from_bytes(key[:8], "little"))
     texts = column.cast(pa.large_string()).to_pylist()
     digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest() for text in texts)
     return np.frombuffer(digests, dtype="<u8")
+
+
+def integers(column: pa.ChunkedArray) -> NDArray[np.int64] | None:
+    """The values of a column of integers, dates or times, without nulls, as integers; None of another type."""
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    if types.is_date32(column.type):
+        column = column.cast(pa.int32())
+    if types.is_integer(column.type) or types.is_temporal(column.type):
+        return column.cast(pa.int64()).to_numpy()
+    return None
 
 
 def _mixed(values: NDArray[np.int64], key: int) -> Any:

@@ -128,16 +128,11 @@ class Watch:
 def keys(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
     """For each id of a column without nulls eight bytes: numbers and times are their own, others have a hash."""
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.types as types
 
     from include.datasets import hashing
 
-    if types.is_date32(ids.type):
-        ids = ids.cast(pa.int32())
-    if types.is_integer(ids.type) or types.is_temporal(ids.type):
-        return ids.cast(pa.int64()).to_numpy().view(np.uint64)
-    return hashing.hash64(ids)
+    values = hashing.integers(ids)
+    return hashing.hash64(ids) if values is None else values.view(np.uint64)
 
 
 def repeated(manifest: Manifest, doubted: NDArray[np.uint64], batches: Iterator[tuple[Role, pa.RecordBatch]]) -> None:

@@ -28,7 +28,7 @@ STABLE_WITHIN_S = 30.0
 # A fetch that has filled the queue is taken up again at once and not after librdkafka's second of rest.
 FETCH = {"fetch_queue_backoff_ms": 1, "queued_max_messages_kbytes": 8_192}
 # Proving a message takes longer than fetching it, and so does giving its rows a place in memory.
-THREADS = max(1, min(2, os.cpu_count() or 1))
+THREADS = min(2, os.cpu_count() or 1)
 PROVEN_AHEAD = 8
 LOOKED_AT_ROWS = 65_536
 

@@ -92,11 +92,9 @@ def find(dataset: str, version: str | None = None, until: datetime | None = None
         what = f"has no version {version!r}" if version else "has no version" if until else "has no version yet"
         what += f" whose interval ends on {until:%Y-%m-%d}" if until else ""
         query = f"select version from millrace.dataset_version where dataset = '{dataset}'"
-        see, publish = (
-            f'See which there are: ./millrace psql -c "{query}".',
-            f"Publish one: ./millrace publish {dataset}.",
-        )
-        remedy = see if version or until else publish
+        remedy = f"Publish one: ./millrace publish {dataset}."
+        if version or until:
+            remedy = f'See which there are: ./millrace psql -c "{query}".'
         raise UnknownVersion(f"Dataset {dataset!r} {what}.", remedy)
     if version and len(rows) > 1:
         raise UnknownVersion(f"Several versions of {dataset!r} begin with {version!r}.", "Write more of its digits.")
