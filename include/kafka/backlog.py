@@ -89,7 +89,8 @@ class Probe:
 
         if self._connection is None or self._connection.closed:
             self._connection = connect(f"millrace backlog {self.topic}")
-        self._brokers = self._brokers or client.admin()
+        # A client is false, as its queue is empty.
+        self._brokers = client.admin() if self._brokers is None else self._brokers
         try:
             return measure(self._brokers, self._connection, self.reader, self.topic)
         except Exception:

@@ -69,7 +69,7 @@ def create(
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import NewTopic
 
-    brokers = brokers or client.admin()
+    brokers = _asked(brokers)
     topic = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
     try:
         brokers.create_topics([topic], request_timeout=client.REQUEST_TIMEOUT_S)[name].result()
@@ -102,7 +102,7 @@ def describe(name: str, brokers: AdminClient | None = None) -> Topic:
         UserError: The brokers do not answer.
     """
     # Held until the answer is there: a client that is collected before gives none.
-    brokers = brokers or client.admin()
+    brokers = _asked(brokers)
     return ask(name, brokers)()
 
 
@@ -132,10 +132,10 @@ def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None =
     """
     from confluent_kafka import KafkaError, KafkaException
 
-    deadline = time.monotonic() + LEADERLESS_S
+    brokers, deadline = _asked(brokers), time.monotonic() + LEADERLESS_S
     while True:
         try:
-            return _extents(topic, partitions, brokers or client.admin())
+            return _extents(topic, partitions, brokers)
         except KafkaException as error:
             # A topic just made has no leader yet, or one that a broker has not heard of; a broker that has just started
             # may not know who leads since when.
@@ -217,6 +217,11 @@ def drop_below(name: str, offsets: Mapping[int, int]) -> None:
             dropped.result()
     except KafkaException as error:
         raise _unreachable(error) from error
+
+
+def _asked(brokers: AdminClient | None) -> AdminClient:
+    # Never `brokers or …`: a client has a length, that of its queue, and is false while that is empty.
+    return client.admin() if brokers is None else brokers
 
 
 def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dict[int, Extent]:

@@ -104,7 +104,7 @@ def test_h81_a_thousand_deferrals(stage: Stage) -> None:
         assert psutil.Process().memory_info().rss - memory < 60e6
 
 
-def test_h81_an_hour_of_looks(stage: Stage) -> None:
+def test_h81_an_hour_of_looks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits looks at the topic twice a second; an idle hour is made of looks, and none leaves a trace."""
     stage.topic.events(30)
     stage.land()
@@ -128,6 +128,8 @@ def test_h81_an_hour_of_looks(stage: Stage) -> None:
         # What looks leave, they leave each time; what else this process does, such as ending what another test has
         # left to it, it does once.
         assert not all(leaves_something(look(50)) for _ in range(3))
+        monkeypatch.setattr(client, "admin", lambda: pytest.fail("a look makes another client than the one before"))
+        look(3)
         probe.close()
 
 
