@@ -8,12 +8,12 @@ from include import definitions
 from include.datasets.definition import Dataset
 from include.definitions import Found
 
-_MACHINERY = frozenset({"definition", "definitions", "hashing", "new", "sizes", "sources", "splits"})
+MACHINERY = frozenset({"definition", "definitions", "hashing", "new", "sizes", "sources", "splits"})
 
 
 def find(folder: Path | None = None) -> Found[Dataset]:
     """Every dataset by its name, and every broken file with its error."""
-    return definitions.find("include.datasets", Dataset, "dataset", other=_MACHINERY, folder=folder)
+    return definitions.find("include.datasets", Dataset, "dataset", other=MACHINERY, folder=folder)
 
 
 def get(name: str) -> Dataset:

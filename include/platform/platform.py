@@ -53,8 +53,15 @@ class Health:
 
 def generation() -> str:
     """What code the platform runs: a change of it, except to definitions, takes effect by a restart alone."""
-    own = {ROOT / "include/datasets", ROOT / "include/streams"}
-    code = [file for file in (ROOT / "include").rglob("*.py") if not own.intersection(file.parents)]
+    from include.datasets import definitions as datasets
+    from include.streams import definitions as streams
+
+    definitions = {ROOT / "include/datasets": datasets.MACHINERY, ROOT / "include/streams": streams.MACHINERY}
+    code = [
+        file
+        for file in (ROOT / "include").rglob("*.py")
+        if file.parent not in definitions or file.stem in {"__init__", *definitions[file.parent]}
+    ]
     digest = hashlib.sha256()
     for file in [ROOT / "requirements.txt", ROOT / "include/platform/kafka.lock.toml", *sorted(code)]:
         digest.update(file.read_bytes())

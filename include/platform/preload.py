@@ -58,6 +58,22 @@ TASKS = (
     "psycopg2.extras",
     "threadpoolctl",
 )
+# Of Millrace: what tasks do. A change of it takes effect by a restart, see platform.generation.
+OWN = (
+    "include.datasets.definitions",
+    "include.landing.maintenance",
+    "include.landing.sensor",
+    "include.landing.task",
+    "include.promotion.approval",
+    "include.promotion.turns",
+    "include.runs",
+    "include.streams.definitions",
+    "include.training.dispatch",
+    "include.training.fitting",
+    "include.training.run",
+    "include.training.verification",
+    "include.versions.retention",
+)
 
 
 def libraries() -> None:
@@ -67,8 +83,9 @@ def libraries() -> None:
 
 
 def airflow() -> None:
-    """Import the parts of Airflow that a task needs and the scheduler does not."""
+    """Import the parts of Airflow and of Millrace that a task needs and the scheduler does not."""
     _import(TASKS)
+    _import(OWN)
     _warm_airflow()
 
 

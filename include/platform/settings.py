@@ -59,7 +59,7 @@ POSTGRES: Mapping[str, str] = {
 }
 
 AIRFLOW: Mapping[str, str] = {
-    "CORE__EXECUTOR": "LocalExecutor",
+    "CORE__EXECUTOR": "include.platform.executor.PromptExecutor",
     # LocalExecutor forks this many workers ahead; 38 MB each.
     "CORE__PARALLELISM": "12",
     "CORE__LOAD_EXAMPLES": "False",
@@ -70,8 +70,8 @@ AIRFLOW: Mapping[str, str] = {
     "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
     # From Python 3.14 on, LocalExecutor's workers are forked from a server that imports these.
     "CORE__MP_FORKSERVER_PRELOAD": ",".join((*preload.LIBRARIES, *preload.TASKS)),
-    # The gap between two tasks is mostly the scheduler's sleep: 1.05 s at the default of 1 s, 0.33 s at 0.05 s.
-    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.05",
+    # The executor waits instead, until a task has ended.
+    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0",
     # How soon the tasks of a killed scheduler, and those of a killed worker, are noticed.
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
@@ -91,6 +91,12 @@ AIRFLOW: Mapping[str, str] = {
     "API__INSTANCE_NAME": "Millrace",
     "LOGGING__UVICORN_LOGGING_LEVEL": "WARNING",
     "USAGE_DATA_COLLECTION__ENABLED": "False",
+}
+
+LIBRARIES: Mapping[str, str] = {
+    # Each model is fitted with one thread; a thread that BLAS has started besides spins for want of work, and takes from
+    # the tasks what one model takes to fit.
+    "OPENBLAS_NUM_THREADS": "1",
 }
 
 
@@ -139,7 +145,8 @@ class Airflow:
             "CONN_MILLRACE_POSTGRES": json.dumps({"conn_type": "postgres", **self.warehouse}),
         }
         connections = {f"AIRFLOW_{name}": value for name, value in own.items() if name.startswith("CONN_")}
-        return connections | {f"AIRFLOW__{name}": value for name, value in own.items() if not name.startswith("CONN_")}
+        others = {f"AIRFLOW__{name}": value for name, value in own.items() if not name.startswith("CONN_")}
+        return {**LIBRARIES, **connections, **others}
 
 
 def kafka_properties(broker: str, controller: str, directory: str) -> str:

@@ -8,12 +8,12 @@ from include import definitions
 from include.definitions import Found
 from include.streams.definition import Stream
 
-_MACHINERY = frozenset({"definition", "definitions", "field", "new", "produce"})
+MACHINERY = frozenset({"definition", "definitions", "field", "new", "produce"})
 
 
 def find(folder: Path | None = None) -> Found[Stream]:
     """Every stream by its name, and every broken file with its error."""
-    return definitions.find("include.streams", Stream, "stream", other=_MACHINERY, folder=folder)
+    return definitions.find("include.streams", Stream, "stream", other=MACHINERY, folder=folder)
 
 
 def get(name: str) -> Stream:

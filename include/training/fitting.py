@@ -89,7 +89,7 @@ def fit(dataset: Dataset, run: int, model: str) -> None:
 
 
 def _fit(dataset: Dataset, run: int, model: str) -> None:
-    with journal(run, model), lasting(f"millrace train {dataset.name} {model}") as connection:
+    with lasting(f"millrace train {dataset.name} {model}") as connection, journal(run, model, connection):
         _, seed, manifest, parameters = queries.load("training").run_plan(connection(), run=run)
         connection().rollback()
         sealed = decode(bytes(manifest))

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,13 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def journal(run: int, model: str | None = None) -> Iterator[None]:
-    """Keeps in ``millrace.run_log`` what is logged, and warned of, inside the ``with`` block."""
+def journal(run: int, model: str | None = None, idle: Callable[[], Connection] | None = None) -> Iterator[None]:
+    """Keeps in ``millrace.run_log`` what is logged, and warned of, inside the ``with`` block.
+
+    Args:
+        idle: Gives a connection that nobody else uses any more at the end of the block. What is logged until then needs
+            one of the journal's own, and what ends sooner than its first lines are written, does not.
+    """
     handler = _Handler(run, model)
     root = logging.getLogger()
     root.addHandler(handler)
@@ -36,7 +41,7 @@ def journal(run: int, model: str | None = None) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
-        handler.finish()
+        handler.finish(idle)
 
 
 class _Handler(logging.Handler):
@@ -45,6 +50,7 @@ class _Handler(logging.Handler):
         self._run, self._model = run, model
         self._lines: queue.Queue[logging.LogRecord] = queue.Queue(MOST_WAITING)
         self._connection: Connection | None = None
+        self._idle: Callable[[], Connection] | None = None
         self._ended = threading.Event()
         self._lost = 0
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
@@ -58,8 +64,9 @@ class _Handler(logging.Handler):
         except queue.Full:
             self._lost += 1
 
-    def finish(self) -> None:
+    def finish(self, idle: Callable[[], Connection] | None) -> None:
         """Writes what is left, and gives up when Postgres does not answer in time."""
+        self._idle = idle
         self._ended.set()
         self._writer.join(CLOSE_WITHIN_S)
         if self._lost or self._writer.is_alive():
@@ -85,13 +92,23 @@ class _Handler(logging.Handler):
             self._lost += len(records)
             time.sleep(FLUSH_EVERY_S)
 
-    def _store(self, records: list[logging.LogRecord]) -> None:
-        from include.warehouse import queries
+    def _usable(self) -> Connection:
         from include.warehouse.connection import connect
 
+        if self._connection is None and self._idle is not None:
+            with suppress(Exception):
+                connection = self._idle()
+                connection.rollback()
+                return connection
         self._connection = self._connection or connect("millrace journal")
+        return self._connection
+
+    def _store(self, records: list[logging.LogRecord]) -> None:
+        from include.warehouse import queries
+
+        connection = self._usable()
         queries.load("training").log_lines(
-            self._connection,
+            connection,
             run=self._run,
             model=self._model,
             ats=[record.created for record in records],
@@ -99,4 +116,4 @@ class _Handler(logging.Handler):
             loggers=[record.name for record in records],
             messages=[record.getMessage().replace("\0", "") for record in records],
         )
-        self._connection.commit()
+        connection.commit()

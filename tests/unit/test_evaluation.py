@@ -14,7 +14,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from include.errors import LastingError
-from include.training.evaluation import _area, evaluate, sliced, wilson
+from include.training.evaluation import _area, _classification, evaluate, sliced, wilson
 from include.training.fitting import seeded
 from include.versions.manifest import Column, Manifest, Message, version_id
 
@@ -57,6 +57,24 @@ def test_classification_agrees_with_scikit_learn() -> None:
     assert sum(count for *_, count in found.confusion) == len(actual)
     assert [entry.support for entry in found.classes] == np.bincount(actual).tolist()
     assert found.outcome.mean() == values["accuracy"]
+
+
+def test_the_numbers_of_each_class_agree_with_scikit_learn_also_for_classes_never_seen_or_never_answered() -> None:
+    draw = np.random.default_rng(1)
+    # The last class is never answered, the one before it never seen, and the first neither.
+    actual, predicted = draw.choice([1, 2, 4], 300), draw.choice([1, 2, 3], 300)
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        actual, predicted, labels=range(5), zero_division=0.0
+    )
+    found = _classification(actual, predicted, None, list("abcde"))
+    assert [[c.precision, c.recall, c.f1, c.support] for c in found.classes] == pytest.approx(
+        np.array([precision, recall, f1, support]).T
+    )
+    assert found.confusion == [
+        ("abcde"[i], "abcde"[j], count)
+        for (i, j), count in np.ndenumerate(metrics.confusion_matrix(actual, predicted, labels=range(5)))
+        if count
+    ]
 
 
 def test_the_area_under_the_curve_agrees_with_scikit_learn_also_where_scores_are_equal() -> None:

@@ -1,0 +1,61 @@
+"""The executor that waits for the end of a task."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import threading
+import time
+
+from airflow.executors.local_executor import LocalExecutor
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.state import TaskInstanceState
+
+from include.platform import settings
+from include.platform.executor import PromptExecutor
+
+KEY = TaskInstanceKey("dag", "task", "run", 1)
+
+
+def executor() -> PromptExecutor:
+    """One that was started, but has no workers."""
+    made = PromptExecutor(parallelism=1)
+    made.activity_queue, made.result_queue = multiprocessing.SimpleQueue(), multiprocessing.SimpleQueue()
+    made.workers, made._unread_messages = {}, multiprocessing.Value(ctypes.c_uint)
+    made.running.add(KEY)
+    return made
+
+
+def seconds(of: PromptExecutor) -> float:
+    """How long one look for news takes."""
+    started = time.monotonic()
+    of.sync()
+    return time.monotonic() - started
+
+
+def test_the_end_of_a_task_is_told_at_once() -> None:
+    waiting = executor()
+    waiting.WAIT_S = 30.0
+    threading.Timer(0.1, lambda: waiting.result_queue.put((KEY, TaskInstanceState.SUCCESS, None))).start()
+    assert 0.1 <= seconds(waiting) < 5
+    assert waiting.get_event_buffer() == {KEY: (TaskInstanceState.SUCCESS, None)}
+
+
+def test_news_that_are_there_are_not_waited_for() -> None:
+    waiting = executor()
+    waiting.WAIT_S = 30.0
+    waiting.result_queue.put((KEY, TaskInstanceState.SUCCESS, None))
+    assert seconds(waiting) < 5
+
+
+def test_without_news_it_waits_as_long_as_it_may_and_no_longer() -> None:
+    waiting = executor()
+    assert waiting.WAIT_S <= seconds(waiting) < waiting.WAIT_S + 5
+    assert not waiting.event_buffer
+
+
+def test_the_scheduler_does_not_sleep_besides_and_only_with_this_executor() -> None:
+    module, _, name = settings.AIRFLOW["CORE__EXECUTOR"].rpartition(".")
+    assert (module, name) == (PromptExecutor.__module__, PromptExecutor.__name__)
+    assert issubclass(PromptExecutor, LocalExecutor)
+    assert float(settings.AIRFLOW["SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"]) == 0
