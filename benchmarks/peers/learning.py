@@ -53,7 +53,7 @@ def bare(file: str, train_rows: str) -> dict[str, float]:
     from pyarrow import parquet
     from threadpoolctl import threadpool_limits
 
-    from include.versions.publication import rows_of_a_message
+    from include.versions.packing import rows_of_a_message
 
     scaler, model = (step for _, step in models()[MODEL].steps)
     most, right, tested = int(train_rows), 0, 0

@@ -6,6 +6,7 @@ The rows are those of a Parquet file, which all of them read.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import sys
@@ -16,10 +17,11 @@ from typing import Any
 from benchmarks.peers import process
 from include.datasets import Dataset, File, HashSplit
 from include.kafka import client, publisher, topics
-from include.versions import publication, register
+from include.versions import packing, publication, register
 from include.versions.manifest import Interval, Manifest, decode
 
 CONNECTION_ID = "bench_kafka"
+PUBLISHING = ("aiosql", "pandas", "psycopg2", "pyarrow.compute", "pyarrow.parquet")
 # Without these librdkafka pauses for a second whenever its queue has been full.
 FETCH = {"fetch_queue_backoff_ms": 1, "fetch_wait_max_ms": 10}
 
@@ -46,7 +48,7 @@ def isolate(name: str) -> str:
 def publish(name: str, file: str) -> dict[str, float]:
     """Publishes as the DAG's task does."""
     _make_topics(isolate(name), dataset(name, file).topic)
-    return _timed(lambda: publication.publish(dataset(name, file), Interval()))
+    return _timed(lambda: publication.publish(dataset(name, file), Interval()), *PUBLISHING)
 
 
 def publish_bare(name: str, file: str) -> dict[str, float]:
@@ -58,7 +60,7 @@ def publish_bare(name: str, file: str) -> dict[str, float]:
 
     def work() -> None:
         with parquet.ParquetFile(file, pre_buffer=False) as rows:
-            size = publication.rows_of_a_message(rows.schema_arrow)
+            size = packing.rows_of_a_message(rows.schema_arrow)
             with publisher.transaction(name, compression_type="none") as opened:
                 number = 0
                 for batch in rows.iter_batches(32 * size):
@@ -70,7 +72,7 @@ def publish_bare(name: str, file: str) -> dict[str, float]:
                         opened.send(f"{name}.bare", value, partition=number % publication.PARTITIONS)
                         number += 1
 
-    return _timed(work)
+    return _timed(work, *PUBLISHING)
 
 
 def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
@@ -89,7 +91,7 @@ def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
         producer_function_args=(file, int(rows)),
         synchronous=False,
     )
-    return _timed(lambda: operator.execute({}))
+    return _timed(lambda: operator.execute({}), *PUBLISHING)
 
 
 def read(name: str, _: str) -> dict[str, float]:
@@ -98,7 +100,7 @@ def read(name: str, _: str) -> dict[str, float]:
 
     manifest = sealed(name)
     found: list[Any] = []
-    measured = _timed(lambda: found.append(reading.read(manifest)))
+    measured = _timed(lambda: found.append(reading.read(manifest)), "pyarrow.compute")
     rows = found[0]
     return {**measured, "frame_mb": (rows.train.nbytes + rows.test.nbytes) / 1e6}
 
@@ -179,16 +181,10 @@ def _messages(file: str, most: int) -> Iterator[tuple[str, bytes]]:
                     return
 
 
-def _timed(work: Callable[[], object]) -> dict[str, float]:
-    import aiosql  # noqa: F401
-    import pandas as pd
-    import psycopg2  # noqa: F401
-    import pyarrow as pa
-    import pyarrow.compute
-    import pyarrow.parquet
-
-    # Airflow's workers are forked from a process that has all this, and whose garbage collector passes it over.
-    pa.Table.from_pandas(pd.DataFrame({"x": [1.0]}))
+def _timed(work: Callable[[], object], *libraries: str) -> dict[str, float]:
+    # Airflow's workers are forked from a process that has the libraries, and whose garbage collector passes them over.
+    for library in ("pyarrow", *libraries):
+        importlib.import_module(library)
     gc.collect()
     gc.freeze()
     client.connection_config()

@@ -94,8 +94,8 @@ AIRFLOW: Mapping[str, str] = {
 }
 
 LIBRARIES: Mapping[str, str] = {
-    # Each model is fitted with one thread; a thread that BLAS has started besides spins for want of work, and takes from
-    # the tasks what one model takes to fit.
+    # Each model is fitted with one thread; those that BLAS has started besides spin for want of work, and take from the
+    # tasks what one model takes to fit.
     "OPENBLAS_NUM_THREADS": "1",
 }
 

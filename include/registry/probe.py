@@ -18,7 +18,7 @@ class Drifted(LastingError):
 
 def record(model: Any, features: pa.Table) -> bytes:
     """An Arrow stream of the first rows, with the model's predictions as the last column."""
-    from include.versions.publication import stream
+    from include.versions.packing import stream
 
     rows = features.slice(0, ROWS)
     predicted = _column(model.predict(rows.to_pandas()))

@@ -193,7 +193,7 @@ def _matrix(rows: pa.Table, manifest: Manifest) -> tuple[pd.DataFrame, NDArray[A
 def _outcomes(ids: NDArray[Any], manifest: Manifest, evaluation: Evaluation) -> bytes:
     import pyarrow as pa
 
-    from include.versions.publication import stream
+    from include.versions.packing import stream
 
     kind = "error" if manifest.kind == "regression" else "correct"
     columns = {"id": ids, "row": pa.array(range(len(ids)), pa.int32()), kind: pa.array(evaluation.outcome)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import threading
 from collections.abc import Sequence
@@ -12,7 +13,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from include.versions.manifest import Message
+    from include.versions.manifest import Column, Message
+
+WORTH_POPULATING_BYTES = POPULATED_BYTES = 4 * 2**20
+_MADV_POPULATE_WRITE = 23
+_WIDTHS = {
+    **dict.fromkeys(("int8", "uint8"), 1),
+    **dict.fromkeys(("int16", "uint16", "halffloat"), 2),
+    **dict.fromkeys(("int32", "uint32", "float", "date32", "time32"), 4),
+    **dict.fromkeys(("int64", "uint64", "double", "date64", "time64", "timestamp", "duration"), 8),
+}
 
 
 class Assembly:
@@ -24,28 +34,45 @@ class Assembly:
 
     Args:
         messages: The split's, in batch order.
+        columns: The version's.
     """
 
-    def __init__(self, messages: Sequence[Message]) -> None:
+    def __init__(self, messages: Sequence[Message], columns: Sequence[Column]) -> None:
         self._starts = [0, *accumulate(message.rows for message in messages)]
-        self._blocks: list[tuple[NDArray[Any], list[int]]] = []
+        self._blocks = _blocks([width(column.type) for column in columns], self._starts[-1])
         self._columns: list[_Fixed | _Chunked] = []
         self._schema: pa.Schema | None = None
+        self._form: Form | None = None
         self._making = threading.Lock()
 
-    def put(self, number: int, rows: pa.RecordBatch) -> None:
-        """Takes in the batch of that number, of as many rows as its message has."""
+    def put_alike(self, number: int, value: bytes) -> bool:
+        """Takes in the batch of that number out of its message, if that differs in nothing but numbers from one before.
+
+        Returns:
+            Whether it does. If not, it has to be decoded, and ``put``.
+        """
+        view = None if self._form is None else self._form.view(value)
+        start, end = self._starts[number], self._starts[number + 1]
+        if view is None or view.shape[1] != end - start:
+            return False
+        self._blocks[0][0][:, start:end] = view
+        return True
+
+    def put(self, number: int, rows: pa.RecordBatch, value: bytes | None = None) -> None:
+        """Takes in the batch of that number, of as many rows as its message has, which is ``value``."""
         with self._making:
             if self._schema is None:
-                self._blocks, self._columns = _columns(rows.schema, self._starts[-1], len(self._starts) - 1)
+                self._columns = self._empty(rows.schema)
                 self._schema = rows.schema
         start, end = self._starts[number], self._starts[number + 1]
         left = set(range(rows.num_columns))
-        for block, columns in self._blocks:
-            view = _view([rows.column(column) for column in columns], block.itemsize)
+        for block, places in self._blocks:
+            view = _view([rows.column(place) for place in places], block.itemsize)
             if view is not None:
                 block[:, start:end] = view
-                left -= set(columns)
+                left -= set(places)
+                if value is not None and self._form is None and len(places) == rows.num_columns:
+                    self._form = Form(value, view)
         for column in left:
             self._columns[column].put(number, start, rows.column(column))
 
@@ -53,26 +80,65 @@ class Assembly:
         """The rows in batch order, once every batch was put."""
         import pyarrow as pa
 
-        assert self._schema is not None
+        if self._schema is None:
+            raise AssertionError("no batch was decoded")
         return pa.Table.from_arrays([column.column() for column in self._columns], schema=self._schema)
 
+    def _empty(self, schema: pa.Schema) -> list[_Fixed | _Chunked]:
+        columns: list[_Fixed | _Chunked] = [_Chunked(len(self._starts) - 1) for _ in schema]
+        for block, places in self._blocks:
+            for place, values in zip(places, block, strict=True):
+                columns[place] = _Fixed(schema.field(place).type, values)
+        return columns
 
-def _columns(
-    schema: pa.Schema, rows: int, batches: int
-) -> tuple[list[tuple[NDArray[Any], list[int]]], list[_Fixed | _Chunked]]:
-    """The columns, and for each width the block of all columns of that width, with their places in the schema."""
+
+class Form:
+    """What messages of a version have in common that differ in their values alone, which all have one width.
+
+    Where the values lie in an Arrow stream is said by what lies before them. A message that has the same bytes there,
+    and as many, needs not be decoded.
+
+    Args:
+        value: A message that was decoded, and found to be as the manifest says.
+        view: Its values, where they lie in it, shape (columns, rows).
+    """
+
+    def __init__(self, value: bytes, view: NDArray[Any]) -> None:
+        import numpy as np
+
+        start = view.ctypes.data - np.frombuffer(value, np.uint8).ctypes.data
+        end = start + view.strides[0] * (view.shape[0] - 1) + view.itemsize * view.shape[1]
+        self._before, self._after, self._size = value[:start], value[end:], len(value)
+        self._shape, self._strides, self._kind = view.shape, view.strides, view.dtype
+
+    def view(self, value: bytes) -> NDArray[Any] | None:
+        """The values of a message, shape (columns, rows); None when it has another form."""
+        import numpy as np
+
+        alike = len(value) == self._size and value.startswith(self._before) and value.endswith(self._after)
+        if not alike:
+            return None
+        return np.ndarray(self._shape, self._kind, value, len(self._before), self._strides)
+
+
+def width(type_: str) -> int:
+    """The bytes of a value of an Arrow type as a manifest names it; 0 where values have no fixed number of them.
+
+    Types of which that is not known here are assembled as well, only not as fast.
+    """
+    return _WIDTHS.get(type_.partition("[")[0], 0)
+
+
+def _blocks(widths: Sequence[int], rows: int) -> list[tuple[NDArray[Any], list[int]]]:
+    """For each width memory for the values of all columns of that width, shape (columns, rows), with their places."""
     import numpy as np
 
-    widths = [_width(field.type) for field in schema]
-    blocks = []
-    columns: list[_Fixed | _Chunked] = [_Chunked(batches) for _ in widths]
-    for width in {*widths} - {0}:
-        places = [place for place, found in enumerate(widths) if found == width]
-        block = np.frombuffer(_memory(len(places) * rows * width), f"i{width}").reshape(len(places), rows)
-        blocks.append((block, places))
-        for place, values in zip(places, block, strict=True):
-            columns[place] = _Fixed(schema.field(place).type, values)
-    return blocks, columns
+    found = []
+    for size in {*widths} - {0}:
+        places = [place for place, one in enumerate(widths) if one == size]
+        content = _memory(len(places) * rows * size)
+        found.append((np.frombuffer(content, f"i{size}", len(places) * rows).reshape(len(places), rows), places))
+    return found
 
 
 def _memory(size: int) -> mmap.mmap:
@@ -84,7 +150,25 @@ def _memory(size: int) -> mmap.mmap:
     content = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         content.madvise(mmap.MADV_NOHUGEPAGE)
+    if size >= WORTH_POPULATING_BYTES:
+        threading.Thread(target=_populate, args=(content,), name="populate", daemon=True).start()
     return content
+
+
+def _populate(content: mmap.mmap) -> None:
+    """Lets the kernel make the pages before they are written to: many at once, while the first messages are on the way.
+
+    Where it cannot, it makes each when it is written to.
+    """
+    import numpy as np
+
+    # mmap's own way holds the interpreter meanwhile.
+    advise = ctypes.CDLL(None, use_errno=True).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    start, size = np.frombuffer(content, np.uint8).ctypes.data, len(content)
+    for first in range(0, size, POPULATED_BYTES):
+        if advise(start + first, min(POPULATED_BYTES, size - first), _MADV_POPULATE_WRITE):
+            return
 
 
 def _view(columns: Sequence[pa.Array], width: int) -> NDArray[Any] | None:
@@ -147,11 +231,3 @@ class _Chunked:
         import pyarrow as pa
 
         return pa.chunked_array(self._chunks)
-
-
-def _width(type_: pa.DataType) -> int:
-    """The bytes of a value, or 0 where values have no fixed number of whole bytes."""
-    import pyarrow.types as types
-
-    fixed = types.is_primitive(type_) and not types.is_null(type_) and type_.bit_width in (8, 16, 32, 64)
-    return type_.bit_width // 8 if fixed else 0

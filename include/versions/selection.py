@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from include.datasets.definition import Dataset
 from include.durations import duration
 from include.errors import LastingError
+from include.versions.assembly import width
 from include.versions.manifest import SPLITS, Interval, Role
 
 if TYPE_CHECKING:
@@ -31,6 +32,72 @@ log = logging.getLogger(__name__)
 
 class NothingToPublish(LastingError):
     """The interval holds nothing to learn from or to test on; no version is made of it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a batch.
+
+    Attributes:
+        batch: The batch.
+        rows: Which of its rows, ascending.
+        columns: The batch's values as integers of their width; None when some are null or of no fixed width.
+    """
+
+    batch: pa.RecordBatch
+    rows: slice | NDArray[np.int64]
+    columns: Sequence[NDArray[Any]] | None
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch) -> Part:
+        """All rows of a batch."""
+        return cls(batch, slice(0, batch.num_rows), _values(batch))
+
+    def __len__(self) -> int:
+        return self.rows.stop - self.rows.start if isinstance(self.rows, slice) else len(self.rows)
+
+    def only(self, chosen: NDArray[np.bool_]) -> Part:
+        """Those that are chosen of all rows of the batch."""
+        import numpy as np
+
+        rows = np.flatnonzero(chosen)
+        together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+        return replace(self, rows=slice(int(rows[0]), int(rows[-1]) + 1) if together else rows)
+
+    def slice(self, start: int, most: int) -> Part:
+        """Those from the one with number ``start`` on, ``most`` or fewer."""
+        if isinstance(self.rows, slice):
+            first = self.rows.start + start
+            return replace(self, rows=slice(first, min(first + most, self.rows.stop)))
+        return replace(self, rows=self.rows[start : start + most])
+
+    def put(self, places: Sequence[NDArray[Any]], start: int) -> None:
+        """Copies the values of each column to its place, from ``start`` on; only of a part that has ``columns``."""
+        import numpy as np
+
+        assert self.columns is not None
+        end = start + len(self)
+        for place, values in zip(places, self.columns, strict=True):
+            if isinstance(self.rows, slice):
+                place[start:end] = values[self.rows]
+            else:
+                # Without a mode that needs no check numpy would copy to a place of its own first.
+                np.take(values, self.rows, out=place[start:end], mode="clip")
+
+    def taken(self) -> pa.RecordBatch:
+        """The rows as a batch of their own; where they lie together, a view."""
+        if isinstance(self.rows, slice):
+            return self.batch.slice(self.rows.start, len(self))
+        return self.batch.take(self.rows)
+
+    def alone(self) -> Part:
+        """The same rows, without holding many times as many that lie between them."""
+        import numpy as np
+
+        if len(self) > self.batch.num_rows // 8:
+            return self
+        rows = np.arange(self.rows.start, self.rows.stop) if isinstance(self.rows, slice) else self.rows
+        return Part.of(self.batch.take(rows))
 
 
 @dataclass(frozen=True)
@@ -54,8 +121,8 @@ class Selection:
     _places: NDArray[np.int64]
     _tests: NDArray[np.bool_]
 
-    def parts(self) -> Iterator[tuple[Role, pa.RecordBatch]]:
-        """The rows as batches of one split each; may be called again.
+    def parts(self) -> Iterator[tuple[Role, Part]]:
+        """The rows in their order, split by split of each batch; may be called again.
 
         Rows that lie in canonical order are streamed; others have to be sorted in memory.
 
@@ -75,21 +142,19 @@ class Selection:
             self._require(rows.num_rows)
             yield from self._streamed(Whole(rows.take(pa.array(self._places))), np.arange(len(self._places)))
 
-    def _streamed(self, scan: Scan, places: NDArray[np.int64]) -> Iterator[tuple[Role, pa.RecordBatch]]:
+    def _streamed(self, scan: Scan, places: NDArray[np.int64]) -> Iterator[tuple[Role, Part]]:
         import numpy as np
         import pyarrow as pa
 
         start = first = 0
         for batch in scan.batches(self.schema.names):
             last = first + int(np.searchsorted(places[first:], start + batch.num_rows))
-            whole = pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+            whole = Part.of(pa.RecordBatch.from_arrays(batch.columns, schema=self.schema))
             for split, tests in zip(SPLITS, (False, True), strict=True):
                 chosen = np.zeros(batch.num_rows, bool)
                 chosen[places[first:last] - start] = self._tests[first:last] == tests
-                if chosen.all():
-                    yield split, whole
-                elif chosen.any():
-                    yield split, whole.filter(pa.array(chosen))
+                if chosen.any():
+                    yield split, whole.only(chosen)
             start, first = start + batch.num_rows, last
         if scan is self._scan:
             self._require(start)
@@ -138,6 +203,18 @@ def select(dataset: Dataset, scan: Scan, interval: Interval, most_rows: int | No
         _places=keys[_PLACE].to_numpy(),
         _tests=tests,
     )
+
+
+def _values(batch: pa.RecordBatch) -> list[NDArray[Any]] | None:
+    import numpy as np
+
+    widths = [width(str(column.type)) for column in batch.columns]
+    if not all(widths) or any(column.null_count for column in batch.columns):
+        return None
+    return [
+        np.frombuffer(column.buffers()[1], f"i{bytes_}", len(column), column.offset * bytes_)
+        for column, bytes_ in zip(batch.columns, widths, strict=True)
+    ]
 
 
 def _schema(dataset: Dataset, found: pa.Schema) -> pa.Schema:

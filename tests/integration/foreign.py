@@ -20,7 +20,8 @@ from include.versions.manifest import (
     encode,
     version_id,
 )
-from include.versions.publication import TOPIC_CONFIG, stream
+from include.versions.packing import stream
+from include.versions.publication import TOPIC_CONFIG
 
 BATCH = 200
 

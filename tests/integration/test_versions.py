@@ -19,7 +19,7 @@ from include.datasets import Dataset, File, Query, TimeSplit, definitions
 from include.errors import UserError
 from include.kafka import client, publisher, topics
 from include.training import dispatch
-from include.versions import publication, reading, register
+from include.versions import packing, publication, reading, register
 from include.versions.manifest import PUBLICATION_HEADER, Column, Interval, Manifest, Message, Role, version_id
 from include.versions.publication import NothingToPublish, publish
 from include.versions.reading import Refused, read
@@ -167,7 +167,7 @@ def own_topic(services: object, topic: Callable[..., str]) -> str:
 def seal(topic: str, between: Callable[[], None] = lambda: None) -> Manifest:
     """A version of two train and one test message on partition 0; ``between`` is called before the last."""
     rows = pa.table({"id": range(30), "x": [n / 7 for n in range(30)], "y": [n % 2 for n in range(30)]})
-    values = [publication.stream(rows.slice(start, 10).to_batches()[0]) for start in (0, 10, 20)]
+    values = [packing.stream(rows.slice(start, 10).to_batches()[0]) for start in (0, 10, 20)]
     with publisher.transaction(f"sealing {topic}") as opened:
         for number, value in enumerate(values):
             if number == len(values) - 1:

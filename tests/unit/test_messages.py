@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from pyarrow import csv, parquet
 
 from include.datasets import Dataset, File, HashSplit, sources
 from include.datasets.sources import Scan, Whole
 from include.errors import UserError
-from include.versions import publication
-from include.versions.assembly import Assembly
-from include.versions.manifest import Interval, Message, Role
+from include.versions import packing
+from include.versions.assembly import Assembly, width
+from include.versions.manifest import Column, Interval, Message, Role
 from include.versions.selection import select
 
 ROWS = pa.table(
@@ -50,11 +54,15 @@ def dataset(source: File | None = None) -> Dataset:
     )
 
 
-def messages(scan: Scan) -> list[tuple[publication.Batch, pa.Buffer]]:
-    return list(publication.encoded(select(dataset(), scan, Interval())))
+def messages(scan: Scan, definition: Dataset | None = None) -> list[tuple[packing.Batch, pa.Buffer]]:
+    # A message is there until the next is asked for.
+    return [
+        (batch, pa.py_buffer(value.to_pybytes()))
+        for batch, value in packing.packed(select(definition or dataset(), scan, Interval()))
+    ]
 
 
-def listed(sent: list[tuple[publication.Batch, pa.Buffer]]) -> list[tuple[str, int, int, str]]:
+def listed(sent: list[tuple[packing.Batch, pa.Buffer]]) -> list[tuple[str, int, int, str]]:
     return sorted((batch.split, batch.number, batch.rows, batch.sha256) for batch, _ in sent)
 
 
@@ -71,11 +79,12 @@ def test_rows_out_of_order_are_published_in_order() -> None:
 
 def test_messages_put_together_in_any_order_are_the_rows() -> None:
     sent = messages(Whole(ROWS))
-    assert all(value.size <= publication.MESSAGE_BYTES for _, value in sent)
+    assert all(value.size <= packing.MESSAGE_BYTES for _, value in sent)
     splits: tuple[Role, ...] = ("train", "test")
     found = []
     for split in splits:
-        parts = Assembly([Message(0, 0, split, b.number, b.rows, b.sha256) for b, _ in sent if b.split == split])
+        listed_ = [Message(0, 0, split, b.number, b.rows, b.sha256) for b, _ in sent if b.split == split]
+        parts = Assembly(listed_, [Column(field.name, str(field.type)) for field in ROWS.schema])
         for batch, value in reversed(sent):
             if batch.split == split:
                 parts.put(batch.number, pa.ipc.open_stream(value).read_next_batch())
@@ -83,12 +92,91 @@ def test_messages_put_together_in_any_order_are_the_rows() -> None:
     assert pa.concat_tables(found).sort_by("id").combine_chunks().equals(ROWS.combine_chunks())
 
 
+@pytest.mark.parametrize("some_null", [False, True])
+@pytest.mark.parametrize("test", [0.02, 0.3])
+def test_columns_of_fixed_width_make_the_messages_that_pyarrow_makes(some_null: bool, test: float) -> None:
+    rows = 40_000
+    times = pa.array(np.arange(rows) * 1_000, pa.timestamp("us", tz="UTC"))
+    small = pa.array((np.arange(rows) % 7).astype(np.int8), mask=np.arange(rows) == 30_000 if some_null else None)
+    columns = {"x": np.sqrt(np.arange(rows)).astype(np.float32), "at": times, "small": small}
+    table = pa.table({"id": np.arange(rows), **columns, "target": np.arange(rows) % 3})
+    definition = replace(dataset(), split=HashSplit(test=test))
+    sent = messages(Handed(table, 16_384), definition)
+    splits: tuple[Role, ...] = ("train", "test")
+    for split in splits:
+        values = [value for batch, value in sent if batch.split == split]
+        found = pa.Table.from_batches(pa.ipc.open_stream(value).read_next_batch() for value in values)
+        of_the_split = table.filter(pa.compute.is_in(table["id"], found["id"].combine_chunks())).combine_chunks()
+        assert found.combine_chunks().equals(of_the_split)
+        size = packing.rows_of_a_message(table.schema)
+        pieces = [of_the_split.slice(start, size).to_batches()[0] for start in range(0, len(of_the_split), size)]
+        assert [value.to_pybytes() for value in values] == [packing.stream(packing._clean(piece)) for piece in pieces]
+
+
+def test_a_message_is_not_changed_before_the_next_is_asked_for() -> None:
+    table = pa.concat_tables([ROWS.drop(["shop", "id"])] * 12).append_column("id", pa.array(range(12 * len(ROWS))))
+    kept: list[str] = []
+    for batch, value in packing.packed(select(dataset(), Whole(table), Interval())):
+        time.sleep(0.01)
+        kept.append(batch.sha256)
+        assert hashlib.sha256(value).hexdigest() == batch.sha256
+    assert len(set(kept)) == len(kept) > packing.PACKED_AHEAD
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_messages_of_one_form_are_put_together_without_decoding(alike: bool) -> None:
+    table = pa.concat_tables([ROWS.drop(["shop", "id"])] * 2).append_column("id", pa.array(range(2 * len(ROWS))))
+    if not alike:
+        # Of another width.
+        table = table.set_column(0, "x0", table["x0"].cast(pa.float32()))
+    sent = [(batch, value.to_pybytes()) for batch, value in messages(Whole(table)) if batch.split == "train"]
+    placed = [Message(0, 0, "train", batch.number, batch.rows, batch.sha256) for batch, _ in sent]
+    schema = pa.ipc.open_stream(sent[0][1]).schema
+    parts = Assembly(placed, [Column(field.name, str(field.type)) for field in schema])
+    decoded = 0
+    for batch, value in sent:
+        if not parts.put_alike(batch.number, value):
+            parts.put(batch.number, pa.ipc.open_stream(value).read_next_batch(), value)
+            decoded += 1
+    # The first, and the last, which has fewer rows.
+    assert len(sent) > 2 and decoded == (2 if alike else len(sent))
+    found = parts.table()
+    assert found.equals(table.filter(pa.compute.is_in(table["id"], found["id"])).select(schema.names).combine_chunks())
+
+
+def test_a_message_that_differs_in_more_than_numbers_has_another_form() -> None:
+    table = ROWS.select(["x0", "x1"]).slice(0, 1_000).combine_chunks()
+    value, longer = (packing.stream(table.slice(0, rows).to_batches()[0]) for rows in (1_000, 999))
+    parts = Assembly([Message(0, 0, "train", n, 1_000, "") for n in range(2)], [Column("x0", "double")] * 2)
+    parts.put(0, pa.ipc.open_stream(value).read_next_batch(), value)
+    assert parts.put_alike(1, value)
+    other = packing.stream(table.rename_columns(["x0", "x2"]).to_batches()[0])
+    null = packing.stream(pa.record_batch({"x0": [None, *[1.0] * 999], "x1": [1.0] * 1_000}))
+    for changed in (longer, other, null, value[:-1], value + b"\0", value[:-4] + b"\1\0\0\0", b""):
+        assert not parts.put_alike(1, changed)
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [
+        *(pa.int8(), pa.uint16(), pa.int32(), pa.uint64(), pa.float16(), pa.float32(), pa.float64()),
+        *(pa.date32(), pa.date64(), pa.time32("s"), pa.time64("us"), pa.timestamp("ns"), pa.timestamp("us", "UTC")),
+        *(pa.duration("ms"), pa.bool_(), pa.string(), pa.large_binary(), pa.list_(pa.float64()), pa.null()),
+        *(pa.decimal128(9, 2), pa.dictionary(pa.int8(), pa.string()), pa.struct({"float": pa.float64()})),
+    ],
+    ids=str,
+)
+def test_the_width_of_a_type_by_its_name(type_: pa.DataType) -> None:
+    plain = pa.types.is_primitive(type_) and type_.bit_width in (8, 16, 32, 64) and not pa.types.is_null(type_)
+    assert width(str(type_)) == (type_.bit_width // 8 if plain else 0)
+
+
 def test_a_source_that_changes_while_it_is_read_is_named() -> None:
     scan = Handed(ROWS, 1_000)
     chosen = select(dataset(), scan, Interval())
     scan.rows = ROWS.slice(0, 19_000)
     with pytest.raises(UserError, match="had 20000 rows and now has 19000: it changes while it is read"):
-        list(publication.encoded(chosen))
+        list(packing.packed(chosen))
 
 
 def test_files_are_scanned_as_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_a_written_definition_publishes_and_trains(orders: Path, tmp_path: Path)
     assert dataset.record_id == "order_id"
     with dataset.source.scan(None, None) as scan:
         chosen = selection.select(dataset, scan, Interval())
-        parts = {split: rows.to_pandas() for split, rows in chosen.parts()}
+        parts = {split: part.taken().to_pandas() for split, part in chosen.parts()}
     assert dataset.feature_names(chosen.schema.names) == ["amount", "shop"]
     for model in dataset.estimators().values():
         model.fit(parts["train"][["amount", "shop"]], parts["train"]["returned"])
