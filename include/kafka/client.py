@@ -78,7 +78,15 @@ def producer(**overrides: Any) -> Producer:
 
     return Producer(
         _quiet(connection_config())
-        | {"enable.idempotence": True, "acks": "all", "linger.ms": 5, "compression.type": "lz4"}
+        | {
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            # The first connection is given up as soon as the brokers are known; the next is made after this, and twice
+            # as long after each that fails.
+            "reconnect.backoff.ms": 5,
+        }
         | _dotted(overrides)
     )
 

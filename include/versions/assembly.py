@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import threading
 from collections.abc import Sequence
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
     from include.versions.manifest import Column, Message
 
-WORTH_POPULATING_BYTES = POPULATED_BYTES = 4 * 2**20
-_MADV_POPULATE_WRITE = 23
 _WIDTHS = {
     **dict.fromkeys(("int8", "uint8"), 1),
     **dict.fromkeys(("int16", "uint16", "halffloat"), 2),
@@ -150,25 +147,7 @@ def _memory(size: int) -> mmap.mmap:
     content = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         content.madvise(mmap.MADV_NOHUGEPAGE)
-    if size >= WORTH_POPULATING_BYTES:
-        threading.Thread(target=_populate, args=(content,), name="populate", daemon=True).start()
     return content
-
-
-def _populate(content: mmap.mmap) -> None:
-    """Lets the kernel make the pages before they are written to: many at once, while the first messages are on the way.
-
-    Where it cannot, it makes each when it is written to.
-    """
-    import numpy as np
-
-    # mmap's own way holds the interpreter meanwhile.
-    advise = ctypes.CDLL(None, use_errno=True).madvise
-    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    start, size = np.frombuffer(content, np.uint8).ctypes.data, len(content)
-    for first in range(0, size, POPULATED_BYTES):
-        if advise(start + first, min(POPULATED_BYTES, size - first), _MADV_POPULATE_WRITE):
-            return
 
 
 def _view(columns: Sequence[pa.Array], width: int) -> NDArray[Any] | None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from include.versions.assembly import width
 from include.versions.manifest import SPLITS, Role
@@ -19,10 +19,12 @@ from include.versions.selection import Part, Selection
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 MESSAGE_BYTES = 512 * 1024
 FEWEST_ROWS = 16
-PACKED_AHEAD = 4
+# More than a source hands out at a time: the next rows are read while these are packed.
+PACKED_AHEAD = 12
 WORTH_COMPRESSING = 0.9
 
 
@@ -123,7 +125,7 @@ class _Press:
         self._plain = all(width(str(field.type)) for field in schema)
         self._layouts: dict[int, _Layout] = {}
         # By address, messages that have the layout, whatever their values are.
-        self._made: dict[int, tuple[pa.Buffer, _Layout]] = {}
+        self._made: dict[int, _Message] = {}
 
     def batch(self, split: Role, number: int, parts: Sequence[Part]) -> tuple[Batch, pa.Buffer]:
         """The message of these rows."""
@@ -136,21 +138,32 @@ class _Press:
 
     def reuse(self, value: pa.Buffer) -> None:
         """Takes back a message that nobody looks at any more; may be called while another is made."""
-        if found := self._made.get(value.address):
-            made, layout = found
-            layout.spare.append(made)
+        if (found := self._made.get(value.address)) is not None:
+            found.layout.spare.append(found)
 
     def _filled(self, rows: int, parts: Sequence[Part]) -> pa.Buffer:
         if rows not in self._layouts:
             self._layouts[rows] = _Layout(self._schema, rows)
         layout = self._layouts[rows]
         if layout.spare:
-            value = layout.spare.popleft()
+            message = layout.spare.popleft()
         else:
-            value = layout.empty()
-            self._made[value.address] = value, layout
-        layout.fill(value, parts)
-        return value
+            message = layout.message()
+            self._made[message.value.address] = message
+        start = 0
+        for part in parts:
+            part.put(message.columns, start)
+            start += len(part)
+        return message.value
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A message of a layout, and its columns' values in it as integers of their width."""
+
+    layout: _Layout
+    value: pa.Buffer
+    columns: Sequence[NDArray[Any]]
 
 
 class _Layout:
@@ -176,26 +189,16 @@ class _Layout:
             for column in columns
         ]
         self._rows = rows
-        self.spare: deque[pa.Buffer] = deque()
+        self.spare: deque[_Message] = deque()
 
-    def empty(self) -> pa.Buffer:
-        """A message of zeros."""
+    def message(self) -> _Message:
+        """A new one, of zeros."""
         import numpy as np
         import pyarrow as pa
 
         value = pa.allocate_buffer(self._zeros.size)
         np.frombuffer(value, np.uint8)[:] = np.frombuffer(self._zeros, np.uint8)
-        return value
-
-    def fill(self, value: pa.Buffer, parts: Sequence[Part]) -> None:
-        """Puts the rows of these parts into a message."""
-        import numpy as np
-
-        places = [np.frombuffer(value, kind, self._rows, offset) for kind, offset in self._columns]
-        start = 0
-        for part in parts:
-            part.put(places, start)
-            start += len(part)
+        return _Message(self, value, [np.frombuffer(value, kind, self._rows, offset) for kind, offset in self._columns])
 
 
 def _stream(batch: pa.RecordBatch) -> pa.Buffer:

@@ -73,8 +73,6 @@ class Part:
 
     def put(self, places: Sequence[NDArray[Any]], start: int) -> None:
         """Copies the values of each column to its place, from ``start`` on; only of a part that has ``columns``."""
-        import numpy as np
-
         assert self.columns is not None
         end = start + len(self)
         for place, values in zip(places, self.columns, strict=True):
@@ -82,7 +80,7 @@ class Part:
                 place[start:end] = values[self.rows]
             else:
                 # Without a mode that needs no check numpy would copy to a place of its own first.
-                np.take(values, self.rows, out=place[start:end], mode="clip")
+                values.take(self.rows, out=place[start:end], mode="clip")
 
     def taken(self) -> pa.RecordBatch:
         """The rows as a batch of their own; where they lie together, a view."""
