@@ -61,7 +61,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return (yield)
     with lanes.turn(alone=item.get_closest_marker("measured") is not None):
         done = yield
-    if nextitem is not None and lanes.together(item.nodeid) == "airflow" != lanes.together(nextitem.nodeid):
+    name = lanes.together(item.nodeid)
+    if nextitem is not None and name in lanes.AIRFLOW and name != lanes.together(nextitem.nodeid):
         _stop_airflow()
     return done
 

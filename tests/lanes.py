@@ -16,11 +16,12 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 # The suite waits more than it computes: for what was killed to be noticed, and for Airflow.
-PROCESSES = 4
+PROCESSES = 5
 # Tests that stay together in one process, in the order in which they are begun, by how their ids begin. All others
 # are of tests/faults, need its servers alone, and go one by one to whoever is free.
 TOGETHER = {
-    "airflow": ("tests/e2e/", "tests/faults/test_airflow.py", "tests/integration/test_platform.py::TestWhole"),
+    "airflow": ("tests/e2e/",),
+    "airflow that is ill": ("tests/faults/test_airflow.py", "tests/integration/test_platform.py::TestWhole"),
     "landing": (
         "tests/integration/test_landing",
         "tests/integration/test_platform",
@@ -31,8 +32,10 @@ TOGETHER = {
     "no servers": ("tests/unit/", "tests/dags/"),
     "audit": ("tests/faults/test_audit.py",),
 }
+# Those that have a whole Airflow, which is stopped behind them.
+AIRFLOW = ("airflow", "airflow that is ill")
 # Who may use what is made once for each process, and costs much.
-OWN = {"airflow_platform": ("airflow",), "services": ("airflow", "landing", "retraining")}
+OWN = {"airflow_platform": AIRFLOW, "services": (*AIRFLOW, "landing", "retraining")}
 # Seconds to wait for the tests of other processes to end; the longest takes some minutes.
 PATIENCE_S = 240.0
 # The home of the whole run, beside which its processes have theirs.

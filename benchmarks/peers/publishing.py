@@ -6,22 +6,24 @@ The rows are those of a Parquet file, which all of them read.
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import process
 from include.datasets import Dataset, File, HashSplit
 from include.kafka import client, publisher, topics
+from include.platform import preload
 from include.versions import packing, publication, register
 from include.versions.manifest import Interval, Manifest, decode
 
+if TYPE_CHECKING:
+    from pyarrow import parquet
+
 CONNECTION_ID = "bench_kafka"
-PUBLISHING = ("aiosql", "pandas", "psycopg2", "pyarrow.compute", "pyarrow.parquet")
 # Without these librdkafka pauses for a second whenever its queue has been full.
 FETCH = {"fetch_queue_backoff_ms": 1, "fetch_wait_max_ms": 10}
 
@@ -48,31 +50,44 @@ def isolate(name: str) -> str:
 def publish(name: str, file: str) -> dict[str, float]:
     """Publishes as the DAG's task does."""
     _make_topics(isolate(name), dataset(name, file).topic)
-    return _timed(lambda: publication.publish(dataset(name, file), Interval()), *PUBLISHING)
+    return _timed(lambda: publication.publish(dataset(name, file), Interval()), preload.warm)
 
 
 def publish_bare(name: str, file: str) -> dict[str, float]:
     """Reads record batches of half a megabyte from the file and puts them into one transaction: nothing else."""
-    import pyarrow as pa
     from pyarrow import parquet
 
     _make_topics(f"{name}.bare")
 
     def work() -> None:
-        with parquet.ParquetFile(file, pre_buffer=False) as rows:
-            size = packing.rows_of_a_message(rows.schema_arrow)
-            with publisher.transaction(name, compression_type="none") as opened:
-                number = 0
-                for batch in rows.iter_batches(32 * size):
-                    for start in range(0, batch.num_rows, size):
-                        sink = pa.BufferOutputStream()
-                        with pa.ipc.new_stream(sink, batch.schema) as writer:
-                            writer.write_batch(batch.slice(start, size))
-                        value = sink.getvalue().to_pybytes()
-                        opened.send(f"{name}.bare", value, partition=number % publication.PARTITIONS)
-                        number += 1
+        with (
+            parquet.ParquetFile(file, pre_buffer=False) as rows,
+            publisher.transaction(name, compression_type="none") as opened,
+        ):
+            for number, value in enumerate(_streams(rows)):
+                opened.send(f"{name}.bare", value, partition=number % publication.PARTITIONS)
 
-    return _timed(work, *PUBLISHING)
+    return _timed(work, preload.warm)
+
+
+def publish_bare_defaults(name: str, file: str) -> dict[str, float]:
+    """The same with the libraries' own settings, as a person would write it."""
+    from confluent_kafka import Producer
+    from pyarrow import parquet
+
+    _make_topics(f"{name}.bare")
+
+    def work() -> None:
+        producer = Producer({**client.connection_config(), "transactional.id": name})
+        producer.init_transactions()
+        producer.begin_transaction()
+        with parquet.ParquetFile(file) as rows:
+            for number, value in enumerate(_streams(rows)):
+                producer.produce(f"{name}.bare", value, partition=number % publication.PARTITIONS)
+                producer.poll(0)
+        producer.commit_transaction()
+
+    return _timed(work, preload.warm)
 
 
 def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
@@ -91,7 +106,7 @@ def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
         producer_function_args=(file, int(rows)),
         synchronous=False,
     )
-    return _timed(lambda: operator.execute({}), *PUBLISHING)
+    return _timed(lambda: operator.execute({}), preload.warm)
 
 
 def read(name: str, _: str) -> dict[str, float]:
@@ -100,7 +115,7 @@ def read(name: str, _: str) -> dict[str, float]:
 
     manifest = sealed(name)
     found: list[Any] = []
-    measured = _timed(lambda: found.append(reading.read(manifest)), "pyarrow.compute")
+    measured = _timed(lambda: found.append(reading.read(manifest)))
     rows = found[0]
     return {**measured, "frame_mb": (rows.train.nbytes + rows.test.nbytes) / 1e6}
 
@@ -161,6 +176,18 @@ def sealed(name: str) -> Manifest:
     return decode(last.value())
 
 
+def _streams(rows: parquet.ParquetFile) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    size = packing.rows_of_a_message(rows.schema_arrow)
+    for batch in rows.iter_batches(32 * size):
+        for start in range(0, batch.num_rows, size):
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, batch.schema) as writer:
+                writer.write_batch(batch.slice(start, size))
+            yield sink.getvalue().to_pybytes()
+
+
 def _make_topics(*names: str) -> None:
     for name in names:
         partitions = 1 if name.endswith(".manifests") else publication.PARTITIONS
@@ -181,10 +208,11 @@ def _messages(file: str, most: int) -> Iterator[tuple[str, bytes]]:
                     return
 
 
-def _timed(work: Callable[[], object], *libraries: str) -> dict[str, float]:
+def _timed(work: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> dict[str, float]:
+    import pyarrow.compute  # noqa: F401
+
     # Airflow's workers are forked from a process that has the libraries, and whose garbage collector passes them over.
-    for library in ("pyarrow", *libraries):
-        importlib.import_module(library)
+    prepare()
     gc.collect()
     gc.freeze()
     client.connection_config()
@@ -195,6 +223,7 @@ def _timed(work: Callable[[], object], *libraries: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     ways: dict[str, Callable[..., dict[str, float]]] = {
-        way.__name__: way for way in (publish, publish_bare, publish_operator, read, read_bare, read_bare_frame)
+        way.__name__: way
+        for way in (publish, publish_bare, publish_bare_defaults, publish_operator, read, read_bare, read_bare_frame)
     }
     print(json.dumps(ways[sys.argv[1]](*sys.argv[2:])))

@@ -59,7 +59,7 @@ def generation() -> str:
     definitions = {ROOT / "include/datasets": datasets.MACHINERY, ROOT / "include/streams": streams.MACHINERY}
     code = [
         file
-        for file in (ROOT / "include").rglob("*.py")
+        for file in (*(ROOT / "include").rglob("*.py"), *(ROOT / "include").rglob("*.sql"))
         if file.parent not in definitions or file.stem in {"__init__", *definitions[file.parent]}
     ]
     digest = hashlib.sha256()

@@ -79,7 +79,7 @@ OWN = (
 def libraries() -> None:
     """Import the libraries of training and landing; to be called before Airflow is imported."""
     _import(LIBRARIES)
-    _warm()
+    warm()
 
 
 def airflow() -> None:
@@ -96,7 +96,7 @@ def _import(names: tuple[str, ...]) -> None:
             importlib.import_module(name)
 
 
-def _warm() -> None:
+def warm() -> None:
     """Use what looks around when it is first used: scikit-learn's check of a frame reads every installed package's list
     of plugins, a quarter of what a task that fits a small model takes. Nothing here starts a thread.
     """
@@ -106,6 +106,7 @@ def _warm() -> None:
     from sklearn.metrics import f1_score, roc_auc_score
 
     from include.provenance import library_versions
+    from include.warehouse import queries
 
     frame = pyarrow.table({"column": [1.0, 2.0]}).to_pandas(use_threads=False)
     target = pandas.Series(["no", "yes"]).to_numpy()
@@ -114,6 +115,7 @@ def _warm() -> None:
     roc_auc_score(target == "yes", [0.0, 1.0])
     # It reads the packages' metadata; a process has the libraries that it was started with.
     library_versions()
+    queries.load_all()
 
 
 def _warm_airflow() -> None:

@@ -35,7 +35,7 @@ def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: s
     from include.versions import register
 
     manifest = register.find(dataset.name, parameters.get("version"), _day(parameters.get("until")))
-    models = _chosen(dataset, parameters.get("models"), parameters.get("grid"))
+    models = chosen(dataset, parameters.get("models"), parameters.get("grid"))
     with connected("millrace train") as connection:
         run = queries.load("training").begin_run(
             connection,
@@ -89,12 +89,16 @@ def end(planned: Sequence[Mapping[str, Any]] | None) -> None:
         raise LastingError(f"Run {run} has no result of {', '.join(missing)}.", "See the logs of these tasks.")
 
 
-def sealed_run_id(version: str) -> str:
-    """The id, in Airflow, of the one run that a version's sealing starts."""
-    return f"train__{version[:16]}"
+def chosen(dataset: Dataset, asked: Sequence[str] | None, candidates: Grid | None) -> list[str]:
+    """The models that a run fits.
 
+    Args:
+        asked: Names; None for all of the dataset's.
+        candidates: See ``grid.Grid``.
 
-def _chosen(dataset: Dataset, asked: Sequence[str] | None, candidates: Grid | None) -> list[str]:
+    Raises:
+        LastingError: There is no such model, or no such grid.
+    """
     from include.datasets.definition import BASELINE
 
     known = list(dataset.estimators())
@@ -103,6 +107,11 @@ def _chosen(dataset: Dataset, asked: Sequence[str] | None, candidates: Grid | No
     added = [name for name in grid.estimators(dataset, candidates) if name not in known]
     # Every run has its baseline: without it an accuracy says little.
     return [model for model in known if not asked or model in asked or model == BASELINE] + added
+
+
+def sealed_run_id(version: str) -> str:
+    """The id, in Airflow, of the one run that a version's sealing starts."""
+    return f"train__{version[:16]}"
 
 
 def _day(text: str | None) -> datetime | None:

@@ -219,11 +219,11 @@ def test_an_hour_without_events(site: Site, dags: dict[str, DAG]) -> None:
         assert limit is not None and limit > wait.at_most
     site.api.call("POST", "variables", json={"key": WINDOW, "value": "4 seconds"})
     try:
-        took = [first_event_after_idling(site) for _ in range(3)]
+        took = first_event_after_idling(site)
     finally:
         site.api.call("DELETE", f"variables/{WINDOW}")
-    print(f"the first event after idling was visible after {', '.join(f'{seconds:.2f}' for seconds in took)} s")
-    assert min(took) < 3.5
+    print(f"the first event after idling was visible after {took:.2f} s")
+    assert took < 3.5
     site.prove()
 
 

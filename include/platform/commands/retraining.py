@@ -58,6 +58,8 @@ def train(
     dataset: str, version: str | None, until: datetime | None, models: tuple[str, ...], grid: str | None, seed: int
 ) -> None:
     """Train on a published version, and follow it to its end."""
+    from include.datasets import definitions
+    from include.training.run import chosen
     from include.versions import register
 
     api = _api(dataset)
@@ -68,6 +70,9 @@ def train(
             form["grid"] = json.loads(grid)
         except ValueError as error:
             raise UserError(f"--grid is no JSON: {error}.", 'Write {"logistic": {"C": [0.1, 1]}}.') from error
+    if form["models"] or grid is not None:
+        # The run would fail with the same sentence, and stay in the list of runs.
+        chosen(definitions.get(dataset), form["models"], form.get("grid"))
     run = _follow(api, f"train__{dataset}", form)
     tasks = api.task_instances(run.dag_id, run.run_id)
     for task in tasks:

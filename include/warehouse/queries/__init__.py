@@ -13,3 +13,9 @@ def load(domain: str) -> Any:
     import aiosql
 
     return aiosql.from_path(Path(__file__).parent / f"{domain}.sql", "psycopg2", mandatory_parameters=False)
+
+
+def load_all() -> None:
+    """Loads the queries of every domain, for processes that are forked from this one."""
+    for file in Path(__file__).parent.glob("*.sql"):
+        load(file.stem)

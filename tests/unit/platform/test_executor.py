@@ -36,8 +36,8 @@ def seconds(of: PromptExecutor) -> float:
 def test_the_end_of_a_task_is_told_at_once() -> None:
     waiting = executor()
     waiting.WAIT_S = 30.0
-    threading.Timer(0.1, lambda: waiting.result_queue.put((KEY, TaskInstanceState.SUCCESS, None))).start()
-    assert 0.1 <= seconds(waiting) < 5
+    threading.Timer(0.5, lambda: waiting.result_queue.put((KEY, TaskInstanceState.SUCCESS, None))).start()
+    assert 0.1 < seconds(waiting) < 5
     assert waiting.get_event_buffer() == {KEY: (TaskInstanceState.SUCCESS, None)}
 
 
