@@ -27,6 +27,7 @@ TOGETHER = {
         "tests/integration/test_platform",
         "tests/integration/test_installation",
     ),
+    "promotion": ("tests/integration/test_promotion.py", "tests/integration/test_registry.py"),
     "retraining": ("tests/integration/",),
     "random mix": ("tests/faults/test_random_mix.py",),
     "no servers": ("tests/unit/", "tests/dags/"),
@@ -35,7 +36,7 @@ TOGETHER = {
 # Those that have a whole Airflow, which is stopped behind them.
 AIRFLOW = ("airflow", "airflow that is ill")
 # Who may use what is made once for each process, and costs much.
-OWN = {"airflow_platform": AIRFLOW, "services": (*AIRFLOW, "landing", "retraining")}
+OWN = {"airflow_platform": AIRFLOW, "services": (*AIRFLOW, "landing", "promotion", "retraining")}
 # Seconds to wait for the tests of other processes to end; the longest takes some minutes.
 PATIENCE_S = 240.0
 # The home of the whole run, beside which its processes have theirs.
