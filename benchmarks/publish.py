@@ -59,6 +59,8 @@ def topics_of(name: str) -> Iterator[str]:
 
 def _publish(name: str, file: Path, operator_rows: int) -> process.Ended:
     with topics_of(f"bench_{uuid4().hex[:8]}") as topic:
+        # Nobody is to wait for the disk to take what those before have written.
+        os.sync()
         return process.run(WAYS[name], topic, str(file), *([str(operator_rows)] if name == OPERATOR else []))
 
 
