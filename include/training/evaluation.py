@@ -23,6 +23,8 @@ Z95 = 1.959963984540054
 MOST_PARTS = 50
 """Of a slice: more are numbers that somebody forgot to group."""
 
+COUNTED_ROWS = 2**18
+
 log = logging.getLogger(__name__)
 
 
@@ -193,7 +195,12 @@ def _classification(
     # Everything but the probabilities follows from how often each class is taken for each. Asking scikit-learn for one
     # number after the other, each with its own checks, takes ten times as long, and that for each part of each slice.
     count = len(classes)
-    matrix = np.bincount(target * count + predicted, minlength=count**2).reshape(count, count)
+    matrix = np.zeros((count, count), int)
+    # Some at a time: there may be more rows than fit into memory several times.
+    for start in range(0, len(target), COUNTED_ROWS):
+        rows = slice(start, start + COUNTED_ROWS)
+        pairs = target[rows] * count + predicted[rows]
+        matrix += np.bincount(pairs, minlength=count**2).reshape(count, count)
     hits, support, answers = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
     precision, recall, f1 = (
         np.divide(hits * times, of, out=np.zeros(count), where=of > 0)
