@@ -161,7 +161,7 @@ def _execute(platform: Platform, statement: str) -> None:
 
 
 def _stop_airflow() -> None:
-    """Ends what would take half a core from the tests of others, though it only waits."""
+    """Ends what would take some of a core from the tests of others, though it only waits."""
     supervisor = Supervisor(Home.current())
     if supervisor.is_alive():
         for name in component.AIRFLOW:

@@ -89,7 +89,7 @@ class Probe:
 
         if self._connection is None or self._connection.closed:
             self._connection = connect(f"millrace backlog {self.topic}")
-        # A client is false, as its queue is empty.
+        # Not `or`: a client whose queue is empty is false.
         self._brokers = client.admin() if self._brokers is None else self._brokers
         try:
             return measure(self._brokers, self._connection, self.reader, self.topic)

@@ -1,7 +1,7 @@
 """LocalExecutor that lets the scheduler sleep until a task has ended.
 
 Airflow's scheduler looks for work in a loop, and one turn of it costs 40 ms of a core even when there is none: looking
-twenty times a second it takes half a core from the tasks, looking once a second it leaves a second between two tasks.
+ten times a second it takes half a core from the tasks, looking once a second it leaves a second between two tasks.
 Most of what makes work is a task that has ended, and that the executor is told at once.
 """
 
@@ -25,7 +25,6 @@ class PromptExecutor(LocalExecutor):
 
     def sync(self) -> None:
         """Called in each turn of the scheduler's loop."""
-        super().sync()
         deadline = time.monotonic() + self.WAIT_S
         while not self.event_buffer and self.result_queue.empty() and time.monotonic() < deadline:
             time.sleep(LOOK_EVERY_S)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import mmap
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
+from include.versions.manifest import width
+
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
     from include.versions.manifest import Column, Message
-
-_WIDTHS = {
-    **dict.fromkeys(("int8", "uint8"), 1),
-    **dict.fromkeys(("int16", "uint16", "halffloat"), 2),
-    **dict.fromkeys(("int32", "uint32", "float", "date32", "time32"), 4),
-    **dict.fromkeys(("int64", "uint64", "double", "date64", "time64", "timestamp", "duration"), 8),
-}
 
 
 class Assembly:
@@ -69,7 +66,7 @@ class Assembly:
                 block[:, start:end] = view
                 left -= set(places)
                 if value is not None and self._form is None and len(places) == rows.num_columns:
-                    self._form = Form(value, view)
+                    self._form = Form.of(value, view)
         for column in left:
             self._columns[column].put(number, start, rows.column(column))
 
@@ -77,8 +74,7 @@ class Assembly:
         """The rows in batch order, once every batch was put."""
         import pyarrow as pa
 
-        if self._schema is None:
-            raise AssertionError("no batch was decoded")
+        assert self._schema is not None
         return pa.Table.from_arrays([column.column() for column in self._columns], schema=self._schema)
 
     def _empty(self, schema: pa.Schema) -> list[_Fixed | _Chunked]:
@@ -89,41 +85,51 @@ class Assembly:
         return columns
 
 
+@dataclass(frozen=True)
 class Form:
     """What messages of a version have in common that differ in their values alone, which all have one width.
 
     Where the values lie in an Arrow stream is said by what lies before them. A message that has the same bytes there,
     and as many, needs not be decoded.
 
-    Args:
-        value: A message that was decoded, and found to be as the manifest says.
-        view: Its values, where they lie in it, shape (columns, rows).
+    Attributes:
+        before: What lies before the values.
+        after: What lies behind them.
+        size: The bytes of a whole message.
+        layout: The shape (columns, rows), the strides and the type of the values.
     """
 
-    def __init__(self, value: bytes, view: NDArray[Any]) -> None:
+    before: bytes
+    after: bytes
+    size: int
+    layout: tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]
+
+    @classmethod
+    def of(cls, value: bytes, view: NDArray[Any]) -> Form | None:
+        """The form of a message that was decoded, and found to be as the manifest says.
+
+        Args:
+            view: Its values, shape (columns, rows), where they were decoded to.
+
+        Returns:
+            None when that is not in the message itself, which may be compressed.
+        """
         import numpy as np
 
         start = view.ctypes.data - np.frombuffer(value, np.uint8).ctypes.data
         end = start + view.strides[0] * (view.shape[0] - 1) + view.itemsize * view.shape[1]
-        self._before, self._after, self._size = value[:start], value[end:], len(value)
-        self._shape, self._strides, self._kind = view.shape, view.strides, view.dtype
+        if start < 0 or end > len(value):
+            return None
+        return cls(value[:start], value[end:], len(value), (view.shape, view.strides, view.dtype))
 
     def view(self, value: bytes) -> NDArray[Any] | None:
         """The values of a message, shape (columns, rows); None when it has another form."""
         import numpy as np
 
-        alike = len(value) == self._size and value.startswith(self._before) and value.endswith(self._after)
-        if not alike:
+        if len(value) != self.size or not value.startswith(self.before) or not value.endswith(self.after):
             return None
-        return np.ndarray(self._shape, self._kind, value, len(self._before), self._strides)
-
-
-def width(type_: str) -> int:
-    """The bytes of a value of an Arrow type as a manifest names it; 0 where values have no fixed number of them.
-
-    Types of which that is not known here are assembled as well, only not as fast.
-    """
-    return _WIDTHS.get(type_.partition("[")[0], 0)
+        shape, strides, kind = self.layout
+        return np.ndarray(shape, kind, value, len(self.before), strides)
 
 
 def _blocks(widths: Sequence[int], rows: int) -> list[tuple[NDArray[Any], list[int]]]:

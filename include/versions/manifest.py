@@ -22,6 +22,12 @@ Role = Literal["train", "test"]
 SPLITS: tuple[Role, ...] = ("train", "test")
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Meta(ge=0)]
+_WIDTHS = {
+    **dict.fromkeys(("int8", "uint8"), 1),
+    **dict.fromkeys(("int16", "uint16", "halffloat"), 2),
+    **dict.fromkeys(("int32", "uint32", "float", "date32", "time32"), 4),
+    **dict.fromkeys(("int64", "uint64", "double", "date64", "time64", "timestamp", "duration"), 8),
+}
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,6 +131,14 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def short(self) -> str:
         """The first twelve digits of the version, for people."""
         return self.version[:12]
+
+
+def width(type_: str) -> int:
+    """The bytes of a value of an Arrow type as a manifest names it; 0 where values have no fixed number of them.
+
+    Types of which that is not known here are assembled as well, only not as fast.
+    """
+    return _WIDTHS.get(type_.partition("[")[0], 0)
 
 
 def version_id(topic: str, messages: Iterable[Message]) -> str:

@@ -13,8 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from include.versions.assembly import width
-from include.versions.manifest import SPLITS, Role
+from include.versions.manifest import SPLITS, Role, width
 from include.versions.selection import Part, Selection
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 MESSAGE_BYTES = 512 * 1024
 FEWEST_ROWS = 16
-# More than a source hands out at a time: the next rows are read while these are packed.
+# So many that the source's next rows are read while these are packed.
 PACKED_AHEAD = 12
 WORTH_COMPRESSING = 0.9
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from include.datasets.definition import Dataset
 from include.durations import duration
 from include.errors import LastingError
-from include.versions.assembly import width
-from include.versions.manifest import SPLITS, Interval, Role
+from include.versions.manifest import SPLITS, Interval, Role, width
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,8 +18,8 @@ from include.datasets import Dataset, File, HashSplit, sources
 from include.datasets.sources import Scan, Whole
 from include.errors import UserError
 from include.versions import packing
-from include.versions.assembly import Assembly, width
-from include.versions.manifest import Column, Interval, Message, Role
+from include.versions.assembly import Assembly
+from include.versions.manifest import Column, Interval, Message, Role, width
 from include.versions.selection import select
 
 ROWS = pa.table(
@@ -154,6 +154,19 @@ def test_a_message_that_differs_in_more_than_numbers_has_another_form() -> None:
     null = packing.stream(pa.record_batch({"x0": [None, *[1.0] * 999], "x1": [1.0] * 1_000}))
     for changed in (longer, other, null, value[:-1], value + b"\0", value[:-4] + b"\1\0\0\0", b""):
         assert not parts.put_alike(1, changed)
+
+
+def test_messages_whose_values_are_compressed_are_decoded_each() -> None:
+    table = pa.table({name: np.arange(start, start + 1_000) for start, name in enumerate("ab")})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_table(table)
+    value = sink.getvalue().to_pybytes()
+    parts = Assembly([Message(0, 0, "train", n, 1_000, "") for n in range(2)], [Column(name, "int64") for name in "ab"])
+    for number in range(2):
+        assert not parts.put_alike(number, value)
+        parts.put(number, pa.ipc.open_stream(value).read_next_batch(), value)
+    assert parts.table().equals(pa.concat_tables([table, table]).combine_chunks())
 
 
 @pytest.mark.parametrize(

@@ -62,17 +62,20 @@ def train(
     from include.training.run import chosen
     from include.versions import register
 
+    candidates = None
+    if grid is not None:
+        try:
+            candidates = json.loads(grid)
+        except ValueError as error:
+            raise UserError(f"--grid is no JSON: {error}.", 'Write {"logistic": {"C": [0.1, 1]}}.') from error
+    if models or grid is not None:
+        # The run would fail with the same sentence, and stay in the list of runs.
+        chosen(definitions.get(dataset), models, candidates)
     api = _api(dataset)
     found = register.find(dataset, version, until and until.replace(tzinfo=UTC))
     form: dict[str, Any] = {"version": found.version, "models": list(models) or None, "seed": seed}
     if grid is not None:
-        try:
-            form["grid"] = json.loads(grid)
-        except ValueError as error:
-            raise UserError(f"--grid is no JSON: {error}.", 'Write {"logistic": {"C": [0.1, 1]}}.') from error
-    if form["models"] or grid is not None:
-        # The run would fail with the same sentence, and stay in the list of runs.
-        chosen(definitions.get(dataset), form["models"], form.get("grid"))
+        form["grid"] = candidates
     run = _follow(api, f"train__{dataset}", form)
     tasks = api.task_instances(run.dag_id, run.run_id)
     for task in tasks:

@@ -39,6 +39,8 @@ def never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("publish digits --seed x", 2, "Invalid value for '--seed': 'x' is not a valid integer."),
         ("train digits --seed -1", 2, "Invalid value for '--seed': -1 is not in the range 0<=x<=4294967295."),
         ("train digits --until soon", 2, "Invalid value for '--until': 'soon' does not match the format '%Y-%m-%d'."),
+        ("train digits --model nope", 1, "millrace: Dataset 'digits' has no model nope; it has "),
+        ("train digits --grid {", 1, "millrace: --grid is no JSON: "),
         ("produce payments --events 0", 2, "Invalid value for '--events': 0 is not in the range x>=1."),
         ("produce payments --events -5", 2, "Invalid value for '--events': -5 is not in the range x>=1."),
         ("produce payments --rate 0", 2, "Invalid value for '--rate': 0.0 is not in the range x>0."),
