@@ -46,7 +46,7 @@ def build(dataset: Dataset) -> DAG:
     with DAG(
         f"train__{dataset.name}",
         description=f"Fits the models of {dataset.name} on a sealed version.",
-        doc_md=f"{dataset.doc}\n\nReads exactly the messages that the manifest lists, each proven by its SHA-256.",
+        doc_md=f"{dataset.doc}\n\nReads exactly the messages that the manifest lists, each proven by its digest.",
         schedule=None,
         start_date=datetime(2020, 1, 1, tzinfo=UTC),
         # Versions may train side by side; the gate judges them in their order.

@@ -18,12 +18,15 @@ _LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "c
 def code_version() -> str:
     """``git:<commit>`` of a clean checkout, otherwise ``sha256:<digest>`` of all of Millrace's Python files."""
     try:
-        changed, commit = _git("status", "--porcelain", "--", "include", "dags"), _git("rev-parse", "HEAD")
+        # Its first lines, which begin with a #, tell the commit; each further one tells of a change.
+        status = _git("status", "--porcelain=v2", "--branch", "--", "include", "dags")
     except OSError:
         return _digest_of_files()
-    if changed.returncode or commit.returncode or changed.stdout.strip():
+    told, lines = "# branch.oid ", status.stdout.splitlines()
+    commit = next((line.removeprefix(told) for line in lines if line.startswith(told)), "(initial)")
+    if status.returncode or commit == "(initial)" or not all(line.startswith("#") for line in lines):
         return _digest_of_files()
-    return f"git:{commit.stdout.strip()}"
+    return f"git:{commit}"
 
 
 @cache

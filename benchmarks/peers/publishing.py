@@ -54,7 +54,7 @@ def publish(name: str, file: str) -> dict[str, float]:
 
 
 def publish_bare(name: str, file: str) -> dict[str, float]:
-    """Reads record batches of half a megabyte from the file and puts them into one transaction: nothing else."""
+    """Reads record batches of a megabyte from the file and puts them into one transaction: nothing else."""
     from pyarrow import parquet
 
     _make_topics(f"{name}.bare")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RULE = "splitmix64-blake2b/1"
+_PIECE = 65_536
 
 
 def hash64(column: pa.ChunkedArray, salt: str = "") -> NDArray[np.uint64]:
@@ -49,10 +50,16 @@ def integers(column: pa.ChunkedArray) -> NDArray[np.int64] | None:
 def _mixed(values: NDArray[np.int64], key: int) -> Any:
     import numpy as np
 
-    z = values.astype(np.uint64, copy=True)
+    mixed = values.astype(np.uint64, copy=True)
     with np.errstate(over="ignore"):
-        z *= np.uint64(0x9E3779B97F4A7C15)
-        z += np.uint64(key)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+        # In pieces that stay in the processor's cache from one step to the next.
+        for start in range(0, len(mixed), _PIECE):
+            z = mixed[start : start + _PIECE]
+            z *= np.uint64(0x9E3779B97F4A7C15)
+            z += np.uint64(key)
+            z ^= z >> np.uint64(30)
+            z *= np.uint64(0xBF58476D1CE4E5B9)
+            z ^= z >> np.uint64(27)
+            z *= np.uint64(0x94D049BB133111EB)
+            z ^= z >> np.uint64(31)
+    return mixed

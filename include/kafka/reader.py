@@ -19,8 +19,6 @@ STALLED_AFTER_S = 60.0
 CHECKED_AFTER_S = 1.0
 FIRST_WITHIN_S = 3.0
 CONNECTED_WITHIN_S = 1.0
-# A topic's name that no topic has.
-NO_TOPIC = "millrace.none"
 
 
 class Stalled(UserError):
@@ -173,7 +171,7 @@ def connected(**overrides: Any) -> Consumer:
     with suppress(KafkaException):
         # The first answer comes over a bootstrap connection, which is given up then.
         for _ in range(2):
-            consumer.list_topics(NO_TOPIC, timeout=CONNECTED_WITHIN_S)
+            consumer.list_topics(topics.NO_TOPIC, timeout=CONNECTED_WITHIN_S)
     return consumer
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
 LEADERLESS_S = 3.0
+# A topic's name that no topic has.
+NO_TOPIC = "millrace.none"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,22 @@ def create(
             return False
         raise _unreachable(error) from error
     return True
+
+
+def connected() -> AdminClient:
+    """A client whose first question to the brokers has been answered; keep it, as one of ``client.admin``.
+
+    Raises:
+        UserError: The brokers do not answer.
+    """
+    from confluent_kafka import KafkaException
+
+    brokers = client.admin()
+    try:
+        brokers.list_topics(NO_TOPIC, timeout=client.REQUEST_TIMEOUT_S)
+    except KafkaException as error:
+        raise _unreachable(error) from error
+    return brokers
 
 
 def names(timeout_s: float = client.REQUEST_TIMEOUT_S) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ class Repeats:
 
 
 class Watch:
-    """Looks at every batch of a version, in any order, and then knows whether its split holds.
+    """Looks at every batch of a version, in any order and in any thread, and then knows whether its split holds.
 
     It keeps eight bytes for each record, and nothing else: a key of its id.
     """
@@ -58,6 +59,7 @@ class Watch:
         self._of = {"train": self._keys[: manifest.rows["train"]], "test": self._keys[manifest.rows["train"] :]}
         self._last_trained: Any = None
         self._first_tested: Any = None
+        self._comparing = threading.Lock()
 
     def see(self, split: Role, start: int, batch: pa.RecordBatch) -> None:
         """Takes in a batch, of which the first row has the number ``start`` in its split.
@@ -113,11 +115,12 @@ class Watch:
             return
         if rule.get("kind") == "time":
             found = pc.min_max(batch[column]).as_py()
-            last, first = self._last_trained, self._first_tested
-            if split == "train" and found["max"] is not None:
-                self._last_trained = found["max"] if last is None else max(last, found["max"])
-            elif split == "test" and found["min"] is not None:
-                self._first_tested = found["min"] if first is None else min(first, found["min"])
+            with self._comparing:
+                last, first = self._last_trained, self._first_tested
+                if split == "train" and found["max"] is not None:
+                    self._last_trained = found["max"] if last is None else max(last, found["max"])
+                elif split == "test" and found["min"] is not None:
+                    self._first_tested = found["min"] if first is None else min(first, found["min"])
         elif rule.get("kind") in ("hash", "group") and (wrong := _misplaced(rule, split, batch[column])):
             raise Leaking(
                 "leaking",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from include import allocator
 from include.datasets.definition import Dataset
 from include.versions.manifest import (
     CONTROL_TOPIC,
@@ -28,7 +31,8 @@ from include.versions.packing import Batch, compression, packed
 from include.versions.selection import NothingToPublish, Selection, select
 
 if TYPE_CHECKING:
-    pass
+    from confluent_kafka.admin import AdminClient
+    from psycopg2.extensions import connection as Connection
 
 __all__ = ["NothingToPublish", "Published", "publish"]
 
@@ -81,33 +85,45 @@ def publish(
     """
     import pyarrow as pa
 
-    from include.kafka import client, topics
+    from include.kafka import topics
+    from include.versions import register
 
+    allocator.keep_freed()
     # pyarrow's own pool asks for huge pages, and a kernel that has none at hand takes three times as long to make them.
     pa.set_memory_pool(pa.system_memory_pool())
     with dataset.source.scan(interval.start, interval.end) as scan:
-        selection = select(dataset, scan, interval, most_rows, seed)
-        brokers = client.admin()
-        topics.create(CONTROL_TOPIC, partitions=1, config=TOPIC_CONFIG, brokers=brokers)
-        topics.create(dataset.topic, partitions=PARTITIONS, config=TOPIC_CONFIG, brokers=brokers)
-        if known := _known(dataset, selection):
+        with _connecting() as connected:
+            selection = select(dataset, scan, interval, most_rows, seed)
+            warehouse, brokers = connected()
+            topics.create(CONTROL_TOPIC, partitions=1, config=TOPIC_CONFIG, brokers=brokers)
+            topics.create(dataset.topic, partitions=PARTITIONS, config=TOPIC_CONFIG, brokers=brokers)
+            alike = register.alike(warehouse, brokers, dataset.name, selection.rows, selection.rule)
+        # The rows have to be read to know whether they are those, so only versions of as many by the same rule are.
+        if known := alike and alike.get(_content(dataset, selection, [batch for batch, _ in packed(selection)])):
             log.info("The same rows with the same split were published before, as version %s.", known)
             return Published(known, new=False)
         facts = {"interval": interval, "asked_by": asked_by, "parameters": dict(parameters or {})}
         return Published(_send(dataset, selection, facts), new=True)
 
 
-def _known(dataset: Dataset, selection: Selection) -> str | None:
-    """The version that holds these very rows in this very split, if there is one.
+@contextmanager
+def _connecting() -> Iterator[Callable[[], tuple[Connection, AdminClient]]]:
+    """Connects in the ``with`` block's background.
 
-    The rows have to be read for that, so it is only looked for among versions of as many rows by the same rule.
+    Yields:
+        What waits for the connections and returns them, or raises why there is none.
     """
-    from include.versions import register
+    from include.kafka import topics
+    from include.warehouse import connection
 
-    alike = register.alike(dataset.name, selection.rows, selection.rule)
-    if not alike:
-        return None
-    return alike.get(_content(dataset, selection, [batch for batch, _ in packed(selection)]))
+    with ThreadPoolExecutor(1, "connect") as thread:
+        warehouse = thread.submit(connection.connect, "millrace publish")
+        brokers = thread.submit(topics.connected)
+        try:
+            yield lambda: (warehouse.result(), brokers.result())
+        finally:
+            if warehouse.exception() is None:
+                warehouse.result().close()
 
 
 def _send(dataset: Dataset, selection: Selection, facts: Mapping[str, Any]) -> str:
@@ -122,8 +138,10 @@ def _send(dataset: Dataset, selection: Selection, facts: Mapping[str, Any]) -> s
         for number, (batch, value) in enumerate(chain([first], sending)):
             opened.send(dataset.topic, value, partition=number % PARTITIONS, headers=headers)
             batches.append(batch)
+        # While the brokers store what is left.
+        code = code_version()
         messages = [
-            Message(partition, offset, batch.split, batch.number, batch.rows, batch.sha256)
+            Message(partition, offset, batch.split, batch.number, batch.rows, blake3=batch.blake3)
             for batch, (partition, offset) in zip(batches, opened.delivered(), strict=True)
         ]
         manifest = Manifest(
@@ -143,7 +161,7 @@ def _send(dataset: Dataset, selection: Selection, facts: Mapping[str, Any]) -> s
             messages=messages,
             content=_content(dataset, selection, batches),
             source=str(dataset.source),
-            code=code_version(),
+            code=code,
             **facts,
         )
         opened.send(CONTROL_TOPIC, encode(manifest), key=dataset.name.encode())
@@ -162,5 +180,5 @@ def _content(dataset: Dataset, selection: Selection, batches: Sequence[Batch]) -
         selection.rule,
     ]
     by_split = sorted(batches, key=lambda batch: SPLITS.index(batch.split))
-    rows = [(batch.split, batch.number, batch.sha256) for batch in by_split]
+    rows = [(batch.split, batch.number, batch.blake3) for batch in by_split]
     return hashlib.sha256(msgspec.json.encode([*facts, str(selection.schema), rows])).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections import deque
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from include import allocator
 from include.errors import LastingError
 from include.kafka.reader import Stalled, place, read_range
 from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STABLE_WITHIN_S = 30.0
-# A fetch that has filled the queue is taken up again at once and not after librdkafka's second of rest. SHA-256 proves
+# A fetch that has filled the queue is taken up again at once and not after librdkafka's second of rest. A digest proves
 # more than the checksum of a record batch does.
 FETCH = {"fetch_queue_backoff_ms": 1, "queued_max_messages_kbytes": 8_192, "check_crcs": False}
 # Proving a message takes longer than fetching it, and so does giving its rows a place in memory.
@@ -73,6 +73,7 @@ def read(manifest: Manifest) -> Rows:
         Refused: The version is not what its manifest says.
         UserError: Kafka does not answer.
     """
+    allocator.keep_freed()
     parts = {split: Assembly(manifest.of(split), manifest.columns) for split in SPLITS}
     proof = Proof(manifest)
 
@@ -84,10 +85,11 @@ def read(manifest: Manifest) -> Rows:
     for _ in proof.each(put):
         pass
     rows = {split: part.table() for split, part in parts.items()}
-    with proof.watch() as watch:
-        for split in SPLITS:
-            for start in range(0, rows[split].num_rows, LOOKED_AT_ROWS):
-                watch.see(split, start, rows[split].slice(start, LOOKED_AT_ROWS))
+    with proof.watch() as watch, ThreadPoolExecutor(THREADS, "watch") as threads:
+        pieces = [(split, start) for split in SPLITS for start in range(0, rows[split].num_rows, LOOKED_AT_ROWS)]
+        seen = [threads.submit(watch.see, s, start, rows[s].slice(start, LOOKED_AT_ROWS)) for s, start in pieces]
+        for each in seen:
+            each.result()
     return Rows(rows["train"], rows["test"], proof.foreign)
 
 
@@ -257,9 +259,9 @@ class Proof:
             Refused: It is not what was sealed.
         """
         value = message.value() or b""
-        if hashlib.sha256(value).hexdigest() != listed.sha256:
+        if not listed.is_of(value):
             where = _at(self.manifest, listed.partition, listed.offset)
-            raise self._refused("altered", f"the message {where} does not have the SHA-256 that was sealed.")
+            raise self._refused("altered", f"the message {where} is not the one whose digest was sealed.")
         return value
 
     def decoded(self, listed: Message, value: bytes) -> pa.RecordBatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,6 +13,10 @@ from include.errors import LastingError, UserError
 from include.versions.manifest import CONTROL_TOPIC, Manifest, Role, decode
 from include.warehouse import queries
 from include.warehouse.connection import connected
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+    from psycopg2.extensions import connection as Connection
 
 DISPATCH = "dispatch"
 
@@ -32,37 +36,46 @@ class Forgotten(LastingError):
         )
 
 
-def alike(dataset: str, rows: Mapping[Role, int], split: Mapping[str, Any]) -> dict[str, str]:
+def alike(
+    connection: Connection, brokers: AdminClient, dataset: str, rows: Mapping[Role, int], split: Mapping[str, Any]
+) -> dict[str, str]:
     """The versions of a dataset with as many rows, divided by the same rule: their ids by the digest of their content.
 
     Args:
+        connection: To the warehouse.
+        brokers: Of Kafka.
+        dataset: Its name.
         rows: The numbers of rows by split.
         split: The rule as the manifest states it.
     """
-    with connected("millrace publish") as connection:
-        found = dict(
-            queries.load("training").versions_alike(
-                connection,
-                dataset=dataset,
-                train_rows=rows["train"],
-                test_rows=rows["test"],
-                split=msgspec.json.encode(split).decode(),
-            )
+    found = dict(
+        queries.load("training").versions_alike(
+            connection,
+            dataset=dataset,
+            train_rows=rows["train"],
+            test_rows=rows["test"],
+            split=msgspec.json.encode(split).decode(),
         )
-    for manifest in not_landed():
+    )
+    for manifest in not_landed(connection, brokers):
         if (manifest.dataset, manifest.rows, manifest.split) == (dataset, rows, split) and manifest.content:
             found.setdefault(manifest.content, manifest.version)
     return found
 
 
-def not_landed() -> Iterator[Manifest]:
-    """The manifests on the control topic that no dispatch has landed yet."""
-    from include.kafka import position, topics
+def not_landed(connection: Connection, brokers: AdminClient | None = None) -> Iterator[Manifest]:
+    """The manifests on the control topic that no dispatch has landed yet.
+
+    Args:
+        connection: To the warehouse.
+        brokers: Whom to ask, as for ``topics.create``.
+    """
+    from include.kafka import client, position, topics
     from include.kafka.reader import read_range
 
-    with connected("millrace version") as connection:
-        standings = position.standings(connection, DISPATCH, CONTROL_TOPIC)
-    extents = topics.extents(CONTROL_TOPIC, topics.describe(CONTROL_TOPIC).partitions)
+    standings = position.standings(connection, DISPATCH, CONTROL_TOPIC)
+    brokers = client.admin() if brokers is None else brokers
+    extents = topics.extents(CONTROL_TOPIC, topics.describe(CONTROL_TOPIC, brokers).partitions, brokers)
     ranges = {}
     for partition, extent in extents.items():
         landed = standings[partition].position.next_offset if partition in standings else 0

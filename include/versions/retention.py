@@ -88,7 +88,7 @@ def forget(connection: Connection, dataset: Dataset) -> list[str]:
     queries.load("retention").mark_forgotten(connection, versions=forgotten)
     connection.commit()
     staying = [kept.manifest for kept in versions[len(going) :]]
-    _drop(dataset.topic, [kept.manifest for kept in going], [*staying, *register.not_landed()])
+    _drop(dataset.topic, [kept.manifest for kept in going], [*staying, *register.not_landed(connection)])
     for version in forgotten:
         log.info("Version %s of %s is forgotten: %s are kept.", version[:12], dataset.name, dataset.keep)
     if staying:

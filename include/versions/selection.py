@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
     from include.datasets.sources import Scan
 
+# A part that waits for its message holds its whole batch if that is at most so many times as large.
+HELD = 32
 # No column of a source can be called so.
 _PLACE = "\0place"
+_FIRST_ROWS = 1_000
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +92,10 @@ class Part:
         return self.batch.take(self.rows)
 
     def alone(self) -> Part:
-        """The same rows, without holding many times as many that lie between them."""
+        """The same rows, without holding more than ``HELD`` times as many that lie between them."""
         import numpy as np
 
-        if len(self) > self.batch.num_rows // 8:
+        if len(self) > self.batch.num_rows // HELD:
             return self
         rows = np.arange(self.rows.start, self.rows.stop) if isinstance(self.rows, slice) else self.rows
         return Part.of(self.batch.take(rows))
@@ -144,12 +148,15 @@ class Selection:
         import pyarrow as pa
 
         start = first = 0
-        for batch in scan.batches(self.schema.names):
+        for batch in _ahead(scan.batches(self.schema.names)):
             last = first + int(np.searchsorted(places[first:], start + batch.num_rows))
             whole = Part.of(pa.RecordBatch.from_arrays(batch.columns, schema=self.schema))
-            for split, tests in zip(SPLITS, (False, True), strict=True):
-                chosen = np.zeros(batch.num_rows, bool)
-                chosen[places[first:last] - start] = self._tests[first:last] == tests
+            testing = self._tests[first:last]
+            for split, wanted in zip(SPLITS, (~testing, testing), strict=True):
+                chosen = wanted
+                if len(wanted) < batch.num_rows:
+                    chosen = np.zeros(batch.num_rows, bool)
+                    chosen[places[first:last] - start] = wanted
                 if chosen.any():
                     yield split, whole.only(chosen)
             start, first = start + batch.num_rows, last
@@ -175,13 +182,13 @@ def select(dataset: Dataset, scan: Scan, interval: Interval, most_rows: int | No
     import numpy as np
     import pyarrow as pa
 
-    if not any(batch.num_rows for batch in scan.batches(scan.schema.names[:1])):
+    needed = [dataset.record_id, dataset.event_time, dataset.split.column, dataset.target]
+    columns = list(dict.fromkeys(name for name in needed if name in scan.schema.names))
+    batches = list(scan.batches(columns or scan.schema.names[:1]))
+    scanned = sum(batch.num_rows for batch in batches)
+    if not scanned:
         raise LastingError(f"Dataset {dataset.name!r}: its source {dataset.source} has no rows at all.", "Fill it.")
     schema = _schema(dataset, scan.schema)
-    needed = [dataset.record_id, dataset.event_time, dataset.split.column, dataset.target]
-    columns = list(dict.fromkeys(name for name in needed if name))
-    batches = list(scan.batches(columns))
-    scanned = sum(batch.num_rows for batch in batches)
     keys = pa.Table.from_batches(batches).append_column(_PLACE, pa.array(np.arange(scanned)))
     keys = _within(dataset, keys, interval)
     _require_ids(dataset, keys)
@@ -200,6 +207,15 @@ def select(dataset: Dataset, scan: Scan, interval: Interval, most_rows: int | No
         _places=keys[_PLACE].to_numpy(),
         _tests=tests,
     )
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same, each read in another thread while the one before it is worked on."""
+    with ThreadPoolExecutor(1, "read") as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 def _values(batch: pa.RecordBatch) -> list[NDArray[Any]] | None:
@@ -324,12 +340,13 @@ def _ascending(columns: Sequence[pa.ChunkedArray]) -> bool:
     import numpy as np
     import pyarrow.types as types
 
-    greater: Any = False
+    greater: Any = None
     for column in reversed(columns):
         if not (types.is_integer(column.type) or types.is_temporal(column.type)) or column.null_count:
             return False
         values = column.to_numpy()
-        greater = (values[1:] > values[:-1]) | ((values[1:] == values[:-1]) & greater)
+        same = False if greater is None else (values[1:] == values[:-1]) & greater
+        greater = (values[1:] > values[:-1]) | same
     return bool(np.all(greater))
 
 
@@ -343,9 +360,14 @@ def _counts(dataset: Dataset, rows: pa.Table, tests: NDArray[np.bool_], interval
         if not counts[split]:
             raise NothingToPublish(f"{about} has no rows to {use}, of {len(tests)}; its split is {dataset.split}.")
     if dataset.kind == "classification":
-        train = rows[dataset.target].filter(pa.array(~tests))
-        if len(pc.unique(train)) < 2:
-            raise NothingToPublish(f"{about} has {len(train)} rows to train on, all of one class.")
+        train = pa.table({"target": rows[dataset.target], "trains": ~tests})
+        # Most often the first rows show two classes already.
+        for seen in (train.slice(0, _FIRST_ROWS), train):
+            classes = pc.unique(seen["target"].filter(seen["trains"]))
+            if len(classes) > 1:
+                break
+        else:
+            raise NothingToPublish(f"{about} has {counts['train']} rows to train on, all of one class.")
     return counts
 
 

@@ -58,7 +58,7 @@ def test_a_version_is_read_back_exactly(weather: Dataset) -> None:
 
 def test_many_batches_come_back_in_order(warehouse: Connection, topic: Callable[..., str], tmp_path: Path) -> None:
     numbers = pa.table(
-        {"id": range(100_000), "x": [n / 7 for n in range(100_000)], "y": [n % 3 for n in range(100_000)]}
+        {"id": range(200_000), "x": [n / 7 for n in range(200_000)], "y": [n % 3 for n in range(200_000)]}
     )
     csv.write_csv(numbers, tmp_path / "numbers.csv")
     dataset = replace(
@@ -73,7 +73,7 @@ def test_many_batches_come_back_in_order(warehouse: Connection, topic: Callable[
     assert len(manifest.messages) > 4
     assert {message.partition for message in manifest.messages} == {0, 1, 2}
     assert rows.train["id"].to_pylist() == sorted(rows.train["id"].to_pylist())
-    assert sorted(rows.train["id"].to_pylist() + rows.test["id"].to_pylist()) == list(range(100_000))
+    assert sorted(rows.train["id"].to_pylist() + rows.test["id"].to_pylist()) == list(range(200_000))
 
 
 def test_the_same_rows_are_published_once(weather: Dataset) -> None:
@@ -240,7 +240,8 @@ def test_a_trimmed_version_is_refused(own_topic: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason", "says"),
     [
-        ({"sha256": "0" * 64}, "altered", "offset 0, does not have the SHA-256 that was sealed"),
+        ({"sha256": "0" * 64}, "altered", "offset 0, is not the one whose digest was sealed"),
+        ({"sha256": None, "blake3": "0" * 64}, "altered", "offset 0, is not the one whose digest was sealed"),
         ({"rows": 11}, "altered", "offset 0, holds 10 rows, not 11"),
         ({"partition": 1}, "short", "partition 1: .* it ends at offset 0"),
         ({"offset": 3}, "short", "1 listed messages are missing, the first .* offset 3"),

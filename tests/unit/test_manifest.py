@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from blake3 import blake3
 
 from include.errors import UserError
 from include.versions.manifest import Column, Manifest, Message, decode, encode, version_id
@@ -46,6 +47,26 @@ def test_the_version_is_the_digest_of_the_list_whatever_its_order() -> None:
     assert version_id("orders", MESSAGES) == hashlib.sha256(text.encode()).hexdigest()
     assert version_id("orders", reversed(MESSAGES)) == version_id("orders", MESSAGES)
     assert version_id("returns", MESSAGES) != version_id("orders", MESSAGES)
+
+
+def test_a_message_has_a_digest_of_either_kind() -> None:
+    value = b"rows"
+    of_sha256 = Message(0, 7, "train", 0, 100, hashlib.sha256(value).hexdigest())
+    of_blake3 = Message(0, 7, "train", 0, 100, blake3=blake3(value).hexdigest())
+    for message in (of_sha256, of_blake3):
+        assert message.is_of(value)
+        assert not message.is_of(b"other rows")
+    line = f"orders\n0 7 train 0 100 blake3:{of_blake3.blake3}\n"
+    assert version_id("orders", [of_blake3]) == hashlib.sha256(line.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("digests", [{}, {"sha256": "a" * 64, "blake3": "a" * 64}, {"blake3": "a" * 63}])
+def test_a_message_without_one_digest_is_refused(digests: dict[str, str]) -> None:
+    plain = msgspec.to_builtins(manifest())
+    first = {name: value for name, value in plain["messages"][0].items() if name != "sha256"}
+    plain["messages"][0] = first | digests
+    with pytest.raises(UserError, match=r"no manifest: .*messages"):
+        decode(msgspec.json.encode(plain))
 
 
 def test_the_messages_of_a_split_come_in_batch_order() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pytest
+from blake3 import blake3
 from pyarrow import csv, parquet
 
 from include.datasets import Dataset, File, HashSplit, sources
@@ -63,7 +63,7 @@ def messages(scan: Scan, definition: Dataset | None = None) -> list[tuple[packin
 
 
 def listed(sent: list[tuple[packing.Batch, pa.Buffer]]) -> list[tuple[str, int, int, str]]:
-    return sorted((batch.split, batch.number, batch.rows, batch.sha256) for batch, _ in sent)
+    return sorted((batch.split, batch.number, batch.rows, batch.blake3) for batch, _ in sent)
 
 
 @pytest.mark.parametrize("size", [1, 999, 4_096, 20_000])
@@ -83,7 +83,7 @@ def test_messages_put_together_in_any_order_are_the_rows() -> None:
     splits: tuple[Role, ...] = ("train", "test")
     found = []
     for split in splits:
-        listed_ = [Message(0, 0, split, b.number, b.rows, b.sha256) for b, _ in sent if b.split == split]
+        listed_ = [Message(0, 0, split, b.number, b.rows, blake3=b.blake3) for b, _ in sent if b.split == split]
         parts = Assembly(listed_, [Column(field.name, str(field.type)) for field in ROWS.schema])
         for batch, value in reversed(sent):
             if batch.split == split:
@@ -118,8 +118,8 @@ def test_a_message_is_not_changed_before_the_next_is_asked_for() -> None:
     kept: list[str] = []
     for batch, value in packing.packed(select(dataset(), Whole(table), Interval())):
         time.sleep(0.01)
-        kept.append(batch.sha256)
-        assert hashlib.sha256(value).hexdigest() == batch.sha256
+        kept.append(batch.blake3)
+        assert blake3(value).hexdigest() == batch.blake3
     assert len(set(kept)) == len(kept) > packing.PACKED_AHEAD
 
 
@@ -130,7 +130,7 @@ def test_messages_of_one_form_are_put_together_without_decoding(alike: bool) -> 
         # Of another width.
         table = table.set_column(0, "x0", table["x0"].cast(pa.float32()))
     sent = [(batch, value.to_pybytes()) for batch, value in messages(Whole(table)) if batch.split == "train"]
-    placed = [Message(0, 0, "train", batch.number, batch.rows, batch.sha256) for batch, _ in sent]
+    placed = [Message(0, 0, "train", batch.number, batch.rows, blake3=batch.blake3) for batch, _ in sent]
     schema = pa.ipc.open_stream(sent[0][1]).schema
     parts = Assembly(placed, [Column(field.name, str(field.type)) for field in schema])
     decoded = 0
