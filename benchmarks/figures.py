@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -28,6 +29,13 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         """The spread of at least one value."""
         return cls(median(values), min(values), max(values))
+
+
+def shuffled(names: Iterable[str], repetition: int) -> list[str]:
+    """The order of one repetition, the same in each run: whoever comes after a heavy one is not always the same."""
+    order = list(names)
+    random.Random(repetition).shuffle(order)
+    return order
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from uuid import uuid4
 
 from benchmarks import doubles
-from benchmarks.figures import Spread, progress, show, write
+from benchmarks.figures import Spread, progress, show, shuffled, write
 from benchmarks.peers import process
 from benchmarks.peers import topic as topics
 from benchmarks.peers.publishing import dataset
 
 OURS, BARE, DEFAULTS, OPERATOR = "ours", "bare", "bare_defaults", "operator_async"
 WAYS = {OURS: "publish", BARE: "publish_bare", DEFAULTS: "publish_bare_defaults", OPERATOR: "publish_operator"}
-ROWS, OPERATOR_ROWS, REPETITIONS = 1_000_000, 50_000, 3
+ROWS, OPERATOR_ROWS, REPETITIONS = 1_000_000, 50_000, 5
 
 
 def main(json_path: str | None = None, rows: int = ROWS, repetitions: int = REPETITIONS) -> None:
@@ -27,8 +27,7 @@ def main(json_path: str | None = None, rows: int = ROWS, repetitions: int = REPE
     with rows_in_a_file(rows) as file:
         for repetition in range(repetitions):
             progress.print(f"repetition {repetition + 1} of {repetitions} …")
-            # Backwards every other time: whoever comes after a heavy one is not always the same.
-            for name in list(found)[:: -1 if repetition % 2 else 1]:
+            for name in shuffled(found, repetition):
                 found[name].append(_publish(name, file, min(rows, OPERATOR_ROWS)))
     _report(found, rows, min(rows, OPERATOR_ROWS), repetitions, json_path)
 

@@ -7,12 +7,12 @@ from statistics import median
 from uuid import uuid4
 
 from benchmarks import doubles
-from benchmarks.figures import Spread, progress, show, write
+from benchmarks.figures import Spread, progress, show, shuffled, write
 from benchmarks.peers import process
 from benchmarks.publish import BARE, OURS, ROWS, rows_in_a_file, topics_of
 
 FRAME = "bare_frame"
-REPETITIONS = 5
+REPETITIONS = 9
 
 
 def main(json_path: str | None = None, rows: int = ROWS, repetitions: int = REPETITIONS) -> None:
@@ -24,7 +24,7 @@ def main(json_path: str | None = None, rows: int = ROWS, repetitions: int = REPE
         process.run("read_bare", topic, str(file))
         for repetition in range(repetitions):
             progress.print(f"repetition {repetition + 1} of {repetitions} …")
-            for name in list(ways)[:: -1 if repetition % 2 else 1]:
+            for name in shuffled(ways, repetition):
                 found[name].append(process.run(ways[name], topic, str(file)))
     _report(found, rows, repetitions, json_path)
 

@@ -30,7 +30,7 @@ STABLE_WITHIN_S = 30.0
 FETCH = {"fetch_queue_backoff_ms": 1, "queued_max_messages_kbytes": 8_192, "check_crcs": False}
 # Proving a message takes longer than fetching it, and so does giving its rows a place in memory.
 THREADS = min(2, os.cpu_count() or 1)
-PROVEN_AHEAD = 8
+PROVEN_AHEAD = 4
 LOOKED_AT_ROWS = 65_536
 
 T = TypeVar("T")
@@ -188,7 +188,7 @@ class Proof:
         """
         proving: deque[Future[T]] = deque()
         with ThreadPoolExecutor(THREADS, "prove") as threads:
-            for messages in self.read(self._ranges(), most=4):
+            for messages in self.read(self._ranges(), most=2):
                 for message in messages:
                     listed = self._missing.pop(place(message), None)
                     if listed is None:

@@ -183,7 +183,7 @@ def select(dataset: Dataset, scan: Scan, interval: Interval, most_rows: int | No
     import pyarrow as pa
 
     needed = [dataset.record_id, dataset.event_time, dataset.split.column, dataset.target]
-    columns = list(dict.fromkeys(name for name in needed if name in scan.schema.names))
+    columns = list(dict.fromkeys(name for name in needed if name and name in scan.schema.names))
     batches = list(scan.batches(columns or scan.schema.names[:1]))
     scanned = sum(batch.num_rows for batch in batches)
     if not scanned:
