@@ -28,6 +28,7 @@ class Transaction:
         self._producer = producer
         self._sent = 0
         self._delivered: dict[int, tuple[int, int]] = {}
+        self._somewhere = 0
         self._failed: KafkaError | None = None
 
     def send(
@@ -49,6 +50,9 @@ class Transaction:
         def report(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 self._failed = error
+            elif message.offset() is None:
+                # The brokers had it already, they say, when it was sent again.
+                self._somewhere += 1
             else:
                 self._delivered[number] = place(message)
 
@@ -70,6 +74,11 @@ class Transaction:
         """
         self._producer.flush(TRANSACTION_TIMEOUT_S)
         self._raise_failure()
+        if self._somewhere:
+            raise UserError(
+                f"Kafka does not say where it has stored {self._somewhere} of {self._sent} messages.",
+                "Nothing was published; try again.",
+            )
         if len(self._delivered) < self._sent:
             raise UserError(f"Kafka has acknowledged only {len(self._delivered)} of {self._sent} messages.")
         return [self._delivered[number] for number in range(self._sent)]
