@@ -16,23 +16,26 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 # The suite waits more than it computes: for what was killed to be noticed, and for Airflow.
-PROCESSES = 4
-# Tests that stay together in one process, in the order in which they are begun, by how their ids begin. All others
-# are of tests/faults, need its servers alone, and go one by one to whoever is free.
+PROCESSES = 5
+# Tests that stay together in one process, by how their ids begin. All others are of tests/faults, need its servers
+# alone, and go one by one to whoever is free.
 TOGETHER = {
     "airflow": ("tests/e2e/",),
     "airflow that is ill": ("tests/faults/test_airflow.py", "tests/integration/test_platform.py::TestWhole"),
+    "promotion": ("tests/integration/test_promotion.py", "tests/integration/test_registry.py"),
+    "random mix": ("tests/faults/test_random_mix.py",),
+    "audit": ("tests/faults/test_audit.py",),
     "landing": (
         "tests/integration/test_landing",
         "tests/integration/test_platform",
         "tests/integration/test_installation",
     ),
-    "promotion": ("tests/integration/test_promotion.py", "tests/integration/test_registry.py"),
     "retraining": ("tests/integration/",),
-    "random mix": ("tests/faults/test_random_mix.py",),
     "no servers": ("tests/unit/", "tests/dags/"),
-    "audit": ("tests/faults/test_audit.py",),
 }
+# How many of the others are begun before those that are not begun at once: what waits much and what computes much
+# shall run side by side, from the beginning to the end.
+AFTER = {"retraining": 60, "landing": 80, "no servers": 110}
 # Those that have a whole Airflow, which is stopped behind them.
 AIRFLOW = ("airflow", "airflow that is ill")
 # Who may use what is made once for each process, and costs much.
@@ -64,21 +67,26 @@ def processes(config: pytest.Config) -> int:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Puts those that stay together first, in their order, and last of them who wants to be alone: it would wait for
-    the random mix, and keep all others waiting. Raises UsageError when a test uses what it should not.
+    """Puts the tests into the order in which they are begun, of those that stay together last who wants to be alone: it
+    would keep all others waiting. Raises UsageError when a test uses what it should not.
     """
     turns = {name: number for number, name in enumerate(TOGETHER)}
+    others: dict[str, int] = {}
     for item in items:
         used, name = getattr(item, "fixturenames", ()), together(item.nodeid)
         for fixture, of in OWN.items():
             if fixture in used and name not in of:
                 raise pytest.UsageError(f"{item.nodeid} uses {fixture}; see tests/lanes.py")
-    items.sort(
-        key=lambda item: (
-            turns.get(together(item.nodeid) or "", len(turns)),
-            item.get_closest_marker("measured") is not None,
-        )
-    )
+        if name is None:
+            others[item.nodeid] = len(others)
+
+    def place(item: pytest.Item) -> tuple[float, int, bool]:
+        name = together(item.nodeid)
+        if name is None:
+            return others[item.nodeid], 0, False
+        return AFTER.get(name, 0) - 0.5, turns[name], item.get_closest_marker("measured") is not None
+
+    items.sort(key=place)
 
 
 @contextmanager

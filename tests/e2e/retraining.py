@@ -28,7 +28,7 @@ def until(what: str, look: Callable[[], T | None], within_s: float) -> T:
     deadline = time.monotonic() + within_s
     while not (answer := look()):
         assert time.monotonic() < deadline, f"{what}: not within {within_s:.0f} s"
-        time.sleep(0.1)
+        time.sleep(0.3)
     return answer
 
 

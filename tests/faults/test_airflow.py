@@ -111,13 +111,19 @@ class Site:
             return {port for (port,) in cursor.fetchall()}
 
     def drain(self) -> psutil.Process:
-        """The process of the drain at work."""
-        ports = self.drains()
-        owners = {
-            each.pid for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port in ports and each.pid
-        }
-        [drain] = [process for process in map(psutil.Process, owners) if process.name() != "postgres"]
-        return drain
+        """The process of the drain at work; where one takes over from another, of the one that stays."""
+
+        found: list[psutil.Process] = []
+
+        def one_is_at_work() -> bool:
+            ports = self.drains()
+            connections = psutil.net_connections("tcp")
+            owners = {each.pid for each in connections if each.laddr and each.laddr.port in ports and each.pid}
+            found[:] = [process for process in map(psutil.Process, owners) if process.name() != "postgres"]
+            return len(found) == 1
+
+        eventually(one_is_at_work, 30, "one drain is at work", every_s=0.1)
+        return found[0]
 
     def prove(self) -> None:
         """The promise."""

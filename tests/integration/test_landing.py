@@ -668,7 +668,7 @@ def test_what_retention_removed_is_lost_once_somebody_accepts_it(stream: Stream,
     from confluent_kafka import TopicPartition
 
     send(stream, [event("a")] * 5)
-    drain(stream, "test")
+    assert drain(stream, "test").landed == 5
     send(stream, [event("b")] * 5)
     brokers = client.admin()
     for removed in brokers.delete_records([TopicPartition(stream.topic, 0, 8)]).values():

@@ -217,7 +217,7 @@ class TestServices:
         until(lambda: component.starts(elsewhere, "scheduler"))
         starting.send_signal(signal.SIGINT)
         _, errors = starting.communicate(timeout=60)
-        assert starting.returncode == 130
+        assert starting.returncode == 130, errors
         assert errors.splitlines()[-1] == "millrace: interrupted"
         assert processes.of(elsewhere) == []
 
