@@ -35,7 +35,7 @@ TOGETHER = {
 }
 # How many of the others are begun before those that are not begun at once: what waits much and what computes much
 # shall run side by side, from the beginning to the end.
-AFTER = {"retraining": 60, "landing": 80, "no servers": 110}
+AFTER = {"retraining": 25, "landing": 40, "no servers": 90}
 # Those that have a whole Airflow, which is stopped behind them.
 AIRFLOW = ("airflow", "airflow that is ill")
 # Who may use what is made once for each process, and costs much.
