@@ -58,7 +58,7 @@ def create(
     replication: int = -1,
     brokers: AdminClient | None = None,
 ) -> bool:
-    """Makes a topic when it does not exist yet, and returns whether it did so.
+    """Makes a topic when it does not exist yet, and returns whether it did so, once each partition has a leader.
 
     Args:
         config: Topic settings, such as ``{"retention.ms": "-1"}``.
@@ -79,6 +79,9 @@ def create(
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
         raise _unreachable(error) from error
+    # A leader that does not know its partition yet refuses a producer's first batch and may, a moment later, take the
+    # second: the first then never fits in any more.
+    _once_led(name, range(partitions), brokers, made=True)
     return True
 
 
@@ -148,24 +151,7 @@ def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None =
     Raises:
         UserError: The brokers do not answer.
     """
-    from confluent_kafka import KafkaError, KafkaException
-
-    brokers, deadline = _asked(brokers), time.monotonic() + LEADERLESS_S
-    while True:
-        try:
-            return _extents(topic, partitions, brokers)
-        except KafkaException as error:
-            # A topic just made has no leader yet, or one that a broker has not heard of; a broker that has just started
-            # may not know who leads since when.
-            passing = (
-                KafkaError.NOT_LEADER_FOR_PARTITION,
-                KafkaError.LEADER_NOT_AVAILABLE,
-                KafkaError.UNKNOWN_LEADER_EPOCH,
-                KafkaError.FENCED_LEADER_EPOCH,
-            )
-            if error.args[0].code() not in passing or time.monotonic() > deadline:
-                raise _unreachable(error) from error
-            time.sleep(0.1)
+    return _once_led(topic, partitions, _asked(brokers))
 
 
 def offsets_at(topic: str, partitions: Iterable[int], moment: datetime) -> dict[int, int | None]:
@@ -240,6 +226,29 @@ def drop_below(name: str, offsets: Mapping[int, int]) -> None:
 def _asked(brokers: AdminClient | None) -> AdminClient:
     # Never `brokers or …`: a client has a length, that of its queue, and is false while that is empty.
     return client.admin() if brokers is None else brokers
+
+
+def _once_led(topic: str, partitions: Iterable[int], brokers: AdminClient, *, made: bool = False) -> dict[int, Extent]:
+    """The partitions' extents, asked again while one has no leader, or the topic was ``made`` and is not known yet."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    # A topic just made has no leader yet, or one that a broker has not heard of; a broker that has just started may not
+    # know who leads since when.
+    passing = [
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+        *([KafkaError.UNKNOWN_TOPIC_OR_PART] if made else []),
+    ]
+    deadline = time.monotonic() + LEADERLESS_S
+    while True:
+        try:
+            return _extents(topic, partitions, brokers)
+        except KafkaException as error:
+            if error.args[0].code() not in passing or time.monotonic() > deadline:
+                raise _unreachable(error) from error
+            time.sleep(0.1)
 
 
 def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dict[int, Extent]:

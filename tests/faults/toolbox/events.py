@@ -102,6 +102,8 @@ class Topic:
         """Makes the topic; a deleted one takes a moment to be gone."""
         topic = NewTopic(self.name, num_partitions=self.partitions, replication_factor=1, config=self._config)
         self._admin.create_topics([topic], operation_timeout=WAIT_S)[self.name].result(WAIT_S)
+        # Until its leader knows a partition, it may refuse the first batch of a producer and take the second.
+        self.stable_ends()
 
     def delete(self) -> None:
         """Deletes the topic."""
@@ -112,6 +114,7 @@ class Topic:
         """Adds partitions, up to ``partitions``."""
         self._admin.create_partitions([NewPartitions(self.name, partitions)])[self.name].result(WAIT_S)
         self.partitions = partitions
+        self.stable_ends()
         self.reconnect()
 
     def reconnect(self) -> None:

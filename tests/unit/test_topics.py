@@ -1,0 +1,49 @@
+"""Topics, as far as no broker is needed."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from include.errors import UserError
+from include.kafka import topics
+
+
+class Brokers:
+    """An admin client whose brokers have made the topic, but answer for it with these errors first."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors = list(errors)
+
+    def create_topics(self, asked: list[Any], **_: Any) -> dict[str, Future[None]]:
+        return {topic.topic: _answer(None) for topic in asked}
+
+    def list_offsets(self, asked: dict[Any, Any], **_: Any) -> dict[Any, Future[Any]]:
+        if self.errors:
+            return dict.fromkeys(asked, _answer(KafkaException(KafkaError(self.errors.pop(0)))))
+        return dict.fromkeys(asked, _answer(type("Found", (), {"offset": 0})))
+
+
+def _answer(value: object) -> Future[Any]:
+    future: Future[Any] = Future()
+    if isinstance(value, Exception):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
+    return future
+
+
+def test_a_topic_is_made_when_its_partitions_have_leaders_that_know_them() -> None:
+    brokers: Any = Brokers(KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.NOT_LEADER_FOR_PARTITION)
+    assert topics.create("orders", partitions=2, config={}, brokers=brokers)
+    assert brokers.errors == []
+
+
+def test_a_topic_that_gets_no_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics, "LEADERLESS_S", 0.2)
+    brokers: Any = Brokers(*[KafkaError.LEADER_NOT_AVAILABLE] * 100)
+    with pytest.raises(UserError, match="Leader not available"):
+        topics.create("orders", partitions=1, config={}, brokers=brokers)
