@@ -239,6 +239,8 @@ def _once_led(topic: str, partitions: Iterable[int], brokers: AdminClient, *, ma
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.FENCED_LEADER_EPOCH,
+        # The client's own word for it, when no partition that was asked for has a leader.
+        KafkaError._NOENT,
         *([KafkaError.UNKNOWN_TOPIC_OR_PART] if made else []),
     ]
     deadline = time.monotonic() + LEADERLESS_S
@@ -248,7 +250,7 @@ def _once_led(topic: str, partitions: Iterable[int], brokers: AdminClient, *, ma
         except KafkaException as error:
             if error.args[0].code() not in passing or time.monotonic() > deadline:
                 raise _unreachable(error) from error
-            time.sleep(0.1)
+            time.sleep(0.01)
 
 
 def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dict[int, Extent]:

@@ -37,7 +37,7 @@ def _answer(value: object) -> Future[Any]:
 
 
 def test_a_topic_is_made_when_its_partitions_have_leaders_that_know_them() -> None:
-    brokers: Any = Brokers(KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.NOT_LEADER_FOR_PARTITION)
+    brokers: Any = Brokers(KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._NOENT)
     assert topics.create("orders", partitions=2, config={}, brokers=brokers)
     assert brokers.errors == []
 
