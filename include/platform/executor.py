@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import time
 
+from airflow.configuration import conf
 from airflow.executors.local_executor import LocalExecutor
 
 LOOK_EVERY_S = 0.005
 
 
 class PromptExecutor(LocalExecutor):
-    """Waits for the end of a task, ``WAIT_S`` at most, whenever the scheduler asks for news and there are none.
+    """Waits for the end of a task whenever the scheduler asks for news and there are none, for so many seconds at most
+    as ``executor_wait`` in section ``millrace`` of Airflow's settings says.
 
     The wait is also the longest that what no task tells of is not seen: a run that a person has triggered, a trigger
     that has fired.
     """
 
     WAIT_S = 0.2
+
+    def start(self) -> None:
+        """Called once, before the first turn."""
+        self.WAIT_S = conf.getfloat("millrace", "executor_wait", fallback=self.WAIT_S)
+        super().start()
 
     def sync(self) -> None:
         """Called in each turn of the scheduler's loop."""

@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 import time
 
+import pytest
 from airflow.executors.local_executor import LocalExecutor
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
@@ -52,6 +53,16 @@ def test_without_news_it_waits_as_long_as_it_may_and_no_longer() -> None:
     waiting = executor()
     assert waiting.WAIT_S <= seconds(waiting) < waiting.WAIT_S + 5
     assert not waiting.event_buffer
+
+
+def test_how_long_it_may_wait_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalExecutor, "start", lambda self: None)
+    for setting, wait in (("", PromptExecutor.WAIT_S), ("1.5", 1.5)):
+        if setting:
+            monkeypatch.setenv("AIRFLOW__MILLRACE__EXECUTOR_WAIT", setting)
+        made = PromptExecutor(parallelism=1)
+        made.start()
+        assert made.WAIT_S == wait
 
 
 def test_the_scheduler_does_not_sleep_besides_and_only_with_this_executor() -> None:
