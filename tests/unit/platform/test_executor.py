@@ -57,12 +57,12 @@ def test_without_news_it_waits_as_long_as_it_may_and_no_longer() -> None:
 
 def test_how_long_it_may_wait_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalExecutor, "start", lambda self: None)
-    for setting, wait in (("", PromptExecutor.WAIT_S), ("1.5", 1.5)):
+    for setting, seconds_at_most in (("", PromptExecutor.WAIT_S), ("1.5", 1.5)):
         if setting:
             monkeypatch.setenv("AIRFLOW__MILLRACE__EXECUTOR_WAIT", setting)
         made = PromptExecutor(parallelism=1)
         made.start()
-        assert made.WAIT_S == wait
+        assert made.WAIT_S == seconds_at_most
 
 
 def test_the_scheduler_does_not_sleep_besides_and_only_with_this_executor() -> None:
