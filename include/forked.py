@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -33,7 +34,15 @@ class Child:
     def __init__(self, work: Callable[[int], None]) -> None:
         self.said, writing = os.pipe()
         parent = os.getpid()
-        self.pid = os.fork()
+        # What this process has left as garbage may be a client of Kafka, whose end waits for threads that the child has
+        # not got: the child must never collect it.
+        gc.disable()
+        try:
+            self.pid = os.fork()
+            if not self.pid:
+                gc.freeze()
+        finally:
+            gc.enable()
         if not self.pid:
             os.close(self.said)
             _do(work, parent, writing)

@@ -16,7 +16,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 # The suite waits more than it computes: for what was killed to be noticed, and for Airflow.
-PROCESSES = 6
+PROCESSES = 5
 # Tests that stay together in one process, by how their ids begin. All others are of tests/faults, need its servers
 # alone, and go one by one to whoever is free.
 TOGETHER = {

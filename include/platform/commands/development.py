@@ -28,8 +28,6 @@ def test(arguments: tuple[str, ...]) -> None:
         "PYTHONPATH": str(ROOT),
         # No broker of a test lives long enough for the second compiler, a third of what a start computes.
         "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1",
-        # Schedulers that have nothing to do take less from the tests beside them.
-        "MILLRACE_AIRFLOW__MILLRACE__EXECUTOR_WAIT": "0.4",
     }
     os.chdir(ROOT)
     os.execve(sys.executable, [sys.executable, "-P", "-m", "pytest", *arguments], _without_settings() | own)

@@ -62,7 +62,8 @@ def test_how_long_it_may_wait_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setenv("AIRFLOW__MILLRACE__EXECUTOR_WAIT", setting)
         made = PromptExecutor(parallelism=1)
         made.start()
-        assert made.WAIT_S == seconds_at_most
+        waits = made.WAIT_S
+        assert waits == seconds_at_most
 
 
 def test_the_scheduler_does_not_sleep_besides_and_only_with_this_executor() -> None:

@@ -1,0 +1,41 @@
+"""The forked process, as a copy of one that has done something before."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+from include.forked import Child
+
+
+class Cycle:
+    """Garbage that only a collection finds, and that says who has found it."""
+
+    def __init__(self, told: int) -> None:
+        self.told, self.me = told, self
+
+    def __del__(self) -> None:
+        os.write(self.told, str(os.getpid()).encode())
+
+
+def test_a_child_never_collects_what_its_parent_has_left() -> None:
+    """Among that may be a client of Kafka, whose end would wait for threads that the child does not have, for ever."""
+
+    def work(out: int) -> None:
+        gc.collect()
+        os.write(out, b"done")
+
+    reading, told = os.pipe()
+    gc.collect()
+    Cycle(told)
+    child = Child(work)
+    try:
+        assert child.read() == b"done"
+    finally:
+        child.close()
+        child.kill()
+    assert gc.isenabled()
+    gc.collect()
+    assert int(os.read(reading, 100)) == os.getpid()
+    os.close(reading)
+    os.close(told)
