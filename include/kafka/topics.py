@@ -79,8 +79,7 @@ def create(
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
         raise _unreachable(error) from error
-    # A leader that does not know its partition yet refuses a producer's first batch and may, a moment later, take the
-    # second: the first then never fits in any more.
+    # Whoever sends next finds leaders: one that does not know its partition yet refuses a first batch.
     _once_led(name, range(partitions), brokers, made=True)
     return True
 

@@ -102,7 +102,7 @@ class Topic:
         """Makes the topic; a deleted one takes a moment to be gone."""
         topic = NewTopic(self.name, num_partitions=self.partitions, replication_factor=1, config=self._config)
         self._admin.create_topics([topic], operation_timeout=WAIT_S)[self.name].result(WAIT_S)
-        # Until its leader knows a partition, it may refuse the first batch of a producer and take the second.
+        # Until its leader knows a partition, it refuses the first batch of a producer.
         self.stable_ends()
 
     def delete(self) -> None:
