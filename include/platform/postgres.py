@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.errors import UserError
-from include.platform import settings
+from include.platform import processes, settings
 from include.platform.home import Home, explain_disk, write_private
 from include.platform.ports import HOST
 
@@ -52,7 +52,9 @@ def initialise(home: Home) -> None:
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"LC_ALL": "C"},
+        # An `up` that was killed leaves it behind, and the next one ends it.
+        env=os.environ
+        | {"LC_ALL": "C", processes.HOME_VARIABLE: str(home.path), processes.COMPONENT_VARIABLE: processes.OF_UP},
     )
     password.unlink()
     if done.returncode:

@@ -13,6 +13,8 @@ from include.platform.home import Home
 
 HOME_VARIABLE = "MILLRACE_HOME"
 COMPONENT_VARIABLE = "MILLRACE_COMPONENT"
+# The component that a process of `up` itself belongs to.
+OF_UP = "up"
 
 
 def of(home: Home) -> list[psutil.Process]:
@@ -22,18 +24,22 @@ def of(home: Home) -> list[psutil.Process]:
 
 
 def orphans(home: Home) -> list[psutil.Process]:
-    """The live processes of a home that do not descend from this process's parent, the home's supervisor."""
+    """The live processes of a home that do not descend from this process's parent, the home's supervisor, nor from the
+    `up` that has started it: what another `up` left behind, that one has ended before.
+    """
     supervisor = psutil.Process().parent()
     # The descendants are asked later: one that is born in between is not on the first list.
     found = of(home)
     family = {child.pid for child in supervisor.children(recursive=True)} if supervisor else set()
-    return [process for process in found if process.pid not in family]
+    return [process for process in found if process.pid not in family and not _is_of_up(process)]
 
 
 def end(processes: Iterable[psutil.Process], grace: float) -> None:
     """Ask the processes to end, and kill those that have not after `grace` seconds."""
     alive = list(processes)
     _signal(alive, signal.SIGTERM)
+    # Whoever is stopped hears it only when it goes on.
+    _signal(alive, signal.SIGCONT)
     _, alive = psutil.wait_procs(alive, timeout=grace)
     _signal(alive, signal.SIGKILL)
     psutil.wait_procs(alive, timeout=5)
@@ -48,6 +54,13 @@ def _is_of(process: psutil.Process, home: Home) -> bool:
             return True
         # PostgreSQL's backends write their titles over their environment, but never leave the data directory.
         return process.name() == "postgres" and process.cwd() == str(home.postgres)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _is_of_up(process: psutil.Process) -> bool:
+    try:
+        return process.environ().get(COMPONENT_VARIABLE) == OF_UP
     except (psutil.Error, OSError):
         return False
 

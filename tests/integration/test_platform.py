@@ -53,12 +53,17 @@ def python(code: str, home: Home, *prefix: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*prefix, sys.executable, "-c", program], text=True, stdout=-1, stderr=-1)
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 60, every_s: float = 0.1) -> None:
     """Wait until `condition` gives something true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.1)
+        time.sleep(every_s)
+
+
+def initdb(parent: int) -> list[psutil.Process]:
+    """What makes PostgreSQL's data directory for a process."""
+    return [child for child in psutil.Process(parent).children(recursive=True) if child.name() == "initdb"]
 
 
 def pids(platform: Platform) -> dict[str, int]:
@@ -199,10 +204,14 @@ class TestServices:
 
     def test_killed_in_the_middle_of_up(self, elsewhere: Home) -> None:
         starting = python("platform.up(SERVICES)", elsewhere)
-        until(lambda: component.starts(elsewhere, "kafka"))
+        until(lambda: initdb(starting.pid), every_s=0.01)
+        left = initdb(starting.pid)
+        for process in left:
+            process.suspend()
         starting.kill()
         starting.communicate()
         assert Platform(elsewhere).up(SERVICES) is True
+        assert not any(process.is_running() for process in left)
         assert healthy(Platform(elsewhere)) == set(SERVICES)
 
     def test_ctrl_c_cleans_up(self, elsewhere: Home) -> None:
