@@ -4,8 +4,8 @@ import fcntl
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -45,26 +45,52 @@ def choose(remembered: Mapping[str, int], hold: Callable[[int], bool] = lambda p
     return chosen
 
 
+class Hold:
+    """Ports that are kept from other platforms, by files that are locked until `close` or the end of this process."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, int] = {}
+
+    def alone(self, port: int) -> bool:
+        """Keep a port, unless anybody keeps it already. Gives whether it is kept."""
+        return self._lock(port, fcntl.LOCK_EX)
+
+    def share(self, ports: Iterable[int]) -> None:
+        """Keep these ports together with others who share them; what was kept alone no longer is."""
+        for port in ports:
+            self._lock(port, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for file in self._files.values():
+            os.close(file)
+        self._files.clear()
+
+    def _lock(self, port: int, operation: int) -> bool:
+        file = self._files.pop(port, None)
+        try:
+            if file is None:
+                file = os.open(Path(tempfile.gettempdir(), f"millrace-port-{port}"), os.O_RDONLY | os.O_CREAT, 0o644)
+            fcntl.flock(file, operation | fcntl.LOCK_NB)
+        except OSError as error:
+            if file is not None:
+                os.close(file)
+            # Without a temporary directory ports cannot be kept; they are free all the same.
+            return not isinstance(error, BlockingIOError)
+        self._files[port] = file
+        return True
+
+
 @contextmanager
 def held(remembered: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """`choose`, with the ports kept from other platforms that choose theirs before these listen."""
-    with ExitStack() as files:
-        yield choose(remembered, lambda port: hold(port, files))
+    """`choose`, with the ports kept from other platforms that choose theirs.
 
-
-def hold(port: int, files: ExitStack) -> bool:
-    """Keep the port from all who would hold it too, until ``files`` are closed. Gives False when somebody holds it."""
-    path = Path(tempfile.gettempdir(), f"millrace-port-{port}")
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        files.callback(os.close, file)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # Without a temporary directory ports cannot be held; they are free all the same.
-        return True
-    return True
+    They are shared with the platform's supervisor, which keeps them for as long as it lives; see `supervisord.py`.
+    """
+    with closing(Hold()) as hold:
+        chosen = choose(remembered, hold.alone)
+        hold.share(chosen.values())
+        yield chosen
 
 
 def is_free(port: int) -> bool:

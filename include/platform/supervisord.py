@@ -16,7 +16,11 @@ from setproctitle import setproctitle
 from supervisor import loggers, supervisord
 from supervisor.options import ServerOptions
 
-from include.platform import component, processes
+from include.platform import component, ports, processes
+from include.platform.home import Home
+
+# A component that was killed and comes back must find its port free.
+_ports = ports.Hold()
 
 
 class Options(ServerOptions):
@@ -50,7 +54,8 @@ class Preloader:
 
 
 def make_preloader(supervisor: Any, **settings: str) -> Preloader:
-    """Named in supervisord's configuration."""
+    """Named in supervisord's configuration; called once it has closed what files it has inherited."""
+    _ports.share(Home.current().state()["ports"].values())
     return Preloader(supervisor)
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from include.platform import component, postgres, processes
+from include.platform import component, ports, postgres, processes
 from include.platform.component import NAMES
 from include.platform.home import ROOT, Home
 from include.platform.platform import SERVICES, Platform
+from include.platform.supervisor import Supervisor
 
 LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
@@ -187,6 +188,16 @@ class TestServices:
             platform.up([*SERVICES, "api-server"])
             assert elsewhere.state()["ports"]["api"] != chosen
         assert "api-server" in healthy(platform)
+
+    def test_the_port_of_a_component_that_is_down_is_nobody_elses(self, elsewhere: Home) -> None:
+        platform = Platform(elsewhere)
+        platform.up(SERVICES)
+        Supervisor(elsewhere).stop_component("postgres")
+        with ports.held(elsewhere.state()["ports"]) as others:
+            assert not set(others.values()) & set(elsewhere.state()["ports"].values())
+        platform.down()
+        with ports.held(elsewhere.state()["ports"]) as own:
+            assert own == elsewhere.state()["ports"]
 
     def test_as_an_ordinary_user(self, elsewhere: Home) -> None:
         prefix: list[str] = []

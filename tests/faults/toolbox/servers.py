@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,13 +28,13 @@ START_S = 120.0
 
 # Below those that Linux gives to outgoing connections, one of which would keep a server from coming back.
 _PORTS = range(20_000, 32_000)
-_held = ExitStack()
+_held = ports.Hold()
 
 
 def free_port() -> int:
     """A port that nobody listens on, and that no other session of tests gets while this one lasts."""
     for port in random.sample(_PORTS, len(_PORTS)):
-        if ports.is_free(port) and ports.hold(port, _held):
+        if ports.is_free(port) and _held.alone(port):
             return port
     raise AssertionError("no port is free")
 

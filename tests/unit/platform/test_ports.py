@@ -71,6 +71,17 @@ def test_a_held_port_is_nobody_elses_until_it_is_let_go() -> None:
         assert third == first
 
 
+def test_what_is_shared_is_nobody_elses_until_all_have_let_go() -> None:
+    with ports.held({}) as first:
+        supervisor = ports.Hold()
+        supervisor.share(first.values())
+    with ports.held(first) as second:
+        assert not set(first.values()) & set(second.values())
+    supervisor.close()
+    with ports.held(first) as third:
+        assert third == first
+
+
 def test_who_listens(taken: int) -> None:
     assert ports.is_listening(os.getpid(), taken)
     assert not ports.is_listening(os.getppid(), taken)
