@@ -185,11 +185,12 @@ class Drain:
         """
         brought_at = time.monotonic()
         while (now := time.monotonic()) < until:
-            if now - brought_at > (TAIL_QUIET_S if tail else self._stream.quiet_s):
+            quiet_until = brought_at + (TAIL_QUIET_S if tail else self._stream.quiet_s)
+            if now > quiet_until:
                 return f"nothing came for {self._stream.quiet}"
             if self._grown.is_set():
                 return "the topic has new partitions"
-            if (batch := ready.get(timeout_s=1.0)) is not None:
+            if (batch := ready.get(min(1.0, until - now, quiet_until - now))) is not None:
                 self._write(batch, deadline)
                 brought_at = time.monotonic()
             del batch
