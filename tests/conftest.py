@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 _numbers = itertools.count(1)
+# That of the test that runs, when there are several processes.
+_turn: lanes.Turn | None = None
 
 
 def pytest_sessionstart() -> None:
@@ -59,7 +61,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Around a test and its fixtures, and around its time limit: waiting for a turn does not count."""
     if not _WORKER:
         return (yield)
-    with lanes.turn(alone=item.get_closest_marker("measured") is not None):
+    global _turn
+    with lanes.turn() as _turn:
         done = yield
     name = lanes.together(item.nodeid)
     if nextitem is not None and name in lanes.AIRFLOW and name != lanes.together(nextitem.nodeid):
@@ -142,6 +145,12 @@ def warehouse(services: Platform, warehouse_template: str, monkeypatch: pytest.M
     with closing(connect("test")) as connection:
         yield connection
     _execute(services, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def alone() -> Callable[[], AbstractContextManager[None]]:
+    """``with alone():`` no other process runs a test: for times that other tests would spoil."""
+    return _turn.alone if _turn else nullcontext
 
 
 @pytest.fixture

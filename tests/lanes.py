@@ -15,8 +15,8 @@ from typing import IO
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# The suite waits more than it computes: for what was killed to be noticed, and for Airflow.
-PROCESSES = 5
+# The suite waits as much as it computes: for what was killed to be noticed, and for Airflow.
+PROCESSES = 6
 # Tests that stay together in one process, by how their ids begin. All others are of tests/faults, need its servers
 # alone, and go one by one to whoever is free.
 TOGETHER = {
@@ -35,7 +35,7 @@ TOGETHER = {
 }
 # How many of the others are begun before those that are not begun at once: what waits much and what computes much
 # shall run side by side, from the beginning to the end.
-AFTER = {"retraining": 25, "landing": 40, "no servers": 90}
+AFTER = {"retraining": 30, "promotion": 45, "landing": 60, "no servers": 110}
 # Those that have a whole Airflow, which is stopped behind them.
 AIRFLOW = ("airflow", "airflow that is ill")
 # Who may use what is made once for each process, and costs much.
@@ -67,9 +67,7 @@ def processes(config: pytest.Config) -> int:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Puts the tests into the order in which they are begun, of those that stay together last who wants to be alone: it
-    would keep all others waiting. Raises UsageError when a test uses what it should not.
-    """
+    """Puts the tests into the order in which they are begun. Raises UsageError when one uses what it should not."""
     turns = {name: number for number, name in enumerate(TOGETHER)}
     others: dict[str, int] = {}
     for item in items:
@@ -80,30 +78,55 @@ def arrange(items: list[pytest.Item]) -> None:
         if name is None:
             others[item.nodeid] = len(others)
 
-    def place(item: pytest.Item) -> tuple[float, int, bool]:
+    def place(item: pytest.Item) -> tuple[float, int]:
         name = together(item.nodeid)
         if name is None:
-            return others[item.nodeid], 0, False
-        return AFTER.get(name, 0) - 0.5, turns[name], item.get_closest_marker("measured") is not None
+            return others[item.nodeid], 0
+        return AFTER.get(name, 0) - 0.5, turns[name]
 
     items.sort(key=place)
 
 
-@contextmanager
-def turn(alone: bool) -> Iterator[None]:
-    """The length of a ``with`` block as one test among others, or ``alone``: while no test of another process runs.
+class Turn:
+    """One test among others, of this process and of others, until the end of `turn`."""
 
-    Whoever wants to be alone keeps new tests from beginning, and waits for those that run.
-    """
-    with open(f"{_TURNS}.turn", "w") as gate, open(f"{_TURNS}.tests", "w") as running:
-        _lock(gate, fcntl.LOCK_EX)
-        _lock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(gate, fcntl.LOCK_UN)
+    def __init__(self, running: IO[str]) -> None:
+        self._running = running
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The length of a ``with`` block while no test of another process runs.
+
+        Keeps new tests from beginning, and waits for those that run.
+        """
+        fcntl.flock(self._running, fcntl.LOCK_UN)
+        _enter(self._running, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            # A child of this process that is still there has the file too, but not the lock any more.
+            fcntl.flock(self._running, fcntl.LOCK_SH)
+
+
+@contextmanager
+def turn() -> Iterator[Turn]:
+    """The length of a ``with`` block as one test among others."""
+    with open(f"{_TURNS}.tests", "w") as running:
+        _enter(running, fcntl.LOCK_SH)
+        try:
+            yield Turn(running)
+        finally:
             fcntl.flock(running, fcntl.LOCK_UN)
+
+
+def _enter(running: IO[str], operation: int) -> None:
+    """Waits for a lock behind all who wait for one already, so that those who come later hold nobody up.
+
+    A child of this process that outlives a test has these files too: closing them would not unlock them.
+    """
+    with open(f"{_TURNS}.turn", "w") as gate:
+        _lock(gate, fcntl.LOCK_EX)
+        _lock(running, operation)
+        fcntl.flock(gate, fcntl.LOCK_UN)
 
 
 def _lock(file: IO[str], operation: int) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 
 import psutil
@@ -78,14 +78,17 @@ def healthy(platform: Platform) -> set[str]:
 class TestWhole:
     """Promises shown on the platform with all of its components."""
 
-    @pytest.mark.measured
-    def test_everything_is_healthy_and_a_second_up_changes_nothing(self, airflow_platform: Platform) -> None:
+    def test_everything_is_healthy_and_a_second_up_changes_nothing(
+        self, airflow_platform: Platform, alone: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         """Health is heartbeats of some seconds, which other tests would delay."""
         until(lambda: healthy(airflow_platform) == set(NAMES))
-        before = pids(airflow_platform)
-        assert healthy(airflow_platform) == set(NAMES)
-        assert airflow_platform.up() is False
-        assert pids(airflow_platform) == before
+        with alone():
+            until(lambda: healthy(airflow_platform) == set(NAMES))
+            before = pids(airflow_platform)
+            assert healthy(airflow_platform) == set(NAMES)
+            assert airflow_platform.up() is False
+            assert pids(airflow_platform) == before
         assert {process.pid for process in processes.of(airflow_platform.home)} >= set(before.values())
 
     def test_only_loopback_listens(self, airflow_platform: Platform) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,17 +43,25 @@ def test_who_is_alone_waits_for_those_that_run_and_holds_up_those_that_come(
     monkeypatch.setattr(lanes, "_TURNS", str(tmp_path / "test"))
     order: list[str] = []
 
-    def run(name: str, alone: bool) -> None:
-        with lanes.turn(alone):
-            order.append(name)
-            if alone:
-                assert not leaving.wait(0.3)
+    def alone() -> None:
+        with lanes.turn() as turn:
+            with turn.alone():
+                order.append("alone")
+                time.sleep(0.3)
                 order.append("alone still")
+            # Others may begin while this one goes on.
+            assert another_ran.wait(10)
+            order.append("among others")
 
-    leaving = threading.Event()
-    threads = [threading.Thread(target=run, args=each) for each in (("alone", True), ("another", False))]
-    with lanes.turn(alone=False):
-        with lanes.turn(alone=False):
+    def another() -> None:
+        with lanes.turn():
+            order.append("another")
+            another_ran.set()
+
+    another_ran = threading.Event()
+    threads = [threading.Thread(target=alone), threading.Thread(target=another)]
+    with lanes.turn():
+        with lanes.turn():
             order.append("two at once")
         for thread in threads:
             thread.start()
@@ -60,4 +69,4 @@ def test_who_is_alone_waits_for_those_that_run_and_holds_up_those_that_come(
         order.append("over")
     for thread in threads:
         thread.join()
-    assert order == ["two at once", "over", "alone", "alone still", "another"]
+    assert order == ["two at once", "over", "alone", "alone still", "another", "among others"]
