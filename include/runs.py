@@ -79,7 +79,8 @@ def latest(dataset: Dataset, now: datetime) -> Interval:
     until = min(now, midnight(dataset.end)) if dataset.end else now
     timetable = CronDataIntervalTimetable(dataset.schedule, timezone="UTC")
     found = timetable.infer_manual_data_interval(run_after=pendulum.instance(until))
-    return Interval(found.start, found.end)
+    # A manifest holds plain datetimes; pendulum's are not encoded.
+    return Interval(*(datetime.fromisoformat(moment.isoformat()) for moment in (found.start, found.end)))
 
 
 def midnight(day: date) -> datetime:

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
@@ -15,8 +17,10 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+from include import runs
 from include.datasets import definitions
 from include.promotion.approval import Approval
+from include.versions.manifest import Interval
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (
@@ -192,6 +196,7 @@ def test_a_broken_definition_shows_and_harms_only_itself(tmp_path: Path) -> None
     program = f"""
 import runpy
 from pathlib import Path
+from include import runs
 from include.datasets import definitions
 found = definitions.find(Path({str(folder)!r}))
 definitions.find = lambda: found
@@ -208,3 +213,12 @@ def test_a_past_run_is_verified_each_week_and_missed_weeks_are_not_made_up_for(d
     verify = dags["verify"]
     assert str(verify.schedule) == "@weekly"
     assert not verify.catchup and verify.max_active_runs == 1
+
+
+def test_the_latest_interval_is_complete_and_fits_into_a_manifest() -> None:
+    dataset = definitions.get("seattle_weather")
+    for now, year in ((datetime(2014, 6, 1, tzinfo=UTC), 2013), (datetime(2030, 1, 1, tzinfo=UTC), 2015)):
+        found = runs.latest(dataset, now)
+        assert found == Interval(datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC))
+        assert msgspec.json.decode(msgspec.json.encode(found), type=Interval) == found
+    assert runs.latest(definitions.get("digits"), datetime(2030, 1, 1, tzinfo=UTC)) == Interval()

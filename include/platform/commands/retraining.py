@@ -14,6 +14,9 @@ from include.platform.airflow_api import AirflowApi, Run, TaskInstance
 from include.platform.commands.parameters import Moment
 from include.platform.platform import Platform
 
+_PATIENCE_S = 5.0
+_UNTOLD = "failed; its log is in the UI"
+
 
 @click.command()
 @click.argument("dataset")
@@ -35,7 +38,7 @@ def publish(dataset: str, start: datetime | None, end: datetime | None, rows: in
     form = {**bounds, "rows": rows, "seed": seed}
     run = _follow(api, f"publish__{dataset}", {name: value for name, value in form.items() if value is not None})
     (task,) = api.task_instances(run.dag_id, run.run_id)
-    for line in _told(api, run, task):
+    for line in _told(api, run, task) or ([_UNTOLD] if task.state == "failed" else []):
         click.echo(line)
     if task.state != "success":
         sys.exit(1)
@@ -80,7 +83,7 @@ def train(
     tasks = api.task_instances(run.dag_id, run.run_id)
     for task in tasks:
         if task.state == "failed":
-            for line in _told(api, run, task) or ["failed; its log is in the UI"]:
+            for line in _told(api, run, task) or [_UNTOLD]:
                 click.echo(f"{task.label}: {line}", err=True)
     _show(dataset, run.run_id)
     if run.state != "success":
@@ -89,10 +92,13 @@ def train(
 
 def _api(dataset: str) -> AirflowApi:
     from include.datasets import definitions
+    from include.kafka import topics
 
     definitions.get(dataset)
     platform = Platform()
     os.environ.update(platform.environment())
+    # A run's tasks would try again and again; whoever waits for them wants to know at once.
+    topics.names(_PATIENCE_S)
     api = AirflowApi.of(platform)
     api.wait_for_dags([f"publish__{dataset}", f"train__{dataset}"])
     return api
