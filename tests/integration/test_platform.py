@@ -258,6 +258,10 @@ class TestServices:
     def test_a_service_that_cannot_start_is_named(self, elsewhere: Home) -> None:
         Platform(elsewhere).up(SERVICES)
         Platform(elsewhere).down()
+        done = run("airflow", "dags", "list", home=elsewhere)
+        told = "millrace: The platform is down, and Airflow's database with it. Run ./millrace up first.\n"
+        assert (done.returncode, done.stderr) == (1, told)
+        assert run("airflow", "version", home=elsewhere).returncode == 0
         (elsewhere.postgres / "postgresql.conf").write_text("shared_buffers = 'plenty'\n")
         done = run("up", home=elsewhere)
         assert done.returncode == 1

@@ -6,10 +6,13 @@ import sys
 
 import click
 
+from include.errors import UserError
 from include.platform import environment, postgres
 from include.platform.platform import Platform
 from include.platform.ports import HOST
 
+# Of Airflow's commands and options, those that ask no database.
+_WITHOUT_DATABASE = {"version", "--help", "-h", "info", "config", "providers"}
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -19,8 +22,17 @@ def airflow(arguments: tuple[str, ...]) -> None:
     """Airflow's own command line, connected to the platform."""
     platform = Platform()
     platform.environment()
+    if not _WITHOUT_DATABASE.intersection(arguments):
+        _expect_postgres(platform)
     command = [sys.executable, "-P", "-m", "airflow", *arguments]
     os.execve(sys.executable, command, environment.child(platform.home))
+
+
+def _expect_postgres(platform: Platform) -> None:
+    """Raises UserError when Airflow's database does not answer, of which Airflow would tell with a traceback."""
+    if not platform.status():
+        raise UserError("The platform is down, and Airflow's database with it.", "Run ./millrace up first.")
+    postgres.check(platform.home, platform.home.state()["ports"]["postgres"])
 
 
 @click.command(context_settings=_PASS_ON, add_help_option=False)
