@@ -48,7 +48,8 @@ class Backlog:
     @property
     def lag(self) -> int:
         """Offsets that could be read now."""
-        return sum(max(0, self.extents[p].stable_end - offset) for p, offset in self.positions.items())
+        ends = ((self.extents[p], offset) for p, offset in self.positions.items())
+        return sum(max(0, extent.stable_end - max(offset, extent.first)) for extent, offset in ends)
 
     @property
     def blocked(self) -> bool:

@@ -54,9 +54,14 @@ def accept(connection: Connection, stream: Stream, choice: str, who: str) -> lis
     Raises:
         UserError: The stream does not stand where this choice would help.
     """
-    if choice == RECREATED:
+    read = position.standings(connection, stream.reader, stream.topic)
+    if choice == RECREATED and read:
         produce.make_topic(stream)
-    topic = topics.describe(stream.topic)
+    try:
+        topic = topics.describe(stream.topic)
+    except Stop as stop:
+        # Of what was never read nothing is to be chosen.
+        raise advised(stop, stream) if read else stop from None
     partitions = sorted(position.standings(connection, stream.reader, stream.topic))
     standings = {}
     if partitions:

@@ -51,10 +51,8 @@ def drop_until(connection: Connection, stream: Stream, cut_off: datetime) -> lis
 
 
 def _drop_leftovers(connection: Connection, stream: Stream) -> list[str]:
-    """Drops the tables that were detached to be dropped by somebody who was interrupted."""
-    sql = queries.load("landing")
-    sql.lock_stream(connection, stream=stream.name)
-    leftovers = [name for (name,) in sql.read_detached(connection, stream=stream.name)]
+    queries.load("landing").lock_stream(connection, stream=stream.name)
+    leftovers = partitions.leftovers(connection, stream)
     for name in leftovers:
         _drop(connection, name)
     connection.commit()
@@ -68,6 +66,11 @@ def _detach(connection: Connection, stream: Stream, partition: Partition) -> Non
     statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} " + how).format(
         table.identifier(stream.name), table.identifier(partition.table)
     )
+    # Between the two steps it is a table like any other, which only this tells from a table of the user's.
+    mark = sql.SQL("COMMENT ON TABLE {} IS {}").format(
+        table.identifier(partition.table), sql.Literal(partitions.TO_BE_DROPPED)
+    )
+    _alone(connection, mark)
     _alone(connection, statement)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT_MS = 2_000
 TRIES = 8
+# The comment on a partition that is detached in order to be dropped. A table without it is never dropped.
+TO_BE_DROPPED = "Millrace: to be dropped"
 _BOUNDS = re.compile(r"FOR VALUES FROM \('(.+)'\) TO \('(.+)'\)")
 
 
@@ -141,6 +143,12 @@ def name_of(stream: Stream, span: Span) -> str:
     return f"{stream.name}_{span.start:{'%Y%m%d' if whole_days else '%Y%m%d_%H%M'}}"
 
 
+def leftovers(connection: Connection, stream: Stream) -> list[str]:
+    """The tables that were detached to be dropped by somebody who was interrupted."""
+    found = queries.load("landing").read_detached(connection, stream=stream.name, mark=TO_BE_DROPPED)
+    return [name for (name,) in found]
+
+
 def _attached(connection: Connection, stream: Stream) -> list[Partition]:
     """The partitions that rows can go to; a detachment that was interrupted, or is under way, is finished first."""
     from psycopg2 import sql
@@ -160,10 +168,18 @@ def _attached(connection: Connection, stream: Stream) -> list[Partition]:
 def _attach(connection: Connection, stream: Stream, span: Span) -> None:
     from psycopg2 import sql
 
-    partition, parent = table.identifier(name_of(stream, span)), table.identifier(stream.name)
+    name = name_of(stream, span)
+    partition, parent = table.identifier(name), table.identifier(stream.name)
     with connection.cursor() as cursor:
-        # What stands there under this name was detached to be dropped, and its dropping was interrupted.
-        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(partition))
+        if name in leftovers(connection, stream):
+            cursor.execute(sql.SQL("DROP TABLE {}").format(partition))
+        cursor.execute("SELECT to_regclass(%s)", (partition.as_string(cursor),))
+        if cursor.fetchone() != (None,):
+            raise LastingError(
+                f"A partition landing.{name} has to be made for landing.{stream.name}, and there is a table of that "
+                "name already, which is none of its partitions.",
+                f"Attach it again if it was one, or rename it: ALTER TABLE landing.{name} RENAME TO …",
+            )
         cursor.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(partition, parent))
         cursor.execute(
             sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM (%s) TO (%s)").format(parent, partition),

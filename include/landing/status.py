@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from include.kafka import backlog, client
 from include.kafka.backlog import Backlog
+from include.kafka.stops import OffsetsGone
 from include.streams.definition import Stream
 from include.warehouse import queries
 
@@ -60,9 +61,13 @@ def of(stream: Stream, connection: Connection) -> Status:
 
     Raises:
         TopicMissing: The stream has no topic yet.
+        OffsetsGone: Retention was quicker than the stream.
         UserError: Kafka does not answer.
     """
     measured = backlog.measure(client.admin(), connection, stream.reader, stream.topic)
+    for partition, offset in measured.positions.items():
+        if 0 < offset < (first := measured.extents[partition].first):
+            raise OffsetsGone(stream.topic, partition, offset, first)
     oldest = _oldest_waiting(stream.topic, measured)
     return Status(
         **vars(totals(stream, connection)),

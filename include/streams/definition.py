@@ -21,6 +21,10 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 # A partition's table is named <stream>_<YYYYMMDD>_<HHMM>, in PostgreSQL's 63 bytes.
 LONGEST_NAME = 48
+NAME_RULE = (
+    f"Use lower-case letters, digits and _, a letter first, {LONGEST_NAME} characters at most, and not a day at the end "
+    "(_20260131), as partitions have it."
+)
 RESERVED_PREFIX = "kafka_"
 
 
@@ -68,7 +72,7 @@ class Stream:
             raise Invalid(
                 "name",
                 f"{self.name!r} cannot name a table and a DAG.",
-                f"Use lower-case letters, digits and _, a letter first, {LONGEST_NAME} characters at most.",
+                NAME_RULE,
             )
         object.__setattr__(self, "topic", self.topic or self.name)
         self._check_event()
@@ -175,5 +179,9 @@ class Stream:
 
 
 def usable(name: str) -> bool:
-    """Whether a table, a DAG and a file can have this name."""
-    return re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and len(name) <= LONGEST_NAME
+    """Whether a table, a DAG and a file can have this name, and it is not that of a partition of another stream."""
+    return (
+        re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
+        and len(name) <= LONGEST_NAME
+        and re.search(r"_\d{8}(_\d{4})?$", name) is None
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from include.definitions import ROOT
 from include.errors import UserError
 from include.streams import definitions
-from include.streams.definition import LONGEST_NAME, usable
+from include.streams.definition import NAME_RULE, usable
 
 FOLDER = Path(__file__).parent
 TEMPLATE = FOLDER / "template.txt"
@@ -24,7 +24,7 @@ def write(name: str, folder: Path = FOLDER) -> Path:
     if not usable(name):
         raise UserError(
             f"{name!r} cannot name a stream.",
-            f"Use lower-case letters, digits and _, a letter first, {LONGEST_NAME} characters at most.",
+            NAME_RULE,
         )
     file = folder / f"{name}.py"
     if file.exists() or name in definitions.find(folder).valid:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import pytest
 
-from include.errors import UserError
+from include.errors import LastingError, UserError
 from include.kafka import client, position, topics
 from include.kafka.backlog import BacklogTrigger
 from include.kafka.stops import Fenced, OffsetsGone, TopicMissing, TopicRecreated
@@ -456,6 +456,29 @@ def test_a_detachment_that_was_interrupted_is_finished(stream: Stream, warehouse
     assert maintenance.drop_until(warehouse, stream, everything) == made
 
 
+def test_tables_that_only_look_like_partitions_are_left_alone(stream: Stream, warehouse: Connection) -> None:
+    """A partition that somebody has detached to keep it, and a table of one's own."""
+    maintenance.maintain(warehouse, stream)
+    day = datetime.now(UTC) - timedelta(days=5)
+    send(stream, [event("archived", day)])
+    drain(stream, "test")
+    [archived] = [partitions.name_of(stream, span) for span in partitions.ahead(stream, day, 0)]
+    with warehouse.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE landing.readings DETACH PARTITION landing.{archived}")
+        cursor.execute("CREATE TABLE landing.readings_20010101 AS SELECT 42 AS answer")
+    warehouse.commit()
+    assert maintenance.maintain(warehouse, stream)[1] == []
+    send(stream, [event("late", day)])
+    with pytest.raises(LastingError, match=f"there is a table of that name already.*landing.{archived} RENAME TO"):
+        drain(stream, "test")
+    assert rows(warehouse, f"SELECT text FROM landing.{archived}") == [("archived",)]
+    assert rows(warehouse, "SELECT answer FROM landing.readings_20010101") == [(42,)]
+    with warehouse.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE landing.{archived} RENAME TO archive")
+    warehouse.commit()
+    assert drain(stream, "test").landed == 1
+
+
 CHILD = """
 import json, sys
 sys.path.insert(0, {root!r})
@@ -680,6 +703,8 @@ def test_what_retention_removed_is_lost_once_somebody_accepts_it(stream: Stream,
         removed.result()
     with pytest.raises(OffsetsGone, match=r"\./millrace accept readings lost"):
         drain(stream, "test")
+    with pytest.raises(OffsetsGone, match="offsets 5 to 7 were removed"):
+        status.of(stream, warehouse)
     assert choices.accept(warehouse, stream, "lost", "somebody") == ["partition 0: offsets 5 to 7 are lost; next 8"]
     assert drain(stream, "test").landed == 2
     assert [offset for _, offset, _ in landed(warehouse)] == [0, 1, 2, 3, 4, 8, 9]
@@ -771,3 +796,22 @@ def test_waiting_ends_when_the_topic_was_recreated(stream: Stream, warehouse: Co
     assert len(asyncio.run(asyncio.wait_for(wait(), 40))) == 1
     with pytest.raises(TopicRecreated):
         drain(stream, "test")
+
+
+def test_nothing_is_chosen_for_a_stream_that_was_never_read(
+    stream: Stream, warehouse: Connection, topic: Callable[..., str]
+) -> None:
+    unread = replace(stream, topic=topic("unread"))
+    for choice in ("recreated", "lost"):
+        with pytest.raises(TopicMissing, match=r"does not exist\. Create it"):
+            choices.accept(warehouse, unread, choice, "somebody")
+    assert unread.topic not in topics.names()
+
+
+def test_of_a_topic_that_is_gone_the_choice_that_helps_is_named(stream: Stream, warehouse: Connection) -> None:
+    send(stream, [event()])
+    drain(stream, "test")
+    brokers = client.admin()
+    brokers.delete_topics([stream.topic])[stream.topic].result()
+    with pytest.raises(TopicMissing, match=r"\./millrace accept readings recreated"):
+        choices.accept(warehouse, stream, "lost", "somebody")

@@ -106,6 +106,8 @@ def test_spans_are_durations() -> None:
     [
         ({"name": "Vehicle Positions"}, "name", "lower-case letters"),
         ({"name": "a" * 49}, "name", "48 characters"),
+        ({"name": "doors_20261125"}, "name", "a day at the end"),
+        ({"name": "doors_20261125_0600"}, "name", "a day at the end"),
         ({"event": dict}, "event", "no msgspec.Struct"),
         ({"event": Undecodable}, "event", "cannot be decoded"),
         ({"event": Reserved}, "event.kafka_offset", "names with 'kafka_'"),
@@ -178,7 +180,7 @@ def test_a_new_stream_may_be_called_like_what_its_file_uses(tmp_path: Path, name
     assert (list(found.valid), found.broken) == ([name], {})
 
 
-@pytest.mark.parametrize("name", ["Doors", "2doors", "../doors", "definition", ""])
+@pytest.mark.parametrize("name", ["Doors", "doors_20261125", "2doors", "../doors", "definition", ""])
 def test_a_new_stream_needs_a_free_and_usable_name(name: str) -> None:
     with pytest.raises(UserError, match=r"cannot name a stream|is taken"):
         new.write(name)

@@ -69,11 +69,12 @@ WHERE inhparent = to_regclass('landing.' || quote_ident(:stream))
 ORDER BY child.relname;
 
 -- name: read_detached
--- Tables that were partitions of a stream's table by their names, and are so no more.
+-- Tables that were partitions of a stream's table, and are so no more because they were to be dropped: the mark says
+-- so. Others of such names are somebody else's.
 SELECT relname
 FROM pg_class
 WHERE relnamespace = 'landing'::regnamespace AND relkind = 'r' AND NOT relispartition
-  AND relname ~ ('^' || :stream || '_[0-9]{8}(_[0-9]{4})?$')
+  AND relname ~ ('^' || :stream || '_[0-9]{8}(_[0-9]{4})?$') AND obj_description(oid, 'pg_class') = :mark
 ORDER BY relname;
 
 -- name: add_to_ledger!
