@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from include.errors import UserError
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Producer
     from confluent_kafka.admin import AdminClient
+
+T = TypeVar("T")
 
 CONNECTION_ID = "millrace_kafka"
 REQUEST_TIMEOUT_S = 15.0
@@ -45,7 +48,7 @@ def admin() -> AdminClient:
     """An admin client. Keep it until its futures are read: collected earlier, it does nothing."""
     from confluent_kafka.admin import AdminClient
 
-    return AdminClient(_quiet(connection_config()))
+    return _made(AdminClient, _quiet(connection_config()))
 
 
 def consumer(**overrides: Any) -> Consumer:
@@ -56,7 +59,8 @@ def consumer(**overrides: Any) -> Consumer:
     """
     from confluent_kafka import Consumer
 
-    return Consumer(
+    return _made(
+        Consumer,
         _quiet(connection_config())
         | {
             # librdkafka asks for a name even when nothing is subscribed to or committed.
@@ -68,7 +72,7 @@ def consumer(**overrides: Any) -> Consumer:
             "enable.partition.eof": True,
             "check.crcs": True,
         }
-        | _dotted(overrides)
+        | _dotted(overrides),
     )
 
 
@@ -76,7 +80,8 @@ def producer(**overrides: Any) -> Producer:
     """An idempotent producer that waits for all in-sync replicas; transactional when given ``transactional_id``."""
     from confluent_kafka import Producer
 
-    return Producer(
+    return _made(
+        Producer,
         _quiet(connection_config())
         | {
             "enable.idempotence": True,
@@ -87,8 +92,21 @@ def producer(**overrides: Any) -> Producer:
             # as long after each that fails.
             "reconnect.backoff.ms": 5,
         }
-        | _dotted(overrides)
+        | _dotted(overrides),
     )
+
+
+def _made(kind: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:
+    """A client with these settings. Raises UserError when there is one that librdkafka does not take."""
+    from confluent_kafka import KafkaException
+
+    try:
+        return kind(config)
+    except KafkaException as error:
+        raise UserError(
+            f"The Airflow connection {CONNECTION_ID!r} is not usable: {error.args[0].str()}.",
+            "Mend its extra; ./millrace takes it from MILLRACE_CONN_KAFKA, if that is set.",
+        ) from error
 
 
 def _dotted(overrides: dict[str, Any]) -> dict[str, Any]:

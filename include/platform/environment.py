@@ -38,7 +38,7 @@ def of(home: Home) -> dict[str, str]:
         # A log view or a REST call to this machine needs no proxy.
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
     }
-    return airflow.environment() | own | certificates(os.environ) | _overrides()
+    return airflow.environment() | own | certificates(os.environ) | overrides()
 
 
 def child(home: Home) -> dict[str, str]:
@@ -57,7 +57,7 @@ def _warehouse(home: Home) -> dict[str, str | int]:
     return {"host": HOST, "port": port, "login": "warehouse", "password": password, "schema": "warehouse"}
 
 
-def _overrides() -> dict[str, str]:
+def overrides() -> dict[str, str]:
     """What the user sets: MILLRACE_CONN_KAFKA, MILLRACE_CONN_POSTGRES, and MILLRACE_AIRFLOW__<SECTION>__<KEY>."""
     found = {}
     for name, value in os.environ.items():

@@ -75,6 +75,7 @@ def _fetch(dependency, staging: Path) -> Path:  # type: ignore[no-untyped-def]
     from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.env._lockfile import compute_sha256
     from jgo.maven import MavenContext
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
     settings = GlobalSettings.load()
     context = MavenContext(
@@ -84,8 +85,15 @@ def _fetch(dependency, staging: Path) -> Path:  # type: ignore[no-untyped-def]
     )
     component = context.project(dependency.groupId, dependency.artifactId).at_version(dependency.version)
     artifact = component.artifact(dependency.classifier or "", dependency.packaging)
+    # A name that is not resolved once, or a connection that is cut, is no reason to begin anew.
+    patient = Retrying(
+        stop=stop_after_attempt(3),
+        wait=wait_fixed(1),
+        retry=retry_if_exception_type((OSError, RuntimeError)),
+        reraise=True,
+    )
     try:
-        jar = artifact.resolve()
+        jar = patient(artifact.resolve)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"Kafka's {artifact.filename} could not be fetched ({error}). Check the network, or name your own "
@@ -105,7 +113,10 @@ def main() -> None:
         case ["lock"]:
             print(f"{lock()} jars locked in {os.path.relpath(LOCK)}")
         case ["install", directory]:
-            install(Path(directory))
+            try:
+                install(Path(directory))
+            except UserError as error:
+                sys.exit(str(error))
         case _:
             sys.exit("usage: python -m include.platform.jars lock | install DIRECTORY")
 

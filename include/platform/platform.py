@@ -52,7 +52,9 @@ class Health:
 
 
 def generation() -> str:
-    """What code the platform runs: a change of it, except to definitions, takes effect by a restart alone."""
+    """What code the platform runs, and with which connections and settings of the user's: a change of them, except to
+    definitions, takes effect by a restart alone.
+    """
     from include.datasets import definitions as datasets
     from include.streams import definitions as streams
 
@@ -65,6 +67,8 @@ def generation() -> str:
     digest = hashlib.sha256()
     for file in [ROOT / "requirements.txt", ROOT / "include/platform/kafka.lock.toml", *sorted(code)]:
         digest.update(file.read_bytes())
+    # Other connections: the warehouse that was migrated may be another, too.
+    digest.update(json.dumps(sorted(environment.overrides().items())).encode())
     return digest.hexdigest()
 
 
@@ -96,7 +100,7 @@ class Platform:
         with self._alone():
             fresh = not self._supervisor.is_alive()
             if not fresh and self.home.state().get("generation") != generation():
-                self._report("the running platform is of other code or half started; stopping it")
+                self._report("the running platform is of other code or settings, or half started; stopping it")
                 self._stop()
                 fresh = True
             if not fresh and self._is_up(wanted):

@@ -23,7 +23,7 @@ def connect(application_name: str = "millrace", **options: Any) -> Connection:
         **options: Further libpq parameters; they win over the Airflow connection's extra.
 
     Raises:
-        UserError: The connection is not defined, or the server does not answer.
+        UserError: The connection is not defined or usable, or the server does not answer.
     """
     import psycopg2
     from airflow.sdk import Connection as AirflowConnection
@@ -54,6 +54,11 @@ def connect(application_name: str = "millrace", **options: Any) -> Connection:
     }
     try:
         return psycopg2.connect(**parameters)
+    except psycopg2.ProgrammingError as error:
+        raise UserError(
+            f"The Airflow connection {CONNECTION_ID!r} is not usable: {str(error).strip()}.",
+            "Mend its extra; ./millrace takes it from MILLRACE_CONN_POSTGRES, if that is set.",
+        ) from error
     except psycopg2.OperationalError as error:
         # libpq's further lines ask whether the server runs, which is what the remedy says.
         reason = str(error).strip().partition("\n")[0]

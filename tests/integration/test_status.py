@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -65,7 +66,40 @@ def test_what_landed_is_known_without_kafka(stream: Stream, services: Platform) 
     )
 
 
-def test_streams_are_named_without_postgres(stream: Stream, services: Platform) -> None:
+def test_streams_are_named_without_postgres(
+    stream: Stream, services: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MILLRACE_CONN_POSTGRES")
     assert words(services, "kafka") == [
         "landing:readings                 unknown: PostgreSQL is ill, which alone knows what has landed"
     ]
+
+
+def test_the_health_of_the_platforms_postgres_says_nothing_of_ones_own(stream: Stream, services: Platform) -> None:
+    (entry,) = report.lag(services, ("kafka",))
+    assert entry["lag"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "says"),
+    [
+        ("MILLRACE_CONN_POSTGRES", {"nonsense": "1"}, 'invalid connection option "nonsense". Mend its extra'),
+        ("MILLRACE_CONN_KAFKA", {"bootstrap.servers": "x:1", "no.such": "1"}, 'property: "no.such". Mend its extra'),
+    ],
+)
+def test_streams_are_named_when_ones_own_connection_is_not_usable(
+    stream: Stream,
+    services: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    extra: dict[str, str],
+    says: str,
+) -> None:
+    given = json.loads(os.environ["AIRFLOW_CONN_MILLRACE_POSTGRES"] if "POSTGRES" in name else "{}")
+    # Asking sets the connections of this process.
+    for connection in ("AIRFLOW_CONN_MILLRACE_POSTGRES", "AIRFLOW_CONN_MILLRACE_KAFKA"):
+        monkeypatch.setenv(connection, os.environ[connection])
+    monkeypatch.setenv(name, json.dumps(given | {"conn_type": "generic", "extra": extra}))
+    (line,) = words(services, "kafka", "postgres")
+    assert line.startswith("landing:readings                 unknown: The Airflow connection")
+    assert says in line

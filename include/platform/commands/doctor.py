@@ -11,7 +11,7 @@ import click
 import psutil
 
 from include.errors import UserError
-from include.platform import ports, postgres
+from include.platform import ports, postgres, report
 from include.platform.home import NEEDED_BYTES
 from include.platform.platform import Health, Platform
 
@@ -37,7 +37,7 @@ def doctor() -> None:
     if "postgres" in healthy:
         findings += [*_databases(platform)]
     if {"kafka", "postgres"} <= healthy:
-        findings += [*_datasets(platform)]
+        findings += [*_datasets(platform), *_streams(platform, healthy)]
     for finding in findings:
         click.echo(f"- {finding.what}\n  {finding.remedy}")
     if findings:
@@ -69,6 +69,14 @@ def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
             yield Finding(f"{health.name} is {health.state.lower()}: {detail}.", see)
         elif health.restarts:
             yield Finding(f"{health.name} was restarted {health.restarts} times since the last up.", see)
+
+
+def _streams(platform: Platform, healthy: set[str]) -> Iterator[Finding]:
+    for entry in report.lag(platform, healthy):
+        if "error" in entry:
+            yield Finding(
+                f"What {entry['reader']} reads of {entry['topic']}: {entry['error']}", "See ./millrace status."
+            )
 
 
 def _databases(platform: Platform) -> Iterator[Finding]:

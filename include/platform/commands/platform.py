@@ -39,12 +39,16 @@ def up() -> None:
 
 def show_addresses(platform: Platform) -> None:
     """Print where the UI is and how to enter it."""
-    from include.platform.environment import api_url
+    from include.platform.environment import api_url, overrides
 
     click.echo(f"  Airflow   {api_url(platform.home)}   user admin, password {platform.home.secrets['ui']}")
-    ports = platform.home.state()["ports"]
-    click.echo(f"  Kafka     127.0.0.1:{ports['kafka']}")
-    click.echo(f"  Postgres  127.0.0.1:{ports['postgres']}   ./millrace psql")
+    ports, own = platform.home.state()["ports"], overrides()
+    kafka = "yours, of MILLRACE_CONN_KAFKA" if "AIRFLOW_CONN_MILLRACE_KAFKA" in own else f"127.0.0.1:{ports['kafka']}"
+    postgres = f"127.0.0.1:{ports['postgres']}"
+    if "AIRFLOW_CONN_MILLRACE_POSTGRES" in own:
+        postgres = "yours, of MILLRACE_CONN_POSTGRES"
+    click.echo(f"  Kafka     {kafka}")
+    click.echo(f"  Postgres  {postgres}   ./millrace psql")
 
 
 @click.command()

@@ -15,7 +15,7 @@ from include.platform.commands.parameters import Moment
 from include.platform.platform import Platform
 
 _PATIENCE_S = 5.0
-_UNTOLD = "failed; its log is in the UI"
+_UNTOLD = "failed; its log is in the UI, and what led to it in ./millrace logs scheduler"
 
 
 @click.command()

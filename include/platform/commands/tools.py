@@ -11,8 +11,8 @@ from include.platform import environment, postgres
 from include.platform.platform import Platform
 from include.platform.ports import HOST
 
-# Of Airflow's commands and options, those that ask no database.
-_WITHOUT_DATABASE = {"version", "--help", "-h", "info", "config", "providers"}
+# Of Airflow's commands those that ask no database.
+_WITHOUT_DATABASE = {"version", "info", "config", "providers", "cheat-sheet"}
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -22,16 +22,16 @@ def airflow(arguments: tuple[str, ...]) -> None:
     """Airflow's own command line, connected to the platform."""
     platform = Platform()
     platform.environment()
-    if not _WITHOUT_DATABASE.intersection(arguments):
+    if arguments and arguments[0] not in _WITHOUT_DATABASE and not {"-h", "--help"}.intersection(arguments):
         _expect_postgres(platform)
     command = [sys.executable, "-P", "-m", "airflow", *arguments]
     os.execve(sys.executable, command, environment.child(platform.home))
 
 
 def _expect_postgres(platform: Platform) -> None:
-    """Raises UserError when Airflow's database does not answer, of which Airflow would tell with a traceback."""
+    """Raises UserError when the platform's PostgreSQL does not answer, of which Airflow tells with a traceback."""
     if not platform.status():
-        raise UserError("The platform is down, and Airflow's database with it.", "Run ./millrace up first.")
+        raise UserError("The platform is down, and its databases with it.", "Run ./millrace up first.")
     postgres.check(platform.home, platform.home.state()["ports"]["postgres"])
 
 
@@ -42,17 +42,38 @@ def psql(metadata: bool, arguments: tuple[str, ...]) -> None:
     """A SQL prompt on the warehouse; arguments go to psql."""
     platform = Platform()
     platform.environment()
-    database = "airflow" if metadata else "warehouse"
-    own = {
-        "PGHOST": HOST,
-        "PGPORT": str(platform.home.state()["ports"]["postgres"]),
-        "PGUSER": database,
-        "PGPASSWORD": platform.home.secrets[database],
-        "PGDATABASE": database,
-        "PGCONNECT_TIMEOUT": "10",
-    }
+    if not metadata and "AIRFLOW_CONN_MILLRACE_POSTGRES" in environment.overrides():
+        own = _own_warehouse(platform)
+    else:
+        # `psql --version` and the like need no server.
+        if not {"-V", "--version", "-?", "--help"}.intersection(arguments):
+            _expect_postgres(platform)
+        database = "airflow" if metadata else "warehouse"
+        own = {
+            "PGHOST": HOST,
+            "PGPORT": str(platform.home.state()["ports"]["postgres"]),
+            "PGUSER": database,
+            "PGPASSWORD": platform.home.secrets[database],
+            "PGDATABASE": database,
+            "PGCONNECT_TIMEOUT": "10",
+        }
     program = postgres.program("psql")
     os.execve(program, [program, *arguments], os.environ | own)
+
+
+def _own_warehouse(platform: Platform) -> dict[str, str]:
+    """libpq's variables for the warehouse that the user has named."""
+    from include.warehouse import connection
+
+    os.environ.update(platform.environment())
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    with connection.connected("millrace psql") as opened:
+        known = opened.info.dsn_parameters | {"password": opened.info.password}
+    return {names[name]: str(value) for name, value in known.items() if name in names and value} | {
+        f"PG{name.upper()}": value
+        for name, value in known.items()
+        if name.startswith("ssl") and "_" not in name and value
+    }
 
 
 @click.command()

@@ -44,3 +44,10 @@ def test_definitions_are_read_anew_by_each_task_and_make_none(code: Path, name: 
     before = platform.generation()
     write(code / "include" / name, "new")
     assert platform.generation() == before
+
+
+def test_other_connections_make_another(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warehouse behind them may never have been migrated, and running tasks have the old ones."""
+    before = platform.generation()
+    monkeypatch.setenv("MILLRACE_CONN_POSTGRES", '{"conn_type": "postgres", "host": "db.example"}')
+    assert platform.generation() != before
