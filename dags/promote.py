@@ -8,7 +8,11 @@ from include import runs
 from include.datasets import Dataset, definitions
 from include.promotion.approval import Approval
 
-FORM = {"run": Param(0, type="integer", minimum=0, title="Run", description="The number of the training run.")}
+FORM = {
+    "run": Param(
+        type="integer", minimum=1, maximum=runs.MOST, title="Run", description="The number of the training run."
+    )
+}
 
 
 def build(dataset: Dataset) -> DAG:

@@ -8,17 +8,36 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 from include import runs
 from include.datasets import Dataset, definitions
 
+# Airflow does not look at the format; the form's widget does.
+DAY = r"^\d{4}-\d\d-\d\d([T ].*)?$"
 FORM = {
     "interval_start": Param(
         None,
         type=["null", "string"],
         format="date-time",
+        pattern=DAY,
         title="From",
         description="Where the data interval begins. Left empty: the run's own, or the latest complete one.",
     ),
-    "interval_end": Param(None, type=["null", "string"], format="date-time", title="Until", description="Exclusive."),
-    "rows": Param(None, type=["null", "integer"], minimum=2, title="Rows", description="A sample of at most so many."),
-    "seed": Param(0, type="integer", title="Seed", description="Another seed draws another sample."),
+    "interval_end": Param(
+        None, type=["null", "string"], format="date-time", pattern=DAY, title="Until", description="Exclusive."
+    ),
+    "rows": Param(
+        None,
+        type=["null", "integer"],
+        minimum=2,
+        maximum=runs.MOST,
+        title="Rows",
+        description="A sample of at most so many.",
+    ),
+    "seed": Param(
+        0,
+        type="integer",
+        minimum=-runs.MOST,
+        maximum=runs.MOST,
+        title="Seed",
+        description="Another seed draws another sample.",
+    ),
 }
 
 

@@ -21,7 +21,12 @@ Takes the run whose last proof lies furthest back, or the one that the form name
     dagrun_timeout=timedelta(hours=7),
     params={
         "run": Param(
-            None, type=["null", "integer"], minimum=1, title="Run", description="Its number. Left empty: a sample."
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            maximum=runs.MOST,
+            title="Run",
+            description="Its number. Left empty: a sample.",
         )
     },
     tags=["retraining", "upkeep"],

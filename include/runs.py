@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from include.datasets import Dataset
 
+# What the numbers of a form may be at most: as much as a column holds, and as Airflow hands to a task.
+MOST = 2**63 - 1
+
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +64,10 @@ def interval(dataset: Dataset, context: Context) -> Interval:
     start, end = (_moment(context["params"], name) for name in ("interval_start", "interval_end"))
     if start and end and start >= end:
         raise LastingError(f"The interval's start, {start}, does not lie before its end, {end}.", "Swap them.")
+    if start and not end and dataset.schedule is not None:
+        # An open end would be another split of the same rows, and so another version.
+        complete = latest(dataset, datetime.now(UTC)).end
+        return Interval(start, complete if complete and start < complete else None)
     if start or end:
         return Interval(start, end)
     run = context["dag_run"]

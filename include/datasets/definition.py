@@ -201,6 +201,8 @@ class Dataset:
                 raise Invalid(field, f"{getattr(self, field)!r} is not a column.", "Name one column.")
         if self.target == self.record_id:
             raise Invalid("target", f"{self.target!r} is the record_id too.", "Name the column to predict.")
+        if self.target == self.event_time:
+            raise Invalid("target", f"{self.target!r} is the event_time too.", "Name the column to predict.")
         if isinstance(self.features, str) or (self.features is not None and not self.features):
             raise Invalid("features", f"{self.features!r} is no list of columns.", "Name one or more, or leave it.")
         if self.features is not None and self.target in self.features:

@@ -92,9 +92,7 @@ class Packaged(Source):
 
         found = self._load()(**self.arguments)
         table = pa.Table.from_pandas(getattr(found, "frame", found), preserve_index=False)
-        if self.number is not None:
-            table = table.add_column(0, self.number, pa.array(range(table.num_rows), pa.int64()))
-        return table
+        return _numbered(table, self.number)
 
     def __str__(self) -> str:
         return self.function
@@ -130,12 +128,13 @@ class File(Source):
         from pyarrow import csv, parquet
 
         with self._legible() as path:
-            table = csv.read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
+            if path.suffix.lower() == ".csv":
+                table = pa.Table.from_batches(map(_with_nulls, (read := csv.read_csv(path)).to_batches()), read.schema)
+            else:
+                table = parquet.read_table(path)
             # Names that are no UTF-8 are refused when they are looked at.
             _ = table.column_names
-        if self.number is not None:
-            table = table.add_column(0, self.number, pa.array(range(table.num_rows), pa.int64()))
-        return table
+        return _numbered(table, self.number)
 
     @contextmanager
     def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
@@ -212,6 +211,7 @@ class _Numbered(Scan):
     def __init__(self, schema: pa.Schema, number: str | None) -> None:
         import pyarrow as pa
 
+        _require_free(number, schema.names)
         self._number = number
         self.schema = schema if number is None else schema.insert(0, pa.field(number, pa.int64()))
 
@@ -253,7 +253,7 @@ class _Csv(_Numbered):
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with self._opened(columns) as reader:
-            yield from reader
+            yield from map(_with_nulls, reader)
 
     def _opened(self, columns: list[str] | None) -> Any:
         from pyarrow import csv
@@ -265,3 +265,36 @@ class _Csv(_Numbered):
             read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
             convert_options=csv.ConvertOptions(include_columns=columns, column_types=types),
         )
+
+
+def _numbered(rows: pa.Table, number: str | None) -> pa.Table:
+    """The rows with a column of their numbers in front, if one is wanted."""
+    import pyarrow as pa
+
+    _require_free(number, rows.column_names)
+    return rows if number is None else rows.add_column(0, number, pa.array(range(rows.num_rows), pa.int64()))
+
+
+def _require_free(number: str | None, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LastingError(f"The source has several columns called {', '.join(twice)}.", "Rename all but one.")
+    if number in names:
+        raise LastingError(
+            f"The source has a column {number!r}, and its rows' numbers are to be one of the same name.",
+            "Give number= another name.",
+        )
+
+
+def _with_nulls(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows of a CSV file with null for text that is empty: nobody has written that there is nothing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = [
+        pc.replace_with_mask(column, pc.equal(column, ""), pa.scalar(None, column.type))
+        if pa.types.is_string(column.type)
+        else column
+        for column in rows.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)

@@ -136,7 +136,9 @@ def moments(rows: pa.Table, dataset: Dataset) -> NDArray[np.datetime64]:
             f"{column.type} with {column.null_count} nulls.",
             "Name a column of timestamps or dates, and filter out the rows without one.",
         )
-    return column.cast(pa.timestamp("us", getattr(column.type, "tz", None))).cast(pa.timestamp("us")).to_numpy()
+    # Nanoseconds are cut off.
+    micros = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
+    return micros.cast(pa.timestamp("us")).to_numpy()
 
 
 def _drawn(rows: pa.Table, column: str, salt: str, share: float) -> NDArray[np.bool_]:

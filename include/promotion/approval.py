@@ -42,7 +42,10 @@ class Approval(HITLOperator):
 
     def execute(self, context: Context) -> Any:
         """Puts the evidence on the form, then waits for an answer."""
-        self.subject, self.body = form(context["params"]["run"])
+        from include import runs
+
+        with runs.told():
+            self.subject, self.body = form(context["params"]["run"])
         return super().execute(context)
 
 
@@ -55,7 +58,7 @@ def form(run: int) -> tuple[str, str]:
 
     sql = queries.load("registry")
     with connected("millrace approval") as connection:
-        dataset, _, _, reason, manifest = sql.judged(connection, run=run)
+        dataset, _, _, reason, manifest = _judged(connection, run)
         champion = reign.current(connection, dataset)
         verdicts = list(sql.verdicts_of(connection, run=run))
         recommended = _recommended(connection, run)
@@ -106,7 +109,7 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
 
     sql = queries.load("registry")
     with connected("millrace approval") as connection:
-        _, against, _, _, value = sql.judged(connection, run=run)
+        dataset, against, _, _, value = _judged(connection, run)
         manifest = decode(bytes(value))
         if not approved:
             _add(connection, run, "declined", model, decider, "")
@@ -114,11 +117,12 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
             log.info("%s declined; the champion stays.", decider)
             return
         model = model or _recommended(connection, run)
+        again = f"Trigger promote__{dataset} with run {run} to be asked again, and name one."
         digests = {name: sha256 for name, _, sha256 in sql.results_to_judge(connection, run=run)}
         if model is None:
-            raise LastingError(f"None of the models of run {run} is recommended, and none was named.", "Name one.")
+            raise LastingError(f"None of the models of run {run} is recommended, and none was named.", again)
         if model not in digests:
-            raise LastingError(f"Run {run} has no model {model!r}; it has {', '.join(sorted(digests))}.", "Name one.")
+            raise LastingError(f"Run {run} has no model {model!r}; it has {', '.join(sorted(digests))}.", again)
         verdicts = {name: (sentence, digest) for name, _, sentence, *_, digest in sql.verdicts_of(connection, run=run)}
         sentence, judged = verdicts.get(model, ("It was not compared.", digests[model]))
         trained_on = comparison.read_trained_on(manifest)
@@ -142,6 +146,16 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
             connection.commit()
             raise
         connection.commit()
+
+
+def _judged(connection: Connection, run: int) -> tuple[Any, ...]:
+    """What is known of a run that has been before the gate; ``judged`` of queries/registry.sql says what that is."""
+    from include.warehouse import queries
+
+    found: tuple[Any, ...] | None = queries.load("registry").judged(connection, run=run)
+    if found is None:
+        raise LastingError(f"Run {run} has not been before the gate.", "Name a training run that has ended well.")
+    return found
 
 
 def _recommended(connection: Connection, run: int) -> str | None:

@@ -97,7 +97,9 @@ def _averages(found: Summary, since: Sequence[Worth]) -> list[str]:
 
 def _gain(found: Summary, since: Sequence[Worth]) -> str:
     if not found.promotions:
-        return "There is no gain to tell: no model was shown to beat the baseline, so nothing ever went live."
+        return (
+            "There is no gain to tell: no model was shown to beat the baseline, or approved, so nothing ever went live."
+        )
     if found.gained is None:
         return "There is no gain to tell yet: no version came after the first champion's."
     if found.promotions == 1:

@@ -47,6 +47,7 @@ def estimators(dataset: Dataset, grid: Grid | None) -> dict[str, Any]:
     """
     from include.datasets.definition import BASELINE
 
+    _require_shape(grid)
     known = dataset.estimators()
     found = dict(known)
     count = sum(math.prod(map(len, parameters.values())) for parameters in (grid or {}).values())
@@ -58,6 +59,19 @@ def estimators(dataset: Dataset, grid: Grid | None) -> dict[str, Any]:
             raise _wrong(f"{dataset.name!r} has no model {model!r} to vary; it has {names}", "Name one of these.")
         found.update(_candidates(model, known[model], parameters))
     return found
+
+
+def _require_shape(grid: Any) -> None:
+    """Airflow's form is held to ``SCHEMA`` by Airflow; what a command or a program gives is looked at here."""
+    example = 'Write {"forest": {"max_depth": [3, 5]}}.'
+    if not isinstance(grid or {}, Mapping):
+        raise _wrong(f"it is {grid!r}, and not models with their parameters", example)
+    for model, parameters in (grid or {}).items():
+        if not isinstance(parameters, Mapping) or not parameters:
+            raise _wrong(f"{model!r} is given {parameters!r}, and not its parameters", example)
+        for name, values in parameters.items():
+            if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+                raise _wrong(f"{name!r} of {model!r} is given {values!r}, and not a list of values", example)
 
 
 def _candidates(model: str, estimator: Any, parameters: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from include.errors import UserError
+
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
@@ -36,7 +38,8 @@ def journal(run: int, model: str | None = None, idle: Callable[[], Connection] |
     try:
         yield
     except Exception as error:
-        log.error("%s", error)
+        # Another's message may be no more than the key that was missing.
+        log.error("%s", error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
         raise
     finally:
         logging.captureWarnings(False)

@@ -312,6 +312,11 @@ def _with_target(dataset: Dataset, rows: pa.Table) -> pa.Table:
             f"Dataset {dataset.name!r}: a regression needs a numeric target, and {dataset.target!r} is {column.type}.",
             "Name another target, or set kind='classification'.",
         )
+    if dataset.kind == "classification" and (types.is_temporal(column.type) or types.is_decimal(column.type)):
+        raise LastingError(
+            f"Dataset {dataset.name!r}: the target {dataset.target!r} is {column.type}, which are no classes.",
+            "Name another target, or have the source give it as text or whole numbers.",
+        )
     if column.null_count:
         log.warning("%d rows have no %s and are left out.", column.null_count, dataset.target)
         rows = rows.filter(pc.is_valid(column))
@@ -384,6 +389,5 @@ def _utc(moment: datetime) -> Any:
 
 
 def _of(interval: Interval) -> str:
-    if interval.end is None:
-        return ""
-    return f" from {interval.start:%Y-%m-%d %H:%M} to {interval.end:%Y-%m-%d %H:%M}" if interval.start else ""
+    bounds = (("from", interval.start), ("to", interval.end))
+    return "".join(f" {word} {moment:%Y-%m-%d %H:%M}" for word, moment in bounds if moment)

@@ -19,8 +19,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs/manifest.md"
 def test_a_version_of_another_program_is_proven(services: Platform, tmp_path: Path) -> None:
     code = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert code is not None
-    for topic in (CONTROL_TOPIC, "millrace.dataset.iris"):
-        topics.create(topic, partitions=1, config={"retention.ms": "-1"})
+    topics.create(CONTROL_TOPIC, partitions=1, config={"retention.ms": "-1"})
     before = topics.extents(CONTROL_TOPIC, [0])[0].end
     brokers = client.connection_config()["bootstrap.servers"]
     program = [sys.executable, "-c", code[1], brokers]

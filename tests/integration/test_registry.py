@@ -172,8 +172,14 @@ def test_a_model_that_was_trained_again_is_not_promoted_on_old_evidence(
     change(warehouse, "UPDATE millrace.model_result SET fitted_sha256 = repeat('0', 64) WHERE run = %s", run)
     with pytest.raises(LastingError, match="was trained again since its verdict"):
         approval.answer(run, True, "tree", "ann")
-    with pytest.raises(LastingError, match="has no model 'forest'; it has baseline, tree"):
+    with pytest.raises(LastingError, match=r"has no model 'forest'; it has baseline, tree\. Trigger promote__"):
         approval.answer(run, True, "forest", "ann")
+
+
+def test_of_a_run_that_was_not_judged_nobody_is_asked(warehouse: Connection) -> None:
+    for ask_or_answer in (lambda: approval.form(99_999), lambda: approval.answer(99_999, True, "tree", "ann")):
+        with pytest.raises(LastingError, match="Run 99999 has not been before the gate"):
+            ask_or_answer()
 
 
 def test_the_form_shows_the_evidence(decided: Dataset) -> None:

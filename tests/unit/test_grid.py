@@ -74,6 +74,12 @@ def test_a_candidate_has_one_name_however_it_is_written() -> None:
     [
         ({"oracle": {"C": [1]}}, "'orders' has no model 'oracle' to vary; it has logistic, twice, foreign. Name"),
         ({"baseline": {"strategy": ["uniform"]}}, "'orders' has no model 'baseline' to vary"),
+        ({"logistic": 1}, "'logistic' is given 1, and not its parameters"),
+        ({"logistic": {}}, "'logistic' is given {}, and not its parameters"),
+        ({"logistic": {"C": 3}}, "'C' of 'logistic' is given 3, and not a list of values. Write"),
+        ({"logistic": {"C": "all"}}, "'C' of 'logistic' is given 'all', and not a list of values"),
+        ({"logistic": {"C": []}}, "'C' of 'logistic' is given [], and not a list of values"),
+        ([1], "it is [1], and not models with their parameters"),
         ({"logistic": {"depth": [1]}}, "logistic has no parameter 'depth'; it has logisticregression__C, "),
         ({"twice": {"C": [1]}}, "'C' of twice can be logisticregression__C or svc__C. Write which"),
         ({"logistic": {"C": [1], "logisticregression__C": [2]}}, "logistic has a parameter twice"),

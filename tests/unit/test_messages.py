@@ -16,7 +16,7 @@ from pyarrow import csv, parquet
 
 from include.datasets import Dataset, File, HashSplit, sources
 from include.datasets.sources import Scan, Whole
-from include.errors import UserError
+from include.errors import LastingError, UserError
 from include.versions import packing
 from include.versions.assembly import Assembly
 from include.versions.manifest import Column, Interval, Message, Role, width
@@ -207,3 +207,31 @@ def test_files_are_scanned_as_they_are_read(tmp_path: Path, monkeypatch: pytest.
                 batches = list(scan.batches(columns))
                 assert len(batches) > 1 or name == "rows.parquet" or columns != whole.column_names
                 assert pa.Table.from_batches(batches).combine_chunks().equals(whole.select(columns).combine_chunks())
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_text_that_a_csv_file_leaves_empty_is_missing(
+    in_memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "CSV_IN_MEMORY_BYTES", 10_000 if in_memory else 0)
+    path = tmp_path / "rows.csv"
+    path.write_text('name,churned,country\na,yes,NA\n"",,DE\nb,no,\n')
+    with File(str(path)).scan(None, None) as scan:
+        (batch,) = scan.batches(["name", "churned", "country"])
+    assert batch.to_pydict() == {
+        "name": ["a", None, "b"],
+        "churned": ["yes", None, "no"],
+        "country": ["NA", "DE", None],
+    }
+    assert batch.schema == scan.schema
+
+
+@pytest.mark.parametrize(("header", "says"), [("row,x", "has a column 'row'"), ("x,x", "several columns called x")])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_names_of_columns_that_clash_are_told(
+    header: str, says: str, in_memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "CSV_IN_MEMORY_BYTES", 10_000 if in_memory else 0)
+    (tmp_path / "rows.csv").write_text(f"{header}\n1,2\n")
+    with pytest.raises(LastingError, match=says), File(str(tmp_path / "rows.csv"), number="row").scan(None, None):
+        pass

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from pyarrow import csv
 
-from include.datasets import definitions, new
+from include.datasets import Dataset, File, definitions, new
 from include.errors import UserError
 from include.versions import selection
 from include.versions.manifest import Interval
@@ -30,6 +34,29 @@ def orders(tmp_path: Path) -> Path:
     file = tmp_path / "orders.csv"
     csv.write_csv(ROWS, file)
     return file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "definitions"
+    folder.mkdir()
+    return folder
+
+
+def written(folder: Path, file: Path, target: str, columns: dict[str, Any] | None = None) -> Dataset:
+    """The dataset that is written for a file, into which the columns are put first."""
+    if columns is not None:
+        rows = pa.table(columns)
+        csv.write_csv(rows, file) if file.suffix == ".csv" else pyarrow.parquet.write_table(rows, file)
+    new.write("found", file, target, folder)
+    found = definitions.find(folder)
+    assert not found.broken
+    return found.valid["found"]
+
+
+def selected(dataset: Dataset) -> dict[str, pa.RecordBatch]:
+    with dataset.source.scan(None, None) as scan:
+        return {split: part.taken() for split, part in selection.select(dataset, scan, Interval()).parts()}
 
 
 def test_a_written_definition_publishes_and_trains(orders: Path, tmp_path: Path) -> None:
@@ -87,7 +114,7 @@ def test_what_cannot_be_written_is_told(orders: Path, name: str, target: str, sa
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n", "Expected 2 columns, got 3: 1,2,3. Mend the file."),
         ("binary.csv", b"a,b\n1\x1b[2J\n", r"got 1: 1\?\[2J. Mend"),
         ("latin.csv", b"gr\xf6\xdfe,b\n1,2\n", "is not in UTF-8"),
-        ("twice.csv", b"a,b,a\n1,2,3\n", "has several columns a. Rename"),
+        ("twice.csv", b"a,b,a\n1,2,3\n", r"has several columns .*a\. Rename"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
@@ -108,3 +135,145 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
 def test_the_likely_target() -> None:
     assert new.likely_target(ROWS) == "returned"
     assert new.likely_target(pa.table({"label": [1], "amount": [2]})) == "label"
+
+
+def test_a_definition_is_written_as_it_always_was(orders: Path, folder: Path) -> None:
+    new.write("orders", orders, "returned", folder)
+    text = (folder / "orders.py").read_text()
+    assert text.startswith('"""The dataset orders, from orders.csv: say here')
+    assert text.endswith(
+        f"""dataset = Dataset(
+    name="orders",
+    source=File("{orders}"),
+    record_id="order_id",
+    target="returned",
+    features=["amount", "shop"],
+    split=HashSplit(test=0.25),
+    models=models,
+)
+"""
+    )
+
+
+def test_columns_that_no_model_takes_are_left_out(tmp_path: Path, folder: Path) -> None:
+    numbers = range(100)
+    columns = {
+        "id": numbers,
+        "x": [float(n % 7) for n in numbers],
+        "tags": [[n] for n in numbers],
+        "place": [{"lat": n} for n in numbers],
+        "empty": pa.nulls(100),
+        "price": [Decimal(n) for n in numbers],
+        "raw": [b"%d" % n for n in numbers],
+        "at": pa.array(numbers, pa.time64("us")),
+        "t": ["a" if n % 3 else "b" for n in numbers],
+    }
+    dataset = written(folder, tmp_path / "rows.parquet", "t", columns)
+    assert (dataset.record_id, dataset.features) == ("id", ["x"])
+    selected(dataset)
+
+
+def test_an_empty_column_of_a_csv_file_is_left_out(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "rows.csv").write_text("x,empty,t\n" + "1,,a\n2,,b\n" * 50)
+    dataset = written(folder, tmp_path / "rows.csv", "t")
+    assert (dataset.record_id, dataset.features) == ("row", ["x"])
+
+
+def test_categories_of_pandas_are_categories(tmp_path: Path, folder: Path) -> None:
+    numbers = range(200)
+    columns = {
+        "id": pa.array([str(n) for n in numbers]).dictionary_encode(),
+        "shop": pa.array(["north" if n % 3 else None for n in numbers]).dictionary_encode(),
+        "t": pa.array(["yes" if n % 3 else "no" for n in numbers]).dictionary_encode(),
+    }
+    dataset = written(folder, tmp_path / "rows.parquet", "t", columns)
+    # Publishing cannot tell whether the values of a dictionary differ.
+    assert (dataset.record_id, dataset.features, dataset.kind) == ("row", ["shop"], "classification")
+    parts = {split: rows.to_pandas() for split, rows in selected(dataset).items()}
+    for name, model in dataset.estimators().items():
+        model.fit(parts["train"][["shop"]], parts["train"]["t"])
+        assert name == "baseline" or model.score(parts["test"][["shop"]], parts["test"]["t"]) == 1
+
+
+def test_a_time_may_have_nanoseconds(tmp_path: Path, folder: Path) -> None:
+    times = pa.array([n * 86_400_000_000_001 for n in range(100)], pa.timestamp("ns"))
+    columns = {"at": times, "x": range(100), "t": [float(n) for n in range(100)]}
+    dataset = written(folder, tmp_path / "rows.parquet", "t", columns)
+    assert (dataset.event_time, str(dataset.split)) == ("at", "TimeSplit(test='24 days')")
+
+
+@pytest.mark.parametrize(
+    "file", ["it's.csv", 'we"""ird.csv', "{fields}.csv", "{name}.csv", "back\\slash.csv", "\\N.csv", "two\nlines.csv"]
+)
+@pytest.mark.parametrize(
+    "columns", [("O'Brien's score", 'size "inch"'), ("{split}", "a\\b\\"), ("Größe", "\u2028\x85")]
+)
+def test_names_come_out_as_they_went_in(tmp_path: Path, folder: Path, file: str, columns: tuple[str, str]) -> None:
+    score, target = columns
+    content = {score: [n % 7 for n in range(100)], target: ["a" if n % 3 else "b" for n in range(100)]}
+    dataset = written(folder, tmp_path / file, target, content)
+    assert (dataset.features, dataset.target) == ([score], target)
+    assert isinstance(dataset.source, File)
+    assert Path(dataset.source.path) == tmp_path / file
+    text = (folder / "found.py").read_text()
+    assert (ast.get_docstring(ast.parse(text)) or "").startswith(f"The dataset found, from {file}: say here")
+
+
+def test_a_path_that_is_no_text_is_told(tmp_path: Path, folder: Path) -> None:
+    file = tmp_path / "gr\udcf6\udcdfe.csv"
+    csv.write_csv(ROWS, str(tmp_path / "rows.csv"))
+    (tmp_path / "rows.csv").rename(file)
+    with pytest.raises(UserError, match=r"is not in UTF-8\. Rename the file"):
+        new.write("found", file, "returned", folder)
+    assert not list(folder.iterdir())
+
+
+def test_what_is_no_python_is_not_written(
+    orders: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(new, "TEMPLATE", tmp_path / "template.txt")
+    new.TEMPLATE.write_text("dataset = Dataset(\n{fields}\n")
+    with pytest.raises(UserError, match=r"orders.csv would be no Python: '\(' was never closed"):
+        new.write("found", orders, "returned", folder)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("taken", "number"), [(["row"], "row_number"), (["row", "row_number", "row_number_2"], "row_number_3")]
+)
+def test_the_number_of_the_row_has_a_name_of_its_own(
+    tmp_path: Path, folder: Path, taken: list[str], number: str
+) -> None:
+    columns = {name: [n % 7 for n in range(100)] for name in taken} | {"t": ["a" if n % 3 else "b" for n in range(100)]}
+    dataset = written(folder, tmp_path / "rows.csv", "t", columns)
+    assert (dataset.record_id, dataset.features) == (number, taken)
+    assert selected(dataset)["train"].schema.names == [number, *taken, "t"]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([date(2024, 1, 1), date(2025, 1, 1)], "is a date, and no model predicts dates"),
+        ([datetime(2024, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)], "is a date, and no model"),
+        ([None, None], "is empty"),
+        ([[1], [2]], "is list<.*>, and no model predicts that"),
+        (pa.array([b"a", b"b"]).dictionary_encode(), "is binary, and no model predicts that"),
+    ],
+)
+def test_a_target_that_no_model_predicts_is_told(tmp_path: Path, folder: Path, values: Any, says: str) -> None:
+    pyarrow.parquet.write_table(pa.table({"x": [1, 2], "due": values}), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match=f"The column 'due' of .*rows.parquet {says}"):
+        new.write("found", tmp_path / "rows.parquet", "due", folder)
+    assert not list(folder.iterdir())
+
+
+def test_a_decimal_target_makes_a_regression(tmp_path: Path, folder: Path) -> None:
+    columns = {"x": [n % 7 for n in range(100)], "price": [Decimal(n % 7) / 2 for n in range(100)]}
+    dataset = written(folder, tmp_path / "rows.parquet", "price", columns)
+    assert dataset.kind == "regression"
+    parts = selected(dataset)
+    for name, model in dataset.estimators().items():
+        # As training hands them over.
+        model.fit(parts["train"].select(["x"]).to_pandas(), parts["train"]["price"].to_numpy(zero_copy_only=False))
+        score = model.score(parts["test"].select(["x"]).to_pandas(), parts["test"]["price"].cast(pa.float64()))
+        assert name == "baseline" or score > 0.5

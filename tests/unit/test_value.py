@@ -44,7 +44,7 @@ NOTHING: dict[str, Any] = dict.fromkeys(("versions", "metric", "live", "never", 
 
 def test_without_a_champion_there_is_no_gain() -> None:
     assert told(summary(0, **NOTHING), [worth(0)]) == [
-        "There is no gain to tell: no model was shown to beat the baseline, so nothing ever went live.",
+        "There is no gain to tell: no model was shown to beat the baseline, or approved, so nothing ever went live.",
         "4 trainings: 0 made a champion, 4 changed nothing.",
     ]
 
