@@ -22,8 +22,8 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 # A partition's table is named <stream>_<YYYYMMDD>_<HHMM>, in PostgreSQL's 63 bytes.
 LONGEST_NAME = 48
 NAME_RULE = (
-    f"Use lower-case letters, digits and _, a letter first, {LONGEST_NAME} characters at most, and not a day at the end "
-    "(_20260131), as partitions have it."
+    f"Use lower-case letters, digits and _, a letter first, {LONGEST_NAME} characters at most, and not "
+    "a day at the end (_20260131), as partitions have it."
 )
 RESERVED_PREFIX = "kafka_"
 
