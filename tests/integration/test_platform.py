@@ -54,17 +54,23 @@ def python(code: str, home: Home, *prefix: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*prefix, sys.executable, "-c", program], text=True, stdout=-1, stderr=-1)
 
 
-def until(condition: Callable[[], object], seconds: float = 60, every_s: float = 0.1) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait until `condition` gives something true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(every_s)
+        time.sleep(0.1)
 
 
 def initdb(parent: int) -> list[psutil.Process]:
-    """What makes PostgreSQL's data directory for a process."""
-    return [child for child in psutil.Process(parent).children(recursive=True) if child.name() == "initdb"]
+    """What makes PostgreSQL's data directory for a process, stopped, so that it does not end meanwhile."""
+    found = []
+    for child in psutil.Process(parent).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.name() == "initdb":
+                child.suspend()
+                found.append(child)
+    return found
 
 
 def pids(platform: Platform) -> dict[str, int]:
@@ -218,12 +224,12 @@ class TestServices:
 
     def test_killed_in_the_middle_of_up(self, elsewhere: Home) -> None:
         starting = python("platform.up(SERVICES)", elsewhere)
-        until(lambda: initdb(starting.pid), every_s=0.01)
-        left = initdb(starting.pid)
-        for process in left:
-            process.suspend()
+        left: list[psutil.Process] = []
+        while not left and starting.poll() is None:
+            left = initdb(starting.pid)
         starting.kill()
         starting.communicate()
+        assert left
         assert Platform(elsewhere).up(SERVICES) is True
         assert not any(process.is_running() for process in left)
         assert healthy(Platform(elsewhere)) == set(SERVICES)

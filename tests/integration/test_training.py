@@ -269,7 +269,7 @@ def test_the_journal_is_written_while_it_happens(cancer: Dataset, warehouse: Con
         raise ValueError("the end")
     messages = [line.message for line in ask(warehouse, "SELECT message FROM millrace.run_log ORDER BY line")]
     assert "mind this" in messages[1]
-    assert messages[-1] == "the end"
+    assert messages[-1] == "ValueError: the end"
 
 
 def test_a_journal_that_cannot_be_kept_fails_nothing(cancer: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
