@@ -603,6 +603,7 @@ def test_one_percent_of_refused_rows_does_not_slow_the_others_to_a_crawl(
     spent: list[float] = []
     for owner, name in ((Preparer, "prepare"), (Drain, "_write")):
         monkeypatch.setattr(owner, name, timed(getattr(owner, name), spent))
+
     def seconds(bad: int) -> float:
         send(stream, (event(number=-1 if number % 100 < bad else number) for number in range(20_000)))
         spent.clear()
