@@ -38,8 +38,6 @@ def read(source: Path) -> pa.Table:
     rows = File(path).rows(None, None)
     if rows.num_rows == 0:
         raise UserError(f"The file {source} has no rows.", "Give one with rows.")
-    if twice := sorted({name for name in rows.column_names if rows.column_names.count(name) > 1}):
-        raise UserError(f"The file {source} has several columns {', '.join(twice)}.", "Rename all but one of each.")
     return rows
 
 

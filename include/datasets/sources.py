@@ -92,7 +92,7 @@ class Packaged(Source):
 
         found = self._load()(**self.arguments)
         table = pa.Table.from_pandas(getattr(found, "frame", found), preserve_index=False)
-        return _numbered(table, self.number)
+        return _numbered(str(self), table, self.number)
 
     def __str__(self) -> str:
         return self.function
@@ -134,7 +134,7 @@ class File(Source):
                 table = parquet.read_table(path)
             # Names that are no UTF-8 are refused when they are looked at.
             _ = table.column_names
-        return _numbered(table, self.number)
+        return _numbered(str(self), table, self.number)
 
     @contextmanager
     def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
@@ -208,10 +208,10 @@ class Query(Source):
 class _Numbered(Scan):
     """The rows of a file, with a column of their numbers, if one is wanted."""
 
-    def __init__(self, schema: pa.Schema, number: str | None) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, number: str | None) -> None:
         import pyarrow as pa
 
-        _require_free(number, schema.names)
+        _require_free(str(path), number, schema.names)
         self._number = number
         self.schema = schema if number is None else schema.insert(0, pa.field(number, pa.int64()))
 
@@ -234,7 +234,7 @@ class _Parquet(_Numbered):
         from pyarrow import parquet
 
         self._path = path
-        super().__init__(parquet.read_schema(path), number)
+        super().__init__(path, parquet.read_schema(path), number)
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         from pyarrow import parquet
@@ -249,7 +249,7 @@ class _Csv(_Numbered):
     def __init__(self, path: Path, number: str | None) -> None:
         self._path = path
         with self._opened(None) as reader:
-            super().__init__(reader.schema, number)
+            super().__init__(path, reader.schema, number)
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with self._opened(columns) as reader:
@@ -267,27 +267,30 @@ class _Csv(_Numbered):
         )
 
 
-def _numbered(rows: pa.Table, number: str | None) -> pa.Table:
+def _numbered(source: str, rows: pa.Table, number: str | None) -> pa.Table:
     """The rows with a column of their numbers in front, if one is wanted."""
     import pyarrow as pa
 
-    _require_free(number, rows.column_names)
+    _require_free(source, number, rows.column_names)
     return rows if number is None else rows.add_column(0, number, pa.array(range(rows.num_rows), pa.int64()))
 
 
-def _require_free(number: str | None, names: Sequence[str]) -> None:
+def _require_free(source: str, number: str | None, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise LastingError(f"The source has several columns called {', '.join(twice)}.", "Rename all but one.")
+        raise LastingError(f"{source} has several columns called {', '.join(twice)}.", "Rename all but one.")
     if number in names:
         raise LastingError(
-            f"The source has a column {number!r}, and its rows' numbers are to be one of the same name.",
+            f"{source} has a column {number!r}, and its rows' numbers are to be one of the same name.",
             "Give number= another name.",
         )
 
 
 def _with_nulls(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows of a CSV file with null for text that is empty: nobody has written that there is nothing."""
+    """The rows of a CSV file with null for text that is empty: nobody has written that there is nothing.
+
+    pyarrow's own option for that would take the words that mean null among numbers, such as NA, for null in text, too.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 

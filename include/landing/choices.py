@@ -62,10 +62,9 @@ def accept(connection: Connection, stream: Stream, choice: str, who: str) -> lis
     except Stop as stop:
         # Of what was never read nothing is to be chosen.
         raise advised(stop, stream) if read else stop from None
-    partitions = sorted(position.standings(connection, stream.reader, stream.topic))
     standings = {}
-    if partitions:
-        position.hold(connection, stream.reader, stream.topic, partitions)
+    if read:
+        position.hold(connection, stream.reader, stream.topic, sorted(read))
         standings = position.standings(connection, stream.reader, stream.topic)
     done = _CHOICES[choice](_Decision(connection, stream, topic, standings, who))
     if not done:
