@@ -39,11 +39,13 @@ def free_port() -> int:
     raise AssertionError("no port is free")
 
 
-def eventually(check: Callable[[], bool], within_s: float, what: str, every_s: float = 0.02) -> None:
-    """Waits until something is so. Raises AssertionError after ``within_s`` seconds."""
+def eventually(
+    check: Callable[[], bool], within_s: float, what: str, every_s: float = 0.02, why: Callable[[], str] = lambda: ""
+) -> None:
+    """Waits until something is so. Raises AssertionError after ``within_s`` seconds, with what ``why`` then tells."""
     end = time.monotonic() + within_s
     while not check():
-        assert time.monotonic() < end, f"after {within_s:g} s it was still not so that {what}"
+        assert time.monotonic() < end, f"after {within_s:g} s it was still not so that {what}{why()}"
         time.sleep(every_s)
 
 

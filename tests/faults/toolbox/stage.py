@@ -181,7 +181,7 @@ class Stage:
                 assert alive, f"no drain is left, and {rows} rows are not landed:\n{self._drains[-1].log()}"
                 return False
 
-            eventually(arrived, within_s, f"{rows} rows are landed", every_s=0.05)
+            eventually(arrived, within_s, f"{rows} rows are landed", every_s=0.05, why=self._standstill)
 
     def audit(self, *earlier: Snapshot, **options: Any) -> Findings:
         """What is wrong now; ``earlier`` are snapshots of incarnations that are gone."""
@@ -227,6 +227,15 @@ class Stage:
         self.world.restore()
         if self._owns_warehouse:
             self.world.database.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
+
+    def _standstill(self) -> str:
+        """Whether records are missing in the topic, or read by nobody."""
+        ends, positions = self.topic.stable_ends(), self.positions()
+        told = "\n".join(drain.log() for drain in self._drains if drain.alive)
+        return (
+            f": {self.landed()} are; {len(self.topic.acknowledged)} records were acknowledged, "
+            f"the topic ends at {ends}, read up to {positions}; the drains wrote:\n{told}"
+        )
 
     def _rows(self, connection: Connection) -> int:
         with connection.cursor() as cursor:
