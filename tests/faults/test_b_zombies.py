@@ -129,8 +129,8 @@ def window(stage: Stage, window: str, tamper: Tampering = None) -> Drain:
 def tail(stage: Stage, seconds: str = "3 seconds", tamper: Tampering = None) -> psutil.Process:
     """The process of a window that has ended while events come: it lands them behind its task."""
     drain = window(stage, seconds, tamper)
-    eventually(lambda: stage.landed() > 0, 30, "the window is at work", every_s=0.05)
     child = drain.child
+    eventually(lambda: stage.landed() > 0, 30, "the window is at work", every_s=0.05)
     outcome = drain.wait()
     assert outcome.kind == "drained", f"{outcome}\n{drain.log()}"
     landed = stage.landed()
@@ -151,9 +151,9 @@ def test_b15_a_window_goes_on_until_its_successor_has_taken_over(stage: Stage) -
     with flowing(stage):
         former = tail(stage)
         successor = window(stage, "2 seconds")
+        latter = successor.child
         stage.until_claimed(2)
         eventually(lambda: gone(former), 5, "the tail was fenced and has ended")
-        latter = successor.child
         assert successor.wait().kind == "drained"
     eventually(lambda: gone(latter), 10, "a tail to which nothing comes ends by itself")
     stage.finish()
@@ -165,8 +165,8 @@ def test_b15_windows_change_often_under_load(stage: Stage) -> None:
     with flowing(stage):
         for number in range(1, 9):
             drain = window(stage, "1 second")
-            stage.until_claimed(number)
             tails.append(drain.child)
+            stage.until_claimed(number)
             assert drain.wait().kind == "drained", drain.log()
         assert not gone(tails[-1])
         eventually(lambda: all(map(gone, tails[:-1])), 10, "only the last tail is left")

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import psutil
 
 from include.streams.definition import Stream
+from tests.faults.toolbox.servers import eventually
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.faults.toolbox.preload"])
@@ -92,9 +93,11 @@ class Drain:
 
     @property
     def child(self) -> psutil.Process:
-        """The process that drains and hands over; to be asked for the first time before the window's end."""
+        """The process that drains and hands over, waited for; to be asked for first before the window's end."""
         if self._child is None:
-            [self._child] = psutil.Process(self.pid).children()
+            parent = psutil.Process(self.pid)
+            eventually(lambda: bool(parent.children()), 30, "the drain's process has the child that drains")
+            [self._child] = parent.children()
         return self._child
 
     def kill(self) -> None:
