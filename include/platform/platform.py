@@ -5,7 +5,7 @@ import json
 import signal
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -167,14 +167,14 @@ class Platform:
         finally:
             lock.release()
 
-    def status(self) -> list[Health]:
-        """The components in the order of their start; empty when the platform is down."""
+    def status(self, names: Sequence[str] = NAMES) -> list[Health]:
+        """The components in the order of their start, or those named; empty when the platform is down."""
         if not self._supervisor.is_alive():
             return []
         known = self._supervisor.components()
         with ThreadPoolExecutor(len(NAMES) + 1) as pool:
             airflow = pool.submit(self._airflow_health).result
-            return list(pool.map(lambda name: self._health(name, known[name], airflow), NAMES))
+            return list(pool.map(lambda name: self._health(name, known[name], airflow), names))
 
     def environment(self) -> dict[str, str]:
         """Environment variables for a child process that shall work on this platform. Raises UserError before `up`."""
@@ -183,7 +183,7 @@ class Platform:
         return environment.of(self.home)
 
     def _is_up(self, wanted: list[str]) -> bool:
-        healthy = {health.name for health in self.status() if health.healthy}
+        healthy = {health.name for health in self.status(wanted) if health.healthy}
         return healthy.issuperset(wanted)
 
     def _lost_port(self) -> bool:
@@ -262,11 +262,15 @@ class Platform:
         return lines[-1].strip().rstrip(".") if lines else "it says nothing"
 
     def _wait(self, wanted: list[str]) -> None:
-        end = time.monotonic() + START_SECONDS
+        end, waiting = time.monotonic() + START_SECONDS, wanted
         while True:
-            ill = [health for health in self.status() if health.name in wanted and not health.healthy]
-            if not ill:
+            ill = [health for health in self.status(waiting) if not health.healthy]
+            if not ill and waiting == wanted:
                 return
+            # Asking those that are well again and again would slow the others' start.
+            waiting = [health.name for health in ill] or wanted
+            if not ill:
+                continue
             lost = [health for health in ill if self._tries(health.name) > _TRIES]
             if lost or time.monotonic() > end:
                 name = (lost or ill)[0].name

@@ -107,6 +107,9 @@ def is_free(port: int) -> bool:
 
 def is_listening(pid: int, port: int) -> bool:
     """Whether this very process listens on the port, and not somebody else's."""
+    if is_free(port):
+        # Who listens is found among all sockets of the machine, of which there may be thousands.
+        return False
     try:
         connections = psutil.Process(pid).net_connections("tcp")
     except psutil.Error:

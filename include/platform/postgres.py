@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 SUPERUSER = "postgres"
 DATABASES = ("airflow", "warehouse")
+# Iterations make the guessing of weak passwords slow. Ours are random, of 192 bits, which nobody guesses; the usual
+# 4096 would only cost every connection 5 ms.
+_ITERATIONS = "scram_iterations=1"
 
 
 def initialise(home: Home) -> None:
@@ -45,6 +48,7 @@ def initialise(home: Home) -> None:
         "--encoding=UTF8",
         "--locale-provider=builtin",
         "--locale=C.UTF-8",
+        f"--set={_ITERATIONS}",
     ]
     options += ["--auth=scram-sha-256", f"--username={SUPERUSER}", f"--pwfile={password}"]
     done = subprocess.run(
@@ -72,6 +76,8 @@ def command(home: Home) -> list[str]:
         "listen_addresses": HOST,
         "port": str(home.state()["ports"]["postgres"]),
         "unix_socket_directories": "",
+        # For passwords that somebody sets; initdb's file holds what ours need.
+        "scram_iterations": "4096",
         **settings.POSTGRES,
     }
     flags = [part for name, value in own.items() for part in ("-c", f"{name}={value}")]
@@ -121,6 +127,7 @@ def make_databases(home: Home, port: int) -> None:
     from psycopg2 import sql
 
     with closing(connect(home, port)) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SET {_ITERATIONS}")
         for name in DATABASES:
             names = {"name": sql.Identifier(name), "password": sql.Literal(home.secrets[name])}
             cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,))

@@ -122,6 +122,16 @@ class TestWhole:
         assert done.returncode == 2
         assert "permission denied for database" in done.stderr
 
+    def test_a_password_that_somebody_sets_is_stored_with_iterations(self, airflow_platform: Platform) -> None:
+        home = airflow_platform.home
+        with closing(postgres.connect(home, home.state()["ports"]["postgres"])) as connection:
+            cursor = connection.cursor()
+            cursor.execute("CREATE ROLE somebody PASSWORD 'secret'")
+            cursor.execute("SELECT rolname, split_part(rolpassword, ':', 1) FROM pg_authid WHERE rolpassword > ''")
+            stored = {name: password.split("$")[1] for name, password in cursor.fetchall()}
+            cursor.execute("DROP ROLE somebody")
+        assert stored == {"postgres": "1", "airflow": "1", "warehouse": "1", "somebody": "4096"}
+
     def test_status_for_programs(self, airflow_platform: Platform) -> None:
         until(lambda: run("status", home=airflow_platform.home).returncode == 0)
         status = json.loads(run("status", "--json", home=airflow_platform.home).stdout)

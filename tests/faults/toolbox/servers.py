@@ -61,6 +61,7 @@ class Server:
     def __init__(self, home: Home) -> None:
         self.home = home
         self.starts = 0
+        self._is_frozen = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -104,6 +105,7 @@ class Server:
         assert self._process is not None
         children = self._children()
         self._process.send_signal(signal.SIGCONT)
+        self._is_frozen = False
         self._process.send_signal(number)
         self._process.wait(60)
         # The children of a killed server notice its end by themselves; a new one refuses to start before that.
@@ -123,14 +125,17 @@ class Server:
     def freeze(self) -> None:
         """SIGSTOP to every process of the server: its sockets stay open, nothing answers."""
         assert self._process is not None
+        self._is_frozen = True
         for process in (psutil.Process(self._process.pid), *self._children()):
             process.suspend()
 
     def thaw(self) -> None:
-        """SIGCONT to every process of the server."""
-        assert self._process is not None
-        for process in (*self._children(), psutil.Process(self._process.pid)):
-            process.resume()
+        """SIGCONT to every process of the server, if it is frozen."""
+        if self._is_frozen:
+            assert self._process is not None
+            for process in (*self._children(), psutil.Process(self._process.pid)):
+                process.resume()
+            self._is_frozen = False
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
