@@ -48,7 +48,8 @@ def admin() -> AdminClient:
     """An admin client. Keep it until its futures are read: collected earlier, it does nothing."""
     from confluent_kafka.admin import AdminClient
 
-    return _made(AdminClient, _quiet(connection_config()))
+    # Where brokers make topics that are asked for, a question would make one that is missing.
+    return _made(AdminClient, _quiet(connection_config()) | {"allow.auto.create.topics": False})
 
 
 def consumer(**overrides: Any) -> Consumer:

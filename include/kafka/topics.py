@@ -170,6 +170,7 @@ def offsets_at(topic: str, partitions: Iterable[int], moment: datetime) -> dict[
     wanted = {TopicPartition(topic, partition): spec for partition in partitions}
     brokers = client.admin()
     try:
+        _find_leaders(topic, [asked.partition for asked in wanted], brokers)
         found = {
             asked.partition: future.result().offset
             for asked, future in brokers.list_offsets(wanted, request_timeout=client.REQUEST_TIMEOUT_S).items()
@@ -252,11 +253,30 @@ def _once_led(topic: str, partitions: Iterable[int], brokers: AdminClient, *, ma
             time.sleep(0.01)
 
 
+def _find_leaders(topic: str, partitions: Iterable[int], brokers: AdminClient) -> None:
+    """Tells the client who leads the partitions. Raises KafkaException when one of them has no leader.
+
+    A client that has to find that out while it is asked for offsets may crash: librdkafka 2.16 answers such a question
+    in two threads, and what the one has freed the other still uses.
+    """
+    from confluent_kafka import KafkaError, KafkaException
+
+    found = brokers.list_topics(topic, timeout=client.REQUEST_TIMEOUT_S).topics[topic]
+    if found.error is not None:
+        raise KafkaException(found.error)
+    for partition in partitions:
+        if partition not in found.partitions:
+            raise KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
+        if found.partitions[partition].leader < 0:
+            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+
+
 def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dict[int, Extent]:
     from confluent_kafka import IsolationLevel, TopicPartition
     from confluent_kafka.admin import OffsetSpec
 
     wanted = [TopicPartition(topic, partition) for partition in partitions]
+    _find_leaders(topic, [asked.partition for asked in wanted], brokers)
 
     def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[int, Any]:
         return {

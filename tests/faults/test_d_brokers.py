@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from include.errors import UserError
+from include.kafka import topics
+from include.kafka.stops import TopicMissing
 from include.landing import choices
 from include.streams.definition import Stream
 from tests.faults.toolbox import tampering
@@ -141,6 +144,17 @@ def test_d29_the_topic_is_deleted(stage: Stage) -> None:
     outcome = stage.drain().wait()
     assert (outcome.kind, outcome.what) == ("stop", "TopicMissing"), outcome
     assert stage.landed() == 1_000
+
+
+def test_d29_who_asks_for_a_topic_does_not_make_it(stage: Stage) -> None:
+    """Not even where brokers make topics that are asked for, as those of the tests do."""
+    with stage.connected():
+        brokers = topics.connected()
+        with pytest.raises(UserError, match="Unknown topic"):
+            topics.extents("nobodys", [0], brokers)
+        with pytest.raises(TopicMissing):
+            topics.describe("nobodys", brokers)
+        assert not {"nobodys", topics.NO_TOPIC} & set(topics.names())
 
 
 def test_d30_the_cluster_is_replaced(stage: Stage) -> None:

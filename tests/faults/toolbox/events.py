@@ -82,6 +82,10 @@ def forget_producers() -> None:
 ANYTHING = replace(READINGS, name="anything", event=Anything, kafka_partitions=1)
 
 
+def _admin(brokers: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": brokers, "log_level": 0, "allow.auto.create.topics": False})
+
+
 class Topic:
     """A topic on a broker, seen from outside: made, grown, trimmed, deleted, and filled with events.
 
@@ -94,7 +98,7 @@ class Topic:
         self.acknowledged: set[tuple[int, int]] = set()
         self.next_id = 0
         self._config = {"message.timestamp.type": "LogAppendTime"} | {k.replace("_", "."): v for k, v in config.items()}
-        self._admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
+        self._admin = _admin(brokers)
         self._producers: dict[str, Producer] = {}
         self.make()
 
@@ -132,17 +136,20 @@ class Topic:
         partitions = [TopicPartition(self.name, partition) for partition in range(self.partitions)]
         patience = time.monotonic() + WAIT_S
         while True:
-            asked = self._admin.list_offsets(
-                dict.fromkeys(partitions, OffsetSpec.latest()), isolation_level=IsolationLevel.READ_COMMITTED
-            )
             try:
+                # Where the leaders have to be found first, asking for offsets may crash; see include/kafka/topics.py.
+                if (error := self._admin.list_topics(self.name, timeout=WAIT_S).topics[self.name].error) is not None:
+                    raise KafkaException(error)
+                asked = self._admin.list_offsets(
+                    dict.fromkeys(partitions, OffsetSpec.latest()), isolation_level=IsolationLevel.READ_COMMITTED
+                )
                 return {partition.partition: future.result(WAIT_S).offset for partition, future in asked.items()}
             except KafkaException:
                 # A broker that has just started may have to be asked again, by a client that believes nothing of it.
                 if time.monotonic() > patience:
                     raise
                 time.sleep(0.1)
-                self._admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
+                self._admin = _admin(self.brokers)
 
     def configure(self, **config: str) -> None:
         """Changes the topic's settings, ``_`` for ``.``."""
@@ -223,6 +230,7 @@ class Topic:
                 "enable.idempotence": True,
                 "linger.ms": 2,
                 "message.max.bytes": 4_000_000,
+                "allow.auto.create.topics": False,
             }
             if transactional_id:
                 config |= {"transactional.id": transactional_id, "transaction.timeout.ms": 60_000}

@@ -218,6 +218,8 @@ class Broker(Server):
             "advertised.listeners": f"{inside}:{self.advertised}",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT",
             "inter.broker.listener.name": "PLAINTEXT",
+            # As Kafka has it by itself: who only asks for a topic must not make it.
+            "auto.create.topics.enable": "true",
             # What takes minutes elsewhere must happen while a test looks on.
             "log.initial.task.delay.ms": "200",
             "log.retention.check.interval.ms": "300",
