@@ -31,10 +31,6 @@ _numbers = itertools.count(1)
 _turn: lanes.Turn | None = None
 
 
-# A broker lives for seconds or minutes here, in which the JVM's better compiler costs more than it saves.
-os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
-
-
 def pytest_sessionstart() -> None:
     """Ends what sessions that were killed have left in their homes."""
     if not _WORKER:
