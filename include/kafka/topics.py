@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from include.errors import UserError
 from include.kafka import client
@@ -170,7 +170,6 @@ def offsets_at(topic: str, partitions: Iterable[int], moment: datetime) -> dict[
     wanted = {TopicPartition(topic, partition): spec for partition in partitions}
     brokers = client.admin()
     try:
-        _find_leaders(topic, [asked.partition for asked in wanted], brokers)
         found = {
             asked.partition: future.result().offset
             for asked, future in brokers.list_offsets(wanted, request_timeout=client.REQUEST_TIMEOUT_S).items()
@@ -253,34 +252,17 @@ def _once_led(topic: str, partitions: Iterable[int], brokers: AdminClient, *, ma
             time.sleep(0.01)
 
 
-def _find_leaders(topic: str, partitions: Iterable[int], brokers: AdminClient) -> None:
-    """Tells the client who leads the partitions. Raises KafkaException when one of them has no leader.
-
-    A client that has to find that out while it is asked for offsets may crash: librdkafka 2.16 answers such a question
-    in two threads, and what the one has freed the other still uses.
-    """
-    from confluent_kafka import KafkaError, KafkaException
-
-    found = brokers.list_topics(topic, timeout=client.REQUEST_TIMEOUT_S).topics[topic]
-    if found.error is not None:
-        raise KafkaException(found.error)
-    for partition in partitions:
-        if partition not in found.partitions:
-            raise KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
-        if found.partitions[partition].leader < 0:
-            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
-
-
 def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dict[int, Extent]:
     from confluent_kafka import IsolationLevel, TopicPartition
     from confluent_kafka.admin import OffsetSpec
 
     wanted = [TopicPartition(topic, partition) for partition in partitions]
-    _find_leaders(topic, [asked.partition for asked in wanted], brokers)
 
-    def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[int, Any]:
+    def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[int, int]:
+        # Each question waits for its answer. While librdkafka 2.16 finds out who leads for one, another may crash: its
+        # own thread and that of the second one work on the same, and what the one has freed the other still uses.
         return {
-            asked.partition: future
+            asked.partition: future.result().offset
             for asked, future in brokers.list_offsets(
                 dict.fromkeys(wanted, spec), isolation_level=isolation, request_timeout=client.REQUEST_TIMEOUT_S
             ).items()
@@ -288,13 +270,9 @@ def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dic
 
     first = ask(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
     # The stable end is asked before the end, so that it can never appear to lie above it.
-    stable = ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-    stable_ends = {partition: future.result().offset for partition, future in stable.items()}
+    stable_end = ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
     end = ask(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
-    return {
-        partition: Extent(first[partition].result().offset, stable_ends[partition], end[partition].result().offset)
-        for partition in stable_ends
-    }
+    return {partition: Extent(first[partition], stable_end[partition], end[partition]) for partition in first}
 
 
 def _unreachable(error: Exception) -> UserError:

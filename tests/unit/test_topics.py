@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,30 +14,39 @@ from include.kafka import topics
 
 
 class Brokers:
-    """An admin client whose brokers have made the topic, but answer for it with these errors first.
+    """An admin client whose brokers have made the topic, but answer for it with these errors first."""
 
-    Args:
-        unled: How often they have no leader for its partitions before that.
-    """
-
-    def __init__(self, *errors: int, unled: int = 0) -> None:
-        self.errors, self.unled = list(errors), unled
-        self._knows_leaders = False
+    def __init__(self, *errors: int) -> None:
+        self.errors = list(errors)
+        self._is_asked = False
 
     def create_topics(self, asked: list[Any], **_: Any) -> dict[str, Future[None]]:
         return {topic.topic: _answer(None) for topic in asked}
 
-    def list_topics(self, topic: str, timeout: float) -> Any:
-        leader = 1 if self.unled == 0 else -1
-        self._knows_leaders, self.unled = leader == 1, max(0, self.unled - 1)
-        partitions = {number: SimpleNamespace(leader=leader) for number in range(2)}
-        return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions=partitions)})
-
     def list_offsets(self, asked: dict[Any, Any], **_: Any) -> dict[Any, Future[Any]]:
-        assert self._knows_leaders, "librdkafka may crash"
-        if self.errors:
-            return dict.fromkeys(asked, _answer(KafkaException(KafkaError(self.errors.pop(0)))))
-        return dict.fromkeys(asked, _answer(type("Found", (), {"offset": 0})))
+        assert not self._is_asked, "librdkafka may crash: the question before this one is not answered yet"
+        self._is_asked = True
+        value = KafkaException(KafkaError(self.errors.pop(0))) if self.errors else type("Found", (), {"offset": 0})
+        return dict.fromkeys(asked, _Awaited(value, self._answered))
+
+    def _answered(self) -> None:
+        self._is_asked = False
+
+
+class _Awaited(Future[Any]):
+    """An answer that tells when it is looked at."""
+
+    def __init__(self, value: object, looked_at: Callable[[], None]) -> None:
+        super().__init__()
+        self._looked_at = looked_at
+        if isinstance(value, Exception):
+            self.set_exception(value)
+        else:
+            self.set_result(value)
+
+    def result(self, timeout: float | None = None) -> Any:
+        self._looked_at()
+        return super().result(timeout)
 
 
 def _answer(value: object) -> Future[Any]:
@@ -53,22 +62,14 @@ def _answer(value: object) -> Future[Any]:
     "error", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._NOENT]
 )
 def test_a_topic_is_made_when_its_partitions_have_leaders_that_know_them(error: int) -> None:
-    # One look asks twice before it waits for an answer.
-    brokers: Any = Brokers(error, error)
+    brokers: Any = Brokers(error)
     assert topics.create("orders", partitions=2, config={}, brokers=brokers)
     assert brokers.errors == []
 
 
-def test_nobody_is_asked_for_offsets_before_the_leaders_are_known() -> None:
-    brokers: Any = Brokers(unled=3)
-    assert topics.create("orders", partitions=2, config={}, brokers=brokers)
-    assert brokers.unled == 0
-
-
-def test_a_partition_that_is_not_there() -> None:
+def test_a_question_for_offsets_waits_for_the_answer_of_the_one_before() -> None:
     brokers: Any = Brokers()
-    with pytest.raises(UserError, match="Unknown partition"):
-        topics.extents("orders", [2], brokers)
+    assert topics.extents("orders", [0, 1], brokers) == {0: topics.Extent(0, 0, 0), 1: topics.Extent(0, 0, 0)}
 
 
 def test_a_topic_that_gets_no_leader(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,13 +136,10 @@ class Topic:
         partitions = [TopicPartition(self.name, partition) for partition in range(self.partitions)]
         patience = time.monotonic() + WAIT_S
         while True:
+            asked = self._admin.list_offsets(
+                dict.fromkeys(partitions, OffsetSpec.latest()), isolation_level=IsolationLevel.READ_COMMITTED
+            )
             try:
-                # Where the leaders have to be found first, asking for offsets may crash; see include/kafka/topics.py.
-                if (error := self._admin.list_topics(self.name, timeout=WAIT_S).topics[self.name].error) is not None:
-                    raise KafkaException(error)
-                asked = self._admin.list_offsets(
-                    dict.fromkeys(partitions, OffsetSpec.latest()), isolation_level=IsolationLevel.READ_COMMITTED
-                )
                 return {partition.partition: future.result(WAIT_S).offset for partition, future in asked.items()}
             except KafkaException:
                 # A broker that has just started may have to be asked again, by a client that believes nothing of it.
