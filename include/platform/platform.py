@@ -262,20 +262,19 @@ class Platform:
         return lines[-1].strip().rstrip(".") if lines else "it says nothing"
 
     def _wait(self, wanted: list[str]) -> None:
-        end, waiting = time.monotonic() + START_SECONDS, wanted
-        while True:
-            ill = [health for health in self.status(waiting) if not health.healthy]
-            if not ill and waiting == wanted:
-                return
-            # Asking those that are well again and again would slow the others' start.
-            waiting = [health.name for health in ill] or wanted
-            if not ill:
-                continue
-            lost = [health for health in ill if self._tries(health.name) > _TRIES]
+        end = time.monotonic() + START_SECONDS
+        ill = self._ill(wanted)
+        while ill:
+            lost = [name for name in ill if self._tries(name) > _TRIES]
             if lost or time.monotonic() > end:
-                name = (lost or ill)[0].name
+                name = (lost or ill)[0]
                 raise UserError(f"{name} does not start: {self._last_line(name)}.", f"See ./millrace logs {name}.")
             time.sleep(0.1)
+            # Asking those that are well again and again would slow the others' start; they are asked once more, last.
+            ill = self._ill(ill) or self._ill(wanted)
+
+    def _ill(self, names: list[str]) -> list[str]:
+        return [health.name for health in self.status(names) if not health.healthy]
 
     def _health(self, name: str, info: dict[str, Any], airflow: Callable[[], dict[str, Any]]) -> Health:
         detail, healthy = info["statename"], False

@@ -84,8 +84,7 @@ def gone(relay: Relay, trap: Trap, lost: bool) -> None:
 
 def no_backend(stage: Stage) -> None:
     """Waits until the killed drain's backend has ended."""
-    backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'millrace land%%'"
-    eventually(lambda: stage.query(backends, stage.name) == [(0,)], 10, "the killed drain's backend has ended")
+    eventually(lambda: stage.backends("millrace land%") == 0, 10, "the killed drain's backend has ended")
 
 
 @pytest.mark.parametrize("moment", IN_A_BATCH.values(), ids=IN_A_BATCH.keys())

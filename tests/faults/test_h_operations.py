@@ -88,8 +88,7 @@ def test_h81_a_thousand_deferrals(stage: Stage) -> None:
     def held() -> tuple[int, int, int]:
         gc.collect()
         process = psutil.Process()
-        backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'millrace%%'"
-        return process.num_fds(), process.num_threads(), int(stage.query(backends, stage.name)[0][0])
+        return process.num_fds(), process.num_threads(), stage.backends()
 
     with stage.connected():
         asyncio.run(defer(20))
@@ -116,9 +115,7 @@ def test_h81_an_hour_of_looks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> 
             for _ in range(times):
                 assert probe.measure().lag == 0
             gc.collect()
-            backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'millrace%%'"
-            connections = int(stage.query(backends, stage.name)[0][0])
-            return process.num_fds(), process.num_threads(), connections, process.memory_info().rss
+            return process.num_fds(), process.num_threads(), stage.backends(), process.memory_info().rss
 
         def leaves_something(before: tuple[int, int, int, float]) -> bool:
             *counts, memory = look(250)

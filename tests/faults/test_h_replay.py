@@ -244,8 +244,7 @@ def test_h84_landing_dead_letters_is_interrupted(mended: Stage, moment: str, ski
         retry.retry(connection, mended.stream)
     assert trap.sprung
     # Until its end is noticed, the interrupted one keeps its letters from others.
-    backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name = 'faults'"
-    eventually(lambda: mended.query(backends, mended.name) == [(0,)], 10, "the interrupted one's backend has ended")
+    eventually(lambda: mended.backends("faults") == 0, 10, "the interrupted one's backend has ended")
     assert mended.landed() == 330 + landed_then
     with mended.connected() as connection:
         assert retry.retry(connection, mended.stream) == (300 - landed_then, 6)

@@ -21,22 +21,22 @@ class Brokers:
         self._is_asked = False
 
     def create_topics(self, asked: list[Any], **_: Any) -> dict[str, Future[None]]:
-        return {topic.topic: _answer(None) for topic in asked}
+        return {topic.topic: _Answer(None) for topic in asked}
 
     def list_offsets(self, asked: dict[Any, Any], **_: Any) -> dict[Any, Future[Any]]:
         assert not self._is_asked, "librdkafka may crash: the question before this one is not answered yet"
         self._is_asked = True
         value = KafkaException(KafkaError(self.errors.pop(0))) if self.errors else type("Found", (), {"offset": 0})
-        return dict.fromkeys(asked, _Awaited(value, self._answered))
+        return dict.fromkeys(asked, _Answer(value, self._answered))
 
     def _answered(self) -> None:
         self._is_asked = False
 
 
-class _Awaited(Future[Any]):
-    """An answer that tells when it is looked at."""
+class _Answer(Future[Any]):
+    """An answer that is there, and tells when it is looked at."""
 
-    def __init__(self, value: object, looked_at: Callable[[], None]) -> None:
+    def __init__(self, value: object, looked_at: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._looked_at = looked_at
         if isinstance(value, Exception):
@@ -47,15 +47,6 @@ class _Awaited(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         self._looked_at()
         return super().result(timeout)
-
-
-def _answer(value: object) -> Future[Any]:
-    future: Future[Any] = Future()
-    if isinstance(value, Exception):
-        future.set_exception(value)
-    else:
-        future.set_result(value)
-    return future
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A broker and a PostgreSQL server that belong to one test session and may be killed, frozen and started again."""
+"""A broker and a PostgreSQL server that belong to one test session and may be killed and started again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,6 @@ class Server:
     def __init__(self, home: Home) -> None:
         self.home = home
         self.starts = 0
-        self._is_frozen = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -93,7 +92,6 @@ class Server:
         if self._process is None or self._process.poll() is not None:
             self.start()
         else:
-            self.thaw()
             self.wait()
 
     def wait(self) -> None:
@@ -104,8 +102,6 @@ class Server:
         """Sends a signal that ends the server, and waits for the end of all its processes."""
         assert self._process is not None
         children = self._children()
-        self._process.send_signal(signal.SIGCONT)
-        self._is_frozen = False
         self._process.send_signal(number)
         self._process.wait(60)
         # The children of a killed server notice its end by themselves; a new one refuses to start before that.
@@ -115,36 +111,11 @@ class Server:
     def stop(self) -> None:
         """An orderly end; nothing when it does not run."""
         if self._process is not None and self._process.poll() is None:
-            self.thaw()
             self.end(signal.SIGTERM)
 
     def kill(self) -> None:
         """kill -9."""
         self.end(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """SIGSTOP to every process of the server: its sockets stay open, nothing answers."""
-        assert self._process is not None
-        self._is_frozen = True
-        for process in (psutil.Process(self._process.pid), *self._children()):
-            process.suspend()
-
-    def thaw(self) -> None:
-        """SIGCONT to every process of the server, if it is frozen."""
-        if self._is_frozen:
-            assert self._process is not None
-            for process in (*self._children(), psutil.Process(self._process.pid)):
-                process.resume()
-            self._is_frozen = False
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """The length of a ``with`` block without an answer."""
-        self.freeze()
-        try:
-            yield
-        finally:
-            self.thaw()
 
     def _children(self) -> list[psutil.Process]:
         assert self._process is not None
@@ -260,7 +231,6 @@ class Database(Server):
     def stop(self) -> None:
         """A fast shutdown; nothing when it does not run."""
         if self._process is not None and self._process.poll() is None:
-            self.thaw()
             self.end(signal.SIGINT)
 
     def abandon(self) -> None:

@@ -149,6 +149,11 @@ class Stage:
         """One statement in the warehouse, by the superuser."""
         return self.world.database.execute(statement, *parameters, database=self.name)
 
+    def backends(self, applications: str = "millrace%") -> int:
+        """Connections to the warehouse, by whom they say they are: a pattern of ``LIKE``."""
+        counted = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE %s"
+        return int(self.query(counted, self.name, applications)[0][0])
+
     def positions(self) -> dict[int, int]:
         """The next offset to read, for each partition that was claimed."""
         return dict(
