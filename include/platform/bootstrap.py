@@ -44,7 +44,7 @@ def install(environment: Path, *, development: bool = False) -> None:
         marks = environment / "installed"
         python = environment / "bin/python"
         if not (marks / LOCKS[0].name).exists():
-            _say(f"making Millrace's environment in {environment} (once; about 900 MB)")
+            _say(f"making Millrace's environment in {environment} (once; about 1 GB)")
             venv.create(environment, clear=True, symlinks=True)
         shutil.rmtree(marks, ignore_errors=True)
         settings = _index_settings()
@@ -57,6 +57,9 @@ def install(environment: Path, *, development: bool = False) -> None:
             jars = [python, "-P", "-m", "include.platform.jars", "install", environment / "kafka"]
             _run(jars, settings, "fetching Kafka", "Kafka could not be installed")
             shutil.copyfile(LOCKS[1], environment / "kafka/.lock")
+        archive = [python, "-P", "-m", "include.platform.archive", environment]
+        if not _succeeds(archive, settings, "preparing Kafka's classes"):
+            _say("Kafka works without that, and takes longer to start")
         marks.mkdir()
         for lock in (*LOCKS, DEVELOPMENT_LOCK) if development else LOCKS:
             shutil.copyfile(lock, marks / lock.name)
@@ -232,6 +235,12 @@ def _child_environment(settings: dict[str, str]) -> dict[str, str]:
 
 
 def _run(command: list, settings: dict[str, str], step: str, failure: str) -> None:
+    """Run a command that has to succeed. Raises InstallError."""
+    if not _succeeds(command, settings, step):
+        raise InstallError(f"{failure}: the reason stands above. Mend it (often the network or the disk), start again.")
+
+
+def _succeeds(command: list, settings: dict[str, str], step: str) -> bool:
     """Run a command; a terminal is shown how long it has taken, anything else only that it began."""
     process = subprocess.Popen(list(map(str, command)), env=_child_environment(settings), stdin=subprocess.DEVNULL)
     started, terminal = time.monotonic(), sys.stderr.isatty()
@@ -248,8 +257,7 @@ def _run(command: list, settings: dict[str, str], step: str, failure: str) -> No
             raise
     if terminal:
         print(file=sys.stderr)
-    if code:
-        raise InstallError(f"{failure}: the reason stands above. Mend it (often the network or the disk), start again.")
+    return code == 0
 
 
 def _say(text: str, end: str = "\n") -> None:

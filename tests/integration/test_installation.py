@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from include.platform import kafka
 from include.platform.home import ROOT
 
 
@@ -36,6 +37,7 @@ def test_an_interrupted_installation_goes_on_and_a_finished_one_costs_nothing(tm
     assert (one.returncode, other.returncode) == (0, 0), said
     assert sum("environment ready" in errors for _, errors in said) == 1
     assert len(list((environment / "kafka").glob("*.jar"))) == 46
+    assert kafka.archive(environment).exists()
 
     finished = start(environment)
     out, errors = finished.communicate()
