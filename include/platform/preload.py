@@ -57,6 +57,7 @@ TASKS = (
     "psutil",
     "psycopg2.extras",
     "threadpoolctl",
+    "include.platform.task_end",
 )
 # Of Millrace: what tasks do. A change of it takes effect by a restart, see platform.generation.
 OWN = (

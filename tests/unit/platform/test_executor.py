@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import selectors
+import subprocess
 import threading
 import time
+import uuid
+from importlib import import_module
+from types import SimpleNamespace
 
+import psutil
 import pytest
+import structlog
 from airflow.executors.local_executor import LocalExecutor
 from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.sdk.execution_time.supervisor import ActivitySubprocess, PsutilTracker
 from airflow.utils.state import TaskInstanceState
 
 from include.platform import settings
@@ -64,6 +72,44 @@ def test_how_long_it_may_wait_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> N
         made.start()
         waits = made.WAIT_S
         assert waits == seconds_at_most
+
+
+def test_a_worker_that_is_done_with_a_task_which_another_has_again_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = executor()
+    monkeypatch.setattr(made, "_check_workers", lambda: None)
+    made.running.clear()
+    for _ in ("the task defers itself", "it is resumed"):
+        workload = SimpleNamespace(key=KEY)
+        made.queued_tasks[KEY] = workload  # type: ignore[assignment]
+        made._process_workloads([workload])  # type: ignore[list-item]
+        made.running.add(KEY)
+    made.result_queue.put((KEY, TaskInstanceState.SUCCESS, None))
+    made.sync()
+    assert KEY in made.running
+    assert made.get_event_buffer() == {}
+    made.result_queue.put((KEY, TaskInstanceState.FAILED, None))
+    made.sync()
+    assert KEY not in made.running
+    assert made.get_event_buffer() == {KEY: (TaskInstanceState.FAILED, None)}
+
+
+def test_a_process_that_ends_just_after_its_files_is_noticed_at_once() -> None:
+    """The supervisor of a task looks at its process when that has closed its last file, and has not ended."""
+    import_module("include.platform.task_end")
+    with selectors.DefaultSelector() as selector, subprocess.Popen(["sleep", "0.3"]) as process:
+        supervisor = ActivitySubprocess(
+            id=uuid.uuid4(),
+            pid=process.pid,
+            stdin=None,  # type: ignore[arg-type]
+            process=PsutilTracker(psutil.Process(process.pid)),
+            process_log=structlog.get_logger(),
+            selector=selector,
+            client=None,  # type: ignore[arg-type]
+        )
+        started = time.monotonic()
+        while supervisor._service_subprocess(max_wait_time=5) is None:
+            pass
+        assert time.monotonic() - started < 2
 
 
 def test_the_scheduler_does_not_sleep_besides_and_only_with_this_executor() -> None:
