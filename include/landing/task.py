@@ -89,10 +89,11 @@ def spare_pandas() -> None:
 
 @contextmanager
 def failing_for_good() -> Iterator[None]:
-    """Turns what a retry cannot mend into Airflow's failure without a retry."""
+    """Turns what a retry cannot mend into Airflow's failure without a retry, and into a sentence in the log."""
     from airflow.sdk.exceptions import AirflowFailException
 
     try:
         yield
     except (Stop, Fenced, LastingError) as error:
+        log.error("%s", error)
         raise AirflowFailException(str(error)) from error

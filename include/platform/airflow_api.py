@@ -185,9 +185,18 @@ class AirflowApi:
 
     def log(self, dag_id: str, run_id: str, task: TaskInstance) -> str:
         """The log of a task's last try, one event a line."""
+        lines = self._log(dag_id, run_id, task)
+        return "\n".join(line if isinstance(line, str) else line.get("event", "") for line in lines)
+
+    def told(self, run: Run, task: TaskInstance) -> list[str]:
+        """What Millrace itself said in the log of a task's last try, duplicates left out."""
+        lines = self._log(run.dag_id, run.run_id, task)
+        ours = (line for line in lines if str(line.get("logger", "")).startswith("include."))
+        return list(dict.fromkeys(line["event"] for line in ours))
+
+    def _log(self, dag_id: str, run_id: str, task: TaskInstance) -> list[Any]:
         path = f"{_path(dag_id, run_id)}/taskInstances/{task.task_id}/logs/{max(1, task.try_number)}"
-        answer = self.call("GET", path, params={"map_index": task.map_index, "full_content": True})
-        return "\n".join(line if isinstance(line, str) else line.get("event", "") for line in answer["content"])
+        return list(self.call("GET", path, params={"map_index": task.map_index, "full_content": True})["content"])
 
     def _pages(self, path: str, key: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from include.kafka import backlog, client
+from include.landing.drain import BREAKER
 from include.platform.airflow_api import AirflowApi, Run, TaskInstance
+from include.platform.commands import doctor
+from include.platform.commands.landing import accept
 from include.platform.platform import Platform
 from include.streams import definitions
 from include.streams.definition import Stream
-from include.streams.produce import produce
+from include.streams.produce import make_topic, produce
 from include.warehouse.connection import connected
 from tests.faults.toolbox.drains import has_ended
 
@@ -179,6 +183,28 @@ def test_rows_come_also_while_the_windows_change(
             return cursor.fetchone() == (0,) or None
 
     until("every drain has ended", nobody_is_left, 40)
+
+
+def test_a_stream_that_pauses_itself_tells_doctor_why(
+    airflow_api: AirflowApi, airflow_platform: Platform, warehouse_of_platform: Connection
+) -> None:
+    stream, dag = definitions.get("payments"), "land__payments"
+    make_topic(stream)
+    producer = client.producer()
+    for _ in range(BREAKER):
+        producer.produce(stream.topic, b"no payment")
+    producer.flush()
+    airflow_api.wait_for_dags([dag])
+    airflow_api.unpause(dag)
+    until("the stream has paused itself", lambda: airflow_api.is_paused(dag) or None, 90)
+    (finding,) = doctor._paused(airflow_platform)
+    assert finding.what.startswith(f"{dag} has paused itself after 3 runs that failed. None of {BREAKER} records")
+    assert "./millrace accept payments bad" in finding.what
+    said = CliRunner().invoke(accept, ["payments", "bad"])
+    assert said.exit_code == 0, said.output
+    until("they are dead letters", lambda: caught_up(stream, warehouse_of_platform), 60)
+    assert list(doctor._paused(airflow_platform)) == []
+    airflow_api.pause(dag)
 
 
 def caught_up(stream: Stream, connection: Connection) -> bool | None:

@@ -36,6 +36,8 @@ def doctor() -> None:
     healthy = {health.name for health in healths if health.healthy}
     if "postgres" in healthy:
         findings += [*_databases(platform)]
+    if {"postgres", "api-server"} <= healthy:
+        findings += [*_paused(platform)]
     if {"kafka", "postgres"} <= healthy:
         findings += [*_datasets(platform), *_streams(platform, healthy)]
     for finding in findings:
@@ -109,6 +111,24 @@ def _databases(platform: Platform) -> Iterator[Finding]:
             )
         for filename, stack in queries.import_errors(metadata):
             yield Finding(f"{filename} cannot be loaded: {stack.strip().splitlines()[-1]}", "See ./millrace check.")
+
+
+def _paused(platform: Platform) -> Iterator[Finding]:
+    """DAGs that have paused themselves, with what the last of their runs failed of."""
+    from include.platform.airflow_api import AirflowApi
+    from include.warehouse.queries import load
+
+    with closing(postgres.connect(platform.home, platform.home.state()["ports"]["postgres"], "airflow")) as metadata:
+        found = list(load("platform").paused_by_failures(metadata))
+    api = AirflowApi.of(platform)
+    for dag, run_id, runs in found:
+        run = api.run(dag, run_id)
+        failed = [task for task in api.task_instances(dag, run_id) if task.state == "failed"]
+        *_, reason = "Their logs are in the UI.", *(line for task in failed for line in api.told(run, task))
+        yield Finding(
+            f"{dag} has paused itself after {runs} runs that failed. {reason}",
+            f"When it is mended: ./millrace airflow dags unpause {dag}",
+        )
 
 
 def _datasets(platform: Platform) -> Iterator[Finding]:

@@ -38,7 +38,7 @@ def publish(dataset: str, start: datetime | None, end: datetime | None, rows: in
     form = {**bounds, "rows": rows, "seed": seed}
     run = _follow(api, f"publish__{dataset}", {name: value for name, value in form.items() if value is not None})
     (task,) = api.task_instances(run.dag_id, run.run_id)
-    for line in _told(api, run, task) or ([_UNTOLD] if task.state == "failed" else []):
+    for line in api.told(run, task) or ([_UNTOLD] if task.state == "failed" else []):
         click.echo(line)
     if task.state != "success":
         sys.exit(1)
@@ -83,7 +83,7 @@ def train(
     tasks = api.task_instances(run.dag_id, run.run_id)
     for task in tasks:
         if task.state == "failed":
-            for line in _told(api, run, task) or [_UNTOLD]:
+            for line in api.told(run, task) or [_UNTOLD]:
                 click.echo(f"{task.label}: {line}", err=True)
     _show(dataset, run.run_id)
     if run.state != "success":
@@ -120,14 +120,6 @@ def _follow(api: AirflowApi, dag_id: str, form: Mapping[str, Any]) -> Run:
                 seen[task.label] = task.state
 
     return api.wait(dag_id, run.run_id, timeout=7200, progress=progress)
-
-
-def _told(api: AirflowApi, run: Run, task: TaskInstance) -> list[str]:
-    """What Millrace itself said in the log of a task's last try, duplicates left out."""
-    path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task.task_id}/logs/{max(1, task.try_number)}"
-    answer = api.call("GET", path, params={"map_index": task.map_index, "full_content": True})
-    lines = [line for line in answer["content"] if str(line.get("logger", "")).startswith("include.")]
-    return list(dict.fromkeys(line["event"] for line in lines))
 
 
 def _show(dataset: str, run_id: str) -> None:

@@ -32,6 +32,24 @@ FROM task_instance
 WHERE state = 'queued' AND now() - queued_dttm > make_interval(secs => :queued_s)
 ORDER BY queued_dttm;
 
+-- name: paused_by_failures
+-- DAGs that paused themselves: as many of their newest runs as they were told to stand have failed (metadata database).
+SELECT dag.dag_id, newest.run_id, dag.max_consecutive_failed_dag_runs AS runs
+FROM dag
+CROSS JOIN LATERAL (
+    SELECT (array_agg(latest.run_id ORDER BY latest.run_after DESC))[1] AS run_id,
+           count(*) FILTER (WHERE latest.state = 'failed') AS failed
+    FROM (
+        SELECT run_id, run_after, state FROM dag_run
+        WHERE dag_run.dag_id = dag.dag_id
+        ORDER BY run_after DESC
+        LIMIT dag.max_consecutive_failed_dag_runs
+    ) AS latest
+) AS newest
+WHERE dag.is_paused AND dag.max_consecutive_failed_dag_runs > 0
+  AND newest.failed = dag.max_consecutive_failed_dag_runs
+ORDER BY dag.dag_id;
+
 -- name: import_errors
 -- Files of dags/ that Airflow cannot load (metadata database).
 SELECT filename, stacktrace FROM import_error ORDER BY filename;
