@@ -1,11 +1,13 @@
 """Real Kafka, PostgreSQL and Airflow for the tests, below a home of their own that starts empty."""
 
+import gc
 import itertools
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +50,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> lanes.Scheduling:
     """Which tests go to which process."""
     return lanes.Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Around the imports of all tests, among which looking for garbage is a waste, then and later."""
+    if not _WORKER:
+        return (yield)
+    gc.disable()
+    with lanes.first_alone():
+        # Behind Airflow it takes ten times as long; see include/platform/preload.py.
+        import_module("skops.io")
+        done = yield
+    gc.freeze()
+    gc.enable()
+    return done
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -87,6 +87,20 @@ def arrange(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """The length of a ``with`` block alone for the process that comes first, and for the others once it has ended.
+
+    For imports: what the first one has compiled, the others load.
+    """
+    with open(f"{_TURNS}.first", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _lock(file, fcntl.LOCK_SH)
+        yield
+
+
 class Turn:
     """One test among others, of this process and of others, until the end of `turn`."""
 

@@ -1,6 +1,7 @@
 """The command line: a table of commands, each imported only when it is used."""
 
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -104,6 +105,8 @@ def millrace() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; gives the exit code: 0, 1 for what somebody can mend, 2 for a wrong call, 130 for Ctrl-C."""
+    # Airflow's imports make nothing but what stays: looking for garbage among it takes a tenth of a short command.
+    gc.set_threshold(50_000)
     try:
         outcome = millrace.main(args=arguments, prog_name="./millrace", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0

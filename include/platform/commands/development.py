@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from include.platform import settings
 from include.platform.home import ROOT, Home
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -28,6 +29,7 @@ def test(arguments: tuple[str, ...]) -> None:
         "PYTHONPATH": str(ROOT),
         # No broker of a test lives long enough for the second compiler, a third of what a start computes.
         "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1",
+        **settings.LIBRARIES,
     }
     os.chdir(ROOT)
     os.execve(sys.executable, [sys.executable, "-P", "-m", "pytest", *arguments], _without_settings() | own)
