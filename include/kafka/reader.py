@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -14,6 +15,8 @@ from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message
+
+log = logging.getLogger(__name__)
 
 STALLED_AFTER_S = 60.0
 CHECKED_AFTER_S = 1.0
@@ -70,6 +73,7 @@ class Reader:
 
         self.topic = topic
         self.next_offsets = dict(starts)
+        self._epochs = epochs
         self._consumer = client.consumer(**overrides) if consumer is None else consumer
         self._consumer.assign(
             [TopicPartition(topic, p, start, leader_epoch=epochs.get(p, -1)) for p, start in starts.items()]
@@ -120,6 +124,7 @@ class Reader:
             batch.next_offsets[partition] = offset + 1
             batch.leader_epochs[partition] = message.leader_epoch()
         self.next_offsets |= batch.next_offsets
+        self._epochs |= {partition: epoch for partition, epoch in batch.leader_epochs.items() if epoch is not None}
         for event in events:
             self._notice(event, batch)
         return batch
@@ -149,11 +154,30 @@ class Reader:
             raise UserError(f"Kafka refuses to read topic {self.topic!r}: {error.str()}.")
 
     def _out_of_range(self, partition: int) -> None:
-        position = self.next_offsets[partition]
+        """Names why the log cannot be read on at the position, or reads on there because nothing forbids it.
+
+        For Kafka the log was truncated when the epoch of the last record ends below the position. It also ends there
+        when a leader of a later epoch has ended that record's transaction: with a marker, over which the position goes.
+        """
+        from confluent_kafka import TopicPartition
+
+        position, epoch = self.next_offsets[partition], self._epochs.get(partition)
         extent = topics.extents(self.topic, [partition])[partition]
         if position < extent.first:
             raise OffsetsGone(self.topic, partition, position, extent.first)
-        raise LogTruncated(self.topic, partition, position, extent.end)
+        if position > extent.end or (
+            epoch is not None and agrees_until(self.topic, partition, (extent.first, position), epoch) < position
+        ):
+            raise LogTruncated(self.topic, partition, position, extent.end)
+        log.info(
+            "Partition %s of topic %r: the leader has changed at offset %s; no record below it is new.",
+            partition,
+            self.topic,
+            position,
+        )
+        # A partition with an error is not fetched any more, and takes no seek.
+        self._consumer.incremental_unassign([TopicPartition(self.topic, partition)])
+        self._consumer.incremental_assign([TopicPartition(self.topic, partition, position)])
 
 
 def connected(**overrides: Any) -> Consumer:
@@ -241,6 +265,26 @@ def first_at(topic: str, partition: int, offset: int, isolation: str = "read_unc
             if partition in batch.at_end:
                 break
     return None
+
+
+def agrees_until(topic: str, partition: int, span: tuple[int, int], epoch: int) -> int:
+    """Up to where a log still holds what was read of it: behind there are committed records of later leader epochs.
+
+    Args:
+        span: The first offset and the end (exclusive) to look within.
+        epoch: The leader epoch of the last record that was read.
+    """
+    # Epochs only ever rise along a log.
+    low, high = span
+    while low < high:
+        middle = (low + high) // 2
+        found = first_at(topic, partition, middle)
+        if found is None or (found.leader_epoch() or 0) > epoch:
+            high = middle
+        else:
+            low = middle + 1
+    newer = first_at(topic, partition, low, "read_committed")
+    return low if newer is not None and place(newer)[1] < span[1] else span[1]
 
 
 def place(message: Message) -> tuple[int, int]:

@@ -170,19 +170,11 @@ def _cut(decision: _Decision) -> list[str]:
 
 
 def _common_end(topic: str, standing: Standing, first: int, end: int) -> int:
-    """Up to where the log still holds what was read: leader epochs only ever rise along a log."""
+    """Up to where the log still holds what was read."""
     at, epoch = standing.position.next_offset, standing.position.leader_epoch
-    low, high = first, min(at, end)
     if epoch is None:
-        return high
-    while low < high:
-        middle = (low + high) // 2
-        found = reader.first_at(topic, standing.position.partition, middle)
-        if found is None or (found.leader_epoch() or 0) > epoch:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+        return min(at, end)
+    return reader.agrees_until(topic, standing.position.partition, (first, min(at, end)), epoch)
 
 
 def _take_as_bad(decision: _Decision) -> list[str]:

@@ -106,6 +106,25 @@ def test_d28_the_log_is_truncated_and_filled_again(stage: Stage) -> None:
     assert (outcome.kind, outcome.what) == ("stop", "LogTruncated"), outcome
 
 
+@pytest.mark.parametrize("end", ["commit", "abort"])
+def test_d28_nothing_is_truncated_where_a_transaction_ends_under_another_leader(stage: Stage, end: str) -> None:
+    """The last record is of one leader's epoch, the marker behind it of the next: the position lies behind both."""
+    stage.topic.events(500, partition=0)
+    producer = stage.topic.transaction(100, "open", partition=0)
+    stage.world.broker.stop()
+    stage.world.broker.start()
+    (producer.commit_transaction if end == "commit" else producer.abort_transaction)(60)
+    stage.land()
+    assert stage.positions()[0] == 601
+    outcome = stage.drain().wait()
+    assert outcome.kind == "drained", outcome
+    with pytest.raises(UserError, match="truncated"):
+        accept(stage, "truncated")
+    stage.topic.events(10, partition=0)
+    stage.land()
+    assert stage.positions()[0] == 611
+
+
 @pytest.mark.parametrize("again", [500, 2_000], ids=["fewer_records", "more_records"])
 def test_d29_the_topic_is_recreated(stage: Stage, again: int) -> None:
     """The same name, other records: nothing is read, whether the position lies within the new log or past its end."""
