@@ -239,17 +239,19 @@ class Platform:
     def _until(self, name: str) -> None:
         """Wait until a service answers; a service that dies again and again is given up at once."""
         end = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self._check_service(name, self._supervisor.components()[name]["pid"])
-            except UserError as error:
-                if self._tries(name) > _TRIES or time.monotonic() > end:
-                    raise UserError(
-                        f"{name} does not start: {self._last_line(name)}.", f"See ./millrace logs {name}."
-                    ) from error
-                time.sleep(0.05)
-            else:
-                return
+        # In a thread of its own: Ctrl-C that comes while the main thread closes a client of Kafka is lost.
+        with ThreadPoolExecutor(1) as pool:
+            while True:
+                try:
+                    pool.submit(self._check_service, name, self._supervisor.components()[name]["pid"]).result()
+                except UserError as error:
+                    if self._tries(name) > _TRIES or time.monotonic() > end:
+                        raise UserError(
+                            f"{name} does not start: {self._last_line(name)}.", f"See ./millrace logs {name}."
+                        ) from error
+                    time.sleep(0.05)
+                else:
+                    return
 
     def _tries(self, name: str) -> int:
         return starts(self.home, name) - self._earlier[name]
