@@ -241,7 +241,7 @@ def _run(command: list, settings: dict[str, str], step: str, failure: str) -> No
 
 
 def _succeeds(command: list, settings: dict[str, str], step: str) -> bool:
-    """Run a command; a terminal is shown how long it has taken, anything else only that it began."""
+    """Run a command, and give whether it succeeds; a terminal is shown how long that takes, all else that it began."""
     process = subprocess.Popen(list(map(str, command)), env=_child_environment(settings), stdin=subprocess.DEVNULL)
     started, terminal = time.monotonic(), sys.stderr.isatty()
     _say(f"{step} …", end="" if terminal else "\n")
