@@ -1,114 +1,24 @@
-"""Sources: where a dataset's rows come from. Nothing is opened or imported before the rows are asked for."""
+"""A CSV or Parquet file."""
 
 from __future__ import annotations
 
-import importlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from include.datasets.sources.source import PROJECT, SCAN_ROWS, Scan, Source, Whole, numbered, require_free
 from include.errors import LastingError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PROJECT = Path(__file__).resolve().parents[2]
-SCAN_ROWS = 32_768
 SCAN_VALUES = 32 * SCAN_ROWS
 CSV_IN_MEMORY_BYTES = 64 * 1024 * 1024
 CSV_BLOCK_BYTES = 8 * 1024 * 1024
-
-
-class Scan(ABC):
-    """Rows that can be gone through several times, a batch at a time: the same rows in the same order each time.
-
-    Attributes:
-        schema: Of all columns.
-    """
-
-    schema: pa.Schema
-
-    @abstractmethod
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows from the first to the last, with these columns in this order.
-
-        Raises:
-            UserError: The rows cannot be read.
-        """
-
-
-class Whole(Scan):
-    """Rows that are in memory."""
-
-    def __init__(self, rows: pa.Table) -> None:
-        self.schema = rows.schema
-        self._rows = rows
-
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        yield from self._rows.select(list(columns)).to_batches(max_chunksize=SCAN_ROWS)
-
-
-class Source(ABC):
-    """Something that has rows."""
-
-    @abstractmethod
-    def rows(self, start: datetime | None, end: datetime | None) -> pa.Table:
-        """Its rows as an Arrow table; a source may leave out those outside [start, end) (UTC), if it can.
-
-        Raises:
-            UserError: The source is not there or cannot be read.
-        """
-
-    @contextmanager
-    def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
-        """Its rows in batches; a source of more rows than fit into memory overrides this.
-
-        Raises:
-            UserError: The source is not there or cannot be read.
-        """
-        yield Whole(self.rows(start, end))
-
-
-@dataclass(frozen=True)
-class Packaged(Source):
-    """A data set that comes inside a Python package.
-
-    Attributes:
-        function: What returns it, as ``package.module:name``; a pandas frame, or a scikit-learn bunch.
-        arguments: Passed to it by keyword.
-        number: Name of a column to add with the number of the row, for data without an id of its own.
-    """
-
-    function: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    number: str | None = None
-
-    def rows(self, start: datetime | None, end: datetime | None) -> pa.Table:
-        import pyarrow as pa
-
-        found = self._load()(**self.arguments)
-        table = pa.Table.from_pandas(getattr(found, "frame", found), preserve_index=False)
-        return _numbered(str(self), table, self.number)
-
-    def __str__(self) -> str:
-        return self.function
-
-    def _load(self) -> Any:
-        module, _, path = self.function.partition(":")
-        try:
-            found = importlib.import_module(module)
-            for name in path.split("."):
-                found = getattr(found, name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise LastingError(
-                f"The packaged data set {self.function!r} cannot be imported: {error}.",
-                "Write package.module:function, and have the package installed.",
-            ) from error
-        return found
 
 
 @dataclass(frozen=True)
@@ -134,7 +44,7 @@ class File(Source):
                 table = parquet.read_table(path)
             # Names that are no UTF-8 are refused when they are looked at.
             _ = table.column_names
-        return _numbered(str(self), table, self.number)
+        return numbered(str(self), table, self.number)
 
     @contextmanager
     def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
@@ -171,47 +81,13 @@ class File(Source):
         return self.path
 
 
-@dataclass(frozen=True)
-class Query(Source):
-    """A query on the warehouse, such as one on the tables where streams land.
-
-    Attributes:
-        sql: A SELECT, which may use ``%(start)s`` and ``%(end)s``: the bounds of the rows wanted, or NULL.
-    """
-
-    sql: str
-
-    def rows(self, start: datetime | None, end: datetime | None) -> pa.Table:
-        import pandas as pd
-        import psycopg2
-        import pyarrow as pa
-
-        from include.warehouse.connection import connected
-
-        with connected("millrace source") as connection, connection.cursor() as cursor:
-            connection.set_session(readonly=True, isolation_level="REPEATABLE READ")
-            # Only these two: any other % in the query is the user's own.
-            bounds = {name: cursor.mogrify("%s", (bound,)).decode() for name, bound in (("start", start), ("end", end))}
-            statement = self.sql.replace("%(start)s", bounds["start"]).replace("%(end)s", bounds["end"])
-            try:
-                cursor.execute(statement)
-            except psycopg2.Error as error:
-                raise LastingError(f"The source's query fails: {str(error).strip()}.", "Correct its SQL.") from error
-            names = [column.name for column in cursor.description or ()]
-            frame = pd.DataFrame.from_records(cursor.fetchall(), columns=names, coerce_float=True)
-        return pa.Table.from_pandas(frame, preserve_index=False)
-
-    def __str__(self) -> str:
-        return " ".join(self.sql.split())
-
-
 class _Numbered(Scan):
     """The rows of a file, with a column of their numbers, if one is wanted."""
 
     def __init__(self, path: Path, schema: pa.Schema, number: str | None) -> None:
         import pyarrow as pa
 
-        _require_free(str(path), number, schema.names)
+        require_free(str(path), number, schema.names)
         self._number = number
         self.schema = schema if number is None else schema.insert(0, pa.field(number, pa.int64()))
 
@@ -264,25 +140,6 @@ class _Csv(_Numbered):
             self._path,
             read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
             convert_options=csv.ConvertOptions(include_columns=columns, column_types=types),
-        )
-
-
-def _numbered(source: str, rows: pa.Table, number: str | None) -> pa.Table:
-    """The rows with a column of their numbers in front, if one is wanted."""
-    import pyarrow as pa
-
-    _require_free(source, number, rows.column_names)
-    return rows if number is None else rows.add_column(0, number, pa.array(range(rows.num_rows), pa.int64()))
-
-
-def _require_free(source: str, number: str | None, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise LastingError(f"{source} has several columns called {', '.join(twice)}.", "Rename all but one.")
-    if number in names:
-        raise LastingError(
-            f"{source} has a column {number!r}, and its rows' numbers are to be one of the same name.",
-            "Give number= another name.",
         )
 
 

@@ -1,0 +1,8 @@
+"""Sources: where a dataset's rows come from. Nothing is opened or imported before the rows are asked for."""
+
+from include.datasets.sources.file import File
+from include.datasets.sources.packaged import Packaged
+from include.datasets.sources.query import Query
+from include.datasets.sources.source import PROJECT, Scan, Source, Whole
+
+__all__ = ["PROJECT", "File", "Packaged", "Query", "Scan", "Source", "Whole"]

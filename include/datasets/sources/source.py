@@ -1,0 +1,87 @@
+"""What every source has in common: rows, as a table or in batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from include.errors import LastingError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PROJECT = Path(__file__).resolve().parents[3]
+SCAN_ROWS = 32_768
+
+
+class Scan(ABC):
+    """Rows that can be gone through several times, a batch at a time: the same rows in the same order each time.
+
+    Attributes:
+        schema: Of all columns.
+    """
+
+    schema: pa.Schema
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows from the first to the last, with these columns in this order.
+
+        Raises:
+            UserError: The rows cannot be read.
+        """
+
+
+class Whole(Scan):
+    """Rows that are in memory."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.schema = rows.schema
+        self._rows = rows
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        yield from self._rows.select(list(columns)).to_batches(max_chunksize=SCAN_ROWS)
+
+
+class Source(ABC):
+    """Something that has rows."""
+
+    @abstractmethod
+    def rows(self, start: datetime | None, end: datetime | None) -> pa.Table:
+        """Its rows as an Arrow table; a source may leave out those outside [start, end) (UTC), if it can.
+
+        Raises:
+            UserError: The source is not there or cannot be read.
+        """
+
+    @contextmanager
+    def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
+        """Its rows in batches; a source of more rows than fit into memory overrides this.
+
+        Raises:
+            UserError: The source is not there or cannot be read.
+        """
+        yield Whole(self.rows(start, end))
+
+
+def numbered(source: str, rows: pa.Table, number: str | None) -> pa.Table:
+    """The rows with a column of their numbers in front, if one is wanted."""
+    import pyarrow as pa
+
+    require_free(source, number, rows.column_names)
+    return rows if number is None else rows.add_column(0, number, pa.array(range(rows.num_rows), pa.int64()))
+
+
+def require_free(source: str, number: str | None, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LastingError(f"{source} has several columns called {', '.join(twice)}.", "Rename all but one.")
+    if number in names:
+        raise LastingError(
+            f"{source} has a column {number!r}, and its rows' numbers are to be one of the same name.",
+            "Give number= another name.",
+        )
