@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -100,11 +100,12 @@ def compare(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reig
     sql = queries.load("registry")
     former = _former(connection, dataset, reigning)
     own = _own(connection, dataset, turn) if dataset.metric is not None else {}
-    ids, truth, trained_on, predictions = _predict(turn.manifest, former | own)
+    tested = _predict(turn.manifest, former | own)
+    predictions = dict(tested.predictions)
     outcomes = {
-        model: _stored(bytes(stream), ids) for model, stream, _ in sql.results_to_judge(connection, run=turn.run)
+        model: _stored(bytes(stream), tested.ids) for model, stream, _ in sql.results_to_judge(connection, run=turn.run)
     }
-    outcomes |= {name: _outcome(turn.manifest, truth, predictions[name]) for name in former}
+    outcomes |= {name: _outcome(turn.manifest, tested.truth, predictions[name]) for name in former}
     lines = {name: model.name for name, model in former.items()}
     if CHAMPION not in former:
         # Before the first promotion the baseline plays the champion.
@@ -113,17 +114,17 @@ def compare(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reig
     champions = former[CHAMPION].trained_on if CHAMPION in former else ()
     firsts = former[FIRST].trained_on if FIRST in former else ()
     counted = sql.counted_in_reign(connection, dataset=dataset.name, reign=reigning.number)
-    untrained = ~(_among(ids, trained_on) | _among(ids, champions))
+    untrained = ~(_among(tested.ids, tested.trained_on) | _among(tested.ids, champions))
     return Compared(
-        ids,
-        truth,
+        tested.ids[0],
+        tested.truth,
         outcomes,
         predictions,
         lines,
-        trained_on,
+        tested.trained_on,
         untrained,
-        fresh=untrained & ~_among(ids, *(np.frombuffer(bytes(hashes), "<u8") for (hashes,) in counted)),
-        common=untrained & ~_among(ids, firsts),
+        fresh=untrained & ~_among(tested.ids, *(np.frombuffer(bytes(hashes), "<u8") for (hashes,) in counted)),
+        common=untrained & ~_among(tested.ids, firsts),
     )
 
 
@@ -133,7 +134,7 @@ def read_trained_on(manifest: Manifest) -> NDArray[np.uint64]:
     Raises:
         Refused: The version is not what its manifest says.
     """
-    return _predict(manifest, {})[2]
+    return _predict(manifest, {}).trained_on
 
 
 def leading(kind: str, outcomes: NDArray[Any]) -> tuple[str, float]:
@@ -165,44 +166,72 @@ def _own(connection: Connection, dataset: Dataset, turn: Turn) -> dict[str, Mode
     return found
 
 
-def _predict(
-    manifest: Manifest, models: Mapping[str, Model]
-) -> tuple[NDArray[np.uint64], NDArray[Any], NDArray[np.uint64], dict[str, NDArray[Any]]]:
-    """Ids and truth of the test records, ids of the training records, and what each model predicts for the former."""
+@dataclass(frozen=True)
+class _Tested:
+    """The test records of a version, in their order, and what models predict for them.
+
+    Attributes:
+        ids: The hashes of the records' ids by every rule, see ``hashing.identities``; each of shape (rows,).
+        truth: The target, shape (rows,).
+        trained_on: Hashes of the ids of the training records, ascending.
+        predictions: By model; each of shape (rows,).
+    """
+
+    ids: Sequence[NDArray[np.uint64]]
+    truth: NDArray[Any]
+    trained_on: NDArray[np.uint64]
+    predictions: Mapping[str, NDArray[Any]]
+
+
+def _predict(manifest: Manifest, models: Mapping[str, Model]) -> _Tested:
+    """Reads a version, each message proven, and lets the models predict its test records."""
     import pyarrow as pa
     from threadpoolctl import threadpool_limits
 
-    from include.datasets.hashing import hash64
+    from include.datasets.hashing import hash64, identities
     from include.versions.reading import Proof
 
     train: list[NDArray[np.uint64]] = []
-    test: dict[int, list[NDArray[Any]]] = {}
+    test: dict[int, tuple[Sequence[NDArray[np.uint64]], NDArray[Any], list[NDArray[Any]]]] = {}
     with threadpool_limits(1):
         for message, batch in Proof(manifest).batches():
             rows = pa.Table.from_batches([batch])
-            ids = hash64(rows[manifest.record_id])
             if message.split == "train":
-                train.append(ids)
+                train.append(hash64(rows[manifest.record_id]))
             else:
                 predictions = [model.predict(rows) for model in models.values()]
-                test[message.batch] = [ids, rows[manifest.target].to_numpy(), *predictions]
-    ids, truth, *columns = (np.concatenate(parts) for parts in zip(*(test[n] for n in sorted(test)), strict=True))
-    return ids, truth, np.sort(np.concatenate(train)), dict(zip(models, columns, strict=True))
+                test[message.batch] = (
+                    identities(rows[manifest.record_id]),
+                    rows[manifest.target].to_numpy(),
+                    predictions,
+                )
+    ids, truth, predicted = zip(*(test[number] for number in sorted(test)), strict=True)
+    return _Tested(
+        ids=[np.concatenate(found) for found in zip(*ids, strict=True)],
+        truth=np.concatenate(truth),
+        trained_on=np.sort(np.concatenate(train)),
+        predictions={
+            name: np.concatenate(found) for name, found in zip(models, zip(*predicted, strict=True), strict=True)
+        },
+    )
 
 
 def _outcome(manifest: Manifest, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]:
     return np.abs(truth.astype(float) - predicted) if manifest.kind == "regression" else truth == predicted
 
 
-def _stored(stream: bytes, ids: NDArray[np.uint64]) -> NDArray[Any]:
+def _stored(stream: bytes, ids: Sequence[NDArray[np.uint64]]) -> NDArray[Any]:
     import pyarrow as pa
 
     with pa.ipc.open_stream(stream) as reader:
         rows = reader.read_all()
-    if not np.array_equal(rows["id"].to_numpy(), ids):
+    stored = rows["id"].to_numpy()
+    if not any(np.array_equal(stored, found) for found in ids):
         raise Unfit("The stored outcomes are not those of the version's test records.", "Train again.")
     return rows.column(rows.num_columns - 1).to_numpy()
 
 
-def _among(ids: NDArray[np.uint64], *others: Any) -> NDArray[np.bool_]:
-    return np.isin(ids, np.concatenate([np.empty(0, np.uint64), *(np.asarray(other, np.uint64) for other in others)]))
+def _among(ids: Sequence[NDArray[np.uint64]], *others: Any) -> NDArray[np.bool_]:
+    """For each record, whether one of its ids is among the others."""
+    known = np.concatenate([np.empty(0, np.uint64), *(np.asarray(other, np.uint64) for other in others)])
+    return np.any([np.isin(found, known) for found in ids], axis=0)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from include.warehouse import queries
 from include.warehouse.connection import lasting
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -54,6 +55,7 @@ class Fitted:
         parameters: The estimator's parameters, nested ones with ``__``, as text where JSON has no such type.
         evaluation: What it is worth.
         outcomes: For each test record an Arrow stream of its id's hash, its row and its outcome.
+        identities: The hashes of the test records' ids by every rule, see ``hashing.identities``.
         probe: Some test rows with the model's predictions, see ``probe.record``.
         passes: How often it saw every row, batch by batch; None: all rows were in memory.
         seconds: How long each phase took: read, fit, evaluate.
@@ -64,6 +66,7 @@ class Fitted:
     parameters: dict[str, Any]
     evaluation: Evaluation
     outcomes: bytes
+    identities: Sequence[NDArray[np.uint64]]
     probe: bytes
     passes: int | None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -139,14 +142,22 @@ def derive(
         probed = probe.record(learned.estimator, learned.sample.select(manifest.features))
     best = learned.evaluation.metrics[0]
     log.info("Fitted in %.2f s: %s %.4f.", learned.seconds["fit"], best.name, best.value)
-    outcomes = _outcomes(learned.ids, manifest, learned.evaluation)
+    outcomes = _outcomes(learned.identities[0], manifest, learned.evaluation)
     return Fitted(
-        unfitted, dumps(learned.estimator), parameters, learned.evaluation, outcomes, probed, passes, learned.seconds
+        unfitted=unfitted,
+        fitted=dumps(learned.estimator),
+        parameters=parameters,
+        evaluation=learned.evaluation,
+        outcomes=outcomes,
+        identities=learned.identities,
+        probe=probed,
+        passes=passes,
+        seconds=learned.seconds,
     )
 
 
 def _learn(estimator: Any, manifest: Manifest, slices: Mapping[str, str]) -> Learned:
-    from include.datasets.hashing import hash64
+    from include.datasets.hashing import identities
     from include.versions.reading import read
 
     seconds: dict[str, float] = {}
@@ -159,7 +170,7 @@ def _learn(estimator: Any, manifest: Manifest, slices: Mapping[str, str]) -> Lea
         estimator.fit(train_features, train_target)
     with _timed(seconds, "evaluate"):
         evaluation = evaluate(estimator, test_features, test_target, manifest, sliced(rows.test, slices))
-    return Learned(estimator, evaluation, hash64(rows.test[manifest.record_id]), rows.test, seconds)
+    return Learned(estimator, evaluation, identities(rows.test[manifest.record_id]), rows.test, seconds)
 
 
 def _repeats(manifest: Manifest) -> Repeats:

@@ -19,6 +19,7 @@ from include.errors import LastingError
 from include.versions.manifest import Manifest, Role
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -51,14 +52,14 @@ class Learned:
     Attributes:
         estimator: The fitted model.
         evaluation: What it is worth.
-        ids: For each test row the hash of its record id, shape (rows,).
+        identities: For each test row the hashes of its record id, see ``hashing.identities``; each of shape (rows,).
         sample: The first test rows.
         seconds: How long each phase took: read, fit, evaluate. Reading is what fitting waited for.
     """
 
     estimator: Any
     evaluation: Evaluation
-    ids: NDArray[Any]
+    identities: Sequence[NDArray[np.uint64]]
     sample: pa.Table
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -136,9 +137,9 @@ def learn(
     _fit(estimator, manifest, passes, place, checkpoint, seconds)
     seconds["fit"] = time.perf_counter() - started - (seconds["read"] - proven)
     started = time.perf_counter()
-    evaluation, ids, sample = _evaluate(estimator, manifest, slices)
+    evaluation, identities, sample = _evaluate(estimator, manifest, slices)
     seconds["evaluate"] = time.perf_counter() - started
-    return Learned(estimator, evaluation, ids, sample, seconds)
+    return Learned(estimator, evaluation, identities, sample, seconds)
 
 
 def _fit(
@@ -202,15 +203,15 @@ def _fit_baseline(step: Any, manifest: Manifest, seconds: dict[str, float]) -> N
 
 def _evaluate(
     estimator: Any, manifest: Manifest, slices: Mapping[str, str]
-) -> tuple[Evaluation, NDArray[Any], pa.Table]:
+) -> tuple[Evaluation, Sequence[NDArray[np.uint64]], pa.Table]:
     import numpy as np
     import pyarrow as pa
 
-    from include.datasets.hashing import hash64
+    from include.datasets import hashing
     from include.training.evaluation import evaluate, sliced
 
     tested = manifest.rows["test"]
-    answers, ids, sample = Answers(estimator, tested), np.empty(tested, np.uint64), None
+    answers, ids, sample = Answers(estimator, tested), list[Sequence[NDArray[np.uint64]]](), None
     targets: NDArray[Any] | None = None
     cut: list[dict[str, NDArray[Any]]] = []
     start = 0
@@ -219,13 +220,14 @@ def _evaluate(
         features, target = _matrix(rows, manifest)
         answers.ask(features, start)
         targets = _put(targets, tested, start, target)
-        ids[start:end] = hash64(table[manifest.record_id])
+        ids.append(hashing.identities(table[manifest.record_id]))
         cut.append(sliced(table, slices))
         sample, start = sample or table, end
     assert sample is not None and targets is not None
     names = [name for name in slices if all(name in found for found in cut)]
     parts = {name: np.concatenate([found[name] for found in cut]) for name in names}
-    return evaluate(answers, range(tested), targets, manifest, parts), ids, sample
+    identities = [np.concatenate(found) for found in zip(*ids, strict=True)]
+    return evaluate(answers, range(tested), targets, manifest, parts), identities, sample
 
 
 class Answers:

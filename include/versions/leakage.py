@@ -197,12 +197,12 @@ def _misplaced(rule: dict[str, Any], split: Role, column: pa.Array) -> int:
 
     if column.null_count or not _is_known(rule):
         return 0
-    tests = hash64(column, rule["salt"]) < np.uint64(int(rule["test"] * 2**64))
+    tests = hash64(column, rule["salt"], rule["hash"]) < np.uint64(int(rule["test"] * 2**64))
     return int(np.count_nonzero(tests != (split == "test")))
 
 
 def _is_known(rule: dict[str, Any]) -> bool:
     """Whether a rule by hash is one that can be followed here."""
-    from include.datasets.hashing import RULE
+    from include.datasets.hashing import RULES
 
-    return rule.get("hash") == RULE and isinstance(rule.get("salt"), str) and isinstance(rule.get("test"), float)
+    return rule.get("hash") in RULES and isinstance(rule.get("salt"), str) and isinstance(rule.get("test"), float)

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from include.datasets import Dataset, GroupSplit, HashSplit, Packaged, TimeSplit
-from include.datasets.hashing import hash64
 from include.datasets.splits import Split
 from include.errors import UserError
 
@@ -80,12 +79,3 @@ def test_a_group_stays_together() -> None:
         sides.setdefault(shop, set()).add(bool(side))
     assert all(len(found) == 1 for found in sides.values())
     assert len({next(iter(found)) for found in sides.values()}) == 2
-
-
-def test_hashes_are_what_they_have_always_been() -> None:
-    numbers = hash64(pa.chunked_array([[0, 1, -1]]), "salt")
-    texts = hash64(pa.chunked_array([["a", "ü"]]), "salt")
-    days = hash64(pa.chunked_array([pa.array([date(1970, 1, 2)])]), "salt")
-    assert numbers.tolist() == [10315271002620659901, 6405808023690938524, 2993332858645922988]
-    assert texts.tolist() == [1340192464899390188, 5860248454233403251]
-    assert days[0] == numbers[1]
