@@ -40,6 +40,8 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("status", "platform:status", "What runs, where it listens, how well it is."),
         Entry("logs", "platform:logs", "Show or follow a component's log."),
         Entry("doctor", "doctor:doctor", "Look for what is wrong, and say what to do about it."),
+        Entry("backup", "backup:backup", "Write everything to one file, while the platform runs."),
+        Entry("restore", "backup:restore_command", "Bring back what a backup holds (asks first)."),
         Entry("reset", "platform:reset", "Delete all data and start from nothing (asks first)."),
     ),
     "Retraining": (

@@ -57,6 +57,16 @@ class Home:
         return self.path / "run"
 
     @property
+    def pending_restore(self) -> Path:
+        """Present while a restore replaces this home's data: names the backup."""
+        return self.path / "restore.pending"
+
+    @property
+    def staging(self) -> tuple[Path, Path]:
+        """Where a backup and a restore put together what they work on; what is there otherwise was interrupted."""
+        return self.path / "backup.new", self.path / "restore.new"
+
+    @property
     def passwords(self) -> Path:
         """The users of the UI, in the form of Airflow's SimpleAuthManager."""
         return self.path / "passwords.json"
@@ -99,6 +109,20 @@ class Home:
             )
         if not self.passwords.exists():
             write_private(self.passwords, json.dumps({"admin": self.secrets["ui"]}))
+
+    def require_whole(self) -> None:
+        """Raises UserError when a restore was interrupted: this home's data are of two platforms."""
+        if self.pending_restore.exists():
+            file = self.pending_restore.read_text()
+            raise UserError(
+                f"A restore of {file} into {self.path} was interrupted.",
+                f"Repeat it: ./millrace restore {file} --yes. Or delete everything: ./millrace reset.",
+            )
+
+    def clear_staging(self) -> None:
+        """Delete what an interrupted backup or restore has left, for a caller that holds the home."""
+        for directory in self.staging:
+            shutil.rmtree(directory, ignore_errors=True)
 
     def state(self) -> dict[str, Any]:
         """What the platform remembers between starts: its ports, the migrations done."""

@@ -97,17 +97,19 @@ class Platform:
         """
         wanted = [name for name in NAMES if name in set(components)]
         self.home.prepare()
-        with self._alone():
+        with self.held():
+            self.home.require_whole()
+            self.home.clear_staging()
             fresh = not self._supervisor.is_alive()
             if not fresh and self.home.state().get("generation") != generation():
                 self._report("the running platform is of other code or settings, or half started; stopping it")
-                self._stop()
+                self.stop()
                 fresh = True
             if not fresh and self._is_up(wanted):
                 return False
             if not fresh and "api-server" in wanted and self._lost_port():
                 self._report("the port chosen for Airflow is somebody else's by now; starting again with another")
-                self._stop()
+                self.stop()
                 fresh = True
             if fresh:
                 processes.end(processes.of(self.home), grace=5)
@@ -120,17 +122,22 @@ class Platform:
                     self._start(wanted)
             except BaseException:
                 if fresh:
-                    self._stop()
+                    self.stop()
                 raise
         return True
 
     def down(self) -> None:
         """Stop every component, the dependent ones first, and leave no process behind."""
         if self.home.path.exists():
-            with self._alone():
-                self._stop()
+            with self.held():
+                self.stop()
 
-    def _stop(self) -> None:
+    def is_alive(self) -> bool:
+        """Whether the platform was started, whatever became of its components."""
+        return self._supervisor.is_alive()
+
+    def stop(self) -> None:
+        """Stop every component, as `down` does, for a caller that holds the home."""
         if self._supervisor.is_alive():
             running = self._supervisor.components()
             for names in _STOP_ORDER:
@@ -154,13 +161,25 @@ class Platform:
                 task.send_signal(signal.SIGINT)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the home against a second `up` or `down` at the same time."""
+    def without_kafka(self) -> Iterator[None]:
+        """Stop the broker for the length of a `with` block, for a caller that holds the home."""
+        self._supervisor.stop_component("kafka")
+        try:
+            yield
+        finally:
+            (self.home.run / "kafka.starts").unlink(missing_ok=True)
+            self._earlier = {name: starts(self.home, name) for name in NAMES}
+            self._supervisor.start_component("kafka")
+            self._until("kafka")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the home against a second `up`, `down`, `backup` or `restore` at the same time."""
         lock = FileLock(self.home.path / "platform.lock", mode=0o600)
         try:
             lock.acquire(timeout=0.1)
         except Timeout:
-            self._report("another ./millrace is starting or stopping the platform; waiting for it")
+            self._report("another ./millrace is at work on the platform; waiting for it")
             lock.acquire()
         try:
             yield

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.errors import UserError
-from include.platform import processes, settings
+from include.platform import environment, processes, settings
 from include.platform.home import Home, explain_disk, write_private
 from include.platform.ports import HOST
 
@@ -38,8 +38,7 @@ def initialise(home: Home) -> None:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
     prefix = as_server_user()
-    if prefix:
-        os.chown(new, *_server_user())
+    hand_over(new)
     password = home.run / "initdb.password"
     write_private(password, home.secrets["postgres"])
     options = [
@@ -137,6 +136,32 @@ def make_databases(home: Home, port: int) -> None:
             if not cursor.fetchone():
                 cursor.execute(sql.SQL("CREATE DATABASE {name} OWNER {name}").format(**names))
                 cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {name} FROM PUBLIC").format(**names))
+
+
+def hand_over(directory: Path) -> None:
+    """Make a data directory, with all that is in it, the server's own."""
+    if as_server_user():
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, *_server_user())
+
+
+def own_warehouse(home: Home) -> dict[str, str]:
+    """libpq's variables for the warehouse that the user has named with MILLRACE_CONN_POSTGRES.
+
+    Raises UserError when it does not answer.
+    """
+    os.environ.setdefault("AIRFLOW_HOME", str(home.airflow))
+    os.environ.update(environment.overrides())
+    from include.warehouse import connection
+
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    with connection.connected("millrace platform") as opened:
+        known = opened.info.dsn_parameters | {"password": opened.info.password}
+    return {names[name]: str(value) for name, value in known.items() if name in names and value} | {
+        f"PG{name.upper()}": value
+        for name, value in known.items()
+        if name.startswith("ssl") and "_" not in name and value
+    }
 
 
 @cache

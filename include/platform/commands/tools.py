@@ -43,7 +43,8 @@ def psql(metadata: bool, arguments: tuple[str, ...]) -> None:
     platform = Platform()
     platform.environment()
     if not metadata and "AIRFLOW_CONN_MILLRACE_POSTGRES" in environment.overrides():
-        own = _own_warehouse(platform)
+        os.environ.update(platform.environment())
+        own = postgres.own_warehouse(platform.home)
     else:
         # `psql --version` and the like need no server.
         if not {"-V", "--version", "-?", "--help"}.intersection(arguments):
@@ -59,21 +60,6 @@ def psql(metadata: bool, arguments: tuple[str, ...]) -> None:
         }
     program = postgres.program("psql")
     os.execve(program, [program, *arguments], os.environ | own)
-
-
-def _own_warehouse(platform: Platform) -> dict[str, str]:
-    """libpq's variables for the warehouse that the user has named."""
-    from include.warehouse import connection
-
-    os.environ.update(platform.environment())
-    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
-    with connection.connected("millrace psql") as opened:
-        known = opened.info.dsn_parameters | {"password": opened.info.password}
-    return {names[name]: str(value) for name, value in known.items() if name in names and value} | {
-        f"PG{name.upper()}": value
-        for name, value in known.items()
-        if name.startswith("ssl") and "_" not in name and value
-    }
 
 
 @click.command()

@@ -1,0 +1,293 @@
+"""A platform continues from its backup: everything is proven again, and what comes next lands once."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from include.datasets import definitions as datasets
+from include.errors import UserError
+from include.landing import proof
+from include.landing.drain import drain
+from include.platform import backup, postgres, processes, restore
+from include.platform.home import Home
+from include.platform.platform import SERVICES, Platform
+from include.promotion import turns
+from include.registry import reign
+from include.streams import definitions as streams
+from include.streams import produce
+from include.streams.definition import Stream
+from include.training.verification import verify_run
+from include.warehouse.connection import connect, connected
+from include.warehouse.migrations import migrate
+from tests.integration.registry import seal, train
+from tests.integration.test_platform import run
+
+EVENTS = 2_000
+
+
+@dataclass(frozen=True)
+class Told:
+    """A home that was backed up while events came, and what was true of it then.
+
+    Attributes:
+        run: A training run that made a champion.
+        champion: What the registry says of it.
+        landed: Events that had landed before the backup began.
+    """
+
+    home: Home
+    file: Path
+    run: int
+    champion: object
+    landed: int
+
+
+def stream() -> Stream:
+    """The stream of payments, of which one does not wait long for more."""
+    return replace(streams.get("payments"), quiet="1 second")
+
+
+@pytest.fixture(scope="module")
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """The home of another platform, to which this process is connected."""
+    home = Home(tmp_path_factory.mktemp("backup") / "home")
+    yield home
+    Platform(home.path).down()
+    assert processes.of(home) == []
+
+
+@pytest.fixture(scope="module")
+def told(own_home: Home) -> Iterator[Told]:
+    platform = Platform(own_home)
+    platform.up(SERVICES)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in platform.environment().items():
+            patch.setenv(name, value)
+        migrate()
+        digits = datasets.get("digits")
+        number = train(digits, seal(digits))
+        turns.judge(digits)
+        payments = stream()
+        produce.produce(payments, EVENTS)
+        landed = drain(payments, "test").landed
+        with connected() as connection:
+            champion = reign.current(connection, "digits")
+        file = own_home.path.parent / "all.backup"
+        ended = threading.Event()
+        draining = threading.Thread(target=land_until, args=(ended,))
+        draining.start()
+        try:
+            backup.make(platform, file, lambda step: None)
+        finally:
+            ended.set()
+            draining.join()
+        yield Told(own_home, file, number, champion, landed)
+
+
+def land_until(ended: threading.Event) -> None:
+    """Events that come and land all the time, which a broker that is stopped makes wait."""
+    payments = stream()
+    seed = 1
+    while not ended.is_set():
+        produce.produce(payments, 200, seed=seed)
+        drain(payments, "meanwhile")
+        seed += 1
+
+
+def count() -> int:
+    with connected() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM landing.payments")
+        (found,) = cursor.fetchone() or (0,)
+        return int(found)
+
+
+def untouched(home: Home) -> dict[str, float]:
+    """When what a restore replaces was changed."""
+    return {name: (home.path / name).stat().st_ctime for name in ("postgres", "kafka", "secrets.json")}
+
+
+def test_what_was_backed_up_while_events_came_continues(told: Told) -> None:
+    assert stat.S_IMODE(told.file.stat().st_mode) == 0o600
+    assert run("reset", "--yes", home=told.home).returncode == 0
+    assert not told.home.postgres.exists()
+    done = run("restore", str(told.file), home=told.home)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in told.home.path.glob("*.new")) == []
+    Platform(told.home.path).up(SERVICES)
+
+    payments = stream()
+    with connected() as connection:
+        before = count()
+        assert before >= told.landed == EVENTS
+        assert proof.prove(connection, payments).wrong == []
+        assert reign.current(connection, "digits") == told.champion
+        assert verify_run(told.run, "test").outcome == "identical"
+
+        drain(payments, "after")
+        produce.produce(payments, 500, seed=99)
+        landed = drain(payments, "after").landed
+        assert landed == 500
+        found = proof.prove(connection, payments)
+        assert found.wrong == []
+        assert found.compared == count()
+        seal(datasets.get("digits"), rows=600, seed=3)
+
+
+def test_a_platform_that_is_down(told: Told, tmp_path: Path) -> None:
+    platform = Platform(told.home.path)
+    platform.up(SERVICES)
+    rows = count()
+    platform.down()
+    file = tmp_path / "down.backup"
+    done = run("backup", str(file), home=told.home)
+    assert done.returncode == 0, done.stderr
+    other = Home(tmp_path / "other")
+    assert run("restore", str(file), home=other).returncode == 0
+    restored = Platform(other.path)
+    restored.up(SERVICES)
+    try:
+        with closing(postgres.connect(other, other.state()["ports"]["postgres"], "warehouse")) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT count(*) FROM landing.payments")
+            assert cursor.fetchone() == (rows,)
+    finally:
+        restored.down()
+
+
+def test_what_is_not_a_sound_backup_changes_nothing(told: Told, tmp_path: Path) -> None:
+    whole = told.file.read_bytes()
+    before = untouched(told.home)
+    for content, says in (
+        (whole[: len(whole) // 2], "is cut off"),
+        (whole[:-1], "is cut off"),
+        (whole[:5000] + b"?" + whole[5001:], "was altered"),
+        (b"foreign", "is not a backup"),
+    ):
+        file = tmp_path / "file"
+        file.write_bytes(content)
+        done = run("restore", str(file), "--yes", home=told.home)
+        assert done.returncode == 1
+        assert says in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+    assert untouched(told.home) == before
+
+
+def test_a_backup_of_a_newer_millrace(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"newer Millrace, which has .* 0004_registry"):
+        patch.setattr(backup, "revisions", lambda: ["0001_position"])
+        restore.check(told.file, lambda step: None)
+    older = backup.versions() | {"kafka": "4.2.9"}
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="newer Millrace, which has kafka"):
+        patch.setattr(backup, "versions", lambda: older)
+        restore.check(told.file, lambda step: None)
+    later = backup.versions() | {"postgres": "19.1"}
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"PostgreSQL .*, which PostgreSQL 19\.1"):
+        patch.setattr(backup, "versions", lambda: later)
+        restore.check(told.file, lambda step: None)
+
+
+def test_data_that_are_there_are_asked_about(told: Told) -> None:
+    before = untouched(told.home)
+    done = run("restore", str(told.file), home=told.home)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "millrace: interrupted")
+    assert "Replace every topic, database and password" in done.stdout
+    assert untouched(told.home) == before
+
+
+def test_files_that_a_backup_must_not_be(told: Told, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_text("mine")
+    done = run("backup", str(there), home=told.home)
+    assert "exists already" in done.stderr
+    assert there.read_text() == "mine"
+    assert "lies in the home" in run("backup", str(told.home.path / "file"), home=told.home).stderr
+    assert "There is nothing to back up" in run("backup", str(tmp_path / "no"), home=Home(tmp_path / "none")).stderr
+
+
+KILLED = """
+import os, signal, shutil, sys
+from pathlib import Path
+from include.platform import backup, backup_file, restore
+from include.platform.platform import Platform
+def die(*args, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+home, file = map(Path, sys.argv[1:])
+"""
+IN_BACKUP = "backup_file.os.fsync = die\nbackup.make(Platform(home), file, print)"
+IN_UNPACKING = "backup_file.os.fsync = die\nrestore.make(Platform(home), file, restore.check(file, print), print)"
+IN_PLACE = "Path.rename = die\nrestore.make(Platform(home), file, restore.check(file, print), print)"
+
+
+def killed(code: str, home: Home, file: Path) -> None:
+    """Runs code until it kills itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED + code, str(home.path), str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -9, done.stderr
+
+
+def test_killed_in_the_middle(told: Told, tmp_path: Path) -> None:
+    Platform(told.home.path).down()
+    home = Home(tmp_path / "home")
+    file = tmp_path / "killed.backup"
+    killed(IN_BACKUP, told.home, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["killed.backup.partial"]
+    assert run("backup", str(file), home=told.home).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["killed.backup"]
+
+    killed(IN_UNPACKING, home, file)
+    assert not home.postgres.exists()
+    assert not home.pending_restore.exists()
+    killed(IN_PLACE, home, file)
+    for command in ("up", "backup"):
+        done = run(command, *([str(tmp_path / "no")] if command == "backup" else []), home=home)
+        assert done.returncode == 1
+        assert f"A restore of {file} into {home.path} was interrupted" in done.stderr
+    assert run("restore", str(file), "--yes", home=home).returncode == 0
+    platform = Platform(home.path)
+    assert platform.up(SERVICES)
+    platform.down()
+
+
+def test_a_warehouse_of_ones_own(told: Told, services: Platform, tmp_path: Path) -> None:
+    """The server of other tests plays the user's own."""
+    port = services.home.state()["ports"]["postgres"]
+    with closing(postgres.connect(services.home, port)) as server, server.cursor() as cursor:
+        for name in ("own", "own_again"):
+            cursor.execute(f"CREATE DATABASE {name} OWNER warehouse")
+    address = {"host": "127.0.0.1", "port": port, "login": "warehouse", "password": services.home.secrets["warehouse"]}
+
+    def own(name: str) -> str:
+        return json.dumps({"conn_type": "postgres", "schema": name, **address})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", own("own"))
+        migrate()
+        with connected() as connection, connection.cursor() as cursor:
+            cursor.execute("INSERT INTO millrace.landing_gap VALUES (DEFAULT, 'mine', 1, 0, 0, 0, 'lost', 'me')")
+            connection.commit()
+        file = tmp_path / "own.backup"
+        done = run("backup", str(file), home=told.home, MILLRACE_CONN_POSTGRES=own("own"))
+        assert done.returncode == 0, done.stderr
+        home = Home(tmp_path / "home")
+        done = run("restore", str(file), "--yes", home=home)
+        assert "MILLRACE_CONN_POSTGRES is not set" in done.stderr
+        for _ in range(2):
+            done = run("restore", str(file), "--yes", home=home, MILLRACE_CONN_POSTGRES=own("own_again"))
+            assert done.returncode == 0, done.stderr
+        patch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", own("own_again"))
+        with closing(connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT stream FROM millrace.landing_gap")
+            assert cursor.fetchall() == [("mine",)]
+    assert os.environ["AIRFLOW_CONN_MILLRACE_POSTGRES"] != own("own_again")
