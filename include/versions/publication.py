@@ -153,7 +153,7 @@ def _send(dataset: Dataset, selection: Selection, facts: Mapping[str, Any]) -> s
             record_id=dataset.record_id,
             event_time=dataset.event_time,
             target=dataset.target,
-            features=dataset.feature_names(selection.schema.names),
+            features=selection.features,
             columns=[Column(field.name, str(field.type)) for field in selection.schema],
             split=selection.rule,
             classes=selection.classes,
@@ -176,7 +176,7 @@ def _content(dataset: Dataset, selection: Selection, batches: Sequence[Batch]) -
         dataset.record_id,
         dataset.event_time,
         dataset.target,
-        dataset.feature_names(selection.schema.names),
+        selection.features,
         selection.rule,
     ]
     by_split = sorted(batches, key=lambda batch: SPLITS.index(batch.split))

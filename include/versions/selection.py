@@ -107,6 +107,7 @@ class Selection:
 
     Attributes:
         schema: The version's columns.
+        features: Those to learn from.
         rows: How many rows each split has.
         rule: The split's, as the manifest states it.
         classes: The target's values, ascending; empty for a regression.
@@ -114,6 +115,7 @@ class Selection:
     """
 
     schema: pa.Schema
+    features: list[str]
     rows: dict[Role, int]
     rule: dict[str, Any]
     classes: list[Any]
@@ -139,18 +141,17 @@ class Selection:
 
             from include.datasets.sources import Whole
 
-            rows = pa.Table.from_batches(list(self._scan.batches(self.schema.names)))
+            rows = pa.Table.from_batches(_typed(batch, self.schema) for batch in self._scan.batches(self.schema.names))
             self._require(rows.num_rows)
             yield from self._streamed(Whole(rows.take(pa.array(self._places))), np.arange(len(self._places)))
 
     def _streamed(self, scan: Scan, places: NDArray[np.int64]) -> Iterator[tuple[Role, Part]]:
         import numpy as np
-        import pyarrow as pa
 
         start = first = 0
         for batch in _ahead(scan.batches(self.schema.names)):
             last = first + int(np.searchsorted(places[first:], start + batch.num_rows))
-            whole = Part.of(pa.RecordBatch.from_arrays(batch.columns, schema=self.schema))
+            whole = Part.of(_typed(batch, self.schema))
             testing = self._tests[first:last]
             for split, wanted in zip(SPLITS, (~testing, testing), strict=True):
                 chosen = wanted
@@ -182,23 +183,25 @@ def select(dataset: Dataset, scan: Scan, interval: Interval, most_rows: int | No
     import numpy as np
     import pyarrow as pa
 
+    schema, features = _schema(dataset, scan)
     needed = [dataset.record_id, dataset.event_time, dataset.split.column, dataset.target]
-    columns = list(dict.fromkeys(name for name in needed if name and name in scan.schema.names))
-    batches = list(scan.batches(columns or scan.schema.names[:1]))
+    batches = list(scan.batches(list(dict.fromkeys(name for name in needed if name))))
     scanned = sum(batch.num_rows for batch in batches)
     if not scanned:
-        raise LastingError(f"Dataset {dataset.name!r}: its source {dataset.source} has no rows at all.", "Fill it.")
-    schema = _schema(dataset, scan.schema)
+        raise NothingToPublish(
+            f"Dataset {dataset.name!r} has no rows{_of(interval)}; its source {dataset.source} gives none at all."
+        )
     keys = pa.Table.from_batches(batches).append_column(_PLACE, pa.array(np.arange(scanned)))
     keys = _within(dataset, keys, interval)
     _require_ids(dataset, keys)
-    keys = _with_target(dataset, keys)
+    keys = _with_target(dataset, keys, interval)
     if most_rows is not None and most_rows < keys.num_rows:
         keys = _sample(dataset, keys, most_rows, seed)
     keys = _sorted(dataset, keys)
     tests = dataset.split.tests(keys, dataset, interval.end)
     return Selection(
         schema=schema,
+        features=features,
         rows=_counts(dataset, keys, tests, interval),
         rule=dataset.split.rule(keys, dataset, interval.end),
         classes=_classes(dataset, keys),
@@ -230,10 +233,25 @@ def _values(batch: pa.RecordBatch) -> list[NDArray[Any]] | None:
     ]
 
 
-def _schema(dataset: Dataset, found: pa.Schema) -> pa.Schema:
+def _typed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with the version's types."""
     import pyarrow as pa
 
+    columns = zip(batch.columns, schema, strict=True)
+    return pa.RecordBatch.from_arrays(
+        [column if column.type == field.type else column.cast(field.type) for column, field in columns], schema=schema
+    )
+
+
+def _schema(dataset: Dataset, scan: Scan) -> tuple[pa.Schema, list[str]]:
+    """The columns that a version of the dataset has, and those of them to learn from."""
+    import pyarrow as pa
+
+    found = scan.schema
     features = dataset.feature_names(found.names)
+    if dataset.features is None and (unfit := [name for name in features if name in scan.unfit]):
+        log.info("Not learned from: %s.", ", ".join(f"{name} ({scan.unfit[name]})" for name in unfit))
+        features = [name for name in features if name not in unfit]
     wanted: dict[str, Sequence[str]] = {
         "record_id": [dataset.record_id],
         "event_time": [dataset.event_time] if dataset.event_time else [],
@@ -249,10 +267,24 @@ def _schema(dataset: Dataset, found: pa.Schema) -> pa.Schema:
                 f"it has {', '.join(found.names)}.",
                 "Correct the definition.",
             )
+        if field != "slices" and (unfit := [name for name in names if name in scan.unfit]):
+            raise LastingError(
+                f"Dataset {dataset.name!r}, field {field}: the column {unfit[0]!r} is {scan.unfit[unfit[0]]}, which "
+                "cannot be used there.",
+                "Have the query convert it to text or a number, or take a part of it, under a name of its own.",
+            )
     if not features:
         raise LastingError(f"Dataset {dataset.name!r}: no column is left to learn from.", "Name features.")
     names = list(dict.fromkeys(name for names in wanted.values() for name in names))
-    return pa.schema([pa.field(name, found.field(name).type) for name in names])
+    # Models compute with doubles; what names and divides records stays exact.
+    exact = {dataset.record_id, dataset.event_time, dataset.split.column}
+    return pa.schema([(name, _learnable(found.field(name).type, name in exact)) for name in names]), features
+
+
+def _learnable(type_: pa.DataType, exact: bool) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.float64() if pa.types.is_decimal(type_) and not exact else type_
 
 
 def _within(dataset: Dataset, rows: pa.Table, interval: Interval) -> pa.Table:
@@ -300,7 +332,7 @@ def _require_ids(dataset: Dataset, rows: pa.Table) -> None:
         )
 
 
-def _with_target(dataset: Dataset, rows: pa.Table) -> pa.Table:
+def _with_target(dataset: Dataset, rows: pa.Table, interval: Interval) -> pa.Table:
     """The rows that have a target: from the others nothing can be learned, and nothing be tested on them."""
     import pyarrow.compute as pc
     import pyarrow.types as types
@@ -320,6 +352,8 @@ def _with_target(dataset: Dataset, rows: pa.Table) -> pa.Table:
     if column.null_count:
         log.warning("%d rows have no %s and are left out.", column.null_count, dataset.target)
         rows = rows.filter(pc.is_valid(column))
+    if not rows.num_rows:
+        raise NothingToPublish(f"Dataset {dataset.name!r} has no row with a {dataset.target}{_of(interval)}.")
     return rows
 
 

@@ -113,7 +113,7 @@ def test_an_interval_without_use_publishes_nothing(weather: Dataset, number: int
         ({"kind": "regression"}, "a regression needs a numeric target, and 'weather' is"),
         ({"source": File("data/nowhere.csv")}, "nowhere.csv does not exist"),
         ({"source": Query("SELECT * FROM nowhere")}, 'relation "nowhere" does not exist'),
-        ({"source": Query("SELECT 1 AS date WHERE false")}, "has no rows at all"),
+        ({"source": Query("SELECT 1 AS date WHERE false")}, "its source has no column"),
     ],
 )
 def test_a_source_that_is_not_as_defined_publishes_nothing(

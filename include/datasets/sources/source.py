@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +23,11 @@ class Scan(ABC):
 
     Attributes:
         schema: Of all columns.
+        unfit: Columns that no model learns from and no id is made of, such as ``jsonb``, with their types' names.
     """
 
     schema: pa.Schema
+    unfit: Mapping[str, str] = {}
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
