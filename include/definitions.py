@@ -119,15 +119,15 @@ def _load(name: str, path: Path, file: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:  # a file may even call exit()
         del sys.modules[name]
-        if isinstance(error, Gone):
+        if isinstance(error, Gone | KeyboardInterrupt):
             raise
         raise _explained(error, path, file) from error
     return module
 
 
-def _explained(error: Exception, path: Path, file: str) -> UserError:
+def _explained(error: BaseException, path: Path, file: str) -> UserError:
     if isinstance(error, Invalid):
         return UserError(f"{file}: {error.what}", error.remedy)
     if isinstance(error, SyntaxError):

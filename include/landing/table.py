@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from include.errors import LastingError
 from include.streams.definition import Stream
-from include.streams.field import Field
+from include.streams.field import Field, storable
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -176,4 +176,5 @@ def _comment(stream: Stream, field: Field) -> sql.Composable:
 
 
 def _summary(stream: Stream) -> str:
-    return (stream.event.__doc__ or f"Events of the topic {stream.topic}").strip().splitlines()[0]
+    lines = str(stream.event.__doc__ or "").strip().splitlines()
+    return storable(lines[0]) if lines else f"Events of the topic {stream.topic}"

@@ -14,7 +14,7 @@ import msgspec
 
 from include.definitions import Invalid
 from include.durations import of_field
-from include.streams.field import TIMESTAMP, Field, fields_of
+from include.streams.field import MOST_BYTES, MOST_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 """A moment: a datetime that always carries its time zone."""
@@ -23,9 +23,22 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 LONGEST_NAME = 48
 NAME_RULE = (
     f"Use lower-case letters, digits and _, a letter first, {LONGEST_NAME} characters at most, and not "
-    "a day at the end (_20260131), as partitions have it."
+    "a day at the end (_20260131), as partitions have it, nor _pkey, as their indexes have it."
 )
 RESERVED_PREFIX = "kafka_"
+# PostgreSQL's documentation, "System Columns".
+SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+LONGEST_COLUMN_BYTES = 63
+MOST = {"kafka_partitions": 10_000, "drains": 1_000}
+# Times between which no sum leaves the calendar, which ends with the year 9999.
+_LONGEST = {
+    "partition": timedelta(days=36_500),
+    "keep": timedelta(days=500_000),
+    "late": timedelta(days=365_000),
+    "early": timedelta(days=365_000),
+    "window": timedelta(days=365),
+    "quiet": timedelta(days=365),
+}
 
 
 @dataclass(frozen=True)
@@ -75,14 +88,15 @@ class Stream:
                 NAME_RULE,
             )
         object.__setattr__(self, "topic", self.topic or self.name)
+        self._check_topic()
         self._check_event()
         self._check_event_time()
         self._check_spans()
-        for count in ("kafka_partitions", "drains"):
-            if getattr(self, count) < 1:
-                raise Invalid(count, f"{getattr(self, count)!r} is too few.", "Write 1 or more.")
+        self._check_counts()
         if self.key is not None and self.key not in self.event.__struct_fields__:
             raise Invalid("key", f"the event has no field {self.key!r}.", f"Write one of {self._names()}, or None.")
+        if self.simulate is not None and not callable(self.simulate):
+            raise Invalid("simulate", f"{self.simulate!r} is not a function.", "Write a generator function, or None.")
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
@@ -127,25 +141,79 @@ class Stream:
     def _names(self) -> str:
         return ", ".join(self.event.__struct_fields__)
 
+    def _check_topic(self) -> None:
+        if (
+            not isinstance(self.topic, str)
+            or not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", self.topic)
+            or self.topic in (".", "..")
+        ):
+            raise Invalid(
+                "topic",
+                f"{self.topic!r} cannot be the name of a Kafka topic.",
+                "Use letters, digits, ., _ and -, 249 characters at most; a stream reads one topic, not a pattern.",
+            )
+
+    def _check_counts(self) -> None:
+        for name, most in MOST.items():
+            count = getattr(self, name)
+            if not isinstance(count, int) or isinstance(count, bool):
+                raise Invalid(name, f"{count!r} is not a whole number.", f"Write 1 to {most:,}.")
+            if not 1 <= count <= most:
+                raise Invalid(name, f"{count:,} is too {'few' if count < 1 else 'many'}.", f"Write 1 to {most:,}.")
+
     def _check_event(self) -> None:
         if not (isinstance(self.event, type) and issubclass(self.event, msgspec.Struct)):
             raise Invalid("event", f"{self.event!r} is no msgspec.Struct.", "Write class YourEvent(msgspec.Struct): …")
         try:
             msgspec.json.Decoder(self.event)
-            fields = self.fields
-        except (TypeError, NameError) as error:
-            raise Invalid("event", f"{self.event.__name__} cannot be decoded: {error}.", "Mend its types.") from error
+            fields, foreign = self.fields, undecodable(self.event)
+        except Exception as error:  # annotations are code
+            raise Invalid(
+                "event",
+                f"{self.event.__name__} cannot be decoded: {type(error).__name__}: {error}.",
+                "Correct its types.",
+            ) from error
         for field in fields:
-            if field.name.startswith(RESERVED_PREFIX):
+            self._check_name(field.name)
+            if field.name in foreign:
                 raise Invalid(
                     f"event.{field.name}",
-                    f"names with {RESERVED_PREFIX!r} are for the columns that say where in Kafka a row comes from.",
-                    'Name it otherwise; msgspec.field(name="…") keeps the name in the JSON.',
+                    f"no JSON can be decoded to {foreign[field.name]}.",
+                    "Declare a type that msgspec decodes from JSON, or Any.",
                 )
             if field.is_naive:
                 raise Invalid(
                     f"event.{field.name}", "a time without a time zone is ambiguous.", "Declare it as Instant."
                 )
+        if len(fields) > MOST_FIELDS:
+            raise Invalid(
+                "event",
+                f"it has {len(fields):,} fields, and a table of PostgreSQL holds {MOST_FIELDS:,} of them.",
+                "Put some of them into a nested struct, which becomes one column.",
+            )
+        if (size := least_bytes(fields)) > MOST_BYTES:
+            raise Invalid(
+                "event",
+                f"its fields take {size:,} bytes in every row, and a row of PostgreSQL holds {MOST_BYTES:,}.",
+                "Put some of them into a nested struct, which becomes one column.",
+            )
+
+    def _check_name(self, name: str) -> None:
+        remedy = 'Name it otherwise; msgspec.field(name="…") keeps the name in the JSON.'
+        if name.startswith(RESERVED_PREFIX):
+            raise Invalid(
+                f"event.{name}",
+                f"names with {RESERVED_PREFIX!r} are for the columns that say where in Kafka a row comes from.",
+                remedy,
+            )
+        if name in SYSTEM_COLUMNS:
+            raise Invalid(f"event.{name}", "PostgreSQL has a column of that name in every table.", remedy)
+        if (size := len(name.encode())) > LONGEST_COLUMN_BYTES:
+            raise Invalid(
+                f"event.{name}",
+                f"the name takes {size} bytes, and PostgreSQL's columns {LONGEST_COLUMN_BYTES} at most.",
+                remedy,
+            )
 
     def _check_event_time(self) -> None:
         field = next((field for field in self.fields if field.name == self.event_time), None)
@@ -162,6 +230,11 @@ class Stream:
 
     def _check_spans(self) -> None:
         day = timedelta(days=1)
+        for field, longest in _LONGEST.items():
+            if of_field(field, getattr(self, field)) > longest:
+                raise Invalid(
+                    field, f"{getattr(self, field)!r} is longer than can be.", f'Write "{longest.days} days" at most.'
+                )
         if self.width < timedelta(hours=1) or (self.width % day and day % self.width):
             raise Invalid(
                 "partition",
@@ -174,14 +247,13 @@ class Stream:
                 f"{self.keep!r} is shorter than late and partition together, so that fresh rows would be dropped.",
                 f'Write at least "{(self.lateness + self.width) // day + 1} days".',
             )
-        for field in ("early", "window", "quiet"):
-            of_field(field, getattr(self, field))
 
 
-def usable(name: str) -> bool:
-    """Whether a table, a DAG and a file can have this name, and it is not that of a partition of another stream."""
+def usable(name: object) -> bool:
+    """Whether a table, a DAG and a file can have this name, and no partition or index of another stream has it."""
     return (
-        re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
+        isinstance(name, str)
+        and re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
         and len(name) <= LONGEST_NAME
-        and re.search(r"_\d{8}(_\d{4})?$", name) is None
+        and re.search(r"_(\d{8}(_\d{4})?|pkey\d*)$", name) is None
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from msgspec import inspect
@@ -21,6 +22,16 @@ _SQL: dict[type[inspect.Type], str] = {
     inspect.DecimalType: "numeric",
 }
 TIMESTAMP = _SQL[inspect.DateTimeType]
+# PostgreSQL's documentation, appendix "PostgreSQL Limits", less the columns that say where in Kafka a row comes from.
+MOST_FIELDS = 1600 - 3
+# What a page of 8 kB leaves to one row; long texts are stored elsewhere.
+MOST_BYTES = 8_160
+_HEADER_BYTES = 23
+# The columns before those of the event, then the types of a fixed size; all begin at a multiple of their size.
+_COORDINATE_BYTES = (8, 4, 2)
+_FIXED_BYTES = {"bigint": 8, "double precision": 8, TIMESTAMP: 8, "date": 4, "boolean": 1}
+# What a value can be before a type of somebody's own is asked for: the JSON types in Python.
+_JSON = (dict, list, str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -30,10 +41,12 @@ class Field:
     Attributes:
         name: The name of both.
         sql: The column's type; whatever has no type of its own there is ``jsonb``.
-        nullable: Whether the field may be None.
+        nullable: Whether the field may be None, or left unset.
         comment: The field's description, from ``msgspec.Meta(description=…)``; empty without one.
         is_enum: Whether the field's values are members of an enumeration, stored by their values.
         is_naive: Whether it is a time that may lack its time zone, which no column can hold.
+        may_be_unset: Whether its default is ``msgspec.UNSET``, which its column holds as null.
+        has_raw: Whether ``msgspec.Raw`` is in it, JSON that was not decoded.
     """
 
     name: str
@@ -42,6 +55,8 @@ class Field:
     comment: str = ""
     is_enum: bool = False
     is_naive: bool = False
+    may_be_unset: bool = False
+    has_raw: bool = False
 
 
 def fields_of(event: type[msgspec.Struct]) -> tuple[Field, ...]:
@@ -50,21 +65,90 @@ def fields_of(event: type[msgspec.Struct]) -> tuple[Field, ...]:
     Raises:
         TypeError: A field's type cannot be decoded.
     """
+    return tuple(map(_field, _declared(event)))
+
+
+def undecodable(event: type[msgspec.Struct]) -> dict[str, str]:
+    """The fields that no JSON can be decoded to, each with the type that is to blame."""
+    found = {field.name: [_foreign(each) for each in within(field.type)] for field in _declared(event)}
+    return {name: next(filter(None, types)) for name, types in found.items() if any(types)}
+
+
+def within(declared: inspect.Type) -> Iterator[inspect.Type]:
+    """A type and all types that it is made of, each once; a struct may hold itself."""
+    todo, seen = [declared], set[int]()
+    while todo:
+        each = todo.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            todo += _parts(each)
+
+
+def least_bytes(fields: Iterable[Field]) -> int:
+    """The bytes of the smallest row in PostgreSQL: without values where null is allowed, and with empty texts."""
+    fields = tuple(fields)
+    nulls = (len(fields) + len(_COORDINATE_BYTES) + 7) // 8 if any(field.nullable for field in fields) else 0
+    size = 0
+    for width in (*_COORDINATE_BYTES, *(_FIXED_BYTES.get(field.sql) for field in fields if not field.nullable)):
+        # An empty text is one byte, anywhere.
+        size = size + 1 if width is None else _aligned(size, width) + width
+    return _aligned(_HEADER_BYTES + nulls, 8) + size
+
+
+def _aligned(size: int, to: int) -> int:
+    return -(-size // to) * to
+
+
+def storable(text: str) -> str:
+    """The text with what PostgreSQL cannot hold replaced: NUL characters and halves of surrogate pairs."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
+
+
+def _declared(event: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
     info = inspect.type_info(event)
     assert isinstance(info, inspect.StructType)
-    return tuple(_field(field.name, field.type) for field in info.fields)
+    return info.fields
 
 
-def _field(name: str, declared: inspect.Type) -> Field:
-    core, nullable, comment = _core(declared)
+def _parts(declared: inspect.Type) -> list[inspect.Type]:
+    """The types that a type is made of directly."""
+    several: tuple[Any, ...] = (*getattr(declared, "types", ()), *getattr(declared, "item_types", ()))
+    one = [
+        getattr(declared, name) for name in ("type", "item_type", "key_type", "value_type") if hasattr(declared, name)
+    ]
+    return [*several, *one, *(field.type for field in getattr(declared, "fields", ()))]
+
+
+def _foreign(declared: inspect.Type) -> str:
+    """The name of a type to which no JSON can be decoded, or nothing."""
+    if isinstance(declared, inspect.ExtType):
+        return "msgspec.msgpack.Ext"
+    if isinstance(declared, inspect.CustomType) and not any(issubclass(json, declared.cls) for json in _JSON):
+        return getattr(declared.cls, "__qualname__", str(declared.cls))
+    if isinstance(declared, inspect.UnionType) and any(isinstance(each, inspect.RawType) for each in declared.types):
+        # msgspec takes it, and refuses every value.
+        return "msgspec.Raw in a union"
+    return ""
+
+
+def _field(declared: inspect.Field) -> Field:
+    core, nullable, comment = _core(declared.type)
+    is_unset = not declared.required and (declared.default, declared.default_factory) == _NO_DEFAULT
     return Field(
-        name,
+        declared.name,
         _sql(core),
-        nullable,
-        comment,
+        nullable or is_unset or declared.default is None,
+        storable(str(comment)),
         is_enum=isinstance(core, inspect.EnumType) and _sql(core) != "jsonb",
         is_naive=isinstance(core, inspect.DateTimeType) and core.tz is not True,
+        may_be_unset=is_unset,
+        has_raw=any(isinstance(each, inspect.RawType) for each in within(declared.type)),
     )
+
+
+# msgspec.inspect shows a default of UNSET as none.
+_NO_DEFAULT = (msgspec.NODEFAULT, msgspec.NODEFAULT)
 
 
 def _core(declared: inspect.Type) -> tuple[inspect.Type, bool, str]:
@@ -76,12 +160,20 @@ def _core(declared: inspect.Type) -> tuple[inspect.Type, bool, str]:
         members = [member for member in declared.types if not isinstance(member, inspect.NoneType)]
         nullable = len(members) < len(declared.types)
         if len(members) == 1:
-            core, _, comment = _core(members[0])
-            return core, nullable, comment
+            core, takes_none, comment = _core(members[0])
+            return core, nullable or takes_none, comment
         if {type(member) for member in members} == {inspect.IntType, inspect.FloatType}:
             return inspect.FloatType(), nullable, ""
         return declared, nullable, ""
-    return declared, isinstance(declared, inspect.NoneType | inspect.AnyType), ""
+    return declared, _takes_none(declared), ""
+
+
+def _takes_none(declared: inspect.Type) -> bool:
+    if isinstance(declared, inspect.LiteralType):
+        return None in declared.values
+    if isinstance(declared, inspect.CustomType):
+        return isinstance(None, declared.cls)
+    return isinstance(declared, inspect.NoneType | inspect.AnyType)
 
 
 def _sql(core: inspect.Type) -> str:
@@ -93,5 +185,5 @@ def _sql(core: inspect.Type) -> str:
 
 
 def _sql_of_values(values: Iterable[object]) -> str:
-    kinds = {type(value) for value in values}
+    kinds = {type(value) for value in values if value is not None}
     return "text" if kinds == {str} else "bigint" if kinds == {int} else "jsonb"

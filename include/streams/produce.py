@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -53,7 +54,7 @@ def produce(
         )
     make_topic(stream)
     sender = _Sender(stream)
-    simulated = stream.simulate(Random(seed))
+    simulated = _simulated(stream, seed)
     progress(0)
     started = reported = time.monotonic()
     for sent in range(events):
@@ -63,23 +64,41 @@ def produce(
         if rate is not None and (ahead := sent / rate - (now - started)) > _PACE_EVERY_S:
             sender.flush()
             time.sleep(ahead)
-        sender.send(next(simulated))
+        sender.send(*next(simulated))
     sender.flush()
     progress(events)
 
 
+def _simulated(stream: Stream, seed: int | None) -> Iterator[tuple[bytes | None, bytes]]:
+    """Keys and values of simulated events; whatever the definition's code raises is one error that names it."""
+    assert stream.simulate is not None
+    encode = msgspec.json.Encoder().encode
+    try:
+        for event in stream.simulate(Random(seed)):
+            yield None if stream.key is None else str(getattr(event, stream.key)).encode(), encode(event)
+    except GeneratorExit:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        raise UserError(
+            f"simulate of stream {stream.name!r} raised {type(error).__name__}: {error}{where}.",
+            "Correct it: it takes a random.Random and yields events.",
+        ) from error
+    raise UserError(
+        f"simulate of stream {stream.name!r} makes no more events.", "Let it yield endlessly, as in while True: yield …"
+    )
+
+
 class _Sender:
-    """Encodes events and hands them to an idempotent producer; raises what the brokers refused."""
+    """Hands events to an idempotent producer; raises what the brokers refused."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._encode = msgspec.json.Encoder().encode
         self._producer = client.producer(linger_ms=20)
         self._refused: KafkaError | None = None
 
-    def send(self, event: Any) -> None:
-        key = None if self._stream.key is None else str(getattr(event, self._stream.key)).encode()
-        value = self._encode(event)
+    def send(self, key: bytes | None, value: bytes) -> None:
         while True:
             try:
                 self._producer.produce(self._stream.topic, value, key, on_delivery=self._delivered)
