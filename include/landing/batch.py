@@ -5,27 +5,27 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-import msgspec
 import numpy as np
 from confluent_kafka import Message
 
 from include.kafka.reader import Batch
 from include.landing import copy, dead_letters
 from include.landing.copy import UNIX_EPOCH, Rows
-from include.landing.dead_letters import DEAD_LETTER, QUARANTINED, DeadLetter
+from include.landing.dead_letters import DEAD_LETTER, NO_STAMP, QUARANTINED, STAMPS, DeadLetter
+from include.landing.decoder import Decoder
 from include.landing.ledger import Entry
 from include.streams.definition import Stream
 
-# Deep nesting raises RecursionError, broken UTF-8 UnicodeDecodeError.
-_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _EMPTY = b""
 FATES = ("landed", DEAD_LETTER, QUARANTINED)
 """What can become of a record with a value."""
 _LANDED, _DEAD, _QUARANTINED, _SKIPPED = range(4)
 _MICROSECOND = timedelta(microseconds=1)
+# The years 1 to 9999 in microseconds since 1970.
+_CALENDAR = tuple((end.replace(tzinfo=UTC) - UNIX_EPOCH) // _MICROSECOND for end in (datetime.min, datetime.max))
 # A delivered record has both; the stubs allow for messages that are not.
 _partition: Callable[[Message], int] = cast(Any, Message.partition)
 _offset: Callable[[Message], int] = cast(Any, Message.offset)
@@ -66,7 +66,8 @@ class Judged:
 
     def drop(self, events: Collection[int]) -> None:
         self.events = [event for position, event in enumerate(self.events) if position not in events]
-        self.times = np.delete(self.times, list(events))
+        if len(self.times):
+            self.times = np.delete(self.times, list(events))
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,12 @@ class Preparer:
         self._stream = stream
         self._incarnation = incarnation
         self._next = dict(starts)
-        self._decode = msgspec.json.Decoder(stream.event).decode
+        self._decoder = Decoder(stream.event)
         self._columns = copy.columns_of(stream.fields)
         self._time = next(column for column in self._columns if column.name == stream.event_time)
         self._width = stream.width // _MICROSECOND
         self._late, self._early = stream.lateness // _MICROSECOND, stream.earliness // _MICROSECOND
+        self._first, self._end = partitionable(stream)
 
     @property
     def stream(self) -> Stream:
@@ -168,46 +170,81 @@ class Preparer:
 
     def _judge_values(self, judged: Judged) -> None:
         """Finds the events of the values that are one; tombstones are skipped, the others become dead letters."""
-        judged.events, bad = decode(self._decode, [_EMPTY if value is None else value for value in judged.values])
-        for index, error in bad.items():
+        judged.events, bad = self._decoder.events([_EMPTY if value is None else value for value in judged.values])
+        for index, reason in bad.items():
             if judged.values[index] is None:
                 judged.fates[index] = _SKIPPED
             else:
-                judged.set_aside(index, self._letter(judged, index, DEAD_LETTER, f"{type(error).__name__}: {error}"))
+                judged.set_aside(index, self._letter(judged, index, DEAD_LETTER, reason))
 
     def _judge_times(self, judged: Judged) -> None:
         """Quarantines the events that are too late or too early by their record's time in Kafka."""
+        judged.times = self._times(judged)
         where = np.flatnonzero(judged.fates == _LANDED)
-        appended = np.fromiter((stamp for _, stamp in map(Message.timestamp, judged.messages)), np.int64)[where] * 1000
-        judged.times = copy.microseconds(self._time.read(judged.events)).to_numpy()
-        age = appended - judged.times
-        outside = np.flatnonzero((age > self._late) | (age < -self._early))
-        if not len(outside):
-            return
-        for position in outside:
-            late = age[position] > 0
-            by = abs(int(age[position])) * _MICROSECOND
-            limit = f"late={self._stream.late!r}" if late else f"early={self._stream.early!r}"
-            reason = f"{self._time.name} is {by} {'older' if late else 'newer'} than the record; {limit}"
-            moment = getattr(judged.events[position], self._time.name)
+        stamps = np.fromiter((stamp for _, stamp in map(Message.timestamp, judged.messages)), np.int64)[where]
+        # Times that no calendar has, as of a producer that counts in other units, would overflow.
+        first, last = STAMPS
+        age = np.clip(stamps, first, last) * 1000 - judged.times
+        outside = (age > self._late) | (age < -self._early)
+        outside |= (stamps < first) | (stamps > last) | (stamps == NO_STAMP)
+        outside |= (judged.times < self._first) | (judged.times >= self._end)
+        positions = np.flatnonzero(outside).tolist()
+        for position in positions:
+            reason = self._why_outside(int(judged.times[position]), int(stamps[position]), int(age[position]))
+            moment = _within_calendar(int(judged.times[position]))
             index = int(where[position])
             judged.set_aside(index, self._letter(judged, index, QUARANTINED, reason, moment))
-        judged.drop(set(outside.tolist()))
+        if positions:
+            judged.drop(set(positions))
+
+    def _times(self, judged: Judged) -> np.ndarray:
+        """The event times in microseconds, int64; an event whose time is none, by the definition's own code, is bad."""
+        try:
+            return copy.instants(self._time.read(judged.events))
+        except Exception:
+            refused = {}
+            for position, event in enumerate(judged.events):
+                try:
+                    copy.instants(self._time.read([event]))
+                except Exception as error:  # a definition's own code is free in its choice
+                    refused[position] = f"{self._time.name}: {error}"
+            if not refused:
+                raise
+        self._set_aside(judged, refused)
+        return copy.instants(self._time.read(judged.events))
+
+    def _why_outside(self, time: int, stamp: int, age: int) -> str:
+        name = self._time.name
+        if stamp == NO_STAMP:
+            return f"the record has no time in Kafka, by which {name} could be judged"
+        if not STAMPS[0] <= stamp <= STAMPS[1]:
+            return (
+                f"the record's time in Kafka, {stamp} ms since 1970, is not within the years 1 to 9999, and {name} "
+                "cannot be judged by it; its producer may count in another unit"
+            )
+        if age > self._late or age < -self._early:
+            limit = f"late={self._stream.late!r}" if age > 0 else f"early={self._stream.early!r}"
+            return f"{name} is {abs(age) * _MICROSECOND} {'older' if age > 0 else 'newer'} than the record; {limit}"
+        return f"{name} is too close to the calendar's end for a partition of {self._stream.partition}"
 
     def _format(self, judged: Judged) -> Rows:
         """The rows of the events; what no column can hold becomes a dead letter."""
         try:
             return self._rows(judged)
-        except copy.REFUSALS:
+        except Exception:  # a definition's own code is free in its choice
             refused = copy.refused(self._columns, judged.events)
             if not refused:
                 raise
+        self._set_aside(judged, refused)
+        return self._rows(judged)
+
+    def _set_aside(self, judged: Judged, refused: Mapping[int, str]) -> None:
+        """Makes events, by their positions among those that land, dead letters with their reasons."""
         where = np.flatnonzero(judged.fates == _LANDED)
         for position, reason in refused.items():
             index = int(where[position])
             judged.set_aside(index, self._letter(judged, index, DEAD_LETTER, reason))
         judged.drop(refused.keys())
-        return self._rows(judged)
 
     def _rows(self, judged: Judged) -> Rows:
         where = np.flatnonzero(judged.fates == _LANDED)
@@ -253,23 +290,16 @@ def _count(judged: Judged) -> Iterator[Entry]:
         )
 
 
-def decode(decoder: Any, values: Sequence[bytes]) -> tuple[list[Any], dict[int, Exception]]:
-    """The events of the values that are one, in order, and for every other value its error by its index.
-
-    A bad value costs one exception and nothing is decoded twice: ``list.extend`` keeps what an iterator gave before it
-    raised, and the iterator goes on behind the value that raised.
-    """
-    events: list[Any] = []
-    bad: dict[int, Exception] = {}
-    remaining = map(decoder, values)
-    while True:
-        try:
-            events.extend(remaining)
-        except _DECODE_ERRORS as error:
-            bad[len(events) + len(bad)] = error
-        else:
-            return events, bad
+def partitionable(stream: Stream) -> tuple[int, int]:
+    """Between which times, the end exclusive, the calendar holds whole partitions; in microseconds since 1970."""
+    width = stream.width // _MICROSECOND
+    return -(-_CALENDAR[0] // width) * width, _CALENDAR[1] // width * width
 
 
 def _moment(microseconds: int) -> datetime:
     return UNIX_EPOCH + microseconds * _MICROSECOND
+
+
+def _within_calendar(microseconds: int) -> datetime | None:
+    """The moment, unless no client could read it."""
+    return _moment(microseconds) if _CALENDAR[0] <= microseconds <= _CALENDAR[1] else None

@@ -8,10 +8,11 @@ The format is described in PostgreSQL's documentation of COPY, "Binary Format".
 from __future__ import annotations
 
 import io
+import keyword
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,16 +22,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.landing.decoder import DEEPEST, is_too_deep
 from include.streams.field import Field
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-REFUSALS = (OverflowError, TypeError, ValueError)
-"""What ``buffer`` raises for a value that its column cannot hold."""
-
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# The years 1 to 9999, which clients can read, in microseconds since PostgreSQL's epoch.
+_FIRST_MOMENT = (datetime.min.replace(tzinfo=UTC) - _POSTGRES_EPOCH) // _MICROSECOND
+_LAST_MOMENT = (datetime.max.replace(tzinfo=UTC) - _POSTGRES_EPOCH) // _MICROSECOND
 _POSTGRES_EPOCH_DAY = (date(2000, 1, 1) - date(1970, 1, 1)).days
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
@@ -38,6 +41,11 @@ _CHUNK_BYTES = 1 << 18
 _NO_SEPARATOR = pa.scalar(b"", pa.binary())
 # In JSON a NUL character is \u0000, unless its backslash is itself escaped.
 _JSON_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+# Sets in one order, whichever process encodes them.
+_ENCODE = msgspec.json.Encoder(order="deterministic").encode
+# Python reads no integer of more digits, and PostgreSQL writes every number of jsonb without an exponent.
+_MOST_DIGITS = 4_300
+_JSON_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|-?(\d+)(?:\.\d+)?(?:[eE]([+-]?\d+))?', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class Rows:
 
 def columns_of(fields: Iterable[Field]) -> tuple[Column, ...]:
     """The columns for the fields of an event, in their order."""
-    return tuple(Column(field.name, _reader(field), *_KINDS[field.sql]) for field in fields)
+    return tuple(Column(field.name, _reader(field), *_kind(field)) for field in fields)
 
 
 def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tuple[str, Any]] = ()) -> Rows:
@@ -124,7 +132,7 @@ def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tu
             ``>i8``, and the values, or one value for all rows.
 
     Raises:
-        OverflowError, TypeError, ValueError: A value does not fit its column; ``refused`` tells which.
+        Exception: A value does not fit its column; ``refused`` tells which.
     """
     layout = _Layout(len(events), len(before) + len(columns))
     for width, values in before:
@@ -144,14 +152,13 @@ def refused(columns: Sequence[Column], events: Sequence[Any]) -> dict[int, str]:
     """The events, by their index, that a column cannot hold, with the reason."""
     reasons: dict[int, str] = {}
     for column in columns:
-        values = column.read(events)
         try:
-            column.array(values)
-        except REFUSALS:
-            for index, value in enumerate(values):
+            column.array(column.read(events))
+        except Exception:  # a definition's own code is free in its choice
+            for index, event in enumerate(events):
                 try:
-                    column.array([value])
-                except REFUSALS as error:
+                    column.array(column.read([event]))
+                except Exception as error:
                     reasons.setdefault(index, f"{column.name}: {error}")
     return reasons
 
@@ -163,16 +170,40 @@ def microseconds(moments: Sequence[datetime | None], epoch: datetime = UNIX_EPOC
     )
 
 
+def instants(moments: Sequence[datetime]) -> np.ndarray:
+    """Microseconds since 1970, int64[n]. Raises an error for what is no moment with its time zone."""
+    array = microseconds(moments)
+    if array.null_count:
+        raise TypeError("it is None")
+    return array.to_numpy()
+
+
+def json_text(value: Any) -> bytes:
+    """A value as the JSON that a jsonb column is given."""
+    return _ENCODE(value)
+
+
 def _reader(field: Field) -> Callable[[Sequence[Any]], list[Any]]:
-    # A comprehension over a constant attribute is faster than attrgetter; a field's name is an identifier.
-    value = (
-        f"None if event.{field.name} is None else event.{field.name}.value" if field.is_enum else f"event.{field.name}"
-    )
-    return eval(f"lambda events: [{value} for event in events]")
+    # A comprehension over a constant attribute is faster than attrgetter, where an expression can name the attribute.
+    can_name = field.name.isascii() and not keyword.iskeyword(field.name)
+    attribute = f"event.{field.name}" if can_name else f"getattr(event, {field.name!r})"
+    absent = [name for name, is_possible in (("None", field.is_enum), ("UNSET", field.may_be_unset)) if is_possible]
+    value = f"{attribute}.value" if field.is_enum else attribute
+    if absent:
+        value = f"None if {' or '.join(f'{attribute} is {name}' for name in absent)} else {value}"
+    return eval(f"lambda events: [{value} for event in events]", {"UNSET": msgspec.UNSET})
+
+
+def _kind(field: Field) -> tuple[Callable[[Sequence[Any]], pa.Array], str | None]:
+    return _KINDS["raw" if field.has_raw else field.sql]
 
 
 def _timestamps(values: Sequence[datetime | None]) -> pa.Array:
-    return microseconds(values, _POSTGRES_EPOCH)
+    array = microseconds(values, _POSTGRES_EPOCH)
+    ends = pc.min_max(array).as_py()
+    if ends["min"] is not None and not _FIRST_MOMENT <= ends["min"] <= ends["max"] <= _LAST_MOMENT:
+        raise ValueError("in UTC the time is not within the years 1 to 9999, and clients could not read it")
+    return array
 
 
 def _dates(values: Sequence[date | None]) -> pa.Array:
@@ -206,10 +237,27 @@ def _encoded(encode: Callable[[Any], bytes]) -> Callable[[Sequence[Any]], pa.Arr
 
 
 def _json(value: Any) -> bytes:
-    text = msgspec.json.encode(value)
+    text = json_text(value)
     if b"\\u0000" in text and _JSON_NUL.search(text):
         raise ValueError("PostgreSQL's jsonb cannot hold a NUL character")
+    if is_too_deep(text):
+        raise ValueError(f"it nests deeper than {DEEPEST} levels")
     return b"\x01" + text
+
+
+def _raw_json(value: Any) -> bytes:
+    text = _json(value)
+    for number in _JSON_NUMBER.finditer(text):
+        digits, exponent = number.groups()
+        if digits is not None and _whole_digits(digits, exponent) > _MOST_DIGITS:
+            raise ValueError(f"a number has more than {_MOST_DIGITS:,} digits, and clients could not read it")
+    return text
+
+
+def _whole_digits(digits: bytes, exponent: bytes | None) -> int:
+    """How many digits a JSON number has before its point when it is written without an exponent, at most."""
+    # An exponent of many digits is out of every range.
+    return len(digits) + (int(exponent[:9]) if exponent else 0)
 
 
 def _numeric(value: Decimal) -> bytes:
@@ -244,6 +292,7 @@ _KINDS: dict[str, tuple[Callable[[Sequence[Any]], pa.Array], str | None]] = {
     "uuid": (_encoded(lambda value: value.bytes), None),
     "numeric": (_encoded(_numeric), None),
     "jsonb": (_encoded(_json), None),
+    "raw": (_encoded(_raw_json), None),
 }
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from include.streams.definition import Instant
-from include.streams.field import fields_of
+from include.streams.field import fields_of, storable
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 DEAD_LETTER = "dead letter"
 QUARANTINED = "quarantined"
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+NO_STAMP = -1
+"""The time in milliseconds of a record that has none."""
+STAMPS = tuple((end.replace(tzinfo=UTC) - _UNIX_EPOCH) // _MILLISECOND for end in (datetime.min, datetime.max))
+"""The first and the last time of a record, in milliseconds since 1970, that a calendar has."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -51,14 +57,19 @@ def of(
     return DeadLetter(
         stream=stream,
         disposition=disposition,
-        reason=_storable(reason),
+        reason=storable(reason),
         sqlstate=sqlstate,
-        appended_at=datetime.fromtimestamp(max(appended_ms, 0) / 1000, UTC),
+        appended_at=appended_at(appended_ms),
         event_time=event_time,
         key=_bytes(message.key()),
         value=_bytes(message.value()),
-        headers=[(_storable(name), _bytes(value)) for name, value in headers] or None,
+        headers=[(storable(name), _bytes(value)) for name, value in headers] or None,
     )
+
+
+def appended_at(stamp_ms: int) -> datetime:
+    """A record's time in Kafka, or the calendar's end before or behind which it is."""
+    return _UNIX_EPOCH + min(max(stamp_ms, STAMPS[0]), STAMPS[1]) * _MILLISECOND
 
 
 def keep(
@@ -83,11 +94,6 @@ def _columns() -> tuple[Column, ...]:
     from include.landing import copy
 
     return copy.columns_of(fields_of(DeadLetter))
-
-
-def _storable(text: str) -> str:
-    """The text with what PostgreSQL cannot hold replaced: NUL characters and halves of surrogate pairs."""
-    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

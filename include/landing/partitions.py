@@ -140,7 +140,8 @@ def ahead(stream: Stream, now: datetime, count: int) -> list[Span]:
 def name_of(stream: Stream, span: Span) -> str:
     """The table's name: the stream's and the span's start, with the time of day when there is one."""
     whole_days = span.start.time() == datetime.min.time() and span.end - span.start >= timedelta(days=1)
-    return f"{stream.name}_{span.start:{'%Y%m%d' if whole_days else '%Y%m%d_%H%M'}}"
+    # strftime writes a year before 1000 with fewer digits.
+    return f"{stream.name}_{span.start.year:04}{span.start:{'%m%d' if whole_days else '%m%d_%H%M'}}"
 
 
 def leftovers(connection: Connection, stream: Stream) -> list[str]:

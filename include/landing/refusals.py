@@ -22,6 +22,7 @@ _OF_ROWS = ("22", "23", "44", "54", "P0")
 _FORBIDDEN = "42501"
 _PASSING = ("08", "25006", "40", "53", "55", "57", "58")
 _CHECK_VIOLATION = "23514"
+_LIMIT = "54"
 _ROW = '"row of the batch"'
 _LINE = re.compile(r"COPY \w+, \S+ (\d+)")
 
@@ -120,7 +121,8 @@ def find(connection: Connection, rows: Rows, name: str, columns: tuple[str, ...]
     """The rows that the server refuses, by their indices, inside a transaction in which nothing stays of the search.
 
     The server names the row that it refuses, so each bad row costs one round trip, and no good one is sent twice.
-    Where it names none, as a foreign key's check does, halving finds it.
+    Where it names none, as a foreign key's check does, or another, as for a row that no page can hold, halving finds
+    it.
     """
     import psycopg2
 
@@ -153,5 +155,8 @@ def find(connection: Connection, rows: Rows, name: str, columns: tuple[str, ...]
 
 def _line(error: psycopg2.Error) -> int | None:
     """The number of the refused row, the first being 1, from the error's context; None when it does not tell."""
+    if (error.pgcode or "").startswith(_LIMIT):
+        # Rows are written a thousand at a time: the context names the last one that was read.
+        return None
     match = _LINE.search(error.diag.context or "")
     return int(match[1]) if match else None

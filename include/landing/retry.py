@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from include.landing import copy, refusals, table
-from include.landing.batch import decode
+from include.landing.batch import partitionable
+from include.landing.decoder import Decoder
 from include.landing.partitions import Partitions
 from include.streams.definition import Stream
 from include.warehouse import queries
@@ -56,7 +55,8 @@ class _Retrier:
     def __init__(self, connection: Connection, stream: Stream) -> None:
         self._connection, self._stream = connection, stream
         self._sql = queries.load("landing")
-        self._decode = msgspec.json.Decoder(stream.event).decode
+        self._decoder = Decoder(stream.event)
+        self._first, self._end = partitionable(stream)
         self._columns = copy.columns_of(stream.fields)
         self._names = ("kafka_incarnation", "kafka_partition", "kafka_offset", *(c.name for c in self._columns))
         self._partitions = Partitions(stream)
@@ -99,7 +99,7 @@ class _Retrier:
 
     def _decoded(self, letters: Sequence[tuple]) -> list[_Candidate]:
         """The letters that are events now, that every column can hold, and that are neither too late nor too early."""
-        events, bad = decode(self._decode, [bytes(value) for *_, value in letters])
+        events, bad = self._decoder.events([bytes(value) for *_, value in letters])
         good = [letter for index, letter in enumerate(letters) if index not in bad]
         unfit = copy.refused(self._columns, events)
         return [
@@ -109,8 +109,10 @@ class _Retrier:
         ]
 
     def _is_timely(self, event: Any, appended: datetime) -> bool:
-        age = appended - getattr(event, self._stream.event_time)
-        return -self._stream.earliness <= age <= self._stream.lateness
+        moment = getattr(event, self._stream.event_time)
+        if moment is None or not self._first <= copy.instants([moment])[0] < self._end:
+            return False
+        return -self._stream.earliness <= appended - moment <= self._stream.lateness
 
     def _still_there(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
         places = [candidate.place for candidate in candidates]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from include.kafka import backlog, client
 from include.kafka.backlog import Backlog
 from include.kafka.stops import OffsetsGone
+from include.landing.dead_letters import NO_STAMP, STAMPS, appended_at
 from include.streams.definition import Stream
 from include.warehouse import queries
 
@@ -94,9 +95,10 @@ def _blocked_since(topic: str, measured: Backlog) -> datetime | None:
 
 
 def _first_append_time(topic: str, starts: Mapping[int, int], isolation: str) -> datetime | None:
-    """The append time of the oldest among the first records of the partitions; None when there is none."""
+    """The time of the oldest among the first records of the partitions; None when none has a time of the calendar."""
     from include.kafka import reader
 
     found = [reader.first_at(topic, partition, start, isolation) for partition, start in starts.items()]
-    times = [message.timestamp()[1] for message in found if message is not None]
-    return datetime.fromtimestamp(min(times) / 1000, UTC) if times else None
+    stamps = [message.timestamp()[1] for message in found if message is not None]
+    times = [stamp for stamp in stamps if stamp != NO_STAMP and STAMPS[0] <= stamp <= STAMPS[1]]
+    return appended_at(min(times)) if times else None

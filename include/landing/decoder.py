@@ -1,0 +1,102 @@
+"""The decoder of a stream's events, the same for a drain, a replay, a retry and a proof."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from include.landing import moments
+
+DEEPEST = 500
+"""How many levels of lists and objects JSON may nest; where a decoder itself gives up depends on who calls it."""
+
+_LONGEST_REASON = 1_000
+_JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_TOO_DEEP = f"ValidationError: nested deeper than {DEEPEST} levels"
+
+
+class Decoder:
+    """Decodes the records of one stream.
+
+    Args:
+        event: The struct that they are decoded to.
+    """
+
+    def __init__(self, event: type[msgspec.Struct]) -> None:
+        self._decode = msgspec.json.Decoder(event).decode
+        self._event = event
+
+    def events(self, values: Sequence[bytes]) -> tuple[list[Any], dict[int, str]]:
+        """The events of the values that are one, in order, and for every other value the reason by its index.
+
+        A bad value costs one exception and nothing is decoded twice: ``list.extend`` keeps what an iterator gave before
+        it raised, and the iterator goes on behind the value that raised. Whatever the definition's own code raises is
+        the value's reason.
+        """
+        events: list[Any] = []
+        bad: dict[int, str] = {}
+        deep: set[int] = set()
+        if max(map(len, values), default=0) > DEEPEST:
+            deep = {index for index, value in enumerate(values) if is_too_deep(value)}
+            values = [b"" if index in deep else value for index, value in enumerate(values)] if deep else values
+        remaining = map(self._decode, values)
+        while True:
+            # Without an error, it is at the end or at a definition that raises StopIteration.
+            error: BaseException = StopIteration()
+            try:
+                events.extend(remaining)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as raised:
+                if not _is_of_record(raised):
+                    raise
+                error = raised
+            at = len(events) + len(bad)
+            if at == len(values):
+                return events, bad | dict.fromkeys(deep, _TOO_DEEP)
+            try:
+                events.append(self._with_other_times(values[at], error))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as raised:
+                bad[at] = _reason(raised)
+
+    def _with_other_times(self, value: bytes, error: BaseException) -> Any:
+        """The event of a value with times that only ISO 8601 allows; raises ``error`` when it has none of them."""
+        if not moments.are_refused(error):
+            raise error
+        rewritten = moments.rewritten(value, self._event)
+        if rewritten is None:
+            raise error
+        return self._decode(rewritten)
+
+
+def is_too_deep(text: bytes) -> bool:
+    """Whether JSON nests deeper than ``DEEPEST``."""
+    return len(text) > DEEPEST and text.count(b"[") + text.count(b"{") > DEEPEST and _depth(text) > DEEPEST
+
+
+def _depth(text: bytes) -> int:
+    marks = np.frombuffer(_JSON_STRING.sub(b"", text), np.uint8)
+    opened = (marks == ord("[")) | (marks == ord("{"))
+    closed = (marks == ord("]")) | (marks == ord("}"))
+    return int(np.cumsum(opened.astype(np.int64) - closed).max(initial=0))
+
+
+def _is_of_record(error: BaseException) -> bool:
+    """Whether a record, or the definition's code for it, raised an error, and not a want of memory on the way."""
+    return not isinstance(error, MemoryError) or (
+        error.__traceback__ is not None and error.__traceback__.tb_next is not None
+    )
+
+
+def _reason(error: BaseException) -> str:
+    try:
+        said = str(error)
+    except Exception:  # the definition's own class
+        said = "(its message cannot be read)"
+    return f"{type(error).__name__}: {said}"[:_LONGEST_REASON]

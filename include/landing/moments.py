@@ -1,0 +1,120 @@
+"""Times that ISO 8601 allows and RFC 3339 does not, such as ``2026-01-15T10:00Z``: rewritten where an event has times.
+
+msgspec decodes those of RFC 3339 alone. What this is for is rare, so that it may take its time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+_REFUSED = ("Invalid RFC3339 encoded datetime", "Invalid RFC3339 encoded time")
+_ZONE = r"(?P<zone>[Zz]|(?P<sign>[+-])(?P<zone_hour>[0-9]{2})(?::?(?P<zone_minute>[0-9]{2}))?)?"
+_EXTENDED = r"(?P<hour>[0-9]{2})(?::(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:[.,](?P<part>[0-9]+))?)?)?" + _ZONE
+_BASIC = _EXTENDED.replace("(?::(", "(?:(")
+_TIMES = [re.compile(pattern) for pattern in (_EXTENDED, _BASIC)]
+_DATETIMES = [
+    re.compile(rf"(?P<date>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})[Tt ]{_EXTENDED}"),
+    re.compile(rf"(?P<date>[0-9]{{8}})[Tt]{_BASIC}"),
+]
+
+
+def are_refused(error: BaseException) -> bool:
+    """Whether msgspec's error is about a time."""
+    return isinstance(error, msgspec.ValidationError) and str(error).startswith(_REFUSED)
+
+
+def rewritten(value: bytes, event: type[msgspec.Struct]) -> bytes | None:
+    """A record with the times of its event as RFC 3339 writes them; None when that changes nothing.
+
+    Texts and numbers stay as they are, and so do times where the event has no time.
+    """
+    try:
+        document = [json.loads(value.decode(), parse_float=_verbatim, parse_int=_verbatim)]
+        if not _rewrite(document, inspect.type_info(event)):
+            return None
+        return msgspec.json.encode(document[0])
+    except ValueError:
+        # What Python does not read as JSON, msgspec does not either.
+        return None
+
+
+def rfc3339(text: str, *, dated: bool = True) -> str:
+    """A time of ISO 8601 as RFC 3339 writes it; any other text as it is. Its zone, if any, stays.
+
+    Args:
+        dated: Whether it has a date.
+    """
+    match = next(filter(None, (pattern.fullmatch(text) for pattern in (_DATETIMES if dated else _TIMES))), None)
+    if match is None:
+        return text
+    said = match.groupdict()
+    day = ""
+    if dated:
+        digits = said["date"].replace("-", "")
+        day = f"{digits[:4]}-{digits[4:6]}-{digits[6:]}T"
+    part = f".{said['part']}" if said["part"] else ""
+    zone = f"{said['sign']}{said['zone_hour']}:{said['zone_minute'] or '00'}" if said["sign"] else said["zone"] or ""
+    return f"{day}{said['hour']}:{said['minute'] or '00'}:{said['second'] or '00'}{part}{zone}"
+
+
+def _verbatim(number: str) -> msgspec.Raw:
+    return msgspec.Raw(number.encode())
+
+
+def _rewrite(document: list[Any], event: inspect.Type) -> bool:
+    """Rewrites the times of a document, the only item of a list, and returns whether that changed anything."""
+    changed = False
+    # A recursion could be too deep.
+    todo: list[tuple[Any, Any, inspect.Type]] = [(document, 0, event)]
+    while todo:
+        holder, at, declared = todo.pop()
+        found = holder[at]
+        if isinstance(declared, inspect.Metadata):
+            todo.append((holder, at, declared.type))
+        elif isinstance(declared, inspect.UnionType):
+            todo += [(holder, at, each) for each in declared.types if _may_be(each, found)]
+        elif isinstance(found, str):
+            if isinstance(declared, inspect.DateTimeType | inspect.TimeType):
+                holder[at] = rfc3339(found, dated=isinstance(declared, inspect.DateTimeType))
+                changed |= holder[at] != found
+        elif isinstance(declared, inspect.DictType) and isinstance(found, dict):
+            if isinstance(declared.key_type, inspect.DateTimeType):
+                renamed = {rfc3339(key): each for key, each in found.items()}
+                changed |= list(renamed) != list(found)
+                found = holder[at] = renamed
+            todo += [(found, key, declared.value_type) for key in found]
+        elif isinstance(found, dict):
+            fields = getattr(declared, "fields", ())
+            todo += [(found, field.encode_name, field.type) for field in fields if field.encode_name in found]
+        elif isinstance(found, list):
+            todo += [(found, index, each) for index, each in enumerate(_items(declared, len(found)))]
+    return changed
+
+
+def _may_be(declared: inspect.Type, found: Any) -> bool:
+    """Whether what was found is meant by one type of a union: of structs, the tag tells."""
+    if not isinstance(declared, inspect.StructType) or declared.tag_field is None:
+        return True
+    if isinstance(found, list):
+        tag = found[0] if found else None
+    else:
+        tag = found.get(declared.tag_field) if isinstance(found, dict) else None
+    said = bytes(tag).decode() if isinstance(tag, msgspec.Raw) else tag
+    return bool(said == str(declared.tag))
+
+
+def _items(declared: inspect.Type, count: int) -> list[inspect.Type]:
+    """The types of a list's first items, as far as they are known."""
+    if hasattr(declared, "item_type"):
+        return [declared.item_type] * count
+    if hasattr(declared, "item_types"):
+        return list(declared.item_types[:count])
+    types = [field.type for field in getattr(declared, "fields", ())]
+    if isinstance(declared, inspect.StructType) and declared.tag_field is not None:
+        types.insert(0, inspect.AnyType())
+    return types[:count]
