@@ -168,7 +168,11 @@ class Dataset:
         from sklearn.base import BaseEstimator
         from sklearn.dummy import DummyClassifier, DummyRegressor
 
-        models = self.models()
+        try:
+            models = self.models()
+        except Exception as error:
+            what = f"raises {type(error).__name__}: {str(error).rstrip('.')}."
+            raise Invalid("models", what, "Correct the function; ./millrace check calls it.") from error
         if not isinstance(models, Mapping) or not models:
             raise Invalid("models", f"returns {models!r}.", 'Return {"name": estimator, …} with a model or more.')
         for name, estimator in models.items():

@@ -15,29 +15,63 @@ from include.errors import LastingError
 if TYPE_CHECKING:
     from types import ModuleType
 
-TYPES = (
-    "sklearn._loss.loss.HalfTweedieLossIdentity",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-    "sklearn.gaussian_process.kernels.ConstantKernel",
-    "sklearn.gaussian_process.kernels.Product",
-    "sklearn.gaussian_process.kernels.RBF",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.multiclass._ConstantPredictor",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.tree._tree.Tree",
+PACKAGES = frozenset(
+    {"_loss", "calibration", "cluster", "compose", "covariance", "cross_decomposition", "decomposition"}
+    | {"discriminant_analysis", "dummy", "ensemble", "feature_extraction", "feature_selection", "frozen"}
+    | {"gaussian_process", "impute", "isotonic", "kernel_approximation", "kernel_ridge", "linear_model", "manifold"}
+    | {"metrics", "mixture", "model_selection", "multiclass", "multioutput", "naive_bayes", "neighbors"}
+    | {"neural_network", "pipeline", "preprocessing", "random_projection", "semi_supervised", "svm", "tree"}
 )
-"""Parts of scikit-learn's estimators that may be loaded, beside the estimators, arrays and numbers that skops knows."""
+"""The packages of scikit-learn whose classes may be loaded: they hold parameters and what was learned, and no code.
+Its data sets, which read files and addresses, and its utilities are not among them."""
+
+FUNCTIONS = frozenset({"metrics", "feature_selection"})
+"""The packages of scikit-learn whose functions may be loaded: scores, which estimators take as parameters."""
+
+_NUMPY_FUNCTIONS = frozenset(
+    {"argmax", "argmin", "around", "asarray", "clip", "column_stack", "cumsum", "diff", "digitize", "hstack", "interp"}
+    | {"max", "mean", "median", "min", "nan_to_num", "nanmax", "nanmean", "nanmedian", "nanmin", "nanstd", "nansum"}
+    | {"percentile", "ptp", "quantile", "ravel", "reshape", "round", "searchsorted", "sort", "squeeze", "std", "sum"}
+    | {"transpose", "unique", "var", "vstack", "where"}
+)
+
+TYPES = frozenset(
+    {
+        "builtins.bytes",
+        "datetime.date",
+        "datetime.datetime",
+        "datetime.timedelta",
+        "decimal.Decimal",
+        "functools.partial",
+        "include.registry.distribution.Distribution",
+        "numpy.dtype",
+        "scipy._lib.array_api_compat.numpy._aliases.asarray",
+        "scipy.interpolate._bsplines.BSpline",
+        "scipy.interpolate._interpolate.interp1d",
+        "sklearn.cluster._kmeans._kmeans_single_elkan",
+        "sklearn.cluster._kmeans._kmeans_single_lloyd",
+        "sklearn.compose._column_transformer.make_column_selector",
+        "sklearn.utils._bunch.Bunch",
+        "sklearn.utils._metadata_requests.MetadataRequest",
+        "sklearn.utils._metadata_requests.MethodMetadataRequest",
+        "sklearn.utils.validation.check_array",
+    }
+    | {f"numpy.{name}" for name in _NUMPY_FUNCTIONS}
+    | {f"scipy.sparse._{form}.{form}_{kind}" for form in ("coo", "csc", "csr") for kind in ("array", "matrix")}
+)
+"""Further types and functions that may be loaded, in addition to the arrays and numbers that skops knows."""
 
 LOADERS = frozenset(
     {"DefaultDictNode", "DictNode", "DTypeNode", "FunctionNode", "JsonNode", "ListNode", "LossNode", "MaskedArrayNode"}
-    | {"NdArrayNode", "ObjectNode", "RandomGeneratorNode", "RandomStateNode", "SetNode", "SliceNode"}
+    | {"NdArrayNode", "ObjectNode", "PartialNode", "RandomGeneratorNode", "RandomStateNode", "SetNode", "SliceNode"}
     | {"SparseMatrixNode", "TreeNode", "TupleNode", "TypeNode"}
 )
-"""The kinds of parts that may be loaded. What calls methods or applies functions is not among them."""
+"""The kinds of parts that may be loaded. None of them calls methods or applies functions while it is loaded; a partial
+calls its function later, and that function has to be allowed by its own name."""
+
+
+_OWN = "If they are the definition's own, name them in its field trusted."
+_STORABLE = "Use estimators of scikit-learn, or a class of the definition's own that is named in its field trusted."
 
 
 class Rejected(LastingError):
@@ -66,15 +100,48 @@ def loads(content: bytes, sha256: str, trusted: Collection[str] = ()) -> Any:
     skops = _skops()
     try:
         _require_known_parts(content)
-        return skops.loads(content, trusted=[*TYPES, *trusted])
-    except skops.exceptions.UntrustedTypesFoundException:
-        strangers = sorted(set(skops.get_untrusted_types(data=content)) - {*TYPES, *trusted})
-        raise Rejected(
-            f"The artifact holds types that are not allowed: {', '.join(strangers)}.",
-            "If they are the definition's own, name them in its field trusted.",
-        ) from None
+        if strangers := _strangers(content, trusted):
+            raise Rejected(f"The artifact holds types that are not allowed: {', '.join(strangers)}.", _OWN)
+        return skops.loads(content, trusted=skops.get_untrusted_types(data=content))
     except (zipfile.BadZipFile, ValueError, TypeError, KeyError, AttributeError, ImportError, RecursionError) as error:
         raise Rejected(f"The artifact cannot be read: {error}.") from error
+
+
+def require_storable(estimator: Any, trusted: Collection[str] = ()) -> bytes:
+    """The bytes of an estimator, fitted or not, once they are known to load.
+
+    Args:
+        trusted: Further types by their full names, see ``loads``.
+
+    Raises:
+        Rejected: It holds what cannot be stored, or what would not load; the type is named.
+    """
+    try:
+        content = dumps(estimator)
+    except Exception as error:
+        # skops has no error of its own for everything that it cannot store.
+        raise Rejected(f"{type(estimator).__name__} cannot be stored: {str(error).rstrip('.')}.", _STORABLE) from error
+    if strangers := _strangers(content, trusted):
+        raise Rejected(f"{type(estimator).__name__} holds types that are not allowed: {', '.join(strangers)}.", _OWN)
+    loads(content, hashlib.sha256(content).hexdigest(), trusted)
+    return content
+
+
+def allowed(name: str) -> bool:
+    """Whether a type or function may be loaded, by its full name."""
+    if name in TYPES:
+        return True
+    library, package, *inner = [*name.split("."), ""]
+    last = name.rpartition(".")[2].lstrip("_")
+    if library != "sklearn" or package not in PACKAGES or inner == [""]:
+        return False
+    return last[:1].isupper() or package in FUNCTIONS
+
+
+def _strangers(content: bytes, trusted: Collection[str]) -> list[str]:
+    """The types and functions of an artifact that may not be loaded."""
+    found = _skops().get_untrusted_types(data=content)
+    return sorted(name for name in found if not allowed(name) and name not in trusted)
 
 
 def _require_known_parts(content: bytes) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,17 @@ from include.datasets import Dataset
 from include.datasets.definition import BASELINE
 from include.datasets.sizes import size
 from include.durations import duration
+from include.errors import LastingError
 from include.forked import Killed
 from include.provenance import library_versions
 from include.registry import probe
-from include.registry.artifact import dumps
+from include.registry.artifact import Rejected, dumps, loads
 from include.training import grid, limits, out_of_core
 from include.training.checkpoint import Checkpoint
 from include.training.evaluation import Evaluation, evaluate, sliced
 from include.training.journal import journal
 from include.training.out_of_core import Learned
+from include.training.preparation import prepared
 from include.versions import leakage
 from include.versions.leakage import Repeats
 from include.versions.manifest import SPLITS, Manifest, decode
@@ -96,18 +98,32 @@ def _fit(dataset: Dataset, run: int, model: str) -> None:
         _, seed, manifest, parameters = queries.load("training").run_plan(connection(), run=run)
         connection().rollback()
         sealed = decode(bytes(manifest))
-        estimator = seeded(grid.estimators(dataset, parameters.get("grid"))[model], seed)
+        estimator = prepared(grid.estimators(dataset, parameters.get("grid"))[model], seed)
         log.info("Fitting %s with the seed %d.", model, seed)
         passes = dataset.passes if out_of_core.chosen(dataset, sealed, estimator) else None
         plan = f"{sealed.version} {passes} {library_versions()} {sorted(_parameters(estimator).items())}"
         checkpoint = Checkpoint(run, model, plan, connection, dataset.trusted)
         fitted = derive(estimator, sealed, dataset.slices, passes, checkpoint)
+        _require_loadable(model, fitted, dataset.trusted)
         # Once for each run is enough, and the baseline has the least to do.
         repeats = _repeats(sealed) if model == BASELINE else None
         _store(connection(), run, model, sealed, fitted)
         if repeats is not None:
             queries.load("training").add_repeats(connection(), version=sealed.version, **asdict(repeats))
         connection().commit()
+
+
+def _require_loadable(model: str, fitted: Fitted, trusted: Collection[str]) -> None:
+    """A model that cannot be loaded, or then predicts otherwise, is no result: it could become champion.
+
+    Raises:
+        LastingError: It cannot be, and why.
+    """
+    try:
+        loaded = loads(fitted.fitted, hashlib.sha256(fitted.fitted).hexdigest(), trusted)
+        probe.recheck(loaded, fitted.probe)
+    except (Rejected, probe.Drifted) as error:
+        raise LastingError(f"Model {model!r} was fitted, but cannot be used: {error.what}", error.remedy) from error
 
 
 def derive(
@@ -184,16 +200,6 @@ def _repeats(manifest: Manifest) -> Repeats:
             *(found.shared, manifest.rows["test"]),
         )
     return found
-
-
-def seeded(estimator: Any, seed: int) -> Any:
-    """The estimator with every random state that is left open set to the seed, also inside pipelines."""
-    open_states = {
-        name: seed
-        for name, value in estimator.get_params(deep=True).items()
-        if name.rpartition("__")[2] == "random_state" and value is None
-    }
-    return estimator.set_params(**open_states)
 
 
 def _matrix(rows: pa.Table, manifest: Manifest) -> tuple[pd.DataFrame, NDArray[Any]]:

@@ -211,7 +211,8 @@ def _evaluate(
     from include.training.evaluation import evaluate, sliced
 
     tested = manifest.rows["test"]
-    answers, ids, sample = Answers(estimator, tested), list[Sequence[NDArray[np.uint64]]](), None
+    answers, sample = Answers(estimator, tested), None
+    ids: list[Sequence[NDArray[np.uint64]]] = []
     targets: NDArray[Any] | None = None
     cut: list[dict[str, NDArray[Any]]] = []
     start = 0

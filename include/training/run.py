@@ -13,6 +13,7 @@ from include.datasets import Dataset
 from include.errors import LastingError
 from include.training import grid
 from include.training.grid import Grid
+from include.training.preparation import require_storable
 from include.warehouse import queries
 from include.warehouse.connection import connected
 
@@ -36,6 +37,7 @@ def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: s
 
     manifest = register.find(dataset.name, parameters.get("version"), _day(parameters.get("until")))
     models = chosen(dataset, parameters.get("models"), parameters.get("grid"))
+    require_storable(dataset, models)
     with connected("millrace train") as connection:
         run = queries.load("training").begin_run(
             connection,

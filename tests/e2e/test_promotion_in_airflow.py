@@ -11,7 +11,7 @@ from vega_datasets import data
 
 from include.datasets import definitions
 from include.platform.airflow_api import AirflowApi, ApiError, Run
-from include.training import fitting
+from include.training.preparation import prepared
 from include.versions.manifest import Interval
 from include.versions.publication import publish
 from tests.e2e.retraining import YEARS, ask, until
@@ -67,7 +67,7 @@ def plain_year(year: int) -> independent_gate.Version:
     train, test = frame[frame.date.dt.year < year], frame[frame.date.dt.year == year]
     with threadpool_limits(1):
         models = {
-            name: fitting.seeded(model, 0).fit(train[columns], train.weather).predict
+            name: prepared(model, 0).fit(train[columns], train.weather).predict
             for name, model in definitions.get("seattle_weather").estimators().items()
         }
     return independent_gate.Version(set(train.date), list(test.date), test.weather.to_numpy(), test[columns], models)

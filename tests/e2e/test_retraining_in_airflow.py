@@ -16,7 +16,8 @@ from vega_datasets import data
 from include.datasets import definitions
 from include.platform.airflow_api import AirflowApi, ApiError, Run
 from include.platform.platform import Platform
-from include.training import fitting, run
+from include.training import run
+from include.training.preparation import prepared
 from include.training.verification import verify_run
 from include.versions.manifest import Interval, decode
 from include.versions.publication import publish
@@ -45,7 +46,7 @@ def test_every_year_of_seattles_weather_trains_every_model_as_a_plain_script_doe
         train, test = frame[frame.date.dt.year < year], frame[frame.date.dt.year == year]
         with threadpool_limits(1):
             plain = {
-                name: fitting.seeded(model, 0).fit(train[columns], train.weather).score(test[columns], test.weather)
+                name: prepared(model, 0).fit(train[columns], train.weather).score(test[columns], test.weather)
                 for name, model in dataset.estimators().items()
             }
         stored = ask(

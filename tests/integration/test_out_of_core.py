@@ -21,6 +21,7 @@ from include.errors import LastingError
 from include.registry import artifact
 from include.training import checkpoint, dispatch, fitting, limits, out_of_core, run
 from include.training.checkpoint import Checkpoint
+from include.training.preparation import prepared
 from include.versions import reading, register
 from include.versions.manifest import Interval, Manifest
 from include.versions.publication import publish
@@ -206,7 +207,7 @@ def test_a_regression_learns_batch_by_batch_too(dataset: Dataset, warehouse: Con
 def test_a_checkpoint_of_another_plan_is_no_use(dataset: Dataset, warehouse: Connection) -> None:
     sealed(dataset)
     number = begun(dataset, "run")
-    estimator = fitting.seeded(models()["sgd"], 1)
+    estimator = prepared(models()["sgd"], 1)
     first, second = (Checkpoint(number, "sgd", plan, lambda: warehouse) for plan in ("one", "another"))
     first.save(estimator, out_of_core.Place(1, 0, 7))
     found = first.load()

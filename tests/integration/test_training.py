@@ -22,6 +22,7 @@ from include.errors import UserError
 from include.kafka import client
 from include.kafka.stops import Fenced
 from include.training import dispatch, fitting, journal, run
+from include.training.preparation import prepared
 from include.versions import register
 from include.versions.manifest import CONTROL_TOPIC, Interval
 from include.versions.publication import publish
@@ -113,7 +114,7 @@ def test_models_are_as_good_as_a_plain_scripts(name: str, warehouse: Connection,
     )
     plain = {}
     for model, estimator in dataset.estimators().items():
-        fitted = fitting.seeded(estimator, 3).fit(frame[features][~tests], frame["target"][~tests])
+        fitted = prepared(estimator, 3).fit(frame[features][~tests], frame["target"][~tests])
         plain[model] = fitted.score(frame[features][tests], frame["target"][tests])
     assert dict(stored) == pytest.approx(plain, abs=1e-12)
 
@@ -141,7 +142,7 @@ def test_a_result_holds_what_others_will_need(cancer: Dataset, warehouse: Connec
     assert (row.cause, row.seed, row.parameters["models"]) == ("manual: ada", 0, ["logistic"])
     assert row.libraries["scikit-learn"] and row.definition == cancer.digest
     unfitted = skops.io.loads(bytes(result.unfitted))
-    assert str(unfitted) == str(fitting.seeded(cancer.estimators()["logistic"], 0))
+    assert str(unfitted) == str(prepared(cancer.estimators()["logistic"], 0))
 
 
 def test_outcomes_that_are_sent_in_pieces_are_whole(

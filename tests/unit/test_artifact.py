@@ -9,12 +9,14 @@ import pickle
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.cluster import Birch
 from sklearn.datasets import load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -145,7 +147,7 @@ def test_a_foreign_function_is_refused_and_not_imported(good: bytes, stranger: s
     assert stranger not in sys.modules
 
 
-@pytest.mark.parametrize("loader", ["MethodNode", "OperatorFuncNode", "PartialNode", "ConstructorFromReduceNode"])
+@pytest.mark.parametrize("loader", ["MethodNode", "OperatorFuncNode", "ConstructorFromReduceNode"])
 def test_what_would_call_something_is_refused(good: bytes, mark: Path, loader: str) -> None:
     def change(schema: dict[str, Any]) -> None:
         call = node(loader, "operator", "methodcaller", attrs=text("system"), content=text("true"))
@@ -205,3 +207,53 @@ def test_a_transformer_of_the_definition_loads_when_the_definition_names_it() ->
     with pytest.raises(Rejected, match="name them in its field trusted"):
         artifact.loads(content, digest(content))
     assert artifact.loads(content, digest(content), trusted=[own]).predict(rows).shape == target.shape
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "builtins.eval",
+        "joblib.load",
+        "numpy.fromfile",
+        "numpy.load",
+        "os.system",
+        "pandas.read_pickle",
+        "scipy.stats._distn_infrastructure.rv_continuous_frozen",
+        "sklearn",
+        "sklearn.cluster._kmeans.k_means",
+        "sklearn.datasets._base.load_files",
+        "sklearn.tree",
+        "sklearn.utils._testing.ignore_warnings",
+    ],
+)
+def test_what_reads_runs_or_is_unknown_is_not_allowed(name: str) -> None:
+    assert not artifact.allowed(name)
+
+
+def test_a_partial_is_allowed_when_its_function_is(good: bytes, stranger: str, mark: Path) -> None:
+    model = FunctionTransformer(partial(np.clip, a_min=0, a_max=1))
+    content = artifact.require_storable(model)
+    assert artifact.loads(content, digest(content)).fit_transform([[7.0]]) == [[1.0]]
+
+    def change(schema: dict[str, Any]) -> None:
+        schema["content"]["content"]["func"]["content"]["func"] = node("FunctionNode", stranger, "act")
+
+    content = altered(content, change)
+    with pytest.raises(Rejected, match=r"stranger\.act"):
+        artifact.loads(content, digest(content))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "named"),
+    [
+        (make_pipeline(FunctionTransformer(lambda rows: rows), LogisticRegression()), r"<lambda>"),
+        (make_pipeline(Doubled(), LogisticRegression()), r"test_artifact\.Doubled"),
+        (FunctionTransformer(str.upper), "method_descriptor"),
+        (make_pipeline(Birch(), LogisticRegression()), "Pipeline cannot be stored: Objects of type Birch"),
+    ],
+    ids=["lambda", "class of its own", "method", "Birch"],
+)
+def test_what_cannot_be_stored_is_named(estimator: Any, named: str) -> None:
+    with pytest.raises(Rejected, match=named):
+        artifact.require_storable(estimator)

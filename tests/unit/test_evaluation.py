@@ -15,7 +15,6 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from include.errors import LastingError
 from include.training.evaluation import _area, _classification, evaluate, sliced, wilson
-from include.training.fitting import seeded
 from include.versions.manifest import Column, Manifest, Message, version_id
 
 
@@ -188,11 +187,3 @@ def test_a_slice_that_cannot_be_cut_is_left_out_and_says_why(caplog: pytest.LogC
 )
 def test_wilsons_interval_is_the_published_one(right: int, total: int, low: float, high: float) -> None:
     assert wilson(right, total) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_a_seed_reaches_into_pipelines_and_leaves_what_is_set() -> None:
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.pipeline import make_pipeline
-
-    assert seeded(make_pipeline(RandomForestClassifier()), 7)[0].random_state == 7
-    assert seeded(RandomForestClassifier(random_state=3), 7).random_state == 3

@@ -1,0 +1,86 @@
+"""Preparation: what is done to an estimator before it is fitted: two fits are equal, and the model can be stored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from include.errors import LastingError
+from include.registry import artifact
+from include.registry.distribution import Distribution, is_frozen
+
+if TYPE_CHECKING:
+    from include.datasets import Dataset
+
+_DEEPEST = 50
+
+
+def require_storable(dataset: Dataset, models: Collection[str] | None = None) -> None:
+    """Finds out, before anything is fitted, whether the models of a definition can be stored and loaded.
+
+    Args:
+        models: Which of them; None for all.
+
+    Raises:
+        LastingError: One cannot; the model and the type are named.
+    """
+    for name, estimator in dataset.estimators().items():
+        if models is None or name in models:
+            try:
+                artifact.require_storable(prepared(estimator, 0), dataset.trusted)
+            except artifact.Rejected as error:
+                about = f"Dataset {dataset.name!r}, model {name!r}"
+                raise LastingError(f"{about}: {error.what}", error.remedy) from error
+
+
+def prepared(estimator: Any, seed: int) -> Any:
+    """A copy of the estimator with every random state that is left open set to the seed.
+
+    This holds for estimators inside estimators, for splitters and other objects that they take as parameters, and for
+    what lies in lists and dictionaries, such as the grid of a search. Distributions of ``scipy.stats`` are replaced by
+    ``Distribution``, which draws the same values.
+
+    Args:
+        seed: From 0 to 2^32 - 1.
+    """
+    return _visited(copy.deepcopy(estimator), seed, {}, 0)
+
+
+def _visited(value: Any, seed: int, seen: dict[int, Any], depth: int) -> Any:
+    """The value itself, changed in place where that is possible, or what replaces it."""
+    if is_frozen(value):
+        return Distribution.of(value)
+    if depth > _DEEPEST or isinstance(value, str | bytes | int | float | type | None) or id(value) in seen:
+        return seen.get(id(value), value)
+    seen[id(value)] = value
+
+    def visit(inner: Any) -> Any:
+        return _visited(inner, seed, seen, depth + 1)
+
+    if isinstance(value, Mapping):
+        new = {name: visit(inner) for name, inner in value.items()}
+        return value if all(new[name] is inner for name, inner in value.items()) else new
+    if isinstance(value, list | tuple | set | frozenset):
+        return _of_sequence(value, [visit(inner) for inner in value])
+    for name, inner in _parameters(value).items():
+        is_open = name == "random_state" and inner is None and getattr(value, "shuffle", True)
+        changed = seed if is_open else visit(inner)
+        if changed is not inner:
+            setattr(value, name, changed)
+    return value
+
+
+def _parameters(value: Any) -> dict[str, Any]:
+    """What an object was made with: the parameters of an estimator, the attributes of a splitter or the like."""
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        return {name: getattr(value, name, None) for name in value.get_params(deep=False)}
+    if hasattr(value, "split") or type(value).__module__.partition(".")[0] == "sklearn":
+        return dict(getattr(value, "__dict__", {}))
+    return {}
+
+
+def _of_sequence(old: Any, new: list[Any]) -> Any:
+    if all(before is after for before, after in zip(old, new, strict=True)):
+        return old
+    return type(old)(*new) if hasattr(old, "_fields") else type(old)(new)
