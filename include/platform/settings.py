@@ -105,6 +105,8 @@ LIBRARIES: Mapping[str, str] = {
     # Each model is fitted with one thread; those that BLAS has started besides spin for want of work, and take from the
     # tasks what one model takes to fit.
     "OPENBLAS_NUM_THREADS": "1",
+    # A process that has started OpenMP's threads must not be forked, and each model is fitted in a fork.
+    "OMP_NUM_THREADS": "1",
 }
 
 
