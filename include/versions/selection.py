@@ -183,8 +183,11 @@ def select(dataset: Dataset, scan: Scan, interval: Interval, most_rows: int | No
     import numpy as np
     import pyarrow as pa
 
-    schema, features = _schema(dataset, scan)
+    from include.datasets.sources.plain import Plain
+
     needed = [dataset.record_id, dataset.event_time, dataset.split.column, dataset.target]
+    scan = Plain(scan, [name for name in needed if name])
+    schema, features = _schema(dataset, scan)
     batches = list(scan.batches(list(dict.fromkeys(name for name in needed if name))))
     scanned = sum(batch.num_rows for batch in batches)
     if not scanned:

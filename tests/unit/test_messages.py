@@ -15,7 +15,7 @@ from blake3 import blake3
 from pyarrow import csv, parquet
 
 from include.datasets import Dataset, File, HashSplit
-from include.datasets.sources import Scan, Whole
+from include.datasets.sources import Scan, Whole, delimited
 from include.datasets.sources import file as files
 from include.errors import LastingError, UserError
 from include.versions import packing
@@ -197,8 +197,8 @@ def test_files_are_scanned_as_they_are_read(tmp_path: Path, monkeypatch: pytest.
     rows = ROWS.drop(["id", "shop"])
     parquet.write_table(rows, tmp_path / "rows.parquet", row_group_size=3_000)
     csv.write_csv(rows, tmp_path / "rows.csv")
-    monkeypatch.setattr(files, "CSV_IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(files, "CSV_BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(files, "TEXT_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 100_000)
     for name in ("rows.parquet", "rows.csv"):
         file = File(str(tmp_path / name), number="id")
         whole = file.rows(None, None)
@@ -214,7 +214,7 @@ def test_files_are_scanned_as_they_are_read(tmp_path: Path, monkeypatch: pytest.
 def test_text_that_a_csv_file_leaves_empty_is_missing(
     in_memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "CSV_IN_MEMORY_BYTES", 10_000 if in_memory else 0)
+    monkeypatch.setattr(files, "TEXT_IN_MEMORY_BYTES", 10_000 if in_memory else 0)
     path = tmp_path / "rows.csv"
     path.write_text('name,churned,country\na,yes,NA\n"",,DE\nb,no,\n')
     with File(str(path)).scan(None, None) as scan:
@@ -232,7 +232,7 @@ def test_text_that_a_csv_file_leaves_empty_is_missing(
 def test_names_of_columns_that_clash_are_told(
     header: str, says: str, in_memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "CSV_IN_MEMORY_BYTES", 10_000 if in_memory else 0)
+    monkeypatch.setattr(files, "TEXT_IN_MEMORY_BYTES", 10_000 if in_memory else 0)
     (tmp_path / "rows.csv").write_text(f"{header}\n1,2\n")
     with pytest.raises(LastingError, match=says), File(str(tmp_path / "rows.csv"), number="row").scan(None, None):
         pass

@@ -1,61 +1,156 @@
-"""A CSV or Parquet file."""
+"""A file of delimited text, such as CSV, or a Parquet file."""
 
 from __future__ import annotations
 
+import codecs
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from include.datasets.sources import compressed, text
+from include.datasets.sources.delimited import Delimited, Dialect
 from include.datasets.sources.source import PROJECT, SCAN_ROWS, Scan, Source, Whole, numbered, require_free
+from include.datasets.sources.text import Numbers
+from include.definitions import Invalid
 from include.errors import LastingError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SCAN_VALUES = 32 * SCAN_ROWS
-CSV_IN_MEMORY_BYTES = 64 * 1024 * 1024
-CSV_BLOCK_BYTES = 8 * 1024 * 1024
+TEXT_IN_MEMORY_BYTES = 64 * 1024 * 1024
+# Text takes so many times as much as when it is compressed.
+COMPRESSION = 8
+
+_TABS = (".tsv", ".tab")
+_OTHERS = {
+    b"ARROW1": "an Arrow file",
+    b"ORC": "an ORC file",
+    b"Obj\x01": "an Avro file",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet or a document",
+    b"SQLite format 3": "an SQLite database",
+    b"\x89HDF": "an HDF5 file",
+    b"%PDF": "a PDF document",
+}
 
 
 @dataclass(frozen=True)
 class File(Source):
-    """A CSV or Parquet file.
+    """A file of delimited text, which may be compressed, or a Parquet file: its content says which.
+
+    All but ``path``, ``number`` and ``types`` concern delimited text only. A column of text has the type that fits all
+    of its rows: whole numbers, numbers, true and false, dates or times. What would not be the same as a number stays
+    text, such as ``00501``.
 
     Attributes:
         path: Absolute, or relative to the project's directory.
         number: Name of a column to add with the number of the row, for data without an id of its own.
+        types: Types of columns that are not to be found out: ``text``, ``integer``, ``number``, ``boolean``, ``date``
+            or ``timestamp`` (UTC).
+        delimiter: What separates fields; by default a comma, or a tab when the file's name has ``.tsv``.
+        quote: What encloses a field that holds delimiters or line breaks; empty when nothing does.
+        decimal: The decimal point.
+        thousands: What separates thousands.
+        encoding: One of Python's codecs.
+        nulls: Texts that mean that a value is missing, besides an empty field and, among numbers, ``NA``, ``NaN``,
+            ``null`` and the like.
+        names: The columns' names, of a file whose first line is a row already.
+        skip: The number of lines before the header.
+        comment: What a line begins with that is no row.
+
+    Raises:
+        Invalid: An option is wrong.
     """
 
     path: str
     number: str | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
+    delimiter: str | None = None
+    quote: str = '"'
+    decimal: str = "."
+    thousands: str | None = None
+    encoding: str = "utf-8"
+    nulls: Sequence[str] = ()
+    names: Sequence[str] = ()
+    skip: int = 0
+    comment: str | None = None
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        for option, value, empty in (
+            ("delimiter", self.delimiter, False),
+            ("quote", self.quote, True),
+            ("decimal", self.decimal, False),
+            ("thousands", self.thousands, False),
+        ):
+            if value is not None and (not isinstance(value, str) or len(value) > 1 or not (value or empty)):
+                raise Invalid("source", f"{option}={value!r} is not one character.", 'Write it as in delimiter=";".')
+            if value in ("\n", "\r"):
+                raise Invalid("source", f"{option}={value!r} is a line break.", "Name another character.")
+        if self.decimal == (self.thousands or ""):
+            raise Invalid("source", f"decimal and thousands are both {self.decimal!r}.", "Correct one of them.")
+        if self.quote and self.quote == self.dialect.delimiter:
+            raise Invalid("source", f"delimiter and quote are both {self.quote!r}.", "Correct one of them.")
+        try:
+            codecs.lookup(self.encoding)
+        except (LookupError, TypeError) as error:
+            raise Invalid(
+                "source", f"the encoding {self.encoding!r} is unknown.", "Write 'utf-8' or 'cp1252'."
+            ) from error
+        for option, texts in (("nulls", self.nulls), ("names", self.names)):
+            if isinstance(texts, str) or not all(isinstance(value, str) and value for value in texts):
+                raise Invalid("source", f"{option}={texts!r} is not a list of texts.", f'Write {option}=["a", "b"].')
+        if not isinstance(self.skip, int) or self.skip < 0:
+            raise Invalid("source", f"skip={self.skip!r} is not a number of lines.", "Write skip=2.")
+        if self.comment is not None and (not isinstance(self.comment, str) or not self.comment):
+            raise Invalid("source", f"comment={self.comment!r} is not a text.", 'Write comment="#".')
+
+    @property
+    def dialect(self) -> Dialect:
+        """How it writes its rows, if it is delimited text."""
+        tabs = any(suffix.lower() in _TABS for suffix in Path(self.path).suffixes)
+        return Dialect(
+            delimiter=self.delimiter or ("\t" if tabs else ","),
+            quote=self.quote,
+            encoding=self.encoding,
+            numbers=Numbers(self.decimal, self.thousands),
+            names=self.names,
+            skip=self.skip,
+            comment=self.comment,
+            nulls=self.nulls,
+        )
 
     def rows(self, start: datetime | None, end: datetime | None) -> pa.Table:
         import pyarrow as pa
-        from pyarrow import csv, parquet
 
         with self._legible() as path:
-            if path.suffix.lower() == ".csv":
-                table = pa.Table.from_batches(map(_with_nulls, (read := csv.read_csv(path)).to_batches()), read.schema)
+            if is_parquet(path):
+                scan: _Numbered = _Parquet(path, self.number, self.types)
             else:
-                table = parquet.read_table(path)
-            # Names that are no UTF-8 are refused when they are looked at.
-            _ = table.column_names
+                scan = _Text(path, self.number, self._delimited(path, held=True))
+            names = [name for name in scan.schema.names if name != self.number]
+            table = pa.Table.from_batches(scan.read(names), pa.schema([scan.schema.field(name) for name in names]))
         return numbered(str(self), table, self.number)
 
     @contextmanager
     def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
-        """Its rows in batches, without ever holding all of them; a CSV file below 64 MiB is read as a whole."""
+        """Its rows in batches, without ever holding all of them; text below 64 MiB is read as a whole."""
         with self._legible() as path:
-            if path.suffix.lower() != ".csv":
-                yield _Parquet(path, self.number)
-            elif path.stat().st_size > CSV_IN_MEMORY_BYTES:
-                yield _Csv(path, self.number)
+            if is_parquet(path):
+                yield _Parquet(path, self.number, self.types)
+            elif path.stat().st_size * (COMPRESSION if compressed.is_compressed(path) else 1) > TEXT_IN_MEMORY_BYTES:
+                yield _Text(path, self.number, self._delimited(path, held=False))
             else:
                 yield Whole(self.rows(start, end))
+
+    def _delimited(self, path: Path, held: bool) -> Delimited:
+        found = Delimited(path, self.dialect, self.types, held)
+        _require_columns(path, self.types, found.names)
+        return found
 
     @contextmanager
     def _legible(self) -> Iterator[Path]:
@@ -64,21 +159,64 @@ class File(Source):
         path = PROJECT / self.path
         if path.is_dir():
             raise LastingError(f"{path} is a directory, not a file.", "Name a CSV or Parquet file in it.")
-        if path.suffix.lower() not in (".csv", ".parquet", ".pq"):
-            raise LastingError(f"The file {path} is neither CSV nor Parquet by its name.", "Call it .csv or .parquet.")
         try:
+            require_rows(path)
             yield path
         except FileNotFoundError as error:
             raise LastingError(f"The file {path} does not exist.", "Put it there, or correct the path.") from error
-        except UnicodeDecodeError as error:
-            raise LastingError(f"The file {path} is not in UTF-8.", "Save it in this encoding.") from error
-        except (OSError, pa.ArrowInvalid) as error:
-            # The error may quote a file that is no text at all.
-            reason = "".join(letter if letter.isprintable() else "?" for letter in str(error).rstrip("."))
-            raise LastingError(f"The file {path} cannot be read: {reason}.", "Mend the file.") from error
+        except UnicodeError as error:
+            raise LastingError(f"The file {path} is not in {self.encoding.upper()}.", self._otherwise(path)) from error
+        except (*compressed.BROKEN, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            if "invalid UTF8" in str(error):
+                raise LastingError(f"The file {path} is not in UTF-8.", self._otherwise(path)) from error
+            raise LastingError(
+                f"The file {path} cannot be read: {_in_one_line(error)}.", self._otherwise(path)
+            ) from error
+
+    def _otherwise(self, path: Path) -> str:
+        """The options with which it may be read."""
+        from include.datasets.sources import sniff
+
+        try:
+            found = sniff.options(path) if not is_parquet(path) else {}
+        except Exception:  # Whatever is wrong with the file, what was found first is said.
+            found = {}
+        given = {"delimiter": self.dialect.delimiter, "encoding": self.encoding}
+        other = {name: value for name, value in found.items() if value != given.get(name, getattr(self, name))}
+        if not other:
+            return "Correct the file."
+        return f"It looks like File(…, {', '.join(f'{name}={value!r}' for name, value in other.items())})."
 
     def __str__(self) -> str:
         return self.path
+
+    def _check_types(self) -> None:
+        if not isinstance(self.types, Mapping):
+            raise Invalid("source", f"types={self.types!r} is not a mapping.", 'Write types={"zip": "text"}.')
+        for name, kind in self.types.items():
+            if kind not in text.TYPES:
+                known = ", ".join(text.TYPES)
+                raise Invalid("source", f"types: {kind!r} of the column {name!r} is unknown.", f"Use one of {known}.")
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the file is a Parquet file by its content."""
+    return compressed.beginning(path).startswith(b"PAR1")
+
+
+def require_rows(path: Path) -> None:
+    """Refuses files that are neither text nor Parquet.
+
+    Raises:
+        LastingError: The file is empty, or something else.
+        OSError: It cannot be read.
+    """
+    start = compressed.beginning(path)
+    other = next((name for magic, name in _OTHERS.items() if start.startswith(magic)), None)
+    if other is not None:
+        raise LastingError(f"The file {path} is {other}, neither delimited text nor Parquet.", "Save it as CSV.")
+    if not start:
+        raise LastingError(f"The file {path} is empty.", "Give one with rows.")
 
 
 class _Numbered(Scan):
@@ -95,66 +233,78 @@ class _Numbered(Scan):
         import pyarrow as pa
 
         read, before = [name for name in columns if name != self._number], 0
-        for batch in self._batches(read or self.schema.names[1:2]):
+        for batch in self.read(read or self.schema.names[1:2]):
             numbers = pa.array(range(before, before + batch.num_rows), pa.int64()) if len(read) < len(columns) else None
             arrays = [numbers if name == self._number else batch.column(name) for name in columns]
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
             before += batch.num_rows
 
     @abstractmethod
-    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]: ...
+    def read(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """The file's own columns."""
 
 
 class _Parquet(_Numbered):
-    def __init__(self, path: Path, number: str | None) -> None:
+    def __init__(self, path: Path, number: str | None, types: Mapping[str, str]) -> None:
+        import pyarrow as pa
         from pyarrow import parquet
 
         self._path = path
-        super().__init__(path, parquet.read_schema(path), number)
+        schema = parquet.read_schema(path)
+        _require_columns(path, types, schema.names)
+        self._wanted = {name: text.arrow_type(kind) for name, kind in types.items()}
+        fields = [pa.field(found.name, self._wanted.get(found.name, found.type)) for found in schema]
+        super().__init__(path, pa.schema(fields), number)
 
-    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
         from pyarrow import parquet
 
         # Buffered ahead, what was read of the file stays in memory until its end.
         with parquet.ParquetFile(self._path, pre_buffer=False) as file:
             # Of a few columns more rows at a time: what a batch costs is much of it.
-            yield from file.iter_batches(max(SCAN_ROWS, SCAN_VALUES // len(columns)), columns=columns)
+            for batch in file.iter_batches(max(SCAN_ROWS, SCAN_VALUES // max(1, len(columns))), columns=columns):
+                arrays = [self._cast(batch.column(name), name) for name in columns]
+                yield pa.RecordBatch.from_arrays(arrays, names=columns)
+
+    def _cast(self, values: pa.Array, name: str) -> pa.Array:
+        import pyarrow as pa
+        import pyarrow.types as types
+
+        wanted = self._wanted.get(name)
+        if wanted is None or values.type == wanted:
+            return values
+        try:
+            if types.is_dictionary(values.type):
+                values = values.dictionary_decode()
+            if types.is_decimal(values.type) and types.is_floating(wanted):
+                return values.cast(wanted, safe=False)
+            return values.cast(wanted)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise LastingError(
+                f"{self._path}: the column {name!r} is {values.type}, and not all of it can be {wanted}: "
+                f"{_in_one_line(error)}.",
+                "Correct types=.",
+            ) from error
 
 
-class _Csv(_Numbered):
-    def __init__(self, path: Path, number: str | None) -> None:
-        self._path = path
-        with self._opened(None) as reader:
-            super().__init__(path, reader.schema, number)
+class _Text(_Numbered):
+    def __init__(self, path: Path, number: str | None, content: Delimited) -> None:
+        self._content = content
+        super().__init__(path, content.schema, number)
 
-    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        with self._opened(columns) as reader:
-            yield from map(_with_nulls, reader)
+    def read(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        yield from self._content.batches(columns)
 
-    def _opened(self, columns: list[str] | None) -> Any:
-        from pyarrow import csv
 
-        # Types are those of the first block, for all columns and for some of them alike.
-        types = {field.name: field.type for field in self.schema} if columns is not None else None
-        return csv.open_csv(
-            self._path,
-            read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
-            convert_options=csv.ConvertOptions(include_columns=columns, column_types=types),
+def _require_columns(path: Path, types: Mapping[str, str], names: Sequence[str]) -> None:
+    if unknown := [name for name in types if name not in names]:
+        raise LastingError(
+            f"{path}: types names {', '.join(map(repr, unknown))}, which is not among its columns {', '.join(names)}.",
+            "Correct the definition.",
         )
 
 
-def _with_nulls(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows of a CSV file with null for text that is empty: nobody has written that there is nothing.
-
-    pyarrow's own option for that would take the words that mean null among numbers, such as NA, for null in text, too.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    columns = [
-        pc.replace_with_mask(column, pc.equal(column, ""), pa.scalar(None, column.type))
-        if pa.types.is_string(column.type)
-        else column
-        for column in rows.columns
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+def _in_one_line(error: Exception) -> str:
+    """The error in one line; it may quote a file that is not text at all."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(error).rstrip("."))

@@ -1,6 +1,13 @@
 """new dataset and new stream."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import click
+
+if TYPE_CHECKING:
+    from include.datasets.new import Data, Written
 
 
 @click.group()
@@ -19,19 +26,96 @@ def stream(name: str) -> None:
     click.echo(f"Its DAG is land__{name}; its table will be landing.{name}.")
 
 
+def _types(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    from include.datasets.sources.text import TYPES
+
+    found = {}
+    for value in values:
+        column, _, kind = value.rpartition("=")
+        if not column or kind not in TYPES:
+            raise click.BadParameter(f"{value!r} is not COLUMN=TYPE with a type out of {', '.join(TYPES)}.")
+        found[column] = kind
+    return found
+
+
+def _delimiter(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    return "\t" if value in ("\\t", "tab") else value
+
+
 @new.command()
 @click.argument("name")
-@click.option("--from", "source", required=True, metavar="FILE", help="A CSV or Parquet file.")
+@click.option("--from", "source", required=True, metavar="FILE", help="A CSV, other delimited text, or a Parquet file.")
 @click.option("--target", help="The column to predict; asked for when left out.")
-def dataset(name: str, source: str, target: str | None) -> None:
-    """Write include/datasets/NAME.py, a dataset that publishes and trains at once."""
+@click.option(
+    "--kind", type=click.Choice(["classification", "regression"]), help="What is predicted: classes or a number."
+)
+@click.option("--id", "record_id", metavar="COLUMN", help="The column that names a record.")
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    metavar="COLUMN",
+    help="Learn from a column that would be left out. Repeatable.",
+)
+@click.option(
+    "--types",
+    multiple=True,
+    metavar="COLUMN=TYPE",
+    callback=_types,
+    help="text, integer, number, boolean, date or timestamp, such as zip=text. Repeatable.",
+)
+@click.option("--header/--no-header", default=None, help="Whether the first line names the columns.")
+@click.option("--delimiter", callback=_delimiter, help="What separates fields; 'tab' for a tab.")
+@click.option("--quote", help="What encloses a field with delimiters or line breaks.")
+@click.option("--decimal", help="The decimal point.")
+@click.option("--thousands", help="What separates thousands.")
+@click.option("--encoding", help="Such as utf-8, cp1252 or utf-16.")
+@click.option("--null", "nulls", multiple=True, metavar="TEXT", help="A text that means a missing value. Repeatable.")
+@click.option("--skip", type=click.IntRange(min=0), help="The number of lines before the header.")
+@click.option("--comment", help="What lines begin with that are no rows.")
+def dataset(
+    name: str,
+    source: str,
+    target: str | None,
+    kind: Any,
+    record_id: str | None,
+    features: tuple[str, ...],
+    types: dict[str, str],
+    header: bool | None,
+    **dialect: Any,
+) -> None:
+    """Write include/datasets/NAME.py, a dataset that publishes and trains at once.
+
+    The file's dialect and encoding are found out, shown, and written into the definition; an option decides what was
+    found out wrongly. Every column is listed with what it is taken for, or why it is left out.
+    """
     from pathlib import Path
 
     from include.datasets import new as datasets
+    from include.datasets.profile import Answers, likely_target
 
+    data = datasets.read(Path(source), header, types, **dialect)
+    _show_data(data)
     if target is None:
-        rows = datasets.read(Path(source))
-        click.echo(f"{source} has the columns {', '.join(rows.column_names)}.")
-        target = click.prompt("Which one is to be predicted?", default=datasets.likely_target(rows))
-    file = datasets.write(name, Path(source), target)
-    click.echo(f"{file} is there. Edit it, then: ./millrace check, ./millrace publish {name}")
+        click.echo(f"{source} has the columns {', '.join(data.rows.column_names)}.")
+        target = click.prompt("Which one is to be predicted?", default=likely_target(data.rows))
+    written = datasets.write(name, data, Answers(target, kind, record_id, features, types))
+    _show_columns(written)
+    click.echo(f"{written.file} is there. Edit it, then: ./millrace check, ./millrace publish {name}")
+
+
+def _show_data(data: Data) -> None:
+    options = ", ".join(f"{name} {value!r}" for name, value in data.options.items() if name != "names")
+    columns = len(data.rows.column_names)
+    click.echo(f"{data.path}: {data.rows.num_rows:,} rows of {columns} columns{f'; {options}' if options else ''}")
+
+
+def _show_columns(written: Written) -> None:
+    profile = written.profile
+    if written.numbered:
+        click.echo(f"record_id  {written.numbered}: the number of the row, since no column names the records (--id)")
+    for role in ("record_id", "event_time", "target", "feature", "left out"):
+        for taken in profile.columns:
+            if taken.role == role:
+                click.echo(f"{role:<10} {taken.column}: {taken.why}")
+    click.echo(f"kind       {profile.kind} (--kind); split {written.split}")

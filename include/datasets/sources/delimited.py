@@ -1,0 +1,248 @@
+"""Rows of delimited text, such as CSV: read as text, in blocks, and given the types that fit all of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from include.datasets.sources import compressed, text
+from include.datasets.sources.text import Numbers
+from include.errors import LastingError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK_BYTES = 8 * 1024 * 1024
+# A single value is no longer than a block.
+MOST_BLOCK_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file writes its rows.
+
+    Attributes:
+        delimiter: What separates the fields.
+        quote: What encloses a field that holds a delimiter or a line break.
+        encoding: Of the file; one of Python's codecs.
+        numbers: How numbers are written.
+        names: The columns' names, of a file without a header.
+        skip: The number of lines before the header.
+        comment: What a line begins with that is no row.
+        nulls: Texts that mean that a value is missing, besides nothing at all.
+    """
+
+    delimiter: str = ","
+    quote: str = '"'
+    encoding: str = "utf-8"
+    numbers: Numbers = field(default_factory=Numbers)
+    names: Sequence[str] = ()
+    skip: int = 0
+    comment: str | None = None
+    nulls: Sequence[str] = ()
+
+
+class Delimited:
+    """A file of delimited text.
+
+    Attributes:
+        schema: Of all columns, with the types that fit all rows.
+    """
+
+    def __init__(self, path: Path, dialect: Dialect, types: Mapping[str, str], held: bool) -> None:
+        """Goes through the whole file once.
+
+        Args:
+            types: Types that are not to be found out, by column; values are names out of ``text.TYPES``.
+            held: Whether the rows are to stay in memory.
+
+        Raises:
+            LastingError: A column is given twice, or is not there.
+            pyarrow.ArrowInvalid, UnicodeError: The file cannot be read in this dialect.
+        """
+        import pyarrow as pa
+
+        self._path, self._dialect = path, dialect
+        self.names, self._lines, self._empty = _header(path, dialect)
+        self._block_bytes, self._held = BLOCK_BYTES, held
+        self._texts: list[pa.RecordBatch] = []
+        guessed = self._look()
+        wanted = {name: text.arrow_type(kind) for name, kind in types.items()}
+        self.schema = pa.schema([(name, wanted.get(name, guessed.get(name, pa.null()))) for name in self.names])
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows with these columns."""
+        import pyarrow as pa
+
+        first = 1
+        for piece in self._texts if self._held else self._read(columns):
+            arrays = [self._converted(piece.column(name), name, first) for name in columns]
+            yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+            first += piece.num_rows
+
+    def _converted(self, texts: pa.Array, name: str, first: int) -> pa.Array:
+        import pyarrow as pa
+
+        wanted = self.schema.field(name).type
+        try:
+            return text.convert(texts, wanted, self._dialect.numbers)
+        except pa.ArrowInvalid as error:
+            odd = text.misfits(texts, wanted, self._dialect.numbers)
+            row = first + texts.to_pylist().index(odd[0]) if odd else first
+            raise LastingError(
+                f"{self._path}: the column {name!r} is to be {wanted}, which {', '.join(map(repr, odd[:3]))} is not; "
+                f"the first such value is in row {row}.",
+                "Name what means a missing value in nulls=, correct types=, or correct the file.",
+            ) from error
+
+    def _look(self) -> dict[str, pa.DataType]:
+        import pyarrow as pa
+
+        while True:
+            try:
+                return text.guess(self._pieces(), self._dialect.numbers)
+            except pa.ArrowInvalid as error:
+                if "straddling" not in str(error) or self._block_bytes >= MOST_BLOCK_BYTES:
+                    raise
+                self._block_bytes = min(8 * self._block_bytes, MOST_BLOCK_BYTES)
+
+    def _pieces(self) -> Iterator[Mapping[str, pa.Array]]:
+        self._texts, last = [], None
+        for piece in self._read(self.names):
+            if self._held:
+                self._texts.append(piece)
+            yield dict(zip(piece.schema.names, piece.columns, strict=True))
+            last = piece
+        if last is not None:
+            self._require_closed(last)
+
+    def _require_closed(self, piece: pa.RecordBatch) -> None:
+        """Refuses a file whose last value goes on to its end, which pyarrow takes for closed."""
+        value = piece.columns[-1][-1].as_py() or ""
+        if not self._dialect.quote or len(value.splitlines()) < 2:
+            return
+        last = ""
+        with opened(self._path, self._dialect) as (stream, encoding):
+            lines = io.TextIOWrapper(stream, encoding=encoding)
+            for line in lines:
+                last = line.strip() or last
+            lines.detach()
+        if not last.endswith(self._dialect.quote):
+            raise LastingError(
+                f"{self._path}: the quotation mark before {value.splitlines()[0][:40]!r} is not closed; the rest of "
+                "the file would be one value.",
+                "Close it, or give quote='' when quotation marks mean nothing.",
+            )
+
+    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+        from pyarrow import csv as arrow
+
+        dialect = self._dialect
+        if self._empty:
+            return
+        with opened(self._path, dialect) as (stream, encoding):
+            reader = arrow.open_csv(
+                stream,
+                read_options=arrow.ReadOptions(
+                    block_size=self._block_bytes,
+                    column_names=list(self.names),
+                    skip_rows=self._lines,
+                    skip_rows_after_names=0 if dialect.names else 1,
+                    encoding=encoding,
+                ),
+                parse_options=arrow.ParseOptions(
+                    delimiter=dialect.delimiter, quote_char=dialect.quote or False, newlines_in_values=True
+                ),
+                convert_options=arrow.ConvertOptions(
+                    include_columns=list(columns),
+                    column_types=dict.fromkeys(columns, pa.string()),
+                    null_values=["", *dialect.nulls],
+                    strings_can_be_null=True,
+                ),
+            )
+            yield from reader
+
+
+@contextmanager
+def opened(path: Path, dialect: Dialect) -> Iterator[tuple[BinaryIO, str]]:
+    """The file's rows as bytes without comments, and their encoding."""
+    with compressed.opened(path) as stream:
+        if dialect.comment is None:
+            yield stream, dialect.encoding
+        else:
+            lines = io.TextIOWrapper(stream, encoding=_codec(dialect), newline="")
+            yield _Lines(_uncommented(lines, dialect)), "utf-8"  # type: ignore[misc]
+
+
+def _uncommented(lines: Iterator[str], dialect: Dialect) -> Iterator[bytes]:
+    inside = False
+    for line in lines:
+        if not inside and line.startswith(dialect.comment or "\0"):
+            continue
+        inside ^= bool(dialect.quote and line.count(dialect.quote) % 2)
+        yield line.encode()
+
+
+class _Lines(io.RawIOBase):
+    """Lines as a file that can be read from the beginning to the end."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines = lines
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        pieces, length = [self._left], len(self._left)
+        for line in self._lines:
+            pieces.append(line)
+            length += len(line)
+            if 0 <= size <= length:
+                break
+        content = b"".join(pieces)
+        self._left = content[size:] if size >= 0 else b""
+        return content[:size] if size >= 0 else content
+
+
+def _header(path: Path, dialect: Dialect) -> tuple[list[str], int, bool]:
+    """The columns' names, the number of lines before the row that has them, and whether nothing comes behind it.
+
+    A column without a name is called after its place, as pandas does: ``Unnamed: 0``.
+    """
+    with opened(path, dialect) as (stream, encoding):
+        codec = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
+        lines = io.TextIOWrapper(stream, encoding=codec, newline="")
+        before = [line for _, line in zip(range(dialect.skip), lines, strict=False)]
+        blank = 0
+        rest: Iterator[str] = iter(lines)
+        for line in rest:
+            if line.strip("\r\n"):
+                rest = itertools.chain([line], rest)
+                break
+            blank += 1
+        quoting: dict[str, Any] = {"quotechar": dialect.quote} if dialect.quote else {"quoting": csv.QUOTE_NONE}
+        first = next(csv.reader(rest, delimiter=dialect.delimiter, **quoting), None)
+        empty = not dialect.names and not any(line.strip() for line in rest)
+        lines.detach()
+    if first is None:
+        raise LastingError(f"The file {path} is empty.", "Give one with rows.")
+    if dialect.names:
+        if len(dialect.names) != len(first):
+            raise LastingError(
+                f"The rows of {path} have {len(first)} fields, and names= has {len(dialect.names)} names.",
+                "Correct names=.",
+            )
+        return list(dialect.names), len(before) + blank, empty
+    return [name or f"Unnamed: {place}" for place, name in enumerate(first)], len(before) + blank, empty
+
+
+def _codec(dialect: Dialect) -> str:
+    return "utf-8-sig" if dialect.encoding.lower() in ("utf-8", "utf8") else dialect.encoding

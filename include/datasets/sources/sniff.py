@@ -1,0 +1,252 @@
+"""Finds out how a file of delimited text writes its rows. What was found is a proposal, to be written down."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from include.datasets.sources import compressed
+from include.errors import UserError
+
+# Those that separate fields, the likelier first.
+DELIMITERS = (",", ";", "\t", "|")
+SAMPLE_BYTES = 1024 * 1024
+_SAMPLE_ROWS = 500
+_PIECE = 1024 * 1024
+_ODD_BYTES = 64 * 1024
+
+_PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?")
+_DATE = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ]\d{1,2}:\d{2}.*)?|\d{1,2}:\d{2}(?::\d{2})?")
+_WORDS = re.compile(r"[^,;\t|]*")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found.
+
+    Attributes:
+        options: Those of ``File`` that differ from its defaults.
+        first: The fields of the first row.
+        header: Whether that row names the columns; None when it may be a row of data.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    first: Sequence[str] = ()
+    header: bool | None = True
+
+
+def options(path: Path) -> dict[str, Any]:
+    """The options of ``File`` for this file, as far as they differ from the defaults."""
+    return sniff(path).options
+
+
+def sniff(path: Path, **known: Any) -> Found:
+    """Looks at the beginning of a file of delimited text, and at all of it for its encoding.
+
+    Args:
+        known: Options of ``File`` that are known already.
+
+    Raises:
+        UserError: The file is not text.
+        OSError: It cannot be read.
+    """
+    encoding = known.get("encoding") or _encoding(path)
+    lines = _sample(path, encoding)
+    comment = known.get("comment") or _comment(lines)
+    if comment:
+        lines = [line for line in lines if not line.startswith(comment)]
+    before = known.get("skip") or 0
+    lines = lines[before:]
+    delimiter, quote = known.get("delimiter"), known.get("quote", '"')
+    if delimiter is None:
+        delimiter = _delimiter(lines, quote)
+    rows = _rows(lines, delimiter, quote)
+    skip = before or _preamble(lines, rows, delimiter, quote)
+    rows = _rows(lines[skip - before :], delimiter, quote)
+    if not rows:
+        return Found()
+    decimal, thousands = known.get("decimal"), known.get("thousands")
+    if decimal is None and "," not in (delimiter, thousands):
+        decimal, thousands = _decimal(rows[1:], thousands)
+    found: dict[str, Any] = {
+        "delimiter": delimiter,
+        "quote": quote,
+        "decimal": decimal or ".",
+        "thousands": thousands,
+        "encoding": encoding,
+        "skip": skip,
+        "comment": comment,
+    }
+    defaults = {"delimiter": ",", "quote": '"', "decimal": ".", "encoding": "utf-8", "skip": 0}
+    differing = {name: value for name, value in found.items() if value != defaults.get(name)}
+    return Found(differing, rows[0], _has_header(rows, decimal or "."))
+
+
+def _encoding(path: Path) -> str:
+    """Of the whole file: a letter outside ASCII may come late."""
+    decoder, odd, ascii_only = codecs.getincrementaldecoder("utf-8")(), b"", True
+    valid = True
+    with compressed.opened(path) as stream:
+        first = stream.read(_PIECE)
+        for mark, name in (
+            (codecs.BOM_UTF8, "utf-8"),
+            (codecs.BOM_UTF32_LE, "utf-32"),
+            (codecs.BOM_UTF32_BE, "utf-32"),
+            (codecs.BOM_UTF16_LE, "utf-16"),
+            (codecs.BOM_UTF16_BE, "utf-16"),
+        ):
+            if first.startswith(mark):
+                return name
+        if wide := _wide(first):
+            return wide
+        piece = first
+        while piece:
+            if b"\0" in piece:
+                raise UserError(f"The file {path} is neither delimited text nor Parquet: it has zero bytes.", "")
+            if valid:
+                try:
+                    decoder.decode(piece)
+                except UnicodeDecodeError:
+                    valid = False
+            if not piece.isascii() and len(odd) < _ODD_BYTES:
+                ascii_only = False
+                odd += b"\n".join(line for line in piece.splitlines() if not line.isascii())[:_ODD_BYTES]
+            piece = stream.read(_PIECE)
+    if valid and not decoder.getstate()[0]:
+        return "utf-8"
+    assert not ascii_only
+    return _legacy(odd)
+
+
+def _wide(first: bytes) -> str | None:
+    """UTF-16 without a mark: of ASCII, every other byte is zero."""
+    for name, places in (("utf-16-le", slice(1, 2_000, 2)), ("utf-16-be", slice(0, 2_000, 2))):
+        zeros = first[places]
+        if len(zeros) > 2 and zeros.count(0) > 0.6 * len(zeros):
+            return name
+    return None
+
+
+def _legacy(odd: bytes) -> str:
+    """An encoding of one byte a letter, or an East Asian one."""
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(odd).best()
+    try:
+        western = odd.decode("cp1252")
+    except UnicodeDecodeError:
+        western = ""
+    # Words of Western languages have few letters outside ASCII; those of other scripts have nothing else.
+    words = re.findall(r"[^\W\d_]+", western)
+    foreign = [word for word in words if len(word) > 3 and all(ord(letter) > 127 for letter in word)]
+    if western and len(foreign) * 20 < len(words):
+        return "cp1252"
+    return best.encoding if best is not None else "cp1252"
+
+
+def _sample(path: Path, encoding: str) -> list[str]:
+    codec = "utf-8-sig" if encoding == "utf-8" else encoding
+    with compressed.opened(path) as stream:
+        content = stream.read(SAMPLE_BYTES)
+        more = bool(stream.read(1))
+    decoded = codecs.getincrementaldecoder(codec)("replace").decode(content)
+    lines = io.StringIO(decoded, newline=None).read().split("\n")
+    lines = [line + "\n" for line in (lines[:-1] if more and len(lines) > 1 else lines)]
+    while lines and not lines[0].strip():
+        lines.pop(0)
+    return lines
+
+
+def _comment(lines: Sequence[str]) -> str | None:
+    """Lines with ``#`` at the beginning, before a header that has none, are no rows."""
+    marked = [line.startswith("#") for line in lines if line.strip()]
+    return "#" if marked and marked[0] and not all(marked) and marked.count(True) * 2 < len(marked) + 1 else None
+
+
+def _rows(lines: Sequence[str], delimiter: str, quote: str) -> list[list[str]]:
+    quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
+    found: list[list[str]] = []
+    try:
+        for row in csv.reader(lines, delimiter=delimiter, **quoting):
+            if row:
+                found.append(row)
+            if len(found) >= _SAMPLE_ROWS:
+                break
+    except csv.Error:
+        pass
+    return found
+
+
+def _delimiter(lines: Sequence[str], quote: str) -> str:
+    """The one that gives most rows the same number of fields, in which there is least of what would separate them."""
+    scores = {}
+    for place, delimiter in enumerate(DELIMITERS):
+        rows = _rows(lines, delimiter, quote)
+        if not rows:
+            continue
+        width, count = Counter(map(len, rows)).most_common(1)[0]
+        if width < 2:
+            continue
+        alike = [row for row in rows if len(row) == width]
+        cells = [cell.strip() for row in alike for cell in row]
+        clean = sum(_is_clean(cell) for cell in cells) / len(cells)
+        scores[delimiter] = (round(count / len(rows), 3) * clean, len(rows[0]) == width, width, -place)
+    return max(scores, key=lambda name: scores[name]) if scores else ","
+
+
+def _is_clean(cell: str) -> bool:
+    return bool(_PLAIN.fullmatch(cell) or _COMMA.fullmatch(cell) or _DATE.fullmatch(cell) or _WORDS.fullmatch(cell))
+
+
+def _preamble(lines: Sequence[str], rows: Sequence[Sequence[str]], delimiter: str, quote: str) -> int:
+    """The number of lines before the first row that has as many fields as most have."""
+    if not rows:
+        return 0
+    width = Counter(map(len, rows)).most_common(1)[0][0]
+    if width < 2 or len(rows[0]) == width:
+        return 0
+    for number in range(1, min(len(lines), 30)):
+        rest = _rows(lines[number:], delimiter, quote)
+        if rest and lines[number].strip() and len(rest[0]) == width:
+            # A first row that is short by itself is an error in the file, not a title.
+            return number if all(len(row) == 1 for row in rows[: max(1, len(rows) - len(rest))]) else 0
+    return 0
+
+
+def _decimal(rows: Sequence[Sequence[str]], thousands: str | None) -> tuple[str, str | None]:
+    """A decimal comma, and points between thousands, where numbers can be read in no other way."""
+    width = max(map(len, rows), default=0)
+    columns = [[row[place].strip() for row in rows if place < len(row)] for place in range(width)]
+    commas, points = [], 0
+    for cells in columns:
+        found = [cell for cell in cells if "," in cell and _COMMA.fullmatch(cell)]
+        # With three digits behind each comma these may be thousands as well as thousandths.
+        if not all(re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", cell) for cell in found):
+            commas.append(found)
+        points += any("." in cell and _PLAIN.fullmatch(cell) and not _COMMA.fullmatch(cell) for cell in cells)
+    if not commas or len(commas) < points:
+        return ".", thousands
+    grouped = any("." in cell for cells in commas for cell in cells)
+    return ",", "." if grouped and thousands is None else thousands
+
+
+def _has_header(rows: Sequence[Sequence[str]], decimal: str) -> bool | None:
+    """Whether the first row names columns; None when it looks like the rows below it."""
+    first, rest = [cell.strip() for cell in rows[0]], rows[1:]
+    number = _COMMA if decimal == "," else _PLAIN
+    if any(number.fullmatch(cell) or _DATE.fullmatch(cell) for cell in first):
+        return None
+    named = [cell for cell in first if cell]
+    if len(named) > 1 and len(set(named)) == 1:
+        return None
+    below = [{row[place].strip() for row in rest if place < len(row)} for place in range(len(first))]
+    again = [cell for cell, values in zip(first, below, strict=True) if cell and cell in values]
+    return None if again and len(again) * 2 >= len(named) else True

@@ -1,0 +1,253 @@
+"""What the columns of a file are taken for."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from include.datasets import new
+from include.datasets.profile import Answers, Profile, profile
+from include.errors import UserError
+from include.platform.commands.new import new as command
+
+N = 400
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=N).tolist()
+Y = ["yes" if value > 0 else "no" for value in RNG.normal(size=N)]
+LABELS = sorted(Y)
+
+
+def of(columns: dict[str, Any], target: str = "y", **answers: Any) -> Profile:
+    return profile("rows.csv", pa.table(columns), Answers(target, **answers))
+
+
+def taken(found: Profile, column: str) -> tuple[str, str]:
+    return next((taken.role, taken.why) for taken in found.columns if taken.column == column)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Unnamed: 0", range(N)),
+        ("index", range(N)),
+        ("level_0", range(1, N + 1)),
+        ("__index_level_0__", range(N)),
+        ("__index_level_0__", RNG.permutation(10 * N)[:N].tolist()),
+        ("Unnamed: 0", sorted(RNG.permutation(10 * N)[:N].tolist())),
+        ("n", range(N)),
+        ("n", range(1, N + 1)),
+        ("n", range(N, 0, -1)),
+        ("n", range(1_000, 1_000 + 10 * N, 10)),
+        ("n", [float(number) for number in range(N)]),
+        ("n", [number / 10 for number in range(N)]),
+        ("n", [None, *range(1, N)]),
+        ("n", [None, *map(float, range(1, N))]),
+        ("n", [0, *range(N - 1)]),
+        ("n", RNG.permutation(N).tolist()),
+        ("n", [*range(N // 2), *range(N // 2 + 5, N + 5)]),
+    ],
+)
+def test_what_counts_the_rows_is_never_learned_from(name: str, values: Any) -> None:
+    found = of({name: list(values), "x": X, "y": LABELS})
+    assert found.features == ["x"]
+    role, why = taken(found, name)
+    assert role in ("record_id", "left out")
+    assert "counts the rows" in why or "index of the rows" in why or "names records, but" in why
+
+
+def test_numbers_that_do_not_count_the_rows_are_learned_from() -> None:
+    columns = {
+        "hour": [number % 24 for number in range(N)],
+        "unique": RNG.permutation(100 * N)[:N].tolist(),
+        "sorted": sorted(X),
+        "constant": [1] * N,
+        "few": [number // 100 for number in range(N)],
+    }
+    assert of({**columns, "y": Y}).features == list(columns)
+
+
+def test_a_few_rows_are_not_counted() -> None:
+    assert of({"dose": [1, 2, 3, 4, 5, 6], "y": ["a", "b", "a", "b", "a", "b"]}).features == ["dose"]
+
+
+def test_what_counts_the_rows_can_be_asked_for() -> None:
+    found = of({"year": range(1_700, 1_700 + N), "y": X}, features=["year"])
+    assert (found.features, found.kind, found.record_id) == (["year"], "regression", None)
+    with pytest.raises(UserError, match=r"no column to learn 'y' from \(.*--feature"):
+        of({"x": [None] * N, "y": X})
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([1, *range(1, N)], "1 rows repeat a value, such as 1 in 2 rows"),
+        ([None, *range(1, N)], "1 rows have none"),
+        ([None, 7, *range(2, N)], "1 rows have none, and 1 rows repeat a value, such as 7 in 2 rows"),
+        ([*(f"A-{number}" for number in range(N - 1)), "A-0"], "1 rows repeat a value, such as A-0 in 2 rows"),
+        ([None, *(f"A-{number}" for number in range(N - 1))], "1 rows have none"),
+        ([float("nan"), *map(float, range(1, N))], "names records, but"),
+        ([number // 2 for number in range(N)], "200 rows repeat a value"),
+    ],
+)
+@pytest.mark.parametrize("name", ["customer_id", "orderId", "ID"])
+def test_an_id_that_is_almost_one_is_stated_and_never_learned_from(name: str, values: Any, says: str) -> None:
+    found = of({name: pa.array(values, from_pandas=True), "x": X, "y": Y})
+    assert (found.record_id, found.features) == (None, ["x"])
+    role, why = taken(found, name)
+    assert role == "left out"
+    assert says in why or "names records, but 1 rows have none" in why
+
+
+def test_an_id_that_is_asked_for_has_to_be_one() -> None:
+    columns = {"code": [f"{number:05d}" for number in range(N)], "x": X, "y": Y, "z": [*range(N - 1), 3]}
+    found = of(columns, record_id="code")
+    assert (found.record_id, found.types) == ("code", {"code": "text"})
+    with pytest.raises(UserError, match=r"'z' of rows.csv does not name the records: 1 rows repeat a value, such as 3"):
+        of(columns, record_id="z")
+    with pytest.raises(UserError, match=r"has no column 'w'; it has code, x, y, z\. Name one of them with --id"):
+        of(columns, record_id="w")
+
+
+@pytest.mark.parametrize(
+    ("values", "says", "remedy"),
+    [
+        (["?" if n % 9 == 0 else f"{n / 7:.2f}" for n in range(N)], "'?' in 45 rows", r"--null '\?'"),
+        (["-" if n % 9 == 0 else str(n) for n in range(N)], "'-' in 45 rows", "--null -"),
+        (["unknown" if n == 5 else str(n) for n in range(N)], "'unknown' in 1 rows", "--null unknown"),
+        ([f"{n * 7 + 900:,}" for n in range(N)], "written as 1,005", "--thousands ','"),
+        ([f"{n * 7 + 0.5:.2f}".replace(".", ",") for n in range(N)], "written as 0,50, 7,50", "--decimal ','"),
+        ([f"{n}%" for n in range(N)], "written as 0%, 1%, 2% and 397 more", "without the percent sign"),
+        ([f"${n}.99" for n in range(N)], r"written as \$0.99", "without the unit"),
+        ([f"{n} kg" for n in range(N)], "written as 0 kg", "without the unit"),
+    ],
+)
+def test_numbers_that_are_text_are_left_out_with_what_is_odd(values: list[str], says: str, remedy: str) -> None:
+    found = of({"price": values, "x": X, "y": Y})
+    assert found.features == ["x"]
+    role, why = taken(found, "price")
+    assert role == "left out"
+    with pytest.raises(AssertionError, match=says):
+        raise AssertionError(why)
+    with pytest.raises(AssertionError, match=remedy):
+        raise AssertionError(why)
+    with pytest.raises(UserError, match=f"'price' of rows.csv is text, and most of it is numbers: .*{says}.*{remedy}"):
+        of({"price": values, "x": X}, "price")
+    with pytest.raises(UserError, match="a regression predicts numbers"):
+        of({"price": values, "x": X}, "price", kind="regression")
+
+
+def test_words_with_a_few_numbers_are_categories() -> None:
+    values = ["4wd" if n % 3 else "fwd" if n % 2 else "2" for n in range(N)]
+    assert of({"drive": values, "y": Y}).categories == ["drive"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "classes"),
+    [
+        ([n % 2 for n in range(N)], "classification", {}),
+        ([float(n % 2) if n else None for n in range(N)], "classification", {"y": "integer"}),
+        ([float(n % 5) if n else None for n in range(N)], "classification", {"y": "integer"}),
+        ([n % 21 for n in range(N)], "regression", {}),
+        ([n / 2 % 3 for n in range(N)], "regression", {}),
+        ([n % 2 == 0 for n in range(N)], "classification", {}),
+        ([Decimal(n % 2) for n in range(N)], "classification", {"y": "integer"}),
+        ([Decimal(n % 7) / 2 for n in range(N)], "regression", {"y": "number"}),
+        (["0" + str(n % 3) for n in range(N)], "classification", {"y": "text"}),
+    ],
+)
+def test_a_target_is_classes_or_a_number(values: list[Any], kind: str, classes: dict[str, str]) -> None:
+    found = of({"x": X, "y": values})
+    assert (found.kind, found.types) == (kind, classes)
+
+
+def test_a_few_rows_of_different_numbers_are_not_classes() -> None:
+    assert of({"x": [1.5, 2.5, 1, 7], "y": [1_947, 1_960, 1_970, 1_999]}).kind == "regression"
+
+
+@pytest.mark.parametrize(
+    ("columns", "answers", "says"),
+    [
+        ({"y": [f"text {n}" for n in range(N)]}, {}, "is text with 400 different values in 400 rows"),
+        ({"y": [f"text {n % 150}" for n in range(N)]}, {}, "150 different values .*--kind classification"),
+        ({"index": range(N)}, {"target": "index"}, "counts the rows, which is nothing to predict"),
+        ({"y": ["a"] * N}, {}, "the same value in every row: a"),
+        ({"y": [0.5, 1.5] * (N // 2)}, {"kind": "classification"}, "numbers with fractions, such as 0.5, 1.5"),
+        ({"y": ["a", "b"] * (N // 2)}, {"kind": "regression"}, "is text, and a regression predicts numbers"),
+        ({"y": [True, False] * (N // 2)}, {"kind": "regression"}, "is bool, and a regression predicts numbers"),
+        ({"y": [None] * N}, {}, "is empty"),
+        ({"y": [timedelta(n) for n in range(N)]}, {}, r"is duration\[us\], and no model predicts that"),
+    ],
+)
+def test_a_target_that_only_the_user_can_decide_is_asked_about(
+    columns: dict[str, Any], answers: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        of({"x": X, **{name: list(values) for name, values in columns.items()}}, **answers)
+
+
+def test_answers_decide() -> None:
+    many = {"x": X, "y": [f"text {n % 150}" for n in range(N)]}
+    assert of(many, kind="classification").kind == "classification"
+    assert of({"x": X, "y": [n % 5 for n in range(N)]}, kind="regression").kind == "regression"
+    assert of({"x": X, "y": [n % 50 for n in range(N)]}, kind="classification").kind == "classification"
+
+
+def test_every_column_left_out_has_its_reason() -> None:
+    columns = {
+        "x": X,
+        "empty": pa.nulls(N),
+        "note": [f"note {n}" for n in range(N)],
+        "tags": [[n] for n in range(N)],
+        "took": [timedelta(seconds=n) for n in range(N)],
+        "day": [None, *(date(2024, 1, 1) + timedelta(n) for n in range(1, N))],
+        "raw": [b"%d" % n for n in range(N)],
+        "zip": [f"{n:05d}" for n in range(N)],
+        "y": Y,
+    }
+    found = of(columns)
+    assert {t.column: t.why for t in found.columns if t.role == "left out"} == {
+        "empty": "empty",
+        "note": "text with 400 different values, such as note 0, note 1, note 2",
+        "tags": "list<item: int64>, which no model of the template takes",
+        "took": "duration[us], which no model of the template takes",
+        "day": "date32[day]: a time, and 1 rows have none; no model of the template learns from times",
+        "raw": "binary, which no model of the template takes",
+        "zip": "text with 400 different values, such as 00000, 00001, 00002"
+        " (text, since 00000 as a number would not be the same)",
+    }
+
+
+def test_decimals_and_codes_are_learned_from_as_what_they_are() -> None:
+    columns = {"price": [Decimal(n) / 4 for n in X], "zip": [f"{n % 9:05d}" for n in range(N)], "y": Y}
+    found = of(columns)
+    assert (found.features, found.types) == (["price", "zip"], {"price": "number", "zip": "text"})
+
+
+def test_the_command_says_what_it_took_columns_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame({"amount": X, "price": [f"{n}%" for n in range(N)], "label": LABELS})
+    frame.to_csv(tmp_path / "rows.csv", sep=";", decimal=",")
+    monkeypatch.setattr(new.write, "__defaults__", (tmp_path,))
+    asked = ["dataset", "noise", "--from", str(tmp_path / "rows.csv"), "--target", "label"]
+    done = CliRunner().invoke(command, asked, catch_exceptions=False)
+    assert done.output.splitlines() == [
+        f"{tmp_path}/rows.csv: 400 rows of 4 columns; delimiter ';', decimal ','",
+        "record_id  Unnamed: 0: the index of the rows, as pandas writes it",
+        "target     label: 2 classes: no, yes",
+        "feature    amount: numbers",
+        "left out   price: text, and most of it is numbers: written as 0%, 1%, 2% and 397 more; to make these numbers, "
+        "write them without the percent sign in the file",
+        "kind       classification (--kind); split HashSplit(test=0.25)",
+        f"{tmp_path}/noise.py is there. Edit it, then: ./millrace check, ./millrace publish noise",
+    ]
+    assert 'delimiter=";", decimal=","' in (tmp_path / "noise.py").read_text()
+    refused = CliRunner().invoke(command, [*asked, "--types", "zip=float"])
+    assert refused.exit_code == 2
+    assert "'zip=float' is not COLUMN=TYPE with a type out of text, integer" in refused.output
