@@ -58,6 +58,22 @@ class Written:
     columns: list[Taken] = field(default_factory=list)
 
 
+def free(name: str, folder: Path = FOLDER) -> Path:
+    """The file of a dataset that is to have this name.
+
+    Raises:
+        UserError: The name cannot be a dataset's, or is taken.
+    """
+    if not usable(name):
+        raise UserError(
+            f"{name!r} cannot name a dataset.", "Use a lower-case letter, then letters, digits, underscores."
+        )
+    file = folder / f"{name}.py"
+    if file.exists() or name in definitions.find(folder).valid:
+        raise UserError(f"The name {name!r} is taken.", "Choose another.")
+    return file
+
+
 def read(source: Path, header: bool | None = None, types: Mapping[str, str] | None = None, **known: Any) -> Data:
     """The file's rows, with the dialect that it is found to have.
 
@@ -112,13 +128,7 @@ def write(name: str, source: Path | Data, answers: Answers | str, folder: Path =
         UserError: The name cannot be a dataset's or is taken, the file cannot be used, or there is something that only
             the user can decide.
     """
-    if not usable(name):
-        raise UserError(
-            f"{name!r} cannot name a dataset.", "Use a lower-case letter, then letters, digits, underscores."
-        )
-    file = folder / f"{name}.py"
-    if file.exists() or name in definitions.find(folder).valid:
-        raise UserError(f"The name {name!r} is taken.", "Choose another.")
+    file = free(name, folder)
     answers = Answers(answers) if isinstance(answers, str) else answers
     data = source if isinstance(source, Data) else read(source, types=answers.types)
     found = profile(str(data.path), data.rows, answers)

@@ -94,6 +94,7 @@ def dataset(
     from include.datasets import new as datasets
     from include.datasets.profile import Answers, likely_target
 
+    datasets.free(name)
     data = datasets.read(Path(source), header, types, **dialect)
     _show_data(data)
     if target is None:
