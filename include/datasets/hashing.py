@@ -80,7 +80,7 @@ def integers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64] | None:
     import pyarrow as pa
     import pyarrow.types as types
 
-    if types.is_date32(column.type):
+    if types.is_date32(column.type) or types.is_time32(column.type):
         column = column.cast(pa.int32())
     if types.is_integer(column.type) or types.is_temporal(column.type):
         if not types.is_uint64(column.type):

@@ -506,7 +506,9 @@ def _identifies(column: _Column) -> bool:
 
     kind = column.type
     # Floating numbers may be equal and differ.
-    return bool(types.is_integer(kind) or types.is_decimal(kind) or column.is_text or types.is_temporal(kind))
+    whole = types.is_integer(kind) or types.is_decimal(kind)
+    moment = types.is_temporal(kind) and not (types.is_duration(kind) or types.is_interval(kind))
+    return bool(whole or column.is_text or moment or types.is_binary(kind) or types.is_fixed_size_binary(kind))
 
 
 def _not_unique(column: _Column) -> str:

@@ -274,7 +274,7 @@ def _schema(dataset: Dataset, scan: Scan) -> tuple[pa.Schema, list[str]]:
             raise LastingError(
                 f"Dataset {dataset.name!r}, field {field}: the column {unfit[0]!r} is {scan.unfit[unfit[0]]}, which "
                 "cannot be used there.",
-                "Have the query convert it to text or a number, or take a part of it, under a name of its own.",
+                "Name another, or have the source give it, or a part of it, as text or a number.",
             )
     if not features:
         raise LastingError(f"Dataset {dataset.name!r}: no column is left to learn from.", "Name features.")

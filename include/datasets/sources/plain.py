@@ -24,15 +24,19 @@ class Plain(Scan):
         import pyarrow as pa
         import pyarrow.types as types
 
-        self._scan, self._stay = scan, set()
-        fields = []
+        self._scan, self._stay, self._keys = scan, set(), set(keys)
+        fields, unfit = [], {}
         for field in scan.schema:
-            stays = types.is_dictionary(field.type) and field.name not in keys
-            kind = field.type if stays else plain_type(field.type)
+            key = field.name in keys
+            stays = types.is_dictionary(field.type) and not key
+            kind = field.type if stays else plain_type(field.type, key)
             if kind == field.type:
                 self._stay.add(field.name)
+            if not _is_fit(plain_type(kind)):
+                unfit[field.name] = str(field.type)
             fields.append(pa.field(field.name, kind))
         self.schema = pa.schema(fields)
+        self.unfit = {**unfit, **scan.unfit}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -42,44 +46,84 @@ class Plain(Scan):
             return
         for batch in self._scan.batches(columns):
             arrays = [
-                column if name in self._stay else plain(column)
+                column if name in self._stay else plain(column, name in self._keys)
                 for name, column in zip(columns, batch.columns, strict=True)
             ]
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """What values of a type are in plain types; a UUID is its text."""
+def plain_type(kind: pa.DataType, key: bool = False) -> pa.DataType:
+    """What values of a type are in plain types; a UUID is its text.
+
+    Args:
+        key: Whether they are compared and hashed; bytes are text then, too.
+    """
     import pyarrow as pa
     import pyarrow.types as types
 
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return plain_type(kind.value_type)
+        return plain_type(kind.value_type, key)
     if isinstance(kind, pa.BaseExtensionType):
-        return pa.string() if kind.extension_name == "arrow.uuid" else plain_type(kind.storage_type)
+        return pa.string() if kind.extension_name == "arrow.uuid" else plain_type(kind.storage_type, key)
     if types.is_string_view(kind):
         return pa.string()
-    if types.is_binary_view(kind):
-        return pa.binary()
-    return kind
+    if types.is_binary_view(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        return pa.string() if key else pa.binary()
+    if types.is_fixed_size_binary(kind) and key:
+        return pa.string()
+    # Neither sorted nor learned from everywhere.
+    return pa.float32() if types.is_float16(kind) else kind
 
 
-def plain(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The same values in plain types."""
+def plain(values: pa.Array | pa.ChunkedArray, key: bool = False) -> pa.Array | pa.ChunkedArray:
+    """The same values in plain types; ``key`` as for ``plain_type``."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.types as types
 
     if isinstance(values, pa.ChunkedArray):
-        return pa.chunked_array([plain(chunk) for chunk in values.chunks], plain_type(values.type))
+        return pa.chunked_array([plain(chunk, key) for chunk in values.chunks], plain_type(values.type, key))
     kind = values.type
     if types.is_dictionary(kind):
-        return plain(values.dictionary_decode())
+        return plain(values.dictionary_decode(), key)
     if types.is_run_end_encoded(kind):
-        return plain(pc.run_end_decode(values))
+        return plain(pc.run_end_decode(values), key)
     if isinstance(kind, pa.BaseExtensionType):
         if kind.extension_name == "arrow.uuid":
-            found = [None if value is None else str(uuid.UUID(bytes=value)) for value in values.storage.to_pylist()]
-            return pa.array(found, pa.string())
-        return plain(values.storage)
-    return values.cast(plain_type(kind))
+            return _texts(values.storage)
+        return plain(values.storage, key)
+    wanted = plain_type(kind, key)
+    if types.is_string(wanted) and not types.is_string_view(kind) and not types.is_string(kind):
+        return _texts(values)
+    return values.cast(wanted)
+
+
+def _texts(values: pa.Array) -> pa.Array:
+    """Bytes as text: sixteen of fixed length are a UUID, those that are UTF-8 their letters, others their digits."""
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    whole = types.is_fixed_size_binary(values.type) and values.type.byte_width == 16
+
+    def text(value: bytes) -> str:
+        if whole:
+            return str(uuid.UUID(bytes=value))
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.hex()
+
+    return pa.array([None if value is None else text(value) for value in values.to_pylist()], pa.string())
+
+
+def _is_fit(kind: pa.DataType) -> bool:
+    """Whether there are models that learn from values of a plain type, and ids of it."""
+    import pyarrow.types as types
+
+    return not (
+        types.is_nested(kind)
+        or types.is_duration(kind)
+        or types.is_interval(kind)
+        or types.is_binary(kind)
+        or types.is_fixed_size_binary(kind)
+    )
