@@ -32,6 +32,22 @@ _offset: Callable[[Message], int] = cast(Any, Message.offset)
 
 
 @dataclass(frozen=True)
+class Lacking:
+    """What a table that is locked lacks of its definition.
+
+    Attributes:
+        columns: The fields that have no column yet.
+        nulls: The fields whose column does not allow null yet, although the definition does.
+    """
+
+    columns: frozenset[str] = frozenset()
+    nulls: frozenset[str] = frozenset()
+
+
+NOTHING = Lacking()
+
+
+@dataclass(frozen=True)
 class Refusal:
     """Why PostgreSQL did not take a row."""
 
@@ -48,6 +64,8 @@ class Judged:
         events: Those that land, in the order of their messages, until they have become rows.
         times: Their event times in microseconds, int64, for as long as the batch lives.
         ends: For each partition that moves, the offsets where the batch begins and ends (exclusive).
+        unfilled: For each partition, the offsets between which events have values for columns that are not there.
+        has_nulls: Whether an event has null where the table does not allow it yet.
     """
 
     messages: Sequence[Message]
@@ -59,6 +77,8 @@ class Judged:
     events: list[Any] = field(default_factory=list)
     times: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     letters: dict[int, DeadLetter] = field(default_factory=dict)
+    unfilled: dict[int, tuple[int, int]] = field(default_factory=dict)
+    has_nulls: bool = False
 
     def set_aside(self, index: int, letter: DeadLetter) -> None:
         self.letters[index] = letter
@@ -100,14 +120,18 @@ class Preparer:
         stream: Whose events they are.
         incarnation: The topic's incarnation number.
         starts: Where reading began, for each partition.
+        lacking: What the table lacks of the definition.
     """
 
-    def __init__(self, stream: Stream, incarnation: int, starts: Mapping[int, int]) -> None:
+    def __init__(self, stream: Stream, incarnation: int, starts: Mapping[int, int], lacking: Lacking = NOTHING) -> None:
         self._stream = stream
         self._incarnation = incarnation
         self._next = dict(starts)
         self._decoder = Decoder(stream.event)
-        self._columns = copy.columns_of(stream.fields)
+        columns = copy.columns_of(stream.fields)
+        self._columns = tuple(column for column in columns if column.name not in lacking.columns)
+        self._absent = tuple(column for column in columns if column.name in lacking.columns)
+        self._strict = tuple(column for column in columns if column.name in lacking.nulls)
         self._time = next(column for column in self._columns if column.name == stream.event_time)
         self._width = stream.width // _MICROSECOND
         self._late, self._early = stream.lateness // _MICROSECOND, stream.earliness // _MICROSECOND
@@ -138,6 +162,7 @@ class Preparer:
         self._judge_values(judged)
         self._judge_times(judged)
         rows = self._format(judged)
+        self._note_lacking(judged)
         # Batches wait for their turn without them: they are the greater part of a batch.
         judged.events = []
         reached = {p: (offset, batch.leader_epochs.get(p)) for p, offset in batch.next_offsets.items()}
@@ -245,6 +270,17 @@ class Preparer:
             index = int(where[position])
             judged.set_aside(index, self._letter(judged, index, DEAD_LETTER, reason))
         judged.drop(refused.keys())
+
+    def _note_lacking(self, judged: Judged) -> None:
+        judged.has_nulls = any(None in column.read(judged.events) for column in self._strict)
+        carrying = np.zeros(len(judged.events), bool)
+        for column in self._absent:
+            carrying |= np.fromiter((value is not None for value in column.read(judged.events)), bool, len(carrying))
+        where = np.flatnonzero(judged.fates == _LANDED)[carrying]
+        partitions, offsets = judged.partitions[where], judged.offsets[where]
+        for partition in np.unique(partitions).tolist():
+            mine = offsets[partitions == partition]
+            judged.unfilled[partition] = (int(mine.min()), int(mine.max()) + 1)
 
     def _rows(self, judged: Judged) -> Rows:
         where = np.flatnonzero(judged.fates == _LANDED)

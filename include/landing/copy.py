@@ -22,8 +22,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.errors import LastingError
 from include.landing.decoder import DEEPEST, is_too_deep
 from include.streams.field import Field
+from include.warehouse import queries
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -94,6 +96,9 @@ class Rows:
 
         Args:
             before: A statement to be executed first, in the same round trip.
+
+        Raises:
+            LastingError: Fewer rows were written than sent: a trigger of the table discards some.
         """
         last = len(self) if stop is None else stop
         if start == last:
@@ -105,6 +110,14 @@ class Rows:
                 f"{before}COPY {table} ({names}) FROM STDIN (FORMAT binary)",
                 io.BytesIO(b"".join((_HEADER, rows, _TRAILER))),
                 _CHUNK_BYTES,
+            )
+            written = cursor.rowcount
+        if 0 <= written < last - start:
+            triggers = [name for (name,) in queries.load("landing").read_triggers(connection, table=table)]
+            raise LastingError(
+                f"{last - start - written:,} of {last - start:,} rows were not written to {table}: "
+                f"{', '.join(triggers)} discarded them, and nothing of them is marked as landed.",
+                "Let the trigger return the row, or drop it.",
             )
 
     def without(self, indices: Collection[int]) -> Rows:

@@ -26,7 +26,7 @@ from include.kafka.position import Position
 from include.kafka.reader import Reader
 from include.kafka.stops import Stop, TopicRecreated
 from include.kafka.topics import Topic
-from include.landing import choices, dead_letters, incarnation, ledger, refusals, table
+from include.landing import choices, dead_letters, incarnation, ledger, locks, refusals, table
 from include.landing.ahead import Ahead
 from include.landing.choices import BatchRefused
 from include.landing.partitions import Partitions
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
     from psycopg2.extensions import connection as Connection
 
-    from include.landing.batch import Prepared
+    from include.landing.batch import Lacking, Prepared
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -110,8 +110,8 @@ def drain(stream: Stream, owner: str, share: int = 0, leave: Callable[[Drained],
         if not partitions:
             return Drained(reason="there are more drains than partitions")
         consumer = reader.connected(group_id=stream.reader, **_CONSUMER)
-        connection, claim = _patiently(lambda: _claim(stream, topic, partitions, owner), deadline)
-        return Drain(stream, topic, connection, claim, brokers, consumer).run(deadline, leave)
+        connection, claim, lacking = _patiently(lambda: _claim(stream, topic, partitions, owner), deadline)
+        return Drain(stream, topic, connection, claim, brokers, consumer, lacking).run(deadline, leave)
     except Stop as stop:
         raise choices.advised(stop, stream) from stop
 
@@ -121,6 +121,7 @@ class Drain:
 
     Args:
         brokers, consumer: To ask and read with.
+        lacking: What the table lacks of the definition, because it was locked.
     """
 
     def __init__(
@@ -131,8 +132,9 @@ class Drain:
         claim: Mapping[int, Position],
         brokers: AdminClient,
         consumer: Consumer,
+        lacking: Lacking | None = None,
     ) -> None:
-        from include.landing.batch import Preparer
+        from include.landing.batch import NOTHING, Preparer
 
         self._stream = stream
         self._topic = topic
@@ -144,7 +146,9 @@ class Drain:
         )
         connection.rollback()
         starts = {partition: position.next_offset for partition, position in claim.items()}
-        self._preparer = Preparer(stream, self._incarnation, starts)
+        self._lacking = lacking or NOTHING
+        self._nulls_are_allowed = not self._lacking.nulls
+        self._preparer = Preparer(stream, self._incarnation, starts, self._lacking)
         self._brokers = brokers
         self._reader = Reader(
             stream.topic,
@@ -264,6 +268,8 @@ class Drain:
                     suspected = True
                 elif refusals.is_passing(error) and time.monotonic() < deadline:
                     patience = self._wait(error, patience)
+                elif (named := refusals.named(error)) is not None:
+                    raise named from error
                 else:
                     raise
             except UserError as error:
@@ -285,6 +291,9 @@ class Drain:
         """
         connection = self._connection
         self._require_some_good(batch)
+        if batch.judged.has_nulls and not self._nulls_are_allowed:
+            table.bring_up_to_date(connection, self._stream)
+            self._nulls_are_allowed = True
         self._partitions.ensure(connection, batch.spans)
         claim = position.advance(connection, self._stream.reader, self._stream.topic, self._claim, batch.reached)
         if suspected:
@@ -294,6 +303,9 @@ class Drain:
             self._copy(batch)
         dead_letters.keep(connection, self._incarnation, batch.letter_partitions, batch.letter_offsets, batch.letters)
         ledger.add(connection, self._stream.name, self._incarnation, claim, batch.entries)
+        ledger.mark_unfilled(
+            connection, self._stream.name, self._incarnation, batch.judged.unfilled, self._lacking.columns
+        )
         connection.commit()
         self._note(claim, batch)
 
@@ -359,17 +371,45 @@ def _describe(stream: Stream) -> tuple[AdminClient, Topic]:
     return brokers, topics.describe(stream.topic, brokers)
 
 
-def _claim(stream: Stream, topic: Topic, partitions: list[int], owner: str) -> tuple[Connection, dict[int, Position]]:
-    """A connection that owns the partitions, the table as the definition wants it."""
+def _claim(
+    stream: Stream, topic: Topic, partitions: list[int], owner: str
+) -> tuple[Connection, dict[int, Position], Lacking]:
+    """A connection that owns the partitions, the table as the definition wants it, as far as it is not locked."""
     connection = connect(f"millrace land {stream.name}", options=_SESSION)
     try:
         claim = position.claim(connection, stream.reader, topic, partitions, owner)
-        for change in table.bring_up_to_date(connection, stream):
-            log.info("The definition of %s has changed: %s", stream.name, change)
+        lacking = _follow_definition(connection, stream)
     except BaseException:
         connection.close()
         raise
-    return connection, claim
+    return connection, claim, lacking
+
+
+def _follow_definition(connection: Connection, stream: Stream) -> Lacking:
+    """Brings the table up to date; what it still lacks then is waited for where no row can land without it.
+
+    Raises:
+        Locked: The table is locked, and nothing can land before it is changed.
+    """
+    from include.landing.batch import NOTHING, Lacking
+
+    try:
+        for change in table.bring_up_to_date(connection, stream):
+            log.info("The definition of %s has changed: %s", stream.name, change)
+        return NOTHING
+    except locks.Locked as locked:
+        needed = table.changes(connection, stream)
+        connection.rollback()
+        fields = {field.name for field in stream.fields}
+        nulls = {change.relaxes for change in needed if change.relaxes}
+        if any(change.creates for change in needed) or not nulls <= fields:
+            raise
+        added = {change.adds for change in needed if change.adds}
+        if added:
+            log.warning(
+                "%s Records land without %s meanwhile, which is filled later.", locked, ", ".join(sorted(added))
+            )
+        return Lacking(frozenset(added), frozenset(nulls))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -58,3 +58,27 @@ def add(
         checksums=[entry.checksum for entry in entries],
         newest=[entry.newest for entry in entries],
     )
+
+
+def mark_unfilled(
+    connection: Connection,
+    stream: str,
+    incarnation: int,
+    unfilled: Mapping[int, tuple[int, int]],
+    columns: Collection[str],
+) -> None:
+    """Marks ranges of offsets that land without the values of some columns, inside the caller's transaction.
+
+    Args:
+        unfilled: For each partition, the first offset and the end (exclusive).
+    """
+    if unfilled:
+        queries.load("landing").add_unfilled(
+            connection,
+            stream=stream,
+            incarnation=incarnation,
+            partitions=list(unfilled),
+            first=[first for first, _ in unfilled.values()],
+            next=[until for _, until in unfilled.values()],
+            columns=sorted(columns),
+        )

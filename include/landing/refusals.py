@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from include.errors import LastingError
 from include.landing import table
 from include.landing.batch import Refusal
 from include.warehouse import queries
@@ -21,6 +22,8 @@ PROBED_ROWS = 500
 _OF_ROWS = ("22", "23", "44", "54", "P0")
 _FORBIDDEN = "42501"
 _PASSING = ("08", "25006", "40", "53", "55", "57", "58")
+# A feature that a table's settings exclude, something that depends, a missing right, column, table, a wrong kind.
+_LASTING = ("0A", "23", "2B", "42501", "42703", "42704", "42804", "42809", "42P01", "42P10", "42P16", "55000")
 _CHECK_VIOLATION = "23514"
 _LIMIT = "54"
 _ROW = '"row of the batch"'
@@ -44,6 +47,18 @@ def is_passing(error: psycopg2.Error) -> bool:
 def is_of_partition(error: psycopg2.Error) -> bool:
     """Whether a row has no partition to go to: a check is violated that has no name."""
     return error.pgcode == _CHECK_VIOLATION and error.diag.constraint_name is None
+
+
+def named(error: psycopg2.Error) -> LastingError | None:
+    """An error of PostgreSQL that trying again does not help, in a sentence; None for every other.
+
+    It is of something that a person has done to a table: rights, security, what depends on it.
+    """
+    if not (error.pgcode or "").startswith(_LASTING):
+        return None
+    said = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
+    text = " ".join(part.rstrip(".") + "." for part in said if part)
+    return LastingError(f"PostgreSQL refuses ({error.pgcode}): {text}", "Nothing was written; see what forbids it.")
 
 
 def copy_accepted(connection: Connection, preparer: Preparer, batch: Prepared) -> Prepared:
@@ -93,7 +108,8 @@ def screen(connection: Connection, rows: Rows, stream: str, columns: tuple[str, 
         cursor.execute("SAVEPOINT screen")
         try:
             cursor.execute(
-                f'CREATE TEMP TABLE screened (LIKE {table.SCHEMA}."{stream}" INCLUDING DEFAULTS INCLUDING GENERATED); '
+                f'CREATE TEMP TABLE screened (LIKE {table.SCHEMA}."{stream}" '
+                "INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING IDENTITY); "
                 f"ALTER TABLE screened ADD {_ROW} integer GENERATED ALWAYS AS IDENTITY (CACHE 10000)"
             )
             rows.send(connection, "pg_temp.screened", columns)

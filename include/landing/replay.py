@@ -10,25 +10,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from include.errors import UserError
+from include.errors import LastingError, UserError
 from include.kafka import client, position, reader, topics
 from include.kafka.position import Standing
 from include.kafka.reader import Batch
 from include.kafka.stops import LogTruncated, OffsetsGone, Stop, TopicRecreated
 from include.kafka.topics import Extent, Topic
-from include.landing import choices, dead_letters, incarnation, refusals, table
+from include.landing import choices, dead_letters, incarnation, partitions, placement, refusals, table
 from include.landing.batch import FATES, Preparer
 from include.landing.dead_letters import DEAD_LETTER, QUARANTINED
 from include.landing.partitions import Partitions
 from include.streams.definition import Stream
 from include.warehouse import queries
+from include.warehouse.connection import connected
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
+    from psycopg2 import sql
     from psycopg2.extensions import connection as Connection
 
     from include.landing.batch import Prepared
@@ -258,6 +260,8 @@ class _Replayer:
                         f"The replay ended in partition {partition} at offset {first}: {str(error).strip()}.",
                         "What lies before is replayed; repeat the command to replay the rest.",
                     ) from error
+                elif (named := refusals.named(error)) is not None:
+                    raise named from error
                 else:
                     raise
             else:
@@ -274,7 +278,8 @@ class _Replayer:
         span = {"stream": stream, **place, "first": first, "next": until}
         kept = dict(self._sql.hold_kept(connection, **span))
         self._sql.drop_kept(connection, **span, missing=missing)
-        self._drop_rows(span | {"missing": missing})
+        expected = _Changes(prepared, kept, self._claims[partition]).before()["landed"]
+        self._drop_rows(span | {"missing": missing}, prepared, expected)
         if suspected:
             prepared = refusals.copy_accepted(connection, preparer, prepared)
         else:
@@ -297,15 +302,58 @@ class _Replayer:
         )
         return before, after
 
-    def _drop_rows(self, span: Mapping[str, object]) -> None:
-        with self._connection.cursor() as cursor:
-            cursor.execute(
-                f"DELETE FROM {table.SCHEMA}.{self._stream.name} "
-                "WHERE kafka_incarnation = %(incarnation)s AND kafka_partition = %(partition)s "
-                "AND kafka_offset >= %(first)s AND kafka_offset < %(next)s "
-                "AND kafka_offset <> ALL (CAST(%(missing)s AS bigint[]))",
-                span,
+    def _drop_rows(self, span: Mapping[str, object], prepared: Prepared, expected: int) -> None:
+        """Deletes the rows of a range, by their coordinates.
+
+        Most of them lie where they are to be landed again; only where that does not account for all of them is every
+        partition looked into, over a connection of its own that keeps no locks.
+
+        Args:
+            expected: How many there are, unless retention has dropped some.
+
+        Raises:
+            LastingError: A trigger or a rule of the table keeps rows from being deleted.
+        """
+        spans = [partitions.Span(start, start + self._stream.width) for start in prepared.spans]
+        deleted = self._delete(placement.within(self._stream.event_time, spans), span) if spans else 0
+        if deleted >= expected:
+            return
+        first, until, partition = (cast(int, span[name]) for name in ("first", "next", "partition"))
+        there = partitions.listed(self._connection, self._stream.name)
+        bounded = partitions.default(self._connection, self._stream.name) is None
+        with connected("millrace replay") as looking:
+            placed = placement.place(
+                placement.reader(looking), there, bounded, self._stream, self._incarnation, partition
             )
+        for where in placed.conditions(first, until):
+            deleted += self._delete(where, span)
+            self._require_deleted(where, span)
+
+    def _delete(self, where: sql.Composable, span: Mapping[str, object]) -> int:
+        with self._connection.cursor() as cursor:
+            cursor.execute(self._rows_of("DELETE", where), span)
+            return cursor.rowcount
+
+    def _require_deleted(self, where: sql.Composable, span: Mapping[str, object]) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(self._rows_of("SELECT count(*)", where), span)
+            (left,) = cursor.fetchone() or (0,)
+        if left:
+            triggers = self._sql.read_triggers(self._connection, table=f"{table.SCHEMA}.{self._stream.name}")
+            raise LastingError(
+                f"{left:,} rows of landing.{self._stream.name} cannot be deleted, in order to be landed again: "
+                f"{', '.join(name for (name,) in triggers)} keeps them. Nothing of them was changed.",
+                "Disable that for the time of the replay.",
+            )
+
+    def _rows_of(self, action: str, where: sql.Composable) -> sql.Composable:
+        from psycopg2 import sql
+
+        return sql.SQL(
+            action + " FROM {} WHERE kafka_incarnation = %(incarnation)s AND kafka_partition = %(partition)s "
+            "AND kafka_offset >= %(first)s AND kafka_offset < %(next)s "
+            "AND kafka_offset <> ALL (CAST(%(missing)s AS bigint[])) AND {}"
+        ).format(table.identifier(self._stream.name), where)
 
     def _require_some_good(self, prepared: Prepared, changes: _Changes, partition: int, first: int, until: int) -> None:
         if len(prepared.rows) or len(prepared.letters) < BREAKER or not changes.before()["landed"]:

@@ -23,12 +23,108 @@ SELECT number, topic_id FROM millrace.topic_incarnation WHERE topic = :topic ORD
 -- Lets one process at a time change a stream's table and its partitions; until the transaction's end.
 SELECT pg_advisory_xact_lock(hashtextextended('millrace stream ' || :stream, 0));
 
+-- name: read_kind$
+-- What kind of relation has the name of a stream's table, such as p for a partitioned table; null when none has.
+SELECT CAST(relkind AS text) FROM pg_class WHERE oid = to_regclass('landing.' || quote_ident(:stream));
+
 -- name: read_columns
--- The columns of a stream's table; none when there is no table.
-SELECT attname, format_type(atttypid, atttypmod), attnotnull, coalesce(col_description(attrelid, attnum), '')
+-- The columns of a stream's table: type, whether null is refused, comment, whether it fills itself (a default, an
+-- identity), whether it is generated, and what Millrace made of it: null when it is a person's, else whether NOT NULL.
+SELECT attname, format_type(atttypid, atttypmod), attnotnull, coalesce(col_description(attrelid, attnum), ''),
+       atthasdef OR attidentity <> '', attgenerated <> '', made.required
 FROM pg_attribute
+LEFT JOIN millrace.landing_column AS made ON made.stream = :stream AND made.name = attname
 WHERE attrelid = to_regclass('landing.' || quote_ident(:stream)) AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum;
+
+-- name: note_columns!
+-- Records columns that Millrace has made, or made nullable.
+INSERT INTO millrace.landing_column (stream, name, required)
+SELECT :stream, made.* FROM unnest(CAST(:names AS text[]), CAST(:required AS boolean[])) AS made
+ON CONFLICT (stream, name) DO UPDATE SET required = excluded.required;
+
+-- name: forget_columns!
+-- Forgets the columns of a table that is to be made: those of one that was dropped.
+DELETE FROM millrace.landing_column WHERE stream = :stream;
+
+-- name: read_renamed
+-- The tables other than the stream's own that have partitions with the names of the stream's.
+SELECT DISTINCT CAST(CAST(inhparent AS regclass) AS text), schema.nspname, parent.relname
+FROM pg_inherits
+JOIN pg_class AS child ON child.oid = inhrelid AND child.relnamespace = 'landing'::regnamespace
+JOIN pg_class AS parent ON parent.oid = inhparent
+JOIN pg_namespace AS schema ON schema.oid = parent.relnamespace
+WHERE child.relname ~ ('^' || :stream || '_[0-9]{8}(_[0-9]{4})?$')
+  AND inhparent IS DISTINCT FROM to_regclass('landing.' || quote_ident(:stream));
+
+-- name: read_triggers
+-- The triggers and rules of a table and its partitions, which may change what is written to it.
+WITH members AS (
+    SELECT CAST(relid AS oid) AS oid FROM pg_partition_tree(to_regclass(:table))
+    UNION
+    SELECT to_regclass(:table)
+)
+SELECT DISTINCT 'trigger ' || tgname FROM pg_trigger
+WHERE tgrelid IN (SELECT oid FROM members) AND NOT tgisinternal
+UNION
+SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class IN (SELECT oid FROM members)
+ORDER BY 1;
+
+-- name: read_holders
+-- Who holds locks on a stream's table, its partitions and the tables that foreign keys tie to it, or changes it for
+-- Millrace, longest first.
+WITH members AS (
+    SELECT relid FROM pg_partition_tree(to_regclass('landing.' || quote_ident(:stream)))
+    UNION
+    SELECT confrelid FROM pg_constraint
+    WHERE contype = 'f' AND conrelid = to_regclass('landing.' || quote_ident(:stream))
+    UNION
+    SELECT conrelid FROM pg_constraint
+    WHERE contype = 'f' AND confrelid = to_regclass('landing.' || quote_ident(:stream))
+), held AS (
+    SELECT DISTINCT pid, virtualtransaction FROM pg_locks
+    WHERE granted AND pid IS DISTINCT FROM pg_backend_pid()
+      AND (locktype = 'relation' AND relation IN (SELECT relid FROM members)
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND (CAST(:any_reader AS boolean) OR mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
+        OR locktype = 'advisory' AND objsubid = 1
+           AND (CAST(CAST(classid AS bigint) AS bit(64)) << 32) | CAST(CAST(objid AS bigint) AS bit(64))
+               = CAST(hashtextextended('millrace stream ' || :stream, 0) AS bit(64)))
+)
+SELECT held.pid, application_name, usename, backend_type, coalesce(xact_start, query_start, backend_start),
+       regexp_replace(left(query, 80), '\s+', ' ', 'g')
+FROM held
+LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
+ORDER BY 5 NULLS LAST;
+
+-- name: read_dependents
+-- What would have to be dropped with a partition and is not part of it, in words; nothing of it may be lost.
+WITH RECURSIVE own (classid, objid) AS (
+    SELECT CAST('pg_class'::regclass AS oid), CAST(CAST(:table AS regclass) AS oid)
+    UNION
+    SELECT part.classid, part.objid
+    FROM own
+    JOIN pg_depend AS part ON part.refclassid = own.classid AND part.refobjid = own.objid
+    WHERE part.deptype IN ('a', 'i', 'P', 'S')
+)
+SELECT DISTINCT CASE
+    WHEN relkind = 'v' THEN 'view ' || quote_ident(nspname) || '.' || quote_ident(relname)
+    WHEN relkind = 'm' THEN 'materialized view ' || quote_ident(nspname) || '.' || quote_ident(relname)
+    ELSE pg_describe_object(dependent.classid, dependent.objid, dependent.objsubid)
+END
+FROM own
+JOIN pg_depend AS dependent
+  ON dependent.refclassid = own.classid AND dependent.refobjid = own.objid AND dependent.deptype = 'n'
+LEFT JOIN pg_rewrite AS rule ON dependent.classid = 'pg_rewrite'::regclass AND rule.oid = dependent.objid
+LEFT JOIN pg_class AS relation ON relation.oid = rule.ev_class
+LEFT JOIN pg_namespace AS schema ON schema.oid = relation.relnamespace
+WHERE (dependent.classid, dependent.objid) NOT IN (SELECT classid, objid FROM own)
+  -- A foreign key to the whole table has such a part for each partition, which goes with the detachment.
+  AND NOT EXISTS (
+      SELECT FROM pg_constraint AS part
+      WHERE dependent.classid = 'pg_constraint'::regclass AND part.oid = dependent.objid AND part.conparentid <> 0
+  )
+ORDER BY 1;
 
 -- name: read_constraints
 -- The CHECK and FOREIGN KEY constraints of a stream's table in the order in which they are applied: their SQLSTATE, kind and
@@ -62,9 +158,11 @@ SELECT pg_get_partkeydef(to_regclass('landing.' || quote_ident(:stream)));
 
 -- name: read_partitions
 -- The partitions of a stream's table and their bounds, as PostgreSQL words them; a half-done detachment is told.
-SELECT child.relname, pg_get_expr(child.relpartbound, child.oid), inhdetachpending
+SELECT schema.nspname, child.relname, pg_get_expr(child.relpartbound, child.oid), inhdetachpending,
+       obj_description(child.oid, 'pg_class') IS NOT DISTINCT FROM :mark
 FROM pg_inherits
 JOIN pg_class AS child ON child.oid = inhrelid
+JOIN pg_namespace AS schema ON schema.oid = child.relnamespace
 WHERE inhparent = to_regclass('landing.' || quote_ident(:stream))
 ORDER BY child.relname;
 
@@ -260,3 +358,53 @@ VALUES (
     :stream, :incarnation, :partition, :first, :next, :landed, :dead_letters, :quarantined,
     :more_landed, :more_dead_letters, :more_quarantined, :replayed_by
 );
+
+-- name: add_unfilled!
+-- Marks ranges of offsets that land without the values of columns that are not there yet.
+INSERT INTO millrace.landing_unfilled AS marked (
+    stream, kafka_incarnation, kafka_partition, first_offset, next_offset, columns
+)
+SELECT :stream, :incarnation, range.*, CAST(:columns AS text[])
+FROM unnest(CAST(:partitions AS integer[]), CAST(:first AS bigint[]), CAST(:next AS bigint[])) AS range
+ON CONFLICT (stream, kafka_incarnation, kafka_partition) DO UPDATE
+SET first_offset = least(marked.first_offset, excluded.first_offset),
+    next_offset = greatest(marked.next_offset, excluded.next_offset),
+    columns = ARRAY(SELECT DISTINCT unnest(marked.columns || excluded.columns) ORDER BY 1);
+
+-- name: read_unfilled
+-- The ranges of a stream that landed without the values of some columns.
+SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, columns, since
+FROM millrace.landing_unfilled
+WHERE stream = :stream
+ORDER BY kafka_incarnation, kafka_partition;
+
+-- name: close_unfilled!
+-- Shortens the mark of a partition by what was landed again from its beginning on, or removes it.
+WITH shortened AS (
+    UPDATE millrace.landing_unfilled
+    SET first_offset = :next
+    WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
+      AND first_offset >= :first AND first_offset < :next AND next_offset > :next
+)
+DELETE FROM millrace.landing_unfilled
+WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
+  AND first_offset >= :first AND next_offset <= :next;
+
+-- name: forget_unfilled!
+-- Removes every mark of a stream: all that Kafka still has was landed again.
+DELETE FROM millrace.landing_unfilled WHERE stream = :stream;
+
+-- name: note_failure!
+-- Records that a task of a stream has failed.
+INSERT INTO millrace.landing_failure AS failure (stream, task, error)
+VALUES (:stream, :task, :error)
+ON CONFLICT (stream, task) DO UPDATE
+SET last_at = clock_timestamp(), failures = failure.failures + 1, error = excluded.error;
+
+-- name: forget_failure!
+-- Records that a task of a stream has done its work.
+DELETE FROM millrace.landing_failure WHERE stream = :stream AND task = :task;
+
+-- name: read_failures
+-- The tasks of a stream that fail.
+SELECT task, since, last_at, failures, error FROM millrace.landing_failure WHERE stream = :stream ORDER BY since;

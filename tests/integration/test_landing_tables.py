@@ -1,0 +1,464 @@
+"""What people do to a stream's table beside Millrace: it stays as they made it, and what is in the way is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import pytest
+
+from include.errors import LastingError
+from include.landing import maintenance, partitions, proof, replay, table
+from include.landing.drain import drain
+from include.landing.partitions import Span
+from include.streams.definition import Stream
+from include.warehouse.connection import connect
+from tests.integration.test_landing import (
+    NOW,
+    Grown,
+    Reading,
+    Shrunk,
+    event,
+    kept_aside,
+    landed,
+    one_fate_each,
+    rows,
+    send,
+    stream,
+)
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+__all__ = ["stream"]
+
+DAY = timedelta(days=1)
+OLD = NOW - 5 * DAY
+
+
+def execute(connection: Connection, statement: str) -> None:
+    """One statement, committed."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.commit()
+
+
+def proven(connection: Connection, stream: Stream) -> None:
+    found = proof.prove(connection, stream)
+    assert not found.wrong
+    one_fate_each(connection, stream)
+
+
+def replayed(connection: Connection, stream: Stream) -> None:
+    replay.replay(connection, stream, replay.Wanted(), "test")
+
+
+def partition_of(stream: Stream, moment: datetime) -> str:
+    start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    return partitions.name_of(stream, Span(start, start + DAY))
+
+
+def attached(connection: Connection) -> list[str]:
+    found = rows(
+        connection,
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'landing.readings'::regclass ORDER BY 1",
+    )
+    return [name.removeprefix("landing.") for (name,) in found]
+
+
+@contextmanager
+def reading(query: str = "SELECT count(*) FROM landing.readings", name: str = "report") -> Iterator[Connection]:
+    """Somebody who has read the table and keeps the transaction open."""
+    with closing(connect(name)) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+        yield connection
+
+
+# What a person may add to the table, each with what must be so ever after.
+ADDED = {
+    "a column with a default": (
+        "ALTER TABLE landing.readings ADD defaulted text NOT NULL DEFAULT 'x'",
+        "SELECT count(*) = 2 FROM landing.readings WHERE defaulted = 'x'",
+    ),
+    "an identity": (
+        "ALTER TABLE landing.readings ADD counted bigint GENERATED ALWAYS AS IDENTITY",
+        "SELECT count(DISTINCT counted) = 2 FROM landing.readings",
+    ),
+    "a generated column": (
+        "ALTER TABLE landing.readings ADD stored bigint NOT NULL GENERATED ALWAYS AS (number + 1) STORED",
+        "SELECT count(*) = 2 FROM landing.readings WHERE stored = number + 1",
+    ),
+    "a virtual column": (
+        "ALTER TABLE landing.readings ADD virtual bigint GENERATED ALWAYS AS (number + 1) VIRTUAL",
+        "SELECT count(*) = 2 FROM landing.readings WHERE virtual = number + 1",
+    ),
+    "a serial": (
+        "ALTER TABLE landing.readings ADD serial bigserial",
+        "SELECT count(DISTINCT serial) = 2 FROM landing.readings",
+    ),
+    "NOT NULL": (
+        "ALTER TABLE landing.readings ALTER extra SET NOT NULL",
+        "SELECT attnotnull FROM pg_attribute WHERE attrelid = 'landing.readings'::regclass AND attname = 'extra'",
+    ),
+    "NOT NULL of a column of one's own": (
+        "SELECT",
+        "SELECT count(*) = 4 FROM pg_attribute WHERE attrelid = 'landing.readings'::regclass "
+        "AND attname IN ('defaulted', 'counted', 'stored', 'serial') AND attnotnull",
+    ),
+    "a view": ("CREATE VIEW seen AS SELECT * FROM landing.readings", "SELECT count(*) = 2 FROM seen"),
+    "a view grouped by the key": (
+        "CREATE VIEW grouped AS SELECT text FROM landing.readings "
+        "GROUP BY kafka_incarnation, kafka_partition, kafka_offset, ts",
+        "SELECT count(*) = 2 FROM grouped",
+    ),
+    "a materialized view": (
+        "CREATE MATERIALIZED VIEW kept AS SELECT * FROM landing.readings",
+        "SELECT to_regclass('kept') IS NOT NULL",
+    ),
+    "an index": (
+        "CREATE INDEX plain ON landing.readings (text)",
+        "SELECT count(*) >= 2 FROM pg_inherits WHERE inhparent = 'landing.plain'::regclass",
+    ),
+    "an index of the table alone": ("CREATE INDEX alone ON ONLY landing.readings (text)", "SELECT true"),
+    "a unique index": (
+        "CREATE UNIQUE INDEX sole ON landing.readings (text, ts)",
+        "SELECT count(*) >= 2 FROM pg_inherits WHERE inhparent = 'landing.sole'::regclass",
+    ),
+    "a check": (
+        "ALTER TABLE landing.readings ADD CONSTRAINT checked CHECK (number >= 0)",
+        "SELECT count(*) > 2 FROM pg_constraint WHERE conname = 'checked'",
+    ),
+    "a check that is not enforced": (
+        "ALTER TABLE landing.readings ADD CONSTRAINT unenforced CHECK (number < 0) NOT ENFORCED",
+        "SELECT count(*) > 2 FROM pg_constraint WHERE conname = 'unenforced'",
+    ),
+    "a check that is not valid": (
+        "ALTER TABLE landing.readings ADD CONSTRAINT unchecked CHECK (number >= 0) NOT VALID",
+        "SELECT count(*) > 2 FROM pg_constraint WHERE conname = 'unchecked'",
+    ),
+    "a foreign key": (
+        "CREATE TABLE known (number bigint PRIMARY KEY); INSERT INTO known VALUES (7);"
+        "ALTER TABLE landing.readings ADD CONSTRAINT refers FOREIGN KEY (number) REFERENCES known",
+        "SELECT count(*) > 2 FROM pg_constraint WHERE contype = 'f' AND confrelid = 'known'::regclass",
+    ),
+    "a trigger": (
+        "CREATE FUNCTION seven() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.number = 7; RETURN NEW; END';"
+        "CREATE TRIGGER seven BEFORE INSERT ON landing.readings FOR EACH ROW EXECUTE FUNCTION seven()",
+        "SELECT count(*) = 2 FROM landing.readings WHERE number = 7",
+    ),
+    "a rule": (
+        "CREATE TABLE log (at timestamptz);"
+        "CREATE RULE logged AS ON DELETE TO landing.readings DO ALSO INSERT INTO log VALUES (now())",
+        "SELECT count(*) = 1 FROM pg_rules WHERE rulename = 'logged'",
+    ),
+    "row-level security": (
+        "ALTER TABLE landing.readings ENABLE ROW LEVEL SECURITY; "
+        "CREATE POLICY hidden ON landing.readings USING (number > 0)",
+        "SELECT relrowsecurity FROM pg_class WHERE oid = 'landing.readings'::regclass",
+    ),
+    "a grant": (
+        "GRANT SELECT ON landing.readings TO PUBLIC",
+        "SELECT relacl::text LIKE '%%=r/%%' FROM pg_class WHERE oid = 'landing.readings'::regclass",
+    ),
+    "comments": (
+        "COMMENT ON TABLE landing.readings IS 'mine'; COMMENT ON COLUMN landing.readings.text IS 'mine'",
+        "SELECT obj_description('landing.readings'::regclass) = 'mine' AND col_description(attrelid, attnum) = 'mine' "
+        "FROM pg_attribute WHERE attrelid = 'landing.readings'::regclass AND attname = 'text'",
+    ),
+    "statistics": (
+        "CREATE STATISTICS told ON text, number FROM landing.readings",
+        "SELECT count(*) >= 1 FROM pg_statistic_ext",
+    ),
+    "storage": (
+        "ALTER TABLE landing.readings ALTER text SET STORAGE EXTERNAL",
+        "SELECT attstorage = 'e' FROM pg_attribute WHERE attrelid = 'landing.readings'::regclass AND attname = 'text'",
+    ),
+    "a publication": (
+        "CREATE PUBLICATION published FOR TABLE landing.readings",
+        "SELECT count(*) = 1 FROM pg_publication_rel",
+    ),
+    "a table that refers to it": (
+        "CREATE TABLE referring (i smallint, p integer, o bigint, t timestamptz, "
+        "FOREIGN KEY (i, p, o, t) REFERENCES landing.readings)",
+        "SELECT count(*) >= 1 FROM pg_constraint WHERE conrelid = 'referring'::regclass AND contype = 'f'",
+    ),
+}
+
+
+def test_what_a_person_adds_stays_and_is_in_no_ones_way(stream: Stream, warehouse: Connection) -> None:
+    """New partitions are needed, the definition grows, an old partition is dropped, and everything is replayed."""
+    table.bring_up_to_date(warehouse, stream)
+    for statement, _ in ADDED.values():
+        execute(warehouse, statement)
+    send(stream, [event("new", extra=1), event("old", extra=1, ts=OLD)])
+    assert drain(stream, "test").landed == 2
+    grown = replace(stream, event=Grown)
+    send(grown, [event("more", more="x", ts=OLD - DAY, extra=1)])
+    assert drain(grown, "test").landed == 1
+    oldest = partition_of(stream, OLD - DAY)
+    assert maintenance.drop_until(warehouse, grown, OLD.replace(hour=0, minute=0, second=0)) == [oldest]
+
+    def stays() -> None:
+        holds = {what: rows(warehouse, holds) for what, (_, holds) in ADDED.items()}
+        assert not [what for what, found in holds.items() if found != [(True,)]]
+
+    stays()
+    replay.replay(warehouse, grown, replay.Wanted(next=2, partitions=[0]), "test")
+    maintenance.maintain(warehouse, grown)
+    stays()
+    assert [text for _, _, text in landed(warehouse)] == ["new", "old"]
+
+
+def test_a_column_that_nothing_fills_is_named_and_stays(stream: Stream, warehouse: Connection) -> None:
+    table.bring_up_to_date(warehouse, stream)
+    execute(warehouse, "ALTER TABLE landing.readings ADD mine text NOT NULL")
+    send(stream, [event()])
+    with pytest.raises(LastingError, match=r"landing\.readings\.mine is NOT NULL, .* Give it a default: ALTER TABLE"):
+        drain(stream, "test")
+    execute(warehouse, "ALTER TABLE landing.readings ALTER mine SET DEFAULT ''")
+    assert drain(stream, "test").landed == 1
+    assert rows(warehouse, "SELECT mine FROM landing.readings") == [("",)]
+
+
+def test_null_is_refused_only_where_somebody_said_so(stream: Stream, warehouse: Connection) -> None:
+    """What the definition made NOT NULL it may relax again; what a person made NOT NULL holds."""
+    send(stream, [event(real=0.5)])
+    drain(stream, "test")
+    execute(warehouse, "ALTER TABLE landing.readings ALTER real SET NOT NULL")
+    shrunk = replace(stream, event=Shrunk)
+    with pytest.raises(LastingError, match=r"landing\.readings\.real is NOT NULL"):
+        drain(shrunk, "test")
+    send(stream, [event("null"), event("one", real=1.0)])
+    assert drain(stream, "test").landed == 1
+    assert "null" in kept_aside(warehouse)[1][1]
+    execute(warehouse, "ALTER TABLE landing.readings ALTER real DROP NOT NULL")
+    send(stream, [event("unread", number=7)])
+    assert drain(shrunk, "test").landed == 1
+    proven(warehouse, shrunk)
+
+
+def test_a_field_that_becomes_a_generated_column_is_named(stream: Stream, warehouse: Connection) -> None:
+    table.bring_up_to_date(warehouse, stream)
+    execute(warehouse, "ALTER TABLE landing.readings ADD more text GENERATED ALWAYS AS (text || '!') STORED")
+    send(stream, [event()])
+    with pytest.raises(LastingError, match=r"event\.more: .* landing\.readings\.more is a generated column"):
+        drain(replace(stream, event=Grown), "test")
+    assert drain(stream, "test").landed == 1
+
+
+class Described(Reading):
+    more: Annotated[str | None, msgspec.Meta(description="The definition's")] = None
+
+
+def test_a_description_of_the_definition_wins(stream: Stream, warehouse: Connection) -> None:
+    described = replace(stream, event=Described)
+    table.bring_up_to_date(warehouse, described)
+    execute(warehouse, "COMMENT ON COLUMN landing.readings.more IS 'mine'")
+    table.bring_up_to_date(warehouse, described)
+    assert rows(warehouse, "SELECT col_description('landing.readings'::regclass, 10)") == [("The definition's",)]
+
+
+# What may depend on a partition, and how it is named.
+DEPENDENTS = {
+    "view public.mine": "CREATE VIEW mine AS SELECT * FROM landing.{}",
+    "materialized view public.mine": "CREATE MATERIALIZED VIEW mine AS SELECT count(*) FROM landing.{}",
+    "function mine(landing.{})": "CREATE FUNCTION mine(landing.{}) RETURNS text LANGUAGE sql RETURN ($1).text",
+    "constraint mine_i_p_o_t_fkey on table mine": "CREATE TABLE mine (i smallint, p integer, o bigint, t timestamptz, "
+    "FOREIGN KEY (i, p, o, t) REFERENCES landing.{})",
+    "column whole of table mine": "CREATE TABLE mine (whole landing.{})",
+    "policy": "CREATE TABLE mine (text text); "
+    "CREATE POLICY mine ON mine USING (EXISTS (SELECT FROM landing.{} AS old WHERE old.text = mine.text))",
+}
+
+
+@pytest.mark.parametrize("what", DEPENDENTS)
+def test_a_partition_on_which_something_depends_stays_and_the_others_go(
+    stream: Stream, warehouse: Connection, what: str
+) -> None:
+    send(stream, [event(f"{days}", ts=NOW - days * DAY) for days in (6, 5, 4, 0)])
+    drain(stream, "test")
+    before, old, _, today = (partition_of(stream, NOW - days * DAY) for days in (6, 5, 4, 0))
+    execute(warehouse, DEPENDENTS[what].format(old))
+    for _ in range(2):
+        with pytest.raises(LastingError) as kept:
+            maintenance.drop_until(warehouse, stream, NOW - 3 * DAY)
+        assert f"landing.{old} is past its retention" in kept.value.what
+        assert what.format(old) in str(kept.value)
+        assert attached(warehouse) == [old, today]
+    assert rows(warehouse, "SELECT to_regclass(%s)", f"landing.{before}") == [(None,)]
+    send(stream, [event("late", ts=NOW - 5 * DAY)])
+    assert drain(stream, "test").landed == 1
+    # Detached by its owner, in order to keep it: nothing marks it as to be dropped.
+    execute(warehouse, f"ALTER TABLE landing.readings DETACH PARTITION landing.{old}")
+    maintenance.maintain(warehouse, stream)
+    assert rows(warehouse, f"SELECT count(*) FROM landing.{old}") == [(2,)]
+
+
+def test_a_partition_that_is_detached_already_and_cannot_be_dropped_is_attached_again(
+    stream: Stream, warehouse: Connection
+) -> None:
+    """As earlier releases have left it, and as a view leaves it that is made at the wrong moment."""
+    send(stream, [event("old", ts=OLD), event("new")])
+    drain(stream, "test")
+    old = partition_of(stream, OLD)
+
+    def detached() -> None:
+        execute(warehouse, f"COMMENT ON TABLE landing.{old} IS '{partitions.TO_BE_DROPPED}'")
+        execute(warehouse, f"ALTER TABLE landing.readings DETACH PARTITION landing.{old}")
+
+    execute(warehouse, f"CREATE VIEW mine AS SELECT * FROM landing.{old}")
+    detached()
+    send(stream, [event("late", ts=OLD)])
+    assert drain(stream, "test").landed == 1
+    assert old in attached(warehouse)
+    detached()
+    with pytest.raises(LastingError, match=f"landing.{old} is past its retention.*view public.mine"):
+        maintenance.maintain(warehouse, stream)
+    assert old in attached(warehouse)
+    assert [text for _, _, text in landed(warehouse)] == ["old", "new", "late"]
+    execute(warehouse, "DROP VIEW mine")
+    assert maintenance.drop_until(warehouse, stream, OLD + DAY) == [old]
+
+
+def test_rows_that_are_referred_to_keep_their_partition_and_refuse_a_replay(
+    stream: Stream, warehouse: Connection
+) -> None:
+    send(stream, [event("old", ts=OLD), event("older", ts=OLD - DAY), event("new")])
+    drain(stream, "test")
+    old = partition_of(stream, OLD)
+    execute(
+        warehouse,
+        "CREATE TABLE mine (i smallint, p integer, o bigint, t timestamptz, "
+        "CONSTRAINT refers FOREIGN KEY (i, p, o, t) REFERENCES landing.readings);"
+        "INSERT INTO mine SELECT kafka_incarnation, kafka_partition, kafka_offset, ts FROM landing.readings "
+        "WHERE text = 'old'",
+    )
+    with pytest.raises(LastingError, match=f"landing.{old} is past its retention.*refers"):
+        maintenance.drop_until(warehouse, stream, OLD + DAY)
+    assert attached(warehouse) == [old, partition_of(stream, NOW)]
+    assert rows(warehouse, "SELECT obj_description(%s::regclass)", f"landing.{old}") == [(None,)]
+    with pytest.raises(LastingError, match="refers"):
+        replayed(warehouse, stream)
+    assert [text for _, _, text in landed(warehouse)] == ["old", "new"]
+
+
+def test_a_partition_attached_by_hand_takes_rows_and_is_never_dropped(stream: Stream, warehouse: Connection) -> None:
+    table.bring_up_to_date(warehouse, stream)
+    execute(
+        warehouse,
+        "CREATE SCHEMA archive; CREATE TABLE archive.history (LIKE landing.readings INCLUDING ALL);"
+        "ALTER TABLE landing.readings ATTACH PARTITION archive.history "
+        f"FOR VALUES FROM (MINVALUE) TO ('{NOW:%F} 00:00+00');"
+        "CREATE TABLE landing.year PARTITION OF landing.readings "
+        "FOR VALUES FROM ('2100-01-01 00:00+00') TO ('infinity')",
+    )
+    send(stream, [event("old", ts=OLD), event("new")])
+    assert drain(stream, "test").landed == 2
+    assert rows(warehouse, "SELECT text FROM archive.history") == [("old",)]
+    maintenance.maintain(warehouse, replace(stream, keep="8 days"))
+    assert maintenance.drop_until(warehouse, stream, datetime(9999, 1, 1, tzinfo=UTC))
+    assert attached(warehouse) == ["archive.history", "year"]
+    replayed(warehouse, stream)
+    proven(warehouse, stream)
+
+
+def test_a_default_partition_is_only_in_the_way_of_new_partitions(stream: Stream, warehouse: Connection) -> None:
+    send(stream, [event("today"), event("old", ts=OLD)])
+    drain(stream, "test")
+    execute(warehouse, "CREATE TABLE landing.catchall PARTITION OF landing.readings DEFAULT")
+    send(stream, [event("again")])
+    assert drain(stream, "test").landed == 1
+    with pytest.raises(LastingError, match=r"landing\.catchall is the default partition.*DETACH PARTITION"):
+        maintenance.maintain(warehouse, stream)
+    assert maintenance.drop_until(warehouse, stream, OLD + DAY) == [partition_of(stream, OLD)]
+    send(stream, [event("before", ts=NOW - 3 * DAY)])
+    with pytest.raises(LastingError, match=r"landing\.catchall is the default partition"):
+        drain(stream, "test")
+    execute(warehouse, "ALTER TABLE landing.readings DETACH PARTITION landing.catchall")
+    assert drain(stream, "test").landed == 1
+
+
+@pytest.mark.parametrize("how", ["RENAME TO mine", "SET SCHEMA public"])
+def test_a_table_that_was_renamed_is_named(stream: Stream, warehouse: Connection, how: str) -> None:
+    send(stream, [event("old")])
+    drain(stream, "test")
+    execute(warehouse, f"ALTER TABLE landing.readings {how}")
+    other = "landing.mine" if "mine" in how else "public.readings"
+    send(stream, [event("new")])
+    with pytest.raises(LastingError, match=f"partitions of the table {other}"):
+        drain(stream, "test")
+    assert rows(warehouse, "SELECT to_regclass('landing.readings')") == [(None,)]
+    execute(
+        warehouse,
+        f"ALTER TABLE {other} " + ("RENAME TO readings" if "mine" in how else "SET SCHEMA landing"),
+    )
+    assert drain(stream, "test").landed == 1
+    proven(warehouse, stream)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE VIEW landing.readings AS SELECT now() AS ts",
+        "CREATE TABLE landing.readings (ts timestamptz)",
+        "CREATE SEQUENCE landing.readings",
+        "CREATE TABLE landing.readings (ts timestamptz, n int) PARTITION BY LIST (n)",
+    ],
+)
+def test_what_has_the_tables_name_is_named(stream: Stream, warehouse: Connection, made: str) -> None:
+    execute(warehouse, made)
+    send(stream, [event()])
+    with pytest.raises(LastingError, match=r"landing\.readings (is a (view|table|sequence)|is partitioned by LIST)"):
+        drain(stream, "test")
+
+
+DISCARDING = (
+    "CREATE FUNCTION mine() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+    "CREATE TRIGGER mine BEFORE {} ON landing.readings FOR EACH ROW EXECUTE FUNCTION mine()"
+)
+
+
+def test_rows_that_a_trigger_discards_are_not_called_landed(stream: Stream, warehouse: Connection) -> None:
+    table.bring_up_to_date(warehouse, stream)
+    execute(warehouse, DISCARDING.format("INSERT"))
+    send(stream, [event()] * 3)
+    with pytest.raises(LastingError, match=r"3 of 3 rows .* trigger mine"):
+        drain(stream, "test")
+    execute(warehouse, "DROP TRIGGER mine ON landing.readings")
+    assert drain(stream, "test").landed == 3
+    proven(warehouse, stream)
+
+
+@pytest.mark.parametrize(
+    "keeping", [DISCARDING.format("DELETE"), "CREATE RULE mine AS ON DELETE TO landing.readings DO INSTEAD NOTHING"]
+)
+def test_rows_that_cannot_be_deleted_refuse_a_replay(stream: Stream, warehouse: Connection, keeping: str) -> None:
+    send(stream, [event()] * 3)
+    drain(stream, "test")
+    execute(warehouse, keeping)
+    with pytest.raises(LastingError, match=r"mine"):
+        replayed(warehouse, stream)
+    assert len(landed(warehouse)) == 3
+    proven(warehouse, stream)
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("ALTER TABLE landing.readings ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY", "row-level security"),
+        ("REVOKE INSERT ON landing.readings FROM CURRENT_USER", "permission denied"),
+    ],
+)
+def test_what_forbids_landing_is_said_in_a_sentence(
+    stream: Stream, warehouse: Connection, statement: str, says: str
+) -> None:
+    table.bring_up_to_date(warehouse, stream)
+    execute(warehouse, statement)
+    send(stream, [event()])
+    with pytest.raises(LastingError, match=says):
+        drain(stream, "test")
