@@ -13,6 +13,8 @@ from include.warehouse import queries
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
+    from include.streams.definition import Stream
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -82,3 +84,17 @@ def mark_unfilled(
             next=[until for _, until in unfilled.values()],
             columns=sorted(columns),
         )
+
+
+def merge(connection: Connection, stream: Stream, before: datetime) -> int:
+    """Merges the entries of a stream that were last changed before a moment into one a day; commits.
+
+    Entries of which retention may have dropped every row are merged into one. What the ledger proves stays: every
+    offset is counted once, and checksums add up. Returns how many entries have taken in others.
+    """
+    sql = queries.load("landing")
+    sql.lock_ledger(connection, stream=stream.name)
+    droppable_until = sql.read_clock(connection) - stream.retention + stream.lateness
+    merged: int = sql.merge_ledger(connection, stream=stream.name, before=before, droppable_until=droppable_until)
+    connection.commit()
+    return merged

@@ -141,13 +141,18 @@ class _Replayer:
         self._topic = topics.describe(stream.topic, self._brokers)
         _require_same(stream, self._topic, self._standings.values())
         self._incarnation = incarnation.number(connection, self._topic)
-        self._claims: dict[int, list[tuple[int, int]]] = {}
-        for partition, first, epoch in self._sql.read_claims(
-            connection, stream=stream.name, incarnation=self._incarnation
-        ):
-            self._claims.setdefault(partition, []).append((first, epoch))
+        self._claims = self._read_claims()
         connection.rollback()
         self._partitions = Partitions(stream)
+
+    def _read_claims(self) -> dict[int, list[tuple[int, int]]]:
+        """Where the ledger's entries begin, with their epochs, by partition."""
+        claims: dict[int, list[tuple[int, int]]] = {}
+        for partition, first, epoch in self._sql.read_claims(
+            self._connection, stream=self._stream.name, incarnation=self._incarnation
+        ):
+            claims.setdefault(partition, []).append((first, epoch))
+        return claims
 
     def spans(self, wanted: Wanted) -> list[Span]:
         """The spans that are wanted, that were landed and that Kafka still has."""
@@ -287,7 +292,9 @@ class _Replayer:
         dead_letters.keep(
             connection, self._incarnation, prepared.letter_partitions, prepared.letter_offsets, prepared.letters
         )
-        changes = _Changes(prepared, kept, self._claims[partition])
+        # Entries that were merged since the replay began are others now; from here on, none are.
+        self._sql.hold_ledger(connection, stream=stream)
+        changes = _Changes(prepared, kept, self._read_claims()[partition])
         self._require_some_good(prepared, changes, partition, first, until)
         self._sql.correct_ledger(
             connection, stream=stream, **place, **changes.by_claim(), newest=prepared.entries[0].newest

@@ -87,6 +87,8 @@ class _Retrier:
             candidates = [candidate for index, candidate in enumerate(candidates) if index not in found]
             rows = rows.without(found)
         places = [candidate.place for candidate in candidates]
+        # From here on, the entries that counted the letters are not merged with others.
+        self._sql.hold_ledger(self._connection, stream=self._stream.name)
         self._sql.close_dead_letters(
             self._connection,
             stream=self._stream.name,

@@ -156,7 +156,8 @@ class Airflow:
         }
         connections = {f"AIRFLOW_{name}": value for name, value in own.items() if name.startswith("CONN_")}
         others = {f"AIRFLOW__{name}": value for name, value in own.items() if not name.startswith("CONN_")}
-        return {**LIBRARIES, **connections, **others}
+        # Airflow hides its database from tasks; the one that cleans it needs the address.
+        return {**LIBRARIES, **connections, **others, "MILLRACE_METADATA": self.metadata}
 
 
 def kafka_properties(broker: str, controller: str, directory: str) -> str:

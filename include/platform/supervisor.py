@@ -146,6 +146,8 @@ class Supervisor:
             startsecs = 0
             redirect_stderr = true
             stdout_logfile = logs/migrate.log
+            stdout_logfile_maxbytes = 10MB
+            stdout_logfile_backups = 2
             """
         ]
         for name in NAMES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ def sealed(dataset: Dataset, number: int) -> str:
     return seal(dataset)
 
 
-def finished(connection: Connection, dataset: Dataset, numbers: range) -> list[str]:
+def finished(connection: Connection, dataset: Dataset, numbers: Iterable[int]) -> list[str]:
     """Versions that were trained on, and whose runs have come before the gate."""
     versions = [sealed(dataset, number) for number in numbers]
     for version in versions:

@@ -92,6 +92,15 @@ def _plain(name: str, says: str, components: Iterable[str]) -> Callable[..., Any
     return run
 
 
+@bench.command()
+@click.option("--days", type=click.IntRange(min=30), default=365, show_default=True, help="Daily windows.")
+@_json
+def year(days: int, json_path: str | None) -> None:
+    """A year of daily windows in fast motion: whether what is kept stays of one size."""
+    _use(SERVICES)
+    _module("year").main(json_path, days)
+
+
 _plain("publish", "Rows of a dataset into its topic, sealed.", SERVICES)
 _plain("read", "A sealed version out of its topic, every batch proven.", SERVICES)
 _plain("gate", "Simulated years of gates: false promotions, and weeks until a better model wins.", ())

@@ -408,3 +408,65 @@ DELETE FROM millrace.landing_failure WHERE stream = :stream AND task = :task;
 -- name: read_failures
 -- The tasks of a stream that fail.
 SELECT task, since, last_at, failures, error FROM millrace.landing_failure WHERE stream = :stream ORDER BY since;
+
+-- name: hold_ledger!
+-- Keeps the ledger's entries of a stream from being merged until the transaction ends.
+SELECT pg_advisory_xact_lock_shared(hashtextextended('millrace ledger ' || :stream, 0));
+
+-- name: lock_ledger!
+-- Waits for everybody who corrects the ledger's entries of a stream, and keeps them out until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('millrace ledger ' || :stream, 0));
+
+-- name: merge_ledger!
+-- Merges old entries that follow one another without a gap: those of one day into one, and those of which retention may
+-- have dropped every row into one. The entry of a partition's last claim is never merged.
+WITH entry AS (
+    SELECT *,
+           updated_at < :before AND epoch < max(epoch) OVER (PARTITION BY kafka_incarnation, kafka_partition) AS is_old,
+           CASE WHEN started_at >= :droppable_until THEN date_trunc('day', started_at, 'UTC') END AS day
+    FROM millrace.landing_ledger
+    WHERE stream = :stream
+), bounded AS (
+    SELECT *, (lag(next_offset) OVER place, lag(is_old) OVER place, lag(day) OVER place)
+              IS DISTINCT FROM (first_offset, is_old, day) AS begins
+    FROM entry
+    WINDOW place AS (PARTITION BY kafka_incarnation, kafka_partition ORDER BY first_offset, epoch)
+), numbered AS (
+    SELECT *, count(*) FILTER (WHERE begins) OVER (
+               PARTITION BY kafka_incarnation, kafka_partition ORDER BY first_offset, epoch
+           ) AS island
+    FROM bounded
+), old AS (
+    SELECT *, max(epoch) OVER (PARTITION BY kafka_incarnation, kafka_partition, island) AS into_epoch
+    FROM numbered
+    WHERE is_old
+), gone AS (
+    DELETE FROM millrace.landing_ledger AS ledger
+    USING old
+    WHERE ledger.stream = old.stream AND ledger.kafka_incarnation = old.kafka_incarnation
+      AND ledger.kafka_partition = old.kafka_partition AND ledger.epoch = old.epoch
+      AND old.epoch < old.into_epoch
+    RETURNING ledger.*, old.into_epoch
+), summed AS (
+    SELECT kafka_incarnation, kafka_partition, into_epoch, min(first_offset) AS first_offset, sum(landed) AS landed,
+           sum(dead_letters) AS dead_letters, sum(quarantined) AS quarantined, sum(skipped) AS skipped,
+           sum(no_records) AS no_records, sum(checksum) AS checksum, max(newest_event) AS newest_event,
+           min(started_at) AS started_at
+    FROM gone
+    GROUP BY kafka_incarnation, kafka_partition, into_epoch
+)
+UPDATE millrace.landing_ledger AS ledger
+SET first_offset = least(ledger.first_offset, summed.first_offset),
+    landed = ledger.landed + summed.landed,
+    dead_letters = ledger.dead_letters + summed.dead_letters,
+    quarantined = ledger.quarantined + summed.quarantined,
+    skipped = ledger.skipped + summed.skipped,
+    no_records = ledger.no_records + summed.no_records,
+    checksum = ledger.checksum + summed.checksum,
+    newest_event = greatest(ledger.newest_event, summed.newest_event),
+    started_at = least(ledger.started_at, summed.started_at)
+FROM summed
+WHERE ledger.stream = :stream
+  AND ledger.kafka_incarnation = summed.kafka_incarnation
+  AND ledger.kafka_partition = summed.kafka_partition
+  AND ledger.epoch = summed.into_epoch;

@@ -67,3 +67,10 @@ SELECT DISTINCT reader, topic FROM millrace.position ORDER BY reader, topic;
 SELECT DISTINCT ON (dag_id) dag_id, run_id, state, start_date, end_date
 FROM dag_run
 ORDER BY dag_id, run_after DESC;
+
+-- name: unfinished_dags
+-- DAGs with a run that began, or should have begun, before a moment and has not ended.
+SELECT DISTINCT dag_id
+FROM dag_run
+WHERE state IN ('running', 'queued') AND coalesce(start_date, queued_at, created_at) < :before
+ORDER BY dag_id;

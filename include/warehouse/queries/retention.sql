@@ -57,3 +57,18 @@ UPDATE millrace.dataset_version SET forgotten_at = clock_timestamp() WHERE versi
 -- name: forgotten_at$
 -- When a version was given up, if it was; it stays what it is until the transaction ends.
 SELECT forgotten_at FROM millrace.dataset_version WHERE version = :version FOR SHARE;
+
+-- name: drop_run_logs!
+-- Deletes what training runs logged that ended before a moment; the logs of those that made a champion stay.
+DELETE FROM millrace.run_log
+USING millrace.training_run AS run
+WHERE run_log.run = run.run AND coalesce(run.finished_at, run.started_at) < :before
+  AND NOT EXISTS (SELECT FROM millrace.artifact WHERE artifact.run = run.run);
+
+-- name: empty_models!
+-- Empties the stored models of versions that were given up before a moment, and what they got right of its records.
+UPDATE millrace.model_result AS result
+SET unfitted = '', fitted = '', outcomes = '', probe = NULL
+FROM millrace.training_run AS run
+JOIN millrace.dataset_version AS version USING (version)
+WHERE result.run = run.run AND version.forgotten_at < :before AND result.fitted <> '';

@@ -1,0 +1,84 @@
+"""Once a day: what Airflow, its tasks and the training runs have logged is deleted when it is old enough.
+
+How long is a setting each, such as MILLRACE_AIRFLOW__MILLRACE__KEEP_HISTORY="30 days"; docs/platform.md lists them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.sdk import dag, task
+
+from include import runs
+from include.streams import definitions
+
+STREAMS = sorted(definitions.find().valid)
+
+
+@dag(
+    dag_id="maintain__history",
+    description="Airflow's tables, tasks' logs, run logs, models of forgotten versions, the ledger: kept for a time",
+    doc_md=__doc__,
+    tags=["upkeep"],
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    dagrun_timeout=timedelta(hours=6),
+    default_args={
+        "owner": "millrace",
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "execution_timeout": timedelta(hours=1),
+    },
+)
+def maintain_history() -> None:
+    @task
+    def airflow_tables() -> None:
+        from include import history
+
+        with runs.told():
+            print(history.clean_airflow(history.cut_off("keep_history")))
+
+    @task
+    def task_logs() -> None:
+        from pathlib import Path
+
+        from airflow.configuration import conf
+
+        from include import history
+
+        with runs.told():
+            before = history.cut_off("keep_history")
+            removed = history.remove_logs(Path(conf.get("logging", "base_log_folder")), before)
+        print(f"{removed:,} files of before {before:%Y-%m-%d} removed")
+
+    @task
+    def training() -> None:
+        from include import history
+        from include.warehouse.connection import connected
+
+        with runs.told(), connected("millrace maintain history") as connection:
+            lines = history.remove_run_logs(connection, history.cut_off("keep_run_log"))
+            models = history.empty_models(connection, history.cut_off("keep_models"))
+        print(f"{lines:,} lines of run logs removed, {models:,} models of forgotten versions emptied")
+
+    @task(map_index_template="{{ task.op_kwargs['stream'] }}")
+    def ledger(stream: str) -> None:
+        from include import history
+        from include.landing import ledger
+        from include.streams import definitions
+        from include.warehouse.connection import connected
+
+        with runs.told(), connected(f"millrace maintain {stream}") as connection:
+            merged = ledger.merge(connection, definitions.get(stream), history.cut_off("keep_ledger"))
+        print(f"{merged:,} entries hold more than before")
+
+    airflow_tables()
+    task_logs()
+    training()
+    ledger.expand(stream=STREAMS)
+
+
+maintain_history()

@@ -1,0 +1,72 @@
+"""Airflow's tables in a real Airflow: what is old goes, what has not ended stays, and everything goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from include import history
+from include.errors import LastingError
+from include.platform import postgres
+from include.platform.airflow_api import AirflowApi
+from include.platform.platform import Platform
+from tests.e2e.retraining import until
+from tests.integration.registry import ask, change
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+DAG = "maintain__history"
+WAITING = "maintain__datasets"
+OLD = timedelta(days=60)
+
+
+@pytest.fixture
+def metadata(airflow_platform: Platform) -> Iterator[Connection]:
+    home = airflow_platform.home
+    with closing(postgres.connect(home, home.state()["ports"]["postgres"], "airflow")) as connection:
+        yield connection
+
+
+@pytest.fixture
+def waiting(airflow_api: AirflowApi, metadata: Connection) -> Iterator[str]:
+    """A run that began long ago and has not ended, as one that waits for a person's answer."""
+    airflow_api.wait_for_dags([WAITING])
+    airflow_api.pause(WAITING)
+    run = airflow_api.trigger(WAITING).run_id
+    change(
+        metadata,
+        "UPDATE dag_run SET state = 'running', start_date = now() - %s, queued_at = now() - %s WHERE run_id = %s",
+        OLD,
+        OLD,
+        run,
+    )
+    yield run
+    change(metadata, "DELETE FROM dag_run WHERE run_id = %s", run)
+    airflow_api.unpause(WAITING)
+
+
+def test_what_is_old_goes_and_what_waits_stays(airflow_api: AirflowApi, metadata: Connection, waiting: str) -> None:
+    airflow_api.wait_for_dags([DAG])
+    run = airflow_api.trigger(DAG).run_id
+    states = "SELECT state FROM dag_run WHERE run_id = %s AND state IN ('success', 'failed')"
+    assert until("its end", lambda: ask(metadata, states, run), 200) == [("success",)]
+    tasks = ask(metadata, "SELECT DISTINCT task_id FROM task_instance WHERE run_id = %s AND state = 'success'", run)
+    assert {task for (task,) in tasks} == {"airflow_tables", "task_logs", "training", "ledger"}
+    for table in ("dag_run", "task_instance"):
+        change(metadata, f"UPDATE {table} SET start_date = start_date - %s WHERE run_id = %s", OLD, run)
+    history.clean_airflow(datetime.now(UTC) - OLD / 2)
+    left = [run for (run,) in ask(metadata, "SELECT run_id FROM dag_run")]
+    assert run not in left
+    assert waiting in left
+    assert ask(metadata, "SELECT FROM task_instance WHERE run_id = %s", run) == []
+
+
+def test_a_database_without_an_address(airflow_platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(history.METADATA)
+    with pytest.raises(LastingError, match="MILLRACE_METADATA is not set"):
+        history.clean_airflow(datetime.now(UTC) - OLD)

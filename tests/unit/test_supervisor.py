@@ -1,0 +1,24 @@
+"""What the supervisor is asked to do."""
+
+from __future__ import annotations
+
+from configparser import RawConfigParser
+from pathlib import Path
+
+from include.platform.component import NAMES
+from include.platform.home import Home
+from include.platform.ports import USUAL
+from include.platform.supervisor import Supervisor
+
+
+def test_every_log_is_rotated(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.remember(ports=dict(USUAL))
+    settings = RawConfigParser()
+    settings.read_string(Supervisor(home)._configuration())
+    programs = [name for name in settings.sections() if name.startswith("program:")]
+    assert {name.removeprefix("program:") for name in programs} == {"migrate", *NAMES}
+    for name in programs:
+        assert settings.get(name, "stdout_logfile_maxbytes") == "10MB", name
+        assert settings.get(name, "stdout_logfile_backups") == "2", name
+    assert settings.get("supervisord", "logfile_maxbytes") == "5MB"
