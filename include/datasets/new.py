@@ -138,11 +138,13 @@ def write(name: str, source: Path | Data, answers: Answers | str, folder: Path =
         splits.insert(0, by_time)
     for split in splits:
         try:
-            _require_rows(data, found, numbered, split)
+            _require_rows(name, data, found, numbered, split)
             break
-        except LastingError:
+        except LastingError as error:
             if split == splits[-1]:
-                raise
+                raise UserError(
+                    error.what, error.remedy or "Give a file with more rows, or another --target."
+                ) from error
     text = _filled(name, data, found, answers.target, numbered, split)
     try:
         ast.parse(text)
@@ -155,7 +157,7 @@ def write(name: str, source: Path | Data, answers: Answers | str, folder: Path =
     return Written(shown, found, split, numbered)
 
 
-def _require_rows(data: Data, found: Profile, numbered: str | None, split: str) -> None:
+def _require_rows(name: str, data: Data, found: Profile, numbered: str | None, split: str) -> None:
     """Refuses now what publishing would refuse: too few rows to train on or to test on."""
     from include.datasets import Dataset, HashSplit, TimeSplit
     from include.versions.manifest import Interval
@@ -164,7 +166,7 @@ def _require_rows(data: Data, found: Profile, numbered: str | None, split: str) 
     target = next(column.column for column in found.columns if column.role == "target")
     source = File(str(data.path.absolute()), number=numbered, types=found.types, **data.options)
     dataset = Dataset(
-        name="new",
+        name=name,
         source=source,
         record_id=found.record_id or numbered or "",
         event_time=found.event_time,

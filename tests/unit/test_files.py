@@ -85,6 +85,7 @@ def test_a_column_has_the_type_that_gives_every_text_back(
     ("text", "asked", "values"),
     [
         (["00501", "2"], "integer", [501, 2]),
+        (["1.0", "", "0.0"], "integer", [1, None, 0]),
         (["1", "2"], "text", ["1", "2"]),
         (["1", "2"], "number", [1.0, 2.0]),
         (["12E5", "1"], "number", [12e5, 1.0]),

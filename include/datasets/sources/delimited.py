@@ -91,7 +91,7 @@ class Delimited:
 
         wanted = self.schema.field(name).type
         try:
-            return text.convert(texts, wanted, self._dialect.numbers)
+            return text.convert_as_asked(texts, wanted, self._dialect.numbers)
         except pa.ArrowInvalid as error:
             odd = text.misfits(texts, wanted, self._dialect.numbers)
             row = first + texts.to_pylist().index(odd[0]) if odd else first

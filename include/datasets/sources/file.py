@@ -26,7 +26,6 @@ TEXT_IN_MEMORY_BYTES = 64 * 1024 * 1024
 # Text takes so many times as much as when it is compressed.
 COMPRESSION = 8
 
-_TABS = (".tsv", ".tab")
 _OTHERS = {
     b"ARROW1": "an Arrow file",
     b"ORC": "an ORC file",
@@ -51,7 +50,7 @@ class File(Source):
         number: Name of a column to add with the number of the row, for data without an id of its own.
         types: Types of columns that are not to be found out: ``text``, ``integer``, ``number``, ``boolean``, ``date``
             or ``timestamp`` (UTC).
-        delimiter: What separates fields; by default a comma, or a tab when the file's name has ``.tsv``.
+        delimiter: What separates fields.
         quote: What encloses a field that holds delimiters or line breaks; empty when nothing does.
         decimal: The decimal point.
         thousands: What separates thousands.
@@ -69,7 +68,7 @@ class File(Source):
     path: str
     number: str | None = None
     types: Mapping[str, str] = field(default_factory=dict)
-    delimiter: str | None = None
+    delimiter: str = ","
     quote: str = '"'
     decimal: str = "."
     thousands: str | None = None
@@ -93,7 +92,7 @@ class File(Source):
                 raise Invalid("source", f"{option}={value!r} is a line break.", "Name another character.")
         if self.decimal == (self.thousands or ""):
             raise Invalid("source", f"decimal and thousands are both {self.decimal!r}.", "Correct one of them.")
-        if self.quote and self.quote == self.dialect.delimiter:
+        if self.quote and self.quote == self.delimiter:
             raise Invalid("source", f"delimiter and quote are both {self.quote!r}.", "Correct one of them.")
         try:
             codecs.lookup(self.encoding)
@@ -112,9 +111,8 @@ class File(Source):
     @property
     def dialect(self) -> Dialect:
         """How it writes its rows, if it is delimited text."""
-        tabs = any(suffix.lower() in _TABS for suffix in Path(self.path).suffixes)
         return Dialect(
-            delimiter=self.delimiter or ("\t" if tabs else ","),
+            delimiter=self.delimiter,
             quote=self.quote,
             encoding=self.encoding,
             numbers=Numbers(self.decimal, self.thousands),
@@ -181,8 +179,7 @@ class File(Source):
             found = sniff.options(path) if not is_parquet(path) else {}
         except Exception:  # Whatever is wrong with the file, what was found first is said.
             found = {}
-        given = {"delimiter": self.dialect.delimiter, "encoding": self.encoding}
-        other = {name: value for name, value in found.items() if value != given.get(name, getattr(self, name))}
+        other = {name: value for name, value in found.items() if value != getattr(self, name)}
         if not other:
             return "Correct the file."
         return f"It looks like File(…, {', '.join(f'{name}={value!r}' for name, value in other.items())})."

@@ -78,6 +78,23 @@ def convert(texts: pa.Array, wanted: pa.DataType, numbers: Numbers) -> pa.Array:
     return _cast(_cleaned(texts, numbers if number else Numbers()), wanted)
 
 
+def convert_as_asked(texts: pa.Array, wanted: pa.DataType, numbers: Numbers) -> pa.Array:
+    """As ``convert``, to a type that somebody has decided on: ``1.0`` is a whole number, too.
+
+    Raises:
+        pyarrow.ArrowInvalid: A text is no such value.
+    """
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    try:
+        return convert(texts, wanted, numbers)
+    except pa.ArrowInvalid:
+        if not types.is_integer(wanted):
+            raise
+        return convert(texts, pa.float64(), numbers).cast(wanted)
+
+
 def missing(texts: pa.Array) -> pa.Array:
     """For each text whether there is no value in it, whatever type the column has; a Boolean array without nulls."""
     import pyarrow as pa
@@ -96,7 +113,7 @@ def misfits(texts: pa.Array | pa.ChunkedArray, wanted: pa.DataType, numbers: Num
     found = []
     for text in counted.field("values").to_pylist():
         try:
-            convert(pa.array([text]), wanted, numbers)
+            convert_as_asked(pa.array([text]), wanted, numbers)
         except pa.ArrowInvalid:
             found.append(text)
     return found

@@ -1,0 +1,104 @@
+"""Files made at random: whatever ``new dataset`` accepts trains, and scores what plain scikit-learn scores.
+
+MILLRACE_FILES says how many, MILLRACE_FILES_FROM the first seed.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, r2_score
+from threadpoolctl import threadpool_limits
+
+from include.datasets import Dataset, definitions, new
+from include.datasets.profile import Answers
+from include.errors import UserError
+from include.training.preparation import prepared
+from tests.unit.random_files import Maker, Random, frame
+from tests.unit.trained import trained, version
+
+FILES = int(os.environ.get("MILLRACE_FILES", "100"))
+FIRST = int(os.environ.get("MILLRACE_FILES_FROM", "0"))
+TOGETHER = 10
+# Of so many files, most are to be accepted.
+MOST = 0.8
+REST = ("boosting", "forest")
+
+
+@pytest.mark.parametrize("first", range(FIRST, FIRST + FILES, TOGETHER))
+def test_whatever_is_accepted_trains_and_scores_what_scikit_learn_scores(first: int, tmp_path: Path) -> None:
+    accepted = 0
+    for seed in range(first, first + TOGETHER):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        made = Maker(seed, folder).make()
+        try:
+            dataset, features = defined(made, folder)
+        except UserError as error:
+            # One sentence for what is wrong, and what to do.
+            assert error.remedy, f"seed {seed}: {made.about}: {error}"
+            assert "Traceback" not in str(error)
+            continue
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {made.about}: {error!r}") from error
+        accepted += 1
+        try:
+            require_same(made, dataset, features, seed)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {made.about}: {error!r}") from error
+    assert accepted >= MOST * TOGETHER - 2, f"{accepted} of {TOGETHER} were accepted"
+
+
+def defined(made: Random, folder: Path) -> tuple[Dataset, list[str]]:
+    """The definition that is written for a file, once its questions are answered, and what it learns from."""
+    data = new.read(made.path, **made.options)
+    try:
+        new.write("made", data, Answers(made.target), folder)
+    except UserError:
+        new.write("made", data, Answers(made.target, made.kind), folder)  # type: ignore[arg-type]
+    found = definitions.find(folder)
+    assert not found.broken
+    dataset = found.valid["made"]
+    return dataset, list(dataset.features or ())
+
+
+def require_same(made: Random, dataset: Dataset, features: list[str], seed: int) -> None:
+    """What was read is what was written, and the metrics are those of scikit-learn on what was written."""
+    for name, column in made.columns.items():
+        if column.learned is not None and name != dataset.target and name in features:
+            assert column.learned, f"{name} is learned from"
+        if column.learned and name != dataset.target:
+            assert name in features or name == dataset.record_id, f"{name} is not learned from"
+    assert dataset.kind == made.kind or len(made.columns[made.target].values) < 60
+    known = frame(made.columns, features)
+    target = np.array(made.columns[made.target].values, object)
+    source = dataset.source.rows(None, None)
+    ids = {str(value): place for place, value in enumerate(source[dataset.record_id].to_pylist())}
+    assert len(ids) == len(target)
+    found = version(dataset)
+    rows: list[Any] = [
+        [ids[str(value)] for value in part[dataset.record_id].to_pylist()] for part in (found.train, found.test)
+    ]
+    if str(source[dataset.record_id].type) == "timestamp[ns]":
+        return
+    models = ["linear", REST[seed % 2]] if seed % 5 == 0 else ["linear"]
+    for model in models:
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _, evaluation = trained(dataset, found, model)
+            plain = prepared(dataset.estimators()[model], 0)
+            kind = float if dataset.kind == "regression" else (str if isinstance(target[-1], str) else int)
+            learned, asked = (np.array([kind(target[row]) for row in part]) for part in rows)
+            plain.fit(known.iloc[rows[0]], learned)
+            predicted = plain.predict(known.iloc[rows[1]])
+        score = r2_score if dataset.kind == "regression" else accuracy_score
+        name = "r2" if dataset.kind == "regression" else "accuracy"
+        value = next((metric.value for metric in evaluation.metrics if metric.name == name), None)
+        if value is None and len(asked) < 2:
+            continue
+        assert value == pytest.approx(score(asked, predicted), abs=1e-4), model
