@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 
+from include.errors import UserError
 from include.kafka import topics
 from include.landing import proof, retry, status
 from include.landing import replay as replays
@@ -457,6 +460,54 @@ def test_rows_from_before_the_limits_can_still_be_proven(stream: Stream, warehou
     assert "rows that differ" in proof.prove(warehouse, stream).wrong[0]
 
 
-def test_a_new_stream_is_as_it_was(stream: Stream, warehouse: Connection) -> None:
-    produce.make_topic(stream)
-    assert settle(warehouse, stream, [event(), None, b"bad"]).landed == 1
+class Stamped(msgspec.Struct):
+    ts: Instant
+    text: str = ""
+    received: Instant = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    id: UUID = msgspec.field(default_factory=uuid4)
+    ids: list[UUID] = msgspec.field(default_factory=lambda: [uuid4()])
+
+
+def test_values_that_no_record_decides_are_not_compared(stream: Stream, warehouse: Connection) -> None:
+    stream = replace(stream, event=Stamped)
+    settle(warehouse, stream, [event(), event("other", received=NOW, id=UUID(int=1))])
+    with warehouse.cursor() as cursor:
+        cursor.execute("UPDATE landing.readings SET received = now(), id = gen_random_uuid()")
+    warehouse.commit()
+    (wrong,) = proof.prove(warehouse, stream).wrong
+    assert wrong.endswith("rows that differ from their records: 1")
+
+
+def broken(random: Random) -> Iterator[Any]:
+    yield Timed(NOW)
+    yield {"event": 1}["events"]
+
+
+def ending(random: Random) -> Iterator[Any]:
+    yield Timed(NOW)
+
+
+def unlike(random: Random) -> Iterator[Any]:
+    yield {"ts": NOW}
+
+
+def unencodable(random: Random) -> Iterator[Any]:
+    yield Timed(NOW, extra=object())
+
+
+@pytest.mark.parametrize(
+    ("simulate", "says"),
+    [
+        (broken, r"raised KeyError: 'events' \(.*test_landing_events.py, line \d+\). Correct it"),
+        (ending, "makes no more events. Let it yield endlessly"),
+        (unlike, "raised AttributeError: 'dict' object has no attribute 'text'"),
+        (unencodable, "raised TypeError: Encoding objects of type object is unsupported"),
+        (dict, "raised TypeError: 'Random' object is not iterable"),
+        (lambda random: None, "raised TypeError: 'NoneType' object is not iterable"),
+        (lambda: None, "raised TypeError: .*takes 0 positional arguments"),
+    ],
+)
+def test_what_a_simulation_raises_is_one_error(stream: Stream, simulate: Any, says: str) -> None:
+    stream = replace(stream, event=Timed, key="text", simulate=simulate)
+    with pytest.raises(UserError, match=f"^simulate of stream 'readings' {says}"):
+        produce.produce(stream, events=5)
