@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from airflow.sdk import dag, task
+from airflow.sdk import dag, get_current_context, task
 
 from include import runs
 from include.datasets import definitions
@@ -32,6 +32,7 @@ def maintain_datasets() -> None:
         from include.versions import retention
 
         with runs.told():
+            runs.require_known(get_current_context())
             return retention.maintain(definitions.get(dataset))
 
     maintain.expand(dataset=DATASETS)

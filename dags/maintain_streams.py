@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from airflow.sdk import dag, task
+from airflow.sdk import dag, get_current_context, task
 
+from include import runs
 from include.streams import definitions
 
 STREAMS = sorted(definitions.find().valid)
@@ -31,6 +32,8 @@ def maintain_streams() -> None:
         from include.streams import definitions
         from include.warehouse.connection import connected
 
+        with runs.told():
+            runs.require_known(get_current_context())
         with connected(f"millrace maintain {stream}") as connection:
             made, dropped = maintenance.maintain(connection, definitions.get(stream))
         print(f"made: {', '.join(made) or 'nothing'}; dropped: {', '.join(dropped) or 'nothing'}")

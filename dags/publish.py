@@ -69,6 +69,7 @@ def build(dataset: Dataset) -> DAG:
 
             context = get_current_context()
             with runs.told():
+                runs.require_known(context)
                 published = publication.publish(
                     dataset,
                     runs.interval(dataset, context),

@@ -64,6 +64,7 @@ def build(dataset: Dataset) -> DAG:
 
             context = get_current_context()
             with runs.told():
+                runs.require_known(context)
                 return run.begin(dataset, context["dag_run"].run_id, dict(context["params"]), runs.cause(context))
 
         # The definition's limit comes first, with a sentence of its own.

@@ -39,6 +39,7 @@ Takes the run whose last proof lies furthest back, or the one that the form name
 
         context = get_current_context()
         with runs.told():
+            runs.require_known(context)
             return verification.verify_one(context["params"]["run"], runs.cause(context))
 
     verify()

@@ -48,6 +48,23 @@ def told() -> Iterator[None]:
         raise
 
 
+def require_known(context: Context) -> None:
+    """Refuses a run whose ``conf`` has a key that its DAG has no parameter for.
+
+    Airflow itself passes over such a key, and the run does all that it does without it.
+
+    Raises:
+        LastingError: There is one.
+    """
+    conf, dag = context["dag_run"].conf or {}, context["dag"]
+    if unknown := sorted(set(conf) - set(dag.params)):
+        known = ", ".join(dag.params)
+        raise LastingError(
+            f"The DAG {dag.dag_id} has no parameter {', '.join(map(repr, unknown))}.",
+            f"It has {known}: trigger it again with these names." if known else "It takes none.",
+        )
+
+
 def wanted(dag_id: str) -> bool:
     """Whether whoever reads a DAG file needs this DAG: a task's process needs none but its own."""
     from airflow.sdk import get_parsing_context

@@ -24,10 +24,13 @@ class StreamSensor(BacklogSensor):
 
     def execute(self, context: Context) -> int:
         """Looks once, then defers. Returns the lag in offsets."""
+        from include import runs
         from include.landing.choices import advised
         from include.landing.task import failing_for_good
         from include.streams import definitions
 
+        with runs.told():
+            runs.require_known(context)
         with failing_for_good():
             try:
                 return self._look(context)

@@ -68,6 +68,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
     "The ordinary tools, connected": (
         Entry("airflow", "tools:airflow", "Airflow's own command line."),
         Entry("psql", "tools:psql", "A SQL prompt on the warehouse."),
+        Entry("python", "tools:python", "Python with Millrace's packages and connections."),
         Entry("env", "tools:env", "Shell exports that connect your own programs."),
     ),
 }

@@ -45,6 +45,7 @@ class Approval(HITLOperator):
         from include import runs
 
         with runs.told():
+            runs.require_known(context)
             self.subject, self.body = form(context["params"]["run"])
         return super().execute(context)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from include.errors import UserError
 from include.kafka.backlog import BacklogSensor
 from include.versions import register
-from include.versions.manifest import CONTROL_TOPIC, decode
+from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
 from include.versions.publication import TOPIC_CONFIG
 from include.warehouse import queries
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 READER = register.DISPATCH
+MOST_AT_ONCE = 500
+"""Runs that one run of the dispatch starts. Airflow maps no task over more than 1,024; the next run goes on."""
+
+MOST_TIMESTAMP_MS = 253_402_300_800_000
+"""The year 10000."""
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +39,11 @@ class ManifestSensor(BacklogSensor):
 
     def execute(self, context: Context) -> int:
         """Looks once, then defers. Returns how many versions or offsets wait."""
+        from include import runs
         from include.kafka import topics
 
+        with runs.told():
+            runs.require_known(context)
         topics.create(CONTROL_TOPIC, partitions=1, config=TOPIC_CONFIG)
         return len(to_start(self.datasets)) or super().execute(context)
 
@@ -70,11 +79,17 @@ def land(owner: str) -> int:
 
 
 def to_start(datasets: list[str]) -> list[tuple[str, str]]:
-    """The versions (dataset, id) of these datasets that no run was started for yet, oldest first."""
+    """Versions (dataset, id) of these datasets that no run was started for yet, ``MOST_AT_ONCE`` or fewer.
+
+    Each dataset's oldest come first, and the datasets take turns.
+    """
     from include.warehouse.connection import connected
 
     with connected("millrace dispatch") as connection:
-        return [tuple(row) for row in queries.load("training").versions_to_start(connection, datasets=datasets)]
+        return [
+            tuple(row)
+            for row in queries.load("training").versions_to_start(connection, datasets=datasets, most=MOST_AT_ONCE)
+        ]
 
 
 def mark_started(started: list[str]) -> None:
@@ -87,15 +102,35 @@ def mark_started(started: list[str]) -> None:
 
 
 def _land(connection: Connection, message: Message) -> None:
-    sql = queries.load("training")
+    import psycopg2
+
     try:
         manifest = decode(message.value())
     except UserError as error:
-        log.warning("The record at offset %d of %s is refused: %s", message.offset(), CONTROL_TOPIC, error)
-        sql.refuse_manifest(connection, manifest_offset=message.offset(), reason=str(error), value=message.value())
+        _refuse(connection, message, str(error))
         return
-    log.info("Version %s of %s is sealed.", manifest.short, manifest.dataset)
-    sql.land_version(
+    with connection.cursor() as cursor:
+        cursor.execute("SAVEPOINT manifest")
+        try:
+            _insert(connection, manifest, message)
+        except (psycopg2.DataError, psycopg2.IntegrityError, ValueError) as error:
+            # One record that PostgreSQL cannot hold, such as a name with a zero byte, must not hold up all others.
+            cursor.execute("ROLLBACK TO SAVEPOINT manifest")
+            _refuse(connection, message, f"The manifest cannot be kept: {str(error).strip()}")
+        else:
+            log.info("Version %s of %s is sealed.", manifest.short, manifest.dataset)
+
+
+def _refuse(connection: Connection, message: Message, reason: str) -> None:
+    log.warning("The record at offset %d of %s is refused: %s", message.offset(), CONTROL_TOPIC, reason)
+    queries.load("training").refuse_manifest(
+        connection, manifest_offset=message.offset(), reason=reason.replace("\0", "\\0"), value=message.value()
+    )
+
+
+def _insert(connection: Connection, manifest: Manifest, message: Message) -> None:
+    sealed_ms = message.timestamp()[1]
+    queries.load("training").land_version(
         connection,
         version=manifest.version,
         dataset=manifest.dataset,
@@ -111,5 +146,6 @@ def _land(connection: Connection, message: Message) -> None:
         code=manifest.code,
         manifest=message.value(),
         manifest_offset=message.offset(),
-        sealed_at=message.timestamp()[1] / 1000,
+        # A producer may write any number as a record's timestamp; no later clock can read a year beyond 9999.
+        sealed_at=sealed_ms / 1000 if 0 <= sealed_ms < MOST_TIMESTAMP_MS else time.time(),
     )

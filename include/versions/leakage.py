@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from include.versions.manifest import Manifest, Role
@@ -22,7 +23,8 @@ class Leaking(Exception):
     """What is wrong with a version's rows; whoever reads it makes a refusal of it.
 
     Attributes:
-        reason: ``repeated`` (ids occur more than once) or ``leaking`` (rows lie on the wrong side of the split).
+        reason: ``repeated`` (ids occur more than once), ``leaking`` (rows lie on the wrong side of the split) or
+            ``altered`` (targets are not what the manifest says of them).
     """
 
     def __init__(self, reason: str, what: str) -> None:
@@ -65,12 +67,13 @@ class Watch:
         """Takes in a batch, of which the first row has the number ``start`` in its split.
 
         Raises:
-            Leaking: A row has no id, or lies on the wrong side.
+            Leaking: A row has no id, lies on the wrong side, or has a target that the manifest does not allow.
         """
         ids = batch[self._manifest.record_id]
         if ids.null_count:
             raise Leaking("repeated", f"{ids.null_count} or more records have no {self._manifest.record_id}.")
         self._of[split][start : start + len(ids)] = keys(ids)
+        self._see_target(batch[self._manifest.target])
         self._see_side(split, batch)
 
     def doubtful(self) -> NDArray[np.uint64]:
@@ -106,15 +109,42 @@ class Watch:
         rule = self._manifest.split
         return rule.get("kind") == "hash" and rule.get("column") == self._manifest.record_id and _is_known(rule)
 
+    def _see_target(self, target: pa.Array) -> None:
+        import pyarrow.compute as pc
+        import pyarrow.types as types
+
+        name, kind = self._manifest.target, self._manifest.kind
+        if types.is_dictionary(target.type):
+            target = target.cast(target.type.value_type)
+        known: Any = None
+        if kind == "classification":
+            known = _classes(self._manifest, target.type)
+        elif not (types.is_integer(target.type) or types.is_floating(target.type) or types.is_decimal(target.type)):
+            raise Leaking("altered", f"its manifest says regression, and the target {name} is {target.type}.")
+        missing = target.null_count
+        if types.is_floating(target.type):
+            missing += pc.sum(pc.invert(pc.is_finite(target))).as_py() or 0
+        if missing:
+            raise Leaking("altered", f"{missing} or more records have no {name}, or one that is not finite.")
+        if known is not None and not pc.all(within := pc.is_in(target, value_set=known), min_count=0).as_py():
+            other = target.filter(pc.invert(within))[0].as_py()
+            raise Leaking("altered", f"the {name} {other!r} is not among the manifest's classes, {_listed(known)}.")
+
     def _see_side(self, split: Role, batch: pa.RecordBatch) -> None:
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         rule = self._manifest.split
         column = rule.get("column")
-        if column not in batch.schema.names:
+        if column not in batch.schema.names or rule.get("kind") not in ("time", "hash", "group"):
             return
+        if nulls := batch[column].null_count:
+            raise Leaking("leaking", f"{nulls} or more {split} records have no {column}, which decides their side.")
         if rule.get("kind") == "time":
-            found = pc.min_max(batch[column]).as_py()
+            try:
+                found = pc.min_max(batch[column]).as_py()
+            except pa.ArrowNotImplementedError:
+                raise Leaking("leaking", f"its split is by time, and {column} is {batch[column].type}.") from None
             with self._comparing:
                 last, first = self._last_trained, self._first_tested
                 if split == "train" and found["max"] is not None:
@@ -136,6 +166,42 @@ def keys(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
 
     values = hashing.integers(ids)
     return hashing.hash64(ids) if values is None else values.view(np.uint64)
+
+
+def _classes(manifest: Manifest, type_: pa.DataType) -> pa.Array:
+    """The manifest's classes as values of the target's type.
+
+    Raises:
+        Leaking: They are of another type, or not in ascending order.
+    """
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    of: tuple[type, ...] = ()
+    if types.is_boolean(type_):
+        of = (bool,)
+    elif types.is_integer(type_):
+        of = (int,)
+    elif types.is_floating(type_):
+        of = (int, float)
+    elif types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
+        of = (str,)
+    listed: list[Any] = list(manifest.classes)
+    if listed and all(isinstance(name, of) and isinstance(name, bool) == (of == (bool,)) for name in listed):
+        try:
+            found = pa.array(listed, type_)
+        except (pa.ArrowException, OverflowError):
+            found = None
+        if found is not None and found.to_pylist() == listed and all(a < b for a, b in pairwise(listed)):
+            return found
+    raise Leaking(
+        "altered", f"the manifest's classes, {_listed(listed)}, are no ascending values of {type_}, the target's type."
+    )
+
+
+def _listed(classes: Iterable[Any]) -> str:
+    shown = [repr(getattr(name, "as_py", lambda name=name: name)()) for name in classes]
+    return ", ".join(shown[:NAMED]) + (f" and {len(shown) - NAMED} more" if len(shown) > NAMED else "") or "none"
 
 
 def repeated(manifest: Manifest, doubted: NDArray[np.uint64], batches: Iterator[tuple[Role, pa.RecordBatch]]) -> None:

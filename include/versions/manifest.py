@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -22,7 +22,8 @@ PUBLICATION_HEADER = "millrace-publication"
 Role = Literal["train", "test"]
 SPLITS: tuple[Role, ...] = ("train", "test")
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Partition = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _WIDTHS = {
     **dict.fromkeys(("int8", "uint8"), 1),
     **dict.fromkeys(("int16", "uint16", "halffloat"), 2),
@@ -47,11 +48,11 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         blake3: The value's BLAKE3, or None.
     """
 
-    partition: Count
+    partition: Partition
     offset: Count
     split: Role
     batch: Count
-    rows: Annotated[int, Meta(ge=1)]
+    rows: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     sha256: Digest | None = None
     blake3: Digest | None = None
 
@@ -209,7 +210,40 @@ def _require(manifest: Manifest) -> None:
         if [m.batch for m in listed] != list(range(len(listed))):
             raise UserError(f"The manifest's {split} batches are not numbered 0 to {len(listed) - 1}.")
     names = [column.name for column in manifest.columns]
-    if missing := {manifest.record_id, manifest.target, *manifest.features} - set(names):
+    needed = [manifest.record_id, manifest.target, *manifest.features]
+    needed += [manifest.event_time] if manifest.event_time is not None else []
+    if missing := set(needed) - set(names):
         raise UserError(f"The manifest's schema lacks {', '.join(sorted(missing))}.")
+    for what, columns in (("schema", names), ("list of features", manifest.features)):
+        if len(set(columns)) < len(columns):
+            raise UserError(f"The manifest's {what} names a column twice.")
+    if manifest.target == manifest.record_id:
+        raise UserError(f"The manifest's target {manifest.target!r} is its record_id, too.")
     if manifest.target in manifest.features:
         raise UserError(f"The manifest names its target {manifest.target!r} among the features.")
+    _require_split(manifest, names)
+    for moment in (manifest.interval.start, manifest.interval.end):
+        try:
+            _ = moment and moment.tzinfo and moment.astimezone(UTC)
+        except OverflowError:
+            raise UserError(f"The manifest's interval has the bound {moment}, which is no time in UTC.") from None
+
+
+def _require_split(manifest: Manifest, columns: list[str]) -> None:
+    """Refuses a rule of a kind that readers prove when it cannot be followed."""
+    from include.datasets.hashing import RULES
+
+    rule = manifest.split
+    if rule.get("kind") not in ("time", "hash", "group") or "column" not in rule:
+        return
+    if not isinstance(rule.get("column"), str) or rule["column"] not in columns:
+        raise UserError(
+            f"The manifest's split is one by {rule['kind']}, and the schema lacks its column, {rule.get('column')!r}."
+        )
+    if rule["kind"] != "time" and rule.get("hash") in RULES:
+        share = rule.get("test")
+        if not isinstance(rule.get("salt"), str) or not isinstance(share, float) or not 0 < share < 1:
+            raise UserError(
+                f"The manifest's split has the salt {rule.get('salt')!r} and the share {share!r}.",
+                "The salt is a string, the share a number between 0 and 1.",
+            )

@@ -13,7 +13,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from include import allocator
-from include.errors import LastingError
+from include.errors import LastingError, UserError
+from include.kafka import topics
 from include.kafka.reader import Stalled, place, read_range
 from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
 from include.versions.assembly import Assembly
@@ -244,6 +245,16 @@ class Proof:
             raise self._refused("short", str(error)) from error
         except Stalled as error:
             raise self._refused("open", str(error)) from error
+        except UserError as error:
+            # The brokers' answer about a partition that there is not says as little as one about a leader's loss.
+            try:
+                there = topics.describe(self.manifest.topic).partitions
+            except TopicMissing as missing:
+                raise self._refused("trimmed", str(missing)) from error
+            if absent := sorted(set(ranges) - set(there)):
+                what = f"the topic {self.manifest.topic} has no partition {absent[0]}."
+                raise self._refused("short", what) from error
+            raise
 
     def _ranges(self) -> dict[int, tuple[int, int]]:
         ranges: dict[int, tuple[int, int]] = {}
@@ -276,7 +287,9 @@ class Proof:
         try:
             with pa.ipc.open_stream(value) as reader:
                 batches = list(reader)
-        except pa.ArrowInvalid as error:
+                for batch in batches:
+                    batch.validate()
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise self._refused("altered", f"the message {where} is no Arrow stream: {error}.") from error
         if len(batches) != 1:
             raise self._refused("altered", f"the message {where} holds {len(batches)} record batches, not one.")

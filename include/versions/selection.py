@@ -400,7 +400,10 @@ def _counts(dataset: Dataset, rows: pa.Table, tests: NDArray[np.bool_], interval
     about = f"Dataset {dataset.name!r}{_of(interval)}"
     for split, use in zip(SPLITS, ("train on", "test on"), strict=True):
         if not counts[split]:
-            raise NothingToPublish(f"{about} has no rows to {use}, of {len(tests)}; its split is {dataset.split}.")
+            raise NothingToPublish(
+                f"{about} has no rows to {use}, of {len(tests)}; its split is {dataset.split}. "
+                f"{_closest(dataset, rows, interval)}"
+            )
     if dataset.kind == "classification":
         train = pa.table({"target": rows[dataset.target], "trains": ~tests})
         # Most often the first rows show two classes already.
@@ -411,6 +414,15 @@ def _counts(dataset: Dataset, rows: pa.Table, tests: NDArray[np.bool_], interval
         else:
             raise NothingToPublish(f"{about} has {counts['train']} rows to train on, all of one class.")
     return counts
+
+
+def _closest(dataset: Dataset, rows: pa.Table, interval: Interval) -> str:
+    """The split to write instead of one that leaves a side without rows, as a sentence."""
+    found = dataset.split.closest(rows, dataset, interval.end)
+    if found is None:
+        return "No split of this kind divides these rows."
+    tests = int(found.tests(rows, dataset, interval.end).sum())
+    return f"The closest that divides them is {found}: {tests} rows test, {rows.num_rows - tests} train."
 
 
 def _classes(dataset: Dataset, rows: pa.Table) -> list[Any]:

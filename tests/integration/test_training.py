@@ -54,6 +54,32 @@ def cancer(warehouse: Connection, topic: Callable[..., str]) -> Dataset:
     return dataset
 
 
+def test_versions_are_started_some_hundred_at_a_time_and_no_dataset_waits_for_another(
+    warehouse: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dispatch.MOST_AT_ONCE < 1024, "of which Airflow maps no task over more"
+    statement = """
+        INSERT INTO millrace.dataset_version (version, dataset, topic, kind, train_rows, test_rows, split, content,
+            asked_by, code, manifest, manifest_offset, sealed_at)
+        SELECT encode(sha256(n::text::bytea), 'hex'), CASE WHEN n > 1500 THEN 'late' ELSE 'early' END, 't',
+            'regression', 1, 1, '{}', '', '', '', '', n, now() FROM generate_series(1, 1600) AS n ORDER BY n"""
+    with warehouse.cursor() as cursor:
+        cursor.execute(statement)
+    warehouse.commit()
+    started: list[tuple[str, str]] = []
+    while waiting := dispatch.to_start(["early", "late"]):
+        assert len(waiting) <= dispatch.MOST_AT_ONCE
+        if not started:
+            assert {dataset for dataset, _ in waiting} == {"early", "late"}
+        started += waiting
+        dispatch.mark_started([version for _, version in waiting])
+    numbers = dict(ask(warehouse, "SELECT version, number FROM millrace.dataset_version"))
+    assert len(started) == len(set(started)) == 1600
+    for name in ("early", "late"):
+        order = [numbers[version] for dataset, version in started if dataset == name]
+        assert order == sorted(order), "a dataset's versions in their order"
+
+
 def test_a_version_waits_for_its_run_until_it_is_noted(cancer: Dataset, warehouse: Connection) -> None:
     ((dataset, version),) = dispatch.to_start([cancer.name])
     assert (dataset, version) == (cancer.name, register.find(cancer.name).version)

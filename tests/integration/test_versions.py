@@ -15,7 +15,8 @@ from confluent_kafka import TopicPartition
 from msgspec import structs
 from pyarrow import csv
 
-from include.datasets import Dataset, File, Query, TimeSplit, definitions
+from include.datasets import Dataset, File, GroupSplit, HashSplit, Query, TimeSplit, definitions
+from include.datasets.splits import Split
 from include.errors import UserError
 from include.kafka import client, publisher, topics
 from include.training import dispatch
@@ -124,6 +125,30 @@ def test_a_source_that_is_not_as_defined_publishes_nothing(
     dispatch.land("test")
     with pytest.raises(UserError, match="has no version yet"):
         register.find(weather.name)
+
+
+@pytest.mark.parametrize(
+    ("split", "says"),
+    [
+        (
+            GroupSplit("wind", test=0.0001),
+            r"no rows to test on.* The closest that divides them is GroupSplit\(by='wind'",
+        ),
+        (
+            TimeSplit("3650 days"),
+            r"no rows to train on.* The closest that divides them is TimeSplit\(test='104 weeks'\)",
+        ),
+        (
+            HashSplit(1e-9),
+            r"no rows to test on.* The closest that divides them is HashSplit\(test=0.0014, salt='\d+'\)",
+        ),
+    ],
+)
+def test_a_split_that_leaves_a_side_empty_names_the_closest_that_does_not(
+    weather: Dataset, split: Split, says: str
+) -> None:
+    with pytest.raises(NothingToPublish, match=says):
+        publish(replace(weather, split=split), year(2013))
 
 
 def test_a_query_on_the_warehouse_is_a_source(warehouse: Connection, weather: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from include.datasets import Dataset, GroupSplit, HashSplit, Packaged, TimeSplit
 from include.datasets.splits import Split
-from include.errors import UserError
+from include.errors import LastingError, UserError
 
 ROWS = pa.table(
     {
@@ -69,6 +70,82 @@ def test_a_hash_split_takes_about_its_share_and_keeps_each_record_on_its_side() 
     part = split.tests(ROWS.slice(300, 200), dataset(split), None)
     assert (part == whole[300:500]).all()
     assert (HashSplit(0.25, salt="other").tests(ROWS, dataset(split), None) != whole).any()
+
+
+def test_empty_cells_of_a_groups_column_are_counted_and_named() -> None:
+    cells = pa.array([None] * 3 + ["a"] * 997)
+    rows = ROWS.set_column(ROWS.schema.get_field_index("shop"), "shop", cells)
+    split = GroupSplit("shop", 0.3)
+    with pytest.raises(LastingError, match="field split: 3 of 1000 rows have no 'shop', which decides their side"):
+        split.tests(rows, dataset(split), None)
+    numbers = ROWS.set_column(2, "shop", pa.array([None, *range(999)], pa.int64()))
+    with pytest.raises(LastingError, match="1 of 1000 rows have no 'shop'"):
+        split.tests(numbers, dataset(split), None)
+    lists = ROWS.set_column(2, "shop", pa.array([[1]] * 1000))
+    with pytest.raises(LastingError, match="the column 'shop' is list<"):
+        split.tests(lists, dataset(split), None)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.4, 0.6, 0.99])
+@pytest.mark.parametrize("groups", [2, 3, 5])
+def test_the_closest_split_divides_any_few_groups(share: float, groups: int) -> None:
+    sizes = [100 * (number + 1) for number in range(groups)]
+    shops = [f"shop {number}" for number in range(groups) for _ in range(sizes[number])]
+    rows = pa.table({"order": range(len(shops)), "shop": shops, "returned": [n % 2 for n in range(len(shops))]})
+    split = GroupSplit("shop", share)
+    found = split.closest(rows, dataset(split, event_time=None), None)
+    assert isinstance(found, GroupSplit)
+    possible = [sum(chosen) / len(shops) for n in range(1, groups) for chosen in itertools.combinations(sizes, n)]
+    tests = found.tests(rows, dataset(found, event_time=None), None)
+    best = min(possible, key=lambda part: abs(part - share))
+    assert tests.mean() == pytest.approx(best, abs=0.07), "of all ways to divide these groups"
+
+
+def test_one_group_cannot_be_divided() -> None:
+    rows = pa.table({"order": range(9), "shop": ["a"] * 9, "returned": [n % 2 for n in range(9)]})
+    assert GroupSplit("shop").closest(rows, dataset(GroupSplit("shop"), event_time=None), None) is None
+
+
+def test_the_closest_split_leaves_two_classes_to_learn() -> None:
+    rows = pa.table({"order": range(6), "shop": list("aabbcc"), "returned": [0, 0, 1, 1, 1, 1]})
+    split = GroupSplit("shop", 0.3)
+    found = split.closest(rows, dataset(split, event_time=None), None)
+    assert found is not None
+    tests = found.tests(rows, dataset(found, event_time=None), None)
+    assert not tests[:2].any() and 0 < tests.sum() < 4
+
+
+@pytest.mark.parametrize("rows", [2, 3, 10])
+def test_a_hash_split_of_a_few_rows_has_a_closest(rows: int) -> None:
+    split = HashSplit(0.001)
+    few = ROWS.slice(0, rows)
+    described = dataset(split, kind="regression")
+    found = split.closest(few, described, None)
+    assert isinstance(found, HashSplit)
+    assert 0 < found.tests(few, described, None).sum() < rows
+
+
+@pytest.mark.parametrize(
+    ("asked", "end", "closest"),
+    [
+        ("365 days", None, "5 weeks"),
+        ("365 days", datetime(2025, 2, 11, 16, tzinfo=UTC), "5 weeks"),
+        ("1 day", datetime(2025, 3, 1, tzinfo=UTC), "3 weeks"),
+        ("1 second", datetime(2025, 2, 11, 17, tzinfo=UTC), "1 week"),
+    ],
+)
+def test_the_closest_split_by_time_is_as_near_to_the_asked_as_the_rows_allow(
+    asked: str, end: datetime | None, closest: str
+) -> None:
+    split = TimeSplit(asked)
+    found = split.closest(ROWS, dataset(split), end)
+    assert found == TimeSplit(closest)
+    assert 0 < found.tests(ROWS, dataset(found), end).sum() < 1000
+
+
+def test_rows_of_one_moment_cannot_be_divided_by_time() -> None:
+    rows = pa.table({"order": range(3), "at": [datetime(2025, 1, 1)] * 3, "returned": [0, 1, 0]})
+    assert TimeSplit("1 day").closest(rows, dataset(TimeSplit("1 day")), None) is None
 
 
 def test_a_group_stays_together() -> None:

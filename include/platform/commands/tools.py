@@ -1,4 +1,4 @@
-"""airflow, psql and env: the ordinary tools, connected to the platform."""
+"""airflow, psql, python and env: the ordinary tools, connected to the platform."""
 
 import os
 import shlex
@@ -62,8 +62,20 @@ def psql(metadata: bool, arguments: tuple[str, ...]) -> None:
     os.execve(program, [program, *arguments], os.environ | own)
 
 
+@click.command(context_settings=_PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def python(arguments: tuple[str, ...]) -> None:
+    """Python with Millrace's packages and connections; arguments go to Python."""
+    platform = Platform()
+    platform.environment()
+    os.execve(sys.executable, [sys.executable, *arguments], environment.child(platform.home))
+
+
 @click.command()
 def env() -> None:
     """Shell exports that connect your own programs: eval "$(./millrace env)"."""
-    for name, value in sorted(Platform().environment().items()):
+    platform = Platform()
+    programs = str(platform.home.environment / "bin")
+    path = [programs, *(part for part in os.environ.get("PATH", "").split(os.pathsep) if part != programs)]
+    for name, value in sorted({**platform.environment(), "PATH": os.pathsep.join(path)}.items()):
         click.echo(f"export {name}={shlex.quote(value)}")

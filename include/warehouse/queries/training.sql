@@ -16,11 +16,15 @@ VALUES (:manifest_offset, :reason, :value)
 ON CONFLICT DO NOTHING;
 
 -- name: versions_to_start
--- The versions of these datasets that no run was started for yet, in the order of the control topic.
+-- Versions of these datasets that no run was started for yet: the oldest of each dataset, then the second of each, …
 SELECT dataset, version
-FROM millrace.dataset_version
-WHERE started_at IS NULL AND dataset = ANY (:datasets)
-ORDER BY number;
+FROM (
+    SELECT dataset, version, number, row_number() OVER (PARTITION BY dataset ORDER BY number) AS turn
+    FROM millrace.dataset_version
+    WHERE started_at IS NULL AND dataset = ANY (:datasets)
+) AS waiting
+ORDER BY turn, number
+LIMIT :most;
 
 -- name: mark_started!
 -- Notes that each of these versions has its run.
