@@ -53,7 +53,8 @@ def build(dataset: Dataset) -> DAG:
         catchup=True,
         max_active_runs=1,
         dagrun_timeout=timedelta(hours=2),
-        is_paused_upon_creation=dataset.schedule is not None,
+        # A schedule begins at once, whether the definition had it from the beginning or got it later.
+        is_paused_upon_creation=False,
         params=FORM,
         tags=["retraining", "publish", dataset.name],
         default_args={"owner": "millrace", "retries": 3, "retry_delay": timedelta(seconds=5)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.errors import LastingError, UserError
@@ -105,6 +105,32 @@ def latest(dataset: Dataset, now: datetime) -> Interval:
     found = timetable.infer_manual_data_interval(run_after=pendulum.instance(until))
     # A manifest holds plain datetimes; pendulum's are not encoded.
     return Interval(*(datetime.fromisoformat(moment.isoformat()) for moment in (found.start, found.end)))
+
+
+def due(dataset: Dataset, since: datetime | None, now: datetime, most: int) -> int:
+    """How many intervals of a dataset's schedule are complete by now, ``most`` or fewer are counted.
+
+    Args:
+        since: Only those that are complete then or later count; all from the schedule's start if None.
+    """
+    if dataset.schedule is None or dataset.start is None:
+        return 0
+    import pendulum
+    from airflow.timetables.base import DataInterval, TimeRestriction
+    from airflow.timetables.interval import CronDataIntervalTimetable
+
+    timetable = CronDataIntervalTimetable(dataset.schedule, timezone="UTC")
+    latest = pendulum.instance(midnight(dataset.end) - timedelta(microseconds=1)) if dataset.end else None
+    bounds = TimeRestriction(earliest=pendulum.instance(midnight(dataset.start)), latest=latest, catchup=True)
+    found, last = 0, None
+    while found < most:
+        following = timetable.next_dagrun_info(last_automated_data_interval=last, restriction=bounds)
+        if following is None or following.run_after > now:
+            break
+        assert isinstance(following.data_interval, DataInterval)
+        last = following.data_interval
+        found += since is None or following.run_after >= since
+    return found
 
 
 def midnight(day: date) -> datetime:

@@ -87,6 +87,7 @@ def publish(
 
     from include.kafka import topics
     from include.versions import register
+    from include.warehouse import connection
 
     allocator.keep_freed()
     # pyarrow's own pool asks for huge pages, and a kernel that has none at hand takes three times as long to make them.
@@ -101,6 +102,10 @@ def publish(
         # The rows have to be read to know whether they are those, so only versions of as many by the same rule are.
         if known := alike and alike.get(_content(dataset, selection, [batch for batch, _ in packed(selection)])):
             log.info("The same rows with the same split were published before, as version %s.", known)
+            with connection.connected("millrace publish") as warehouse:
+                state, says = register.training(warehouse, dataset.name, known)
+            if state != "success":
+                log.warning("%s", says)
             return Published(known, new=False)
         facts = {"interval": interval, "asked_by": asked_by, "parameters": dict(parameters or {})}
         return Published(_send(dataset, selection, facts), new=True)

@@ -116,3 +116,32 @@ def find(dataset: str, version: str | None = None, until: datetime | None = None
     if forgotten_at is not None:
         raise Forgotten(found, forgotten_at)
     return found
+
+
+def training(connection: Connection, dataset: str, version: str | None = None) -> tuple[str | None, str]:
+    """How far the training on a version has come.
+
+    Args:
+        version: Its whole id; the newest of the dataset when left out.
+
+    Returns:
+        The state of its best run (``success``, ``running``, ``failed``), or None without one, and a sentence with the
+        command that goes on.
+    """
+    found = queries.load("training").last_training(connection, dataset=dataset, version=version)
+    if found is None:
+        if version:
+            return None, "Its training starts by itself as soon as the dispatch has seen it."
+        return None, f"Nothing was published yet. Begin with ./millrace publish {dataset}."
+    found_version, started, run, state, model, message = found
+    again = f"Train on it again: ./millrace train {dataset} --version {found_version[:12]}."
+    about = f"version {found_version[:12]}"
+    if state == "success":
+        return state, f"Run {run} has trained on {about}."
+    if state == "running":
+        return state, f"Run {run} trains on {about}. If it was ended: {again[0].lower()}{again[1:]}"
+    if state is None:
+        begun = "The run that was started for it has not planned its models" if started else "It has no run yet"
+        return state, f"No run has trained on {about}. {begun}. If this lasts, see train__{dataset} in the UI. {again}"
+    reason = f", {model}: {message}" if model else f": {message}" if message else "."
+    return state, f"Run {run} on {about} failed{reason} {again}"

@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -22,6 +24,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 
 from include import runs
 from include.datasets import definitions
+from include.errors import LastingError
 from include.promotion.approval import Approval
 from include.versions.manifest import Interval
 
@@ -87,6 +90,47 @@ def test_a_schedule_publishes_each_of_its_intervals_in_order(dags: dict[str, DAG
     assert dag.catchup and dag.max_active_runs == 1
     assert dag.start_date and dag.start_date.year == 2013
     assert dag.end_date and dag.end_date.year == 2015, "the interval after the data's end is not due"
+
+
+def test_a_schedule_begins_whether_the_definition_had_it_from_the_beginning_or_got_it_later(
+    dags: dict[str, DAG],
+) -> None:
+    for name in definitions.find().valid:
+        assert dags[f"publish__{name}"].is_paused_upon_creation is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "now", "since", "due"),
+    [
+        ({}, "2026-01-01", None, 3),
+        ({}, "2014-06-01", None, 1),
+        ({}, "2026-01-01", "2015-01-01", 2),
+        ({}, "2013-06-01", None, 0),
+        ({"end": None}, "2026-01-01", None, 13),
+        ({"schedule": None}, "2026-01-01", None, 0),
+        ({"schedule": "@hourly", "end": None}, "2026-01-01", None, 100),
+        ({"schedule": "30 6 * * MON", "start": date(2026, 1, 1), "end": None}, "2026-01-21", None, 2),
+    ],
+)
+def test_the_versions_that_a_schedule_owes_are_counted(
+    changes: dict[str, Any], now: str, since: str | None, due: int
+) -> None:
+    dataset = replace(definitions.get("seattle_weather"), **changes)
+    first = None if since is None else datetime.fromisoformat(since).replace(tzinfo=UTC)
+    assert runs.due(dataset, first, datetime.fromisoformat(now).replace(tzinfo=UTC), 100) == due
+
+
+@pytest.mark.parametrize("conf", [{"modles": ["tree"]}, {"seed": 1, "x": 2, "Seed": 3}])
+def test_a_key_that_no_parameter_has_is_refused_in_every_dag(dags: dict[str, DAG], conf: dict[str, Any]) -> None:
+    for dag in dags.values():
+        context: Any = {"dag": dag, "dag_run": SimpleNamespace(conf=conf)}
+        with pytest.raises(LastingError, match=f"The DAG {dag.dag_id} has no parameter ") as refused:
+            runs.require_known(context)
+        unknown = sorted(set(conf) - set(dag.params))
+        assert all(repr(name) in str(refused.value) for name in unknown)
+        assert all(name in refused.value.remedy for name in dag.params) or "takes none" in refused.value.remedy
+        context["dag_run"].conf = dict.fromkeys(dag.params)
+        runs.require_known(context)
 
 
 def test_publishing_is_serialised_also_across_backfills(dags: dict[str, DAG]) -> None:
@@ -204,6 +248,7 @@ import runpy
 from pathlib import Path
 from include import runs
 from include.datasets import definitions
+from include.errors import LastingError
 found = definitions.find(Path({str(folder)!r}))
 definitions.find = lambda: found
 print(sorted(name for name in runpy.run_path("dags/train.py") if name.startswith("train__")))

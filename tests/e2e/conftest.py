@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def airflow(airflow_api: AirflowApi) -> AirflowApi:
-    """The API, with the DAGs of retraining at work but for the scheduled ones."""
+    """The API, with the DAGs of retraining at work."""
     names = definitions.find().valid
     airflow_api.wait_for_dags(
         [*(f"publish__{n}" for n in names), *(f"train__{n}" for n in names), "dispatch", "verify"]

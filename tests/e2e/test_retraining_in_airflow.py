@@ -134,6 +134,27 @@ def test_a_wrong_form_fails_at_once_with_one_sentence(
 
 
 @pytest.mark.parametrize(
+    ("dag_id", "task_id", "form"),
+    [
+        (TRAIN, "plan", {"modles": ["logistic"]}),
+        (PUBLISH, "publish", {"row": 30}),
+        ("verify", "verify", {"Run": 1}),
+        ("promote__breast_cancer", "ask", {"run": 1, "model": "logistic"}),
+        ("maintain__datasets", "maintain", {"dataset": "digits"}),
+        ("maintain__streams", "maintain", {"stream": "payments"}),
+    ],
+)
+def test_a_key_that_no_parameter_has_is_refused_before_anything_is_done(
+    airflow: AirflowApi, dag_id: str, task_id: str, form: dict[str, Any]
+) -> None:
+    started = airflow.trigger(dag_id, form)
+    assert airflow.wait(dag_id, started.run_id, timeout=60).state == "failed"
+    task = next(t for t in airflow.task_instances(dag_id, started.run_id) if t.task_id == task_id)
+    assert (task.state, task.try_number) == ("failed", 1)
+    assert f"The DAG {dag_id} has no parameter '" in airflow.log(dag_id, started.run_id, task)
+
+
+@pytest.mark.parametrize(
     ("dag_id", "form", "says"),
     [
         (TRAIN, {"seed": "seven"}, "'seven' is not of type 'integer'"),

@@ -145,6 +145,24 @@ class TestWhole:
         done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
         assert str(airflow_platform.home.state()["ports"]["kafka"]) in done.stdout, done.stderr
 
+    def test_python_has_the_packages_and_the_connections(self, airflow_platform: Platform, tmp_path: Path) -> None:
+        program = "from include.registry import champion\nfrom include.warehouse.connection import connect\n"
+        program += "import sys; connect(); print(sys.argv[1:], champion.__name__)"
+        (tmp_path / "script.py").write_text(program)
+        for arguments in (("-c", program), (str(tmp_path / "script.py"),)):
+            done = run("python", *arguments, "--help", "-x", home=airflow_platform.home)
+            assert done.stdout == "['--help', '-x'] champion\n", done.stderr
+        failing = run("python", "-c", "import sys; sys.exit(7)", home=airflow_platform.home)
+        assert failing.returncode == 7
+
+    def test_python_of_a_shell_with_env_is_the_same(self, airflow_platform: Platform) -> None:
+        exports = run("env", home=airflow_platform.home).stdout
+        program = "from include.registry import champion; from include.warehouse.connection import connect; connect()"
+        shell = f"{exports}\npython -c '{program}' && command -v ls python"
+        done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert Path(done.stdout.split()[-1]).parent == airflow_platform.home.environment / "bin"
+
     def test_every_killed_component_comes_back(self, airflow_platform: Platform) -> None:
         before = {health.name: health for health in airflow_platform.status()}
         workers = psutil.Process(before["scheduler"].pid).children()
@@ -293,7 +311,7 @@ def test_a_home_that_cannot_be_written() -> None:
 
 
 def test_before_the_first_up(tmp_path: Path) -> None:
-    for command in ("psql", "env", "airflow"):
+    for command in ("psql", "env", "airflow", "python"):
         done = run(command, home=Home(tmp_path))
         assert done.returncode == 1
         assert done.stderr == "millrace: The platform was never started. Run ./millrace up first.\n"

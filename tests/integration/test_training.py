@@ -26,6 +26,7 @@ from include.training.preparation import prepared
 from include.versions import register
 from include.versions.manifest import CONTROL_TOPIC, Interval
 from include.versions.publication import publish
+from tests.integration.registry import given, one_model, signal
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -304,3 +305,60 @@ def test_a_journal_that_cannot_be_kept_fails_nothing(cancer: Dataset, monkeypatc
     monkeypatch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", '{"conn_type": "postgres", "host": "127.0.0.1", "port": 1}')
     with journal.journal(task["run"]):
         logging.getLogger("user.code").warning("lost")
+
+
+@pytest.mark.altered
+def test_a_version_says_how_far_its_training_has_come_and_what_goes_on(
+    warehouse: Connection, topic: Callable[..., str]
+) -> None:
+    dataset = given(topic, signal(300), models=models_that_fail)
+    name = dataset.name
+
+    def says(version: str | None = None) -> str:
+        warehouse.rollback()
+        return register.training(warehouse, name, version)[1]
+
+    assert says() == f"Nothing was published yet. Begin with ./millrace publish {name}."
+    version = publish(dataset, Interval()).version
+    assert says(version) == "Its training starts by itself as soon as the dispatch has seen it."
+    dispatch.land("test")
+    assert says().startswith(f"No run has trained on version {version[:12]}. It has no run yet.")
+    dispatch.mark_started([version])
+    assert "The run that was started for it has not planned its models" in says()
+    planned = run.begin(dataset, run.sealed_run_id(version), {}, "test")
+    number = planned[0]["run"]
+    assert says().startswith(f"Run {number} trains on version {version[:12]}. If it was ended: train")
+    with pytest.raises(Exception, match="constant"):
+        fitting.fit(dataset, number, "unlucky")
+    run.settle(planned)
+    command = f"Train on it again: ./millrace train {name} --version {version[:12]}."
+    failed = says()
+    assert failed.startswith(f"Run {number} on version {version[:12]} failed, unlucky: ")
+    assert "constant" in failed and failed.endswith(command) and says(version) == failed
+    sound = replace(dataset, models=one_model)
+    planned = run.begin(sound, "manual", {"version": version[:12]}, "test")
+    for task in planned:
+        fitting.fit(sound, task["run"], task["model"])
+    run.settle(planned)
+    assert says() == f"Run {planned[0]['run']} has trained on version {version[:12]}."
+
+
+def test_publishing_again_names_the_failure_that_nothing_has_followed(
+    warehouse: Connection, topic: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = given(topic, signal(300))
+    version = publish(dataset, Interval()).version
+    dispatch.land("test")
+    run.settle(run.begin(dataset, "a run", {}, "test"))
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        publish(dataset, Interval())
+    [published, *others] = [r.message for r in caplog.records if r.name == "include.versions.publication"]
+    assert published == f"The same rows with the same split were published before, as version {version}."
+    assert [f"./millrace train {dataset.name} --version {version[:12]}" in line for line in others] == [True]
+
+
+def models_that_fail() -> dict[str, Any]:
+    from sklearn.dummy import DummyClassifier
+
+    return {"unlucky": DummyClassifier(strategy="constant", constant="maybe")}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +19,11 @@ if TYPE_CHECKING:
     from include.datasets import Dataset
     from include.definitions import Found
     from include.orphans import Orphan
+    from include.platform.airflow_api import AirflowApi
     from include.streams.definition import Stream
 
+# More intervals than this are not counted: there may be a hundred thousand.
+MOST_DUE = 1_000
 # Whoever checks a definition does not wait for servers that are away.
 PATIENCE_S = 3
 
@@ -27,6 +32,7 @@ PATIENCE_S = 3
 def check() -> None:
     """Validate every dataset and stream definition without starting anything. Exits with 1 when one is wrong.
 
+    It says what a dataset's schedule will do, and while Airflow is up whether that is paused.
     While PostgreSQL is up it also shows what the next run of a stream will change in its table, and what is orphaned:
     tables, topics, versions and results that no definition names any more. Nothing is changed or deleted.
     """
@@ -35,8 +41,11 @@ def check() -> None:
 
     datasets, streams = include.datasets.definitions.find(), include.streams.definitions.find()
     wrong: list[UserError] = [*datasets.broken.values(), *streams.broken.values()]
-    for name in sorted(datasets.valid):
+    airflow = _airflow()
+    for name, dataset in sorted(datasets.valid.items()):
         click.echo(f"dataset  {name}: good")
+        for line in _schedule(dataset, airflow):
+            click.echo(f"         {line}")
     remarks = []
     try:
         connection = _warehouse()
@@ -54,6 +63,48 @@ def check() -> None:
         click.echo(f"wrong    {found}", err=True)
     if wrong:
         sys.exit(1)
+
+
+def _airflow() -> AirflowApi | None:
+    """None when Airflow is not up."""
+    from include.platform.airflow_api import AirflowApi
+    from include.platform.platform import Platform
+
+    try:
+        airflow = AirflowApi.of(Platform())
+        airflow.dag_ids()
+    except UserError:
+        return None
+    return airflow
+
+
+def _schedule(dataset: Dataset, airflow: AirflowApi | None) -> Iterator[str]:
+    """What the dataset's schedule will do, and whether anything keeps it from that."""
+    from include import runs
+
+    dag_id = f"publish__{dataset.name}"
+    known: dict[str, Any] | None = None
+    if airflow is not None:
+        # One that it does not know yet is refused.
+        with suppress(UserError):
+            known = airflow.call("GET", f"dags/{dag_id}")
+    if known and known["is_paused"]:
+        yield f"{dag_id} is paused: its schedule does not run, and backfills of it wait"
+        yield f"to let it run: ./millrace airflow dags unpause {dag_id}"
+    if dataset.schedule is None:
+        return
+    # A DAG that had no schedule so far begins like one that Airflow does not know yet.
+    begun = known is not None and known["timetable_summary"] is not None
+    since = known["next_dagrun_run_after"] if known and begun else None
+    now = datetime.now(UTC)
+    due = 0 if begun and not since else runs.due(dataset, since and datetime.fromisoformat(since), now, MOST_DUE + 1)
+    number = f"more than {MOST_DUE:,}" if due > MOST_DUE else f"{due:,}"
+    span = f"from {dataset.start}" + (f" to {dataset.end}" if dataset.end else " on")
+    yield f"schedule {dataset.schedule!r} {span}: a version for each interval, the oldest first"
+    if begun:
+        yield f"versions due now: {number}; next run: {since or 'none, its end is reached'}"
+    else:
+        yield f"versions due now: {number}; they are published and trained as soon as Airflow has read the definition"
 
 
 def _warehouse() -> Connection:

@@ -58,12 +58,14 @@ def value(dataset: str, as_json: bool) -> None:
     """What retraining has gained: what was live beside the first champion and the newest model, version by version."""
     from include.datasets import definitions
     from include.promotion import value as worth
+    from include.versions import register
     from include.warehouse.connection import connected
 
     os.environ.update(Platform().environment())
     with connected("millrace value") as connection:
         versions = worth.by_version(connection, dataset)
         summary = worth.summary(connection, dataset)
+        state, says = register.training(connection, dataset) if summary is None else (None, "")
     if summary is None:
         definitions.get(dataset)
     if as_json:
@@ -71,7 +73,8 @@ def value(dataset: str, as_json: bool) -> None:
         click.echo(json.dumps({"dataset": dataset} | found, indent=2, default=str))
         return
     if summary is None:
-        click.echo(f"{dataset}: nothing was trained yet. Begin with ./millrace publish {dataset}.")
+        waits = "; no model has come before the gate yet" if state == "success" else ""
+        click.echo(f"{dataset}: {says.rstrip('.') + waits + '.' if waits else says}")
         return
     header = ["version", "until", "rows", "metric", "was live", "", "never retrained", "", "newest", ""]
     _table(header, [_cells(version) for version in versions])

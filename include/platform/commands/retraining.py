@@ -107,7 +107,9 @@ def _api(dataset: str) -> AirflowApi:
 def _follow(api: AirflowApi, dag_id: str, form: Mapping[str, Any]) -> Run:
     if api.is_paused(dag_id):
         api.unpause(dag_id)
-        click.echo(f"  {dag_id} was paused; it is not any more, and follows its schedule.", err=True)
+        click.echo(
+            f"  {dag_id} was paused; it is not any more, and what waited or is due by its schedule begins.", err=True
+        )
     run = api.trigger(dag_id, form)
     click.echo(f"  {run.run_id}", err=True)
     seen: dict[str, str | None] = {}

@@ -62,10 +62,13 @@ def psql(metadata: bool, arguments: tuple[str, ...]) -> None:
     os.execve(program, [program, *arguments], os.environ | own)
 
 
-@click.command(context_settings=_PASS_ON, add_help_option=False)
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def python(arguments: tuple[str, ...]) -> None:
-    """Python with Millrace's packages and connections; arguments go to Python."""
+    """Python with Millrace's packages and connections; arguments go to Python.
+
+    Such as ./millrace python, ./millrace python script.py, ./millrace python -m module.
+    """
     platform = Platform()
     platform.environment()
     os.execve(sys.executable, [sys.executable, *arguments], environment.child(platform.home))

@@ -162,3 +162,20 @@ SET plan = excluded.plan, step = excluded.step, epoch = excluded.epoch, batch = 
 -- name: drop_checkpoint!
 -- Forgets how far a model has come: it has its result.
 DELETE FROM millrace.checkpoint WHERE run = :run AND model = :model;
+
+-- name: last_training^
+-- The newest version of a dataset, or the one that is named, with its newest training run and that run's last error.
+SELECT version.version, version.started_at IS NOT NULL, run.run, run.state, failure.model, failure.message
+FROM millrace.dataset_version AS version
+LEFT JOIN LATERAL (
+    SELECT run, state FROM millrace.training_run AS run WHERE run.version = version.version
+    -- A success is not undone by a later failure.
+    ORDER BY state = 'success' DESC, run DESC LIMIT 1
+) AS run ON true
+LEFT JOIN LATERAL (
+    SELECT model, message FROM millrace.run_log AS line
+    WHERE line.run = run.run AND line.level IN ('ERROR', 'CRITICAL') ORDER BY line.line DESC LIMIT 1
+) AS failure ON true
+WHERE version.dataset = :dataset AND (CAST(:version AS text) IS NULL OR version.version = :version)
+ORDER BY version.number DESC
+LIMIT 1;

@@ -17,7 +17,16 @@ def test_it_starts_nothing_and_says_what_it_did_not_do(
     monkeypatch.setenv("MILLRACE_HOME", str(tmp_path / "home"))
     assert cli.main(["check"]) == 0
     said = capsys.readouterr()
-    good = [f"dataset  {name}: good" for name in sorted(datasets.find().valid)]
+    good: list[str] = []
+    for name, dataset in sorted(datasets.find().valid.items()):
+        good.append(f"dataset  {name}: good")
+        if dataset.schedule:
+            good += [
+                f"{' ' * 9}schedule '@yearly' from 2013-01-01 to 2016-01-01: "
+                "a version for each interval, the oldest first",
+                f"{' ' * 9}versions due now: 3; "
+                "they are published and trained as soon as Airflow has read the definition",
+            ]
     good += [f"stream   {name}: good" for name in sorted(streams.find().valid)]
     never = "tables were not compared, nor orphans looked for: The platform was never started."
     assert (said.out.splitlines(), said.err) == ([*good, never], "")
