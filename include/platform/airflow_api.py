@@ -73,7 +73,7 @@ class AirflowApi:
         from include.platform.environment import api_url
 
         platform.environment()
-        return cls(api_url(platform.home), "admin", platform.home.secrets["ui"])
+        return cls(api_url(platform.home), "admin", platform.home.password)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """Any request below /api/v2/; gives the decoded answer, None when it is empty."""

@@ -71,6 +71,14 @@ class Home:
         """The users of the UI, in the form of Airflow's SimpleAuthManager."""
         return self.path / "passwords.json"
 
+    @property
+    def password(self) -> str:
+        """The password of the UI's user admin, as it is now: a person may have changed it."""
+        try:
+            return str(json.loads(self.passwords.read_text())["admin"])
+        except (FileNotFoundError, KeyError):
+            return self.secrets["ui"]
+
     @cached_property
     def secrets(self) -> dict[str, str]:
         """Generated at first use, by name; written with mode 0600."""

@@ -41,7 +41,7 @@ def show_addresses(platform: Platform) -> None:
     """Print where the UI is and how to enter it."""
     from include.platform.environment import api_url, overrides
 
-    click.echo(f"  Airflow   {api_url(platform.home)}   user admin, password {platform.home.secrets['ui']}")
+    click.echo(f"  Airflow   {api_url(platform.home)}   user admin, password {platform.home.password}")
     ports, own = platform.home.state()["ports"], overrides()
     kafka = "yours, of MILLRACE_CONN_KAFKA" if "AIRFLOW_CONN_MILLRACE_KAFKA" in own else f"127.0.0.1:{ports['kafka']}"
     postgres = f"127.0.0.1:{ports['postgres']}"

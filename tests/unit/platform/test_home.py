@@ -68,3 +68,19 @@ def test_what_the_system_refuses_is_one_sentence(tmp_path: Path, number: int, se
 def test_other_errors_pass(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output"), explain_disk(tmp_path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_password_that_a_person_has_changed(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.prepare()
+    assert home.password == home.secrets["ui"]
+    write_private(home.passwords, '{"admin": "mine"}')
+    assert home.password == "mine"
+
+
+def test_an_interrupted_restore_is_named(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.require_whole()
+    home.pending_restore.write_text("/backups/monday")
+    with pytest.raises(UserError, match=r"A restore of /backups/monday .* Repeat it: \./millrace restore"):
+        home.require_whole()
