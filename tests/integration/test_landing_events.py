@@ -271,12 +271,12 @@ def test_whatever_a_definitions_code_raises_is_a_dead_letter(stream: Stream, war
 
 
 def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
-    """A record in whose JSON so many levels lie in each other."""
+    """A record whose JSON nests to that depth."""
     return event(extra="@").replace(b'"@"', opening * (levels - 1) + b"1" + closing * (levels - 1))
 
 
 def test_nesting_ends_at_one_declared_limit(stream: Stream, warehouse: Connection) -> None:
-    """Whoever decodes, and from however deep: a drain, a replay, a retry and `verify` agree."""
+    """At any depth of calls: a drain, a replay, a retry and `verify` agree."""
     good = [
         nested(DEEPEST),
         nested(DEEPEST, b'{"a":', b"}"),

@@ -1,6 +1,6 @@
 """Generated stream definitions with events: whatever is accepted makes its table, and each event has one fate.
 
-MILLRACE_GENERATED=2000 tries so many, MILLRACE_GENERATED_SEED=7 others:
+MILLRACE_GENERATED is how many, MILLRACE_GENERATED_SEED where they begin:
 
     MILLRACE_GENERATED=2000 ./millrace test tests/integration/test_landing_generated.py
 """
