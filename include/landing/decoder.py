@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import inspect
 
 from include.landing import moments
 
@@ -65,11 +67,15 @@ class Decoder:
             except BaseException as raised:
                 bad[at] = _reason(raised)
 
+    @cached_property
+    def _types(self) -> inspect.Type:
+        return inspect.type_info(self._event)
+
     def _with_other_times(self, value: bytes, error: BaseException) -> Any:
         """The event of a value with times that only ISO 8601 allows; raises ``error`` when it has none of them."""
         if not moments.are_refused(error):
             raise error
-        rewritten = moments.rewritten(value, self._event)
+        rewritten = moments.rewritten(value, self._types)
         if rewritten is None:
             raise error
         return self._decode(rewritten)

@@ -23,21 +23,30 @@ _DATETIMES = [
 ]
 
 
+def _verbatim(number: str) -> msgspec.Raw:
+    return msgspec.Raw(number.encode())
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODE = json.JSONDecoder(parse_float=_verbatim, parse_int=_verbatim, parse_constant=_refuse).decode
+
+
 def are_refused(error: BaseException) -> bool:
     """Whether msgspec's error is about a time."""
     return isinstance(error, msgspec.ValidationError) and str(error).startswith(_REFUSED)
 
 
-def rewritten(value: bytes, event: type[msgspec.Struct]) -> bytes | None:
+def rewritten(value: bytes, event: inspect.Type) -> bytes | None:
     """A record with the times of its event as RFC 3339 writes them; None when that changes nothing.
 
     Texts and numbers stay as they are, and so do times where the event has no time.
     """
     try:
-        document = [json.loads(value.decode(), parse_float=_verbatim, parse_int=_verbatim)]
-        if not _rewrite(document, inspect.type_info(event)):
-            return None
-        return msgspec.json.encode(document[0])
+        document = [_DECODE(value.decode())]
+        return msgspec.json.encode(document[0]) if _rewrite(document, event) else None
     except ValueError:
         # What Python does not read as JSON, msgspec does not either.
         return None
@@ -60,10 +69,6 @@ def rfc3339(text: str, *, dated: bool = True) -> str:
     part = f".{said['part']}" if said["part"] else ""
     zone = f"{said['sign']}{said['zone_hour']}:{said['zone_minute'] or '00'}" if said["sign"] else said["zone"] or ""
     return f"{day}{said['hour']}:{said['minute'] or '00'}:{said['second'] or '00'}{part}{zone}"
-
-
-def _verbatim(number: str) -> msgspec.Raw:
-    return msgspec.Raw(number.encode())
 
 
 def _rewrite(document: list[Any], event: inspect.Type) -> bool:

@@ -1,0 +1,121 @@
+"""Records as events: one set of rules, of which times that only ISO 8601 allows are one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from include.landing import decoder
+from include.landing.decoder import DEEPEST, Decoder
+from include.streams.definition import Instant
+
+TEN = datetime(2026, 1, 15, 10, tzinfo=UTC)
+WRITTEN = "2026-01-15T10:00Z"
+
+
+class Part(msgspec.Struct, tag="part"):
+    at: Instant
+    more: Part | None = None
+
+
+class Listed(msgspec.Struct, tag="listed", array_like=True):
+    number: int
+    at: Instant
+
+
+class Other(msgspec.Struct, tag="other"):
+    at: str
+
+
+class Event(msgspec.Struct, rename="camel"):
+    at_first: Instant
+    text: str = ""
+    exact: Decimal = Decimal(0)
+    real: float | None = None
+    many: list[Instant | None] = []
+    by_time: dict[Instant, list[Instant]] = {}
+    pair: tuple[int, Instant] | None = None
+    part: Part | Other | None = None
+    listed: Listed | None = None
+    clock: time | None = None
+    anything: Any = None
+    raw: msgspec.Raw = msgspec.Raw(b"")
+
+
+def decoded(fields: str) -> Any:
+    events, bad = Decoder(Event).events([f'{{"atFirst": "{WRITTEN}"{fields}}}'.encode()])
+    return bad[0] if bad else events[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "means"),
+    [
+        ("", "at_first", TEN),
+        (f', "many": ["{WRITTEN}", null]', "many", [TEN, None]),
+        (f', "byTime": {{"{WRITTEN}": ["{WRITTEN}"]}}', "by_time", {TEN: [TEN]}),
+        (f', "pair": [1, "{WRITTEN}"]', "pair", (1, TEN)),
+        (f', "part": {{"type": "part", "at": "{WRITTEN}"}}', "part", Part(TEN)),
+        (f', "part": {{"type": "other", "at": "{WRITTEN}"}}', "part", Other(WRITTEN)),
+        (f', "listed": ["listed", 1, "{WRITTEN}"]', "listed", Listed(1, TEN)),
+        (', "clock": "10:00"', "clock", time(10)),
+        (', "clock": "10:00Z"', "clock", time(10, tzinfo=UTC)),
+    ],
+)
+def test_times_are_rewritten_wherever_an_event_has_them(fields: str, name: str, means: Any) -> None:
+    assert getattr(decoded(fields), name) == means
+
+
+def test_nothing_else_is_rewritten() -> None:
+    event = decoded(
+        f', "text": "{WRITTEN}", "anything": ["{WRITTEN}", 1], "exact": 1.00000000000000000000000001'
+        f', "raw": {{"a": 1e400, "b": "{WRITTEN}"}}, "unknown": "{WRITTEN}"'
+    )
+    assert (event.text, event.anything) == (WRITTEN, [WRITTEN, 1])
+    assert event.exact == Decimal("1.00000000000000000000000001")
+    assert bytes(event.raw) == f'{{"a":1e400,"b":"{WRITTEN}"}}'.encode()
+
+
+@pytest.mark.parametrize("fields", [', "real": NaN', ', "real": Infinity', ", ", ', "text": "\ud800"', ', "text": 5'])
+def test_what_is_wrong_otherwise_stays_wrong(fields: str) -> None:
+    value = f'{{"atFirst": "{WRITTEN}"{fields}}}'.encode("utf-8", "surrogatepass")
+    events, bad = Decoder(Event).events([value])
+    assert (events, list(bad)) == ([], [0])
+
+
+def test_deep_structs_are_rewritten_too() -> None:
+    def nested(levels: int) -> str:
+        inner = f', "more": {nested(levels - 1)}' if levels else ""
+        return f'{{"type": "part", "at": "{WRITTEN}"{inner}}}'
+
+    event = decoded(f', "part": {nested(DEEPEST - 3)}')
+    assert event.part.more.more.at == TEN
+
+
+@pytest.mark.parametrize(
+    ("text", "is_too_deep"),
+    [
+        (b"[" * DEEPEST + b"]" * DEEPEST, False),
+        (b"[" * (DEEPEST + 1), True),
+        (b"[{}" * DEEPEST, True),
+        (b"[" + b"[],{}," * DEEPEST, False),
+        (b'"' + b"[" * 5_000 + b'"', False),
+        (b'"\\"' + b"[" * 5_000 + b'"', False),
+        (b'"\\\\"' + b"[" * 5_000, True),
+        (b"", False),
+    ],
+)
+def test_levels_are_counted_outside_of_texts(text: bytes, is_too_deep: bool) -> None:
+    assert decoder.is_too_deep(text) is is_too_deep
+
+
+def test_interruptions_by_a_person_are_not_a_record() -> None:
+    class Interrupted(msgspec.Struct):
+        def __post_init__(self) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Decoder(Interrupted).events([b"{}"])
