@@ -29,12 +29,13 @@ def maintain_streams() -> None:
     @task(map_index_template="{{ task.op_kwargs['stream'] }}", execution_timeout=timedelta(minutes=20))
     def maintain(stream: str) -> None:
         from include.landing import maintenance
+        from include.landing.task import failing_for_good
         from include.streams import definitions
         from include.warehouse.connection import connected
 
         with runs.told():
             runs.require_known(get_current_context())
-        with connected(f"millrace maintain {stream}") as connection:
+        with failing_for_good(), connected(f"millrace maintain {stream}") as connection:
             made, dropped = maintenance.maintain(connection, definitions.get(stream))
         print(f"made: {', '.join(made) or 'nothing'}; dropped: {', '.join(dropped) or 'nothing'}")
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from weakref import WeakKeyDictionary
 
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -19,7 +21,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from include.errors import UserError
 from include.kafka import position, topics
 from include.kafka.stops import Stop, TopicRecreated
-from include.kafka.topics import Extent
+from include.kafka.topics import Extent, Topic
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 # A trigger that fires at once races with the scheduler's own record of the deferral, and the task fails
 # (apache/airflow#71580 and #72716): holding the first event back for a moment avoids it.
 HOLD_FIRE_S = 1.5
+T = TypeVar("T")
+Key = tuple[str, str]
+"""A reader and its topic."""
 # A broker that has just started may not know its topics for a moment.
 STOPS_SEEN = 2
 
@@ -75,25 +80,57 @@ def measure(brokers: AdminClient, connection: Connection, reader: str, topic: st
     return Backlog(positions, topics.extents(topic, found.partitions, brokers))
 
 
-class Probe:
-    """Measures one backlog again and again over kept connections, opened anew after an error."""
+def measure_all(brokers: AdminClient, connection: Connection, keys: Collection[Key]) -> dict[Key, Backlog | UserError]:
+    """What ``measure`` returns or raises for each of some readers with their topics, asked all at once."""
+    described = topics.describe_all([topic for _, topic in keys], brokers)
+    known = position.all_standings(connection, keys)
+    connection.rollback()
+    extents = topics.extents_of_all([found for found in described.values() if isinstance(found, Topic)], brokers)
+    return {key: _one(*key, described[key[1]], known.get(key, {}), extents.get(key[1], {})) for key in keys}
 
-    def __init__(self, reader: str, topic: str) -> None:
-        self.reader, self.topic = reader, topic
+
+def _one(
+    reader: str,
+    topic: str,
+    found: Topic | UserError,
+    standings: Mapping[int, position.Standing],
+    extents: Mapping[int, Extent] | UserError,
+) -> Backlog | UserError:
+    if isinstance(found, UserError):
+        return found
+    for standing in standings.values():
+        if standing.topic_id != found.id:
+            return TopicRecreated(reader, topic, standing.topic_id, found.id)
+    if isinstance(extents, UserError):
+        return extents
+    return Backlog({p: standings[p].position.next_offset if p in standings else 0 for p in found.partitions}, extents)
+
+
+class Probe:
+    """Measures backlogs again and again over kept connections, which are opened again after an error."""
+
+    def __init__(self) -> None:
         self._brokers: AdminClient | None = None
         self._connection: Connection | None = None
 
-    def measure(self) -> Backlog:
+    def measure(self, reader: str, topic: str) -> Backlog:
         """See ``measure``."""
+        return self._over_connections(lambda brokers, connection: measure(brokers, connection, reader, topic))
+
+    def measure_all(self, keys: Collection[Key]) -> dict[Key, Backlog | UserError]:
+        """See ``measure_all``."""
+        return self._over_connections(lambda brokers, connection: measure_all(brokers, connection, keys))
+
+    def _over_connections(self, ask: Callable[[AdminClient, Connection], T]) -> T:
         from include.kafka import client
         from include.warehouse.connection import connect
 
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(f"millrace backlog {self.topic}")
-        # Not `or`: a client whose queue is empty is false.
-        self._brokers = client.admin() if self._brokers is None else self._brokers
         try:
-            return measure(self._brokers, self._connection, self.reader, self.topic)
+            if self._connection is None or self._connection.closed:
+                self._connection = connect("millrace backlog")
+            # Not `or`: a client whose queue is empty is false.
+            self._brokers = client.admin() if self._brokers is None else self._brokers
+            return ask(self._brokers, self._connection)
         except Exception:
             self.close()
             raise
@@ -103,6 +140,71 @@ class Probe:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._brokers = None
+
+
+class Watch:
+    """Looks for all triggers of an event loop at once: one connection to each server, however many wait.
+
+    Triggers that ask at the same moment share one look; what asks during a look shares the next.
+    """
+
+    _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Watch]] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._probe = Probe()
+        self._asked: dict[Key, list[asyncio.Future[Backlog]]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._users = 0
+
+    @classmethod
+    @contextmanager
+    def shared(cls) -> Iterator[Watch]:
+        """The watch of the running event loop, for one trigger; its connections end with the last one's block."""
+        watch = cls._of_loops.setdefault(asyncio.get_running_loop(), cls())
+        watch._users += 1
+        try:
+            yield watch
+        finally:
+            watch._users -= 1
+            if not watch._users and watch._looking is None:
+                watch._probe.close()
+
+    async def backlog(self, reader: str, topic: str) -> Backlog:
+        """See ``measure``."""
+        answer: asyncio.Future[Backlog] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault((reader, topic), []).append(answer)
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+        return await answer
+
+    async def _look(self) -> None:
+        from asgiref.sync import sync_to_async
+
+        # thread_sensitive=False: not in the one thread that a triggerer's other work shares.
+        measure_all = sync_to_async(self._probe.measure_all, thread_sensitive=False)
+        try:
+            while self._asked:
+                asked, self._asked = self._asked, {}
+                try:
+                    found: Mapping[Key, Backlog | Exception] = await measure_all(list(asked))
+                except Exception as error:
+                    found = dict.fromkeys(asked, error)
+                for key, answers in asked.items():
+                    for answer in answers:
+                        _settle(answer, found[key])
+        finally:
+            self._looking = None
+            if not self._users:
+                self._probe.close()
+
+
+def _settle(answer: asyncio.Future[Backlog], found: Backlog | Exception) -> None:
+    if answer.done():
+        return
+    if isinstance(found, Exception):
+        answer.set_exception(found)
+    else:
+        answer.set_result(found)
 
 
 class BacklogTrigger(BaseTrigger):
@@ -130,19 +232,14 @@ class BacklogTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Looks every ``poll_s`` seconds, in a thread."""
-        from asgiref.sync import sync_to_async
-
-        probe = Probe(self.reader, self.topic)
+        """Looks every ``poll_s`` seconds, together with the other triggers."""
         started = time.monotonic()
-        # thread_sensitive=False: otherwise all triggers of a triggerer would share one thread for their looks.
-        look = sync_to_async(probe.measure, thread_sensitive=False)
-        try:
+        with Watch.shared() as watch:
             lag = stops = 0
             while lag == 0 and stops < STOPS_SEEN and time.monotonic() - started < self.at_most_s:
-                await asyncio.sleep(self.poll_s)
+                await asyncio.sleep(self._until_look())
                 try:
-                    lag = (await look()).lag
+                    lag = (await watch.backlog(self.reader, self.topic)).lag
                     stops = 0
                 except Exception as error:
                     stops = stops + 1 if isinstance(error, Stop) else 0
@@ -151,8 +248,10 @@ class BacklogTrigger(BaseTrigger):
             await asyncio.sleep(max(0.0, HOLD_FIRE_S - (time.monotonic() - started)))
             # Ends the task here: going back to a worker only to succeed would cost most of a second.
             yield TaskSuccessEvent()
-        finally:
-            probe.close()
+
+    def _until_look(self) -> float:
+        """Seconds until the next look: all triggers look at the same moments."""
+        return self.poll_s - time.monotonic() % self.poll_s if self.poll_s else 0.0
 
 
 class BacklogSensor(BaseSensorOperator):
@@ -184,10 +283,10 @@ class BacklogSensor(BaseSensorOperator):
 
         When Kafka or PostgreSQL does not answer it defers, too: the trigger waits for them without a worker.
         """
-        probe = Probe(self.reader, self.kafka_topic)
+        probe = Probe()
         lag = 0
         try:
-            lag = probe.measure().lag
+            lag = probe.measure(self.reader, self.kafka_topic).lag
         except Stop:
             raise
         except UserError as error:

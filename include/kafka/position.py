@@ -154,6 +154,20 @@ def standings(connection: Connection, reader: str, topic: str) -> dict[int, Stan
     }
 
 
+def all_standings(
+    connection: Connection, keys: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], dict[int, Standing]]:
+    """What ``standings`` returns for each of some readers with their topics, but for those that were never read."""
+    readers, topics = zip(*keys, strict=True)
+    found: dict[tuple[str, str], dict[int, Standing]] = {}
+    for reader, topic, partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at in queries.load(
+        "position"
+    ).read_all_positions(connection, readers=list(readers), topics=list(topics)):
+        standing = Standing(Position(partition, next_offset, leader_epoch, epoch), topic_id, owner, updated_at)
+        found.setdefault((reader, topic), {})[partition] = standing
+    return found
+
+
 def _lock(
     connection: Connection,
     reader: str,

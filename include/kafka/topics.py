@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from include.errors import UserError
 from include.kafka import client
@@ -14,6 +15,8 @@ from include.kafka.stops import TopicMissing
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
+
+T = TypeVar("T")
 
 LEADERLESS_S = 3.0
 # A topic's name that no topic has.
@@ -128,20 +131,11 @@ def describe(name: str, brokers: AdminClient | None = None) -> Topic:
 
 def ask(name: str, brokers: AdminClient) -> Callable[[], Topic]:
     """Asks what ``describe`` returns, without waiting; calling the result waits for the answer, and raises the same."""
-    from confluent_kafka import KafkaError, KafkaException, TopicCollection
+    from confluent_kafka import TopicCollection
 
     asked = brokers.describe_topics(TopicCollection([name]), request_timeout=client.REQUEST_TIMEOUT_S)[name]
 
-    def answer() -> Topic:
-        try:
-            found = asked.result()
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise TopicMissing(name) from error
-            raise _unreachable(error) from error
-        return Topic(name, str(found.topic_id), tuple(sorted(partition.id for partition in found.partitions)))
-
-    return answer
+    return lambda: _described(name, asked)
 
 
 def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None = None) -> dict[int, Extent]:
@@ -151,6 +145,29 @@ def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None =
         UserError: The brokers do not answer.
     """
     return _once_led(topic, partitions, _asked(brokers))
+
+
+def describe_all(names: Iterable[str], brokers: AdminClient) -> dict[str, Topic | UserError]:
+    """What ``describe`` returns or raises for each of some topics, asked in one question."""
+    from confluent_kafka import TopicCollection
+
+    wanted = sorted(set(names))
+    asked = brokers.describe_topics(TopicCollection(wanted), request_timeout=client.REQUEST_TIMEOUT_S) if wanted else {}
+    return {name: _outcome(lambda name=name: _described(name, asked[name])) for name in wanted}  # type: ignore[misc]
+
+
+def extents_of_all(found: Iterable[Topic], brokers: AdminClient) -> dict[str, dict[int, Extent] | UserError]:
+    """What ``extents`` returns or raises for all partitions of each of some topics, asked in three questions.
+
+    A partition without a leader is not waited for.
+    """
+    topics = list(found)
+    places = [(topic.name, partition) for topic in topics for partition in topic.partitions]
+    ends = _ends(places, brokers)
+    return {
+        topic.name: _outcome(lambda topic=topic: {p: ends(topic.name, p) for p in topic.partitions})  # type: ignore[misc]
+        for topic in topics
+    }
 
 
 def offsets_at(topic: str, partitions: Iterable[int], moment: datetime) -> dict[int, int | None]:
@@ -252,27 +269,76 @@ def _once_led(topic: str, partitions: Iterable[int], brokers: AdminClient, *, ma
             time.sleep(0.01)
 
 
+def _described(name: str, asked: Future[Any]) -> Topic:
+    from confluent_kafka import KafkaError, KafkaException
+
+    try:
+        found = asked.result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicMissing(name) from error
+        raise _unreachable(error) from error
+    return Topic(name, str(found.topic_id), tuple(sorted(partition.id for partition in found.partitions)))
+
+
+def _settled(asked: Future[Any]) -> int | Exception:
+    """The offset that was asked for, or why there is none, once it is known."""
+    from confluent_kafka import KafkaException
+
+    try:
+        return cast(int, asked.result().offset)
+    except KafkaException as error:
+        return error
+
+
+def _outcome(answer: Callable[[], T]) -> T | UserError:
+    from confluent_kafka import KafkaException
+
+    try:
+        return answer()
+    except KafkaException as error:
+        return _unreachable(error)
+    except UserError as error:
+        return error
+
+
 def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dict[int, Extent]:
+    places = [(topic, partition) for partition in partitions]
+    extent = _ends(places, brokers)
+    return {partition: extent(topic, partition) for _, partition in places}
+
+
+def _ends(places: Sequence[tuple[str, int]], brokers: AdminClient) -> Callable[[str, int], Extent]:
+    """Asks where the logs of some partitions lie; calling the result gives one, or raises KafkaException for it."""
     from confluent_kafka import IsolationLevel, TopicPartition
     from confluent_kafka.admin import OffsetSpec
 
-    wanted = [TopicPartition(topic, partition) for partition in partitions]
+    wanted = [TopicPartition(topic, partition) for topic, partition in places]
 
-    def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[int, int]:
+    def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[tuple[str, int], int | Exception]:
         # Each question waits for its answer. While librdkafka 2.16 finds out who leads for one, another may crash: its
         # own thread and that of the second one work on the same, and what the one has freed the other still uses.
-        return {
-            asked.partition: future.result().offset
-            for asked, future in brokers.list_offsets(
-                dict.fromkeys(wanted, spec), isolation_level=isolation, request_timeout=client.REQUEST_TIMEOUT_S
-            ).items()
-        }
+        if not wanted:
+            return {}
+        asked = brokers.list_offsets(
+            dict.fromkeys(wanted, spec), isolation_level=isolation, request_timeout=client.REQUEST_TIMEOUT_S
+        )
+        return {(place.topic, place.partition): _settled(future) for place, future in asked.items()}
 
     first = ask(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
     # The stable end is asked before the end, so that it can never appear to lie above it.
     stable_end = ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
     end = ask(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
-    return {partition: Extent(first[partition], stable_end[partition], end[partition]) for partition in first}
+
+    def extent(topic: str, partition: int) -> Extent:
+        place = topic, partition
+        found = [answers[place] for answers in (first, stable_end, end)]
+        for answer in found:
+            if isinstance(answer, Exception):
+                raise answer
+        return Extent(*cast("list[int]", found))
+
+    return extent
 
 
 def _unreachable(error: Exception) -> UserError:

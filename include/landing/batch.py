@@ -20,6 +20,8 @@ from include.landing.ledger import Entry
 from include.streams.definition import Stream
 
 _EMPTY = b""
+# Partitions of the table that one transaction writes to.
+MOST_SPANS = 500
 FATES = ("landed", DEAD_LETTER, QUARANTINED)
 """What can become of a record with a value."""
 _LANDED, _DEAD, _QUARANTINED, _SKIPPED = range(4)
@@ -146,6 +148,18 @@ class Preparer:
     def copied(self) -> tuple[str, ...]:
         """The table's columns in the order of ``Prepared.rows``."""
         return ("kafka_incarnation", "kafka_partition", "kafka_offset", *(column.name for column in self._columns))
+
+    def pieces(self, batch: Batch) -> list[Prepared]:
+        """What was read as one batch; as several when its events fall into too many partitions of the table for one.
+
+        A transaction holds locks on every partition that it writes to, and the server has some thousands for all.
+        """
+        starts = dict(self._next)
+        prepared = self.prepare(batch)
+        if len(prepared.spans) <= MOST_SPANS:
+            return [prepared]
+        self._next = starts
+        return [self.prepare(piece) for piece in _pieces(batch)]
 
     def prepare(self, batch: Batch) -> Prepared:
         """Decodes, judges and formats what was read."""
@@ -299,6 +313,21 @@ class Preparer:
         return dead_letters.of(
             judged.messages[index], self._stream.name, disposition, reason, sqlstate=sqlstate, event_time=event_time
         )
+
+
+def _pieces(batch: Batch) -> Iterator[Batch]:
+    """The batch in pieces of ``MOST_SPANS`` records."""
+    reached: dict[int, int] = {}
+    for start in range(0, len(batch.messages), MOST_SPANS):
+        some = batch.messages[start : start + MOST_SPANS]
+        last = dict(zip(map(_partition, some), some, strict=True))
+        ends = {partition: _offset(message) + 1 for partition, message in last.items()}
+        if start + MOST_SPANS >= len(batch.messages):
+            # Behind the last records there may be offsets that are none.
+            ends |= {p: end for p, end in batch.next_offsets.items() if p in ends or end > reached.get(p, -1)}
+        reached |= ends
+        epochs = {partition: message.leader_epoch() for partition, message in last.items()}
+        yield Batch(some, ends, leader_epochs=epochs)
 
 
 def _count(judged: Judged) -> Iterator[Entry]:

@@ -72,6 +72,7 @@ def accept(connection: Connection, stream: Stream, choice: str, who: str) -> lis
         raise UserError(
             f"Nothing of stream {stream.name!r} is {choice}.", f"Its DAG land__{stream.name} says why it stopped."
         )
+    queries.load("landing").forget_failures(connection, stream=stream.name)
     connection.commit()
     return done
 

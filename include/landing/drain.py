@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -24,9 +24,9 @@ from include.errors import LastingError, UserError
 from include.kafka import client, position, reader, topics
 from include.kafka.position import Position
 from include.kafka.reader import Reader
-from include.kafka.stops import Stop, TopicRecreated
+from include.kafka.stops import Fenced, Stop, TopicRecreated
 from include.kafka.topics import Topic
-from include.landing import choices, dead_letters, incarnation, ledger, locks, refusals, table
+from include.landing import choices, dead_letters, failures, incarnation, ledger, locks, refusals, table
 from include.landing.ahead import Ahead
 from include.landing.choices import BatchRefused
 from include.landing.partitions import Partitions
@@ -103,6 +103,16 @@ def drain(stream: Stream, owner: str, share: int = 0, leave: Callable[[Drained],
         Fenced: Another drain has taken over; nothing of this one's last batch was written.
         UserError: Kafka or PostgreSQL were still away at the window's end.
     """
+    try:
+        return _drain(stream, owner, share, leave)
+    except Fenced:
+        raise
+    except Exception as error:
+        failures.note(stream.name, failures.drain_of(share), error)
+        raise
+
+
+def _drain(stream: Stream, owner: str, share: int, leave: Callable[[Drained], None] | None) -> Drained:
     deadline = time.monotonic() + stream.window_s
     try:
         brokers, topic = _patiently(lambda: _describe(stream), deadline)
@@ -111,7 +121,10 @@ def drain(stream: Stream, owner: str, share: int = 0, leave: Callable[[Drained],
             return Drained(reason="there are more drains than partitions")
         consumer = reader.connected(group_id=stream.reader, **_CONSUMER)
         connection, claim, lacking = _patiently(lambda: _claim(stream, topic, partitions, owner), deadline)
-        return Drain(stream, topic, connection, claim, brokers, consumer, lacking).run(deadline, leave)
+        failed = [failure.task for failure in failures.of(connection, stream.name)]
+        connection.rollback()
+        failed = [task for task in failed if task in (failures.WAIT, failures.drain_of(share))]
+        return Drain(stream, topic, connection, claim, brokers, consumer, lacking, failed).run(deadline, leave)
     except Stop as stop:
         raise choices.advised(stop, stream) from stop
 
@@ -122,6 +135,7 @@ class Drain:
     Args:
         brokers, consumer: To ask and read with.
         lacking: What the table lacks of the definition, because it was locked.
+        failed: The tasks that are recorded as failing, until a batch has landed or the window has ended well.
     """
 
     def __init__(
@@ -133,6 +147,7 @@ class Drain:
         brokers: AdminClient,
         consumer: Consumer,
         lacking: Lacking | None = None,
+        failed: Iterable[str] = (),
     ) -> None:
         from include.landing.batch import NOTHING, Preparer
 
@@ -146,6 +161,7 @@ class Drain:
         )
         connection.rollback()
         starts = {partition: position.next_offset for partition, position in claim.items()}
+        self._failed = list(failed)
         self._lacking = lacking or NOTHING
         self._nulls_are_allowed = not self._lacking.nulls
         self._preparer = Preparer(stream, self._incarnation, starts, self._lacking)
@@ -173,6 +189,9 @@ class Drain:
             with _rare_collections(), Ahead(self._batches(), self._stopping) as ready:
                 ended = self._drain(ready, deadline, deadline)
                 self._drained.reason = ended or OVER
+                if not self._connection.closed:
+                    self._forget_failures()
+                    self._connection.commit()
                 if leave is not None and not ended:
                     leave(self._drained)
                     self._drain(ready, math.inf, deadline, tail=True)
@@ -218,9 +237,9 @@ class Drain:
         if batch.next_offsets:
             # A topic that still is the same after the reading was the same before.
             asked = topics.ask(self._topic.name, self._brokers)
-            prepared = self._preparer.prepare(batch)
+            prepared = self._preparer.pieces(batch)
             self._confirm(asked)
-            return [] if self._stopping.is_set() else [prepared]
+            return [] if self._stopping.is_set() else prepared
         if time.monotonic() - self._checked_at > CHECK_EVERY_S:
             self._confirm(topics.ask(self._topic.name, self._brokers))
         return []
@@ -306,8 +325,14 @@ class Drain:
         ledger.mark_unfilled(
             connection, self._stream.name, self._incarnation, batch.judged.unfilled, self._lacking.columns
         )
+        self._forget_failures()
         connection.commit()
+        self._failed = []
         self._note(claim, batch)
+
+    def _forget_failures(self) -> None:
+        for task in self._failed:
+            failures.forget(self._connection, self._stream.name, task)
 
     def _copy(self, batch: Prepared) -> None:
         batch.rows.send(self._connection, f"{table.SCHEMA}.{self._stream.name}", self._preparer.copied)

@@ -26,6 +26,8 @@ DETACH_TIMEOUT_MS = 10_000
 def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[str]]:
     """Brings the stream's table up to date, makes its next partitions and drops those past its retention; commits.
 
+    Values that landed without their column, because the table was locked, are filled.
+
     Returns:
         The tables made, and the tables dropped.
 
@@ -35,6 +37,7 @@ def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[st
     """
     problems: list[UserError] = []
     _try(lambda: table.bring_up_to_date(connection, stream), problems)
+    _try(lambda: _fill(connection, stream), problems)
     now = _now(connection)
     before = {partition.table for partition in partitions.listed(connection, stream.name)}
     _try(lambda: partitions.make(connection, stream, partitions.ahead(stream, now, AHEAD)), problems)
@@ -89,10 +92,24 @@ def _drop_until(connection: Connection, stream: Stream, cut_off: datetime, probl
     return dropped
 
 
+def _fill(connection: Connection, stream: Stream) -> None:
+    """Fills the values that landed without their column, if there are any; Kafka is asked only then."""
+    marked = list(queries.load("landing").read_unfilled(connection, stream=stream.name))
+    connection.rollback()
+    if marked:
+        from include.landing import replay
+
+        replay.fill(connection, stream, "maintenance")
+
+
 def _past(connection: Connection, stream: Stream, cut_off: datetime) -> list[Partition]:
-    """The stream's own partitions that end at or before a moment."""
+    """The stream's own partitions that end at or before a moment.
+
+    First those that are half detached: PostgreSQL detaches no other before they are finished.
+    """
     there = partitions.listed(connection, stream.name)
-    return [partition for partition in there if partition.span.end <= cut_off and partition.is_made_for(stream)]
+    past = [each for each in there if each.detaching or (each.span.end <= cut_off and each.is_made_for(stream))]
+    return sorted(past, key=lambda partition: not partition.detaching)
 
 
 def _drop(connection: Connection, stream: Stream, partition: Partition) -> bool:

@@ -96,7 +96,6 @@ def make(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> list
         LastingError: A table of a person's is in the way of one of them.
         Locked: The table stayed locked for too long.
     """
-    connection.commit()
     todo = iter(sorted(wanted))
     known: list[Span] = []
     while some := list(islice(todo, MADE_AT_ONCE)):
@@ -115,10 +114,11 @@ def make(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> list
 def _make(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> list[Span]:
     queries.load("landing").lock_stream(connection, stream=stream.name)
     there = listed(connection, stream.name)
+    in_the_way = default(connection, stream.name)
     known = [partition.span for partition in there if not partition.detaching]
     for span in wanted:
         for gap in list(gaps(span, known)):
-            _make_room(connection, stream, gap, there)
+            _make_room(connection, stream, gap, there, in_the_way)
             _attach(connection, stream, gap)
             known.append(gap)
     return known
@@ -224,8 +224,8 @@ def finish_detaching(connection: Connection, stream: Stream, name: str) -> None:
         )
 
 
-def _make_room(connection: Connection, stream: Stream, gap: Span, there: Iterable[Partition]) -> None:
-    """Finishes the detachment of what a new partition would overlap with, and names a default partition.
+def _make_room(connection: Connection, stream: Stream, gap: Span, there: Iterable[Partition], name: str | None) -> None:
+    """Finishes the detachment of what a new partition would overlap with, and names the default partition, if any.
 
     Raises:
         LastingError: There is a default partition, whose rows all would have to be searched.
@@ -233,7 +233,7 @@ def _make_room(connection: Connection, stream: Stream, gap: Span, there: Iterabl
     for partition in there:
         if partition.detaching and list(gaps(gap, [partition.span])) != [gap]:
             finish_detaching(connection, stream, partition.table)
-    if (name := default(connection, stream.name)) is not None:
+    if name is not None:
         raise LastingError(
             f"A partition of landing.{stream.name} has to be made for {gap.start:%Y-%m-%d %H:%M} UTC, and the table "
             f"{name} is the default partition, which Millrace did not make.",

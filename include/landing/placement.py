@@ -6,7 +6,7 @@ its indexes, until the transaction ends: with some thousand partitions it has no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 # Partitions that one transaction touches.
 AT_ONCE = 200
-Read = Callable[["sql.Composable", dict[str, Any]], list[tuple]]
+Read = Callable[["sql.Composable", Mapping[str, Any]], list[tuple]]
 """Runs a query with its parameters in a transaction of its own."""
 
 
@@ -137,7 +137,7 @@ def _ends(some: Sequence[Partition]) -> sql.Composable:
 def reader(connection: Connection) -> Read:
     """Reads in transactions of a connection's own, each rolled back."""
 
-    def read(query: sql.Composable, parameters: dict[str, Any]) -> list[tuple]:
+    def read(query: sql.Composable, parameters: Mapping[str, Any]) -> list[tuple]:
         with connection.cursor() as cursor:
             cursor.execute(query, parameters)
             found = cursor.fetchall()

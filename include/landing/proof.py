@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from include.kafka import position, reader, topics
 from include.kafka.stops import TopicMissing
-from include.landing import copy, table
+from include.landing import copy, partitions, placement, table
 from include.landing.choices import LOST, TRUNCATED
 from include.landing.dead_letters import DEAD_LETTER, QUARANTINED
 from include.landing.decoder import Decoder
+from include.landing.placement import Placement
 from include.streams.definition import Stream
 from include.streams.field import TIMESTAMP, Field
 from include.warehouse import queries
+from include.warehouse.connection import connect
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -64,12 +66,14 @@ class Proof:
         windows: The ledger.
         compared: Records that were read from Kafka again and compared, value by value.
         dropped: Rows that retention has dropped from the table since they landed.
+        unfilled: Rows that wait for the values of new columns, see ``millrace.landing_unfilled``.
         wrong: Each thing that is not as it must be, with its place.
     """
 
     windows: list[Window] = field(default_factory=list)
     compared: int = 0
     dropped: int = 0
+    unfilled: int = 0
     wrong: list[str] = field(default_factory=list)
 
     def note(self, what: str, offsets: Iterable[int]) -> None:
@@ -90,13 +94,51 @@ def prove(connection: Connection, stream: Stream) -> Proof:
     with connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     try:
-        return _Prover(connection, stream).prove()
+        with Snapshot(connection) as snapshot:
+            return _Prover(connection, stream, snapshot).prove()
     finally:
         connection.rollback()
 
 
+class Snapshot:
+    """What a transaction sees, read in as many others as wanted: their locks end with them.
+
+    Args:
+        connection: In a transaction of REPEATABLE READ, which goes on meanwhile.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._other: Connection | None = None
+        self._id = ""
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._other is not None:
+            self._other.close()
+
+    def read(self, query: Any, parameters: Mapping[str, Any]) -> list[tuple]:
+        """Runs a query in a transaction of its own."""
+        if self._other is None:
+            with self._connection.cursor() as cursor:
+                cursor.execute("SELECT pg_export_snapshot()")
+                (self._id,) = cursor.fetchone() or ("",)
+            self._other = connect("millrace verify")
+        # A transaction that is idle for long may be ended by the server.
+        self._connection.cursor().execute("SELECT 1")
+        with self._other.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            cursor.execute("SET TRANSACTION SNAPSHOT %s", (self._id,))
+            cursor.execute(query, parameters)
+            found = cursor.fetchall()
+        self._other.rollback()
+        return found
+
+
 class _Prover:
-    def __init__(self, connection: Connection, stream: Stream) -> None:
+    def __init__(self, connection: Connection, stream: Stream, snapshot: Snapshot) -> None:
         sql = queries.load("landing")
         self._connection, self._stream = connection, stream
         self._standings = position.standings(connection, stream.reader, stream.topic)
@@ -108,6 +150,15 @@ class _Prover:
         self._has_table = sql.read_partition_key(connection, stream=stream.name) is not None
         self._decoder = Decoder(stream.event)
         self._columns = copy.columns_of(stream.fields)
+        self._absent = table.missing(connection, stream)
+        self._unfilled = {
+            (incarnation, partition): (range(first, until), set(columns))
+            for incarnation, partition, first, until, columns, _ in sql.read_unfilled(connection, stream=stream.name)
+        }
+        self._snapshot = snapshot
+        self._there = partitions.listed(connection, stream.name) if self._has_table else []
+        self._bounded = partitions.default(connection, stream.name) is None
+        self._placed: dict[Place, Placement] = {}
         # Nothing that landed later can be old enough for retention.
         self._droppable_until = sql.read_clock(connection) - stream.retention + stream.lateness
         self._proof = Proof(windows=[Window(*row) for row in sql.read_ledger(connection, stream=stream.name)])
@@ -180,8 +231,10 @@ class _Prover:
             self._proof.note(f"{window}: records that are nowhere", nowhere)
         self._proof.note(f"{window}: rows or dead letters of no record", fates.keys() - records.keys())
         landed = {offset: row for offset, (fate, row) in fates.items() if fate == "landed" and offset in records}
-        differing = self._differing([records[offset] or b"" for offset in landed], list(landed.values()))
-        self._proof.note(f"{window}: rows that differ from their records", (list(landed)[at] for at in differing))
+        differing = self._differing(
+            window.place, {offset: (records[offset] or b"", landed[offset]) for offset in landed}
+        )
+        self._proof.note(f"{window}: rows that differ from their records", differing)
         self._proof.compared += len(records)
 
     def _tables(self, place: Place, first: int, until: int) -> list[tuple[int, str, tuple]]:
@@ -192,16 +245,28 @@ class _Prover:
             for offset, fate in self._sql.read_kept(self._connection, stream=self._stream.name, **span)
         ]
         if self._has_table:
-            columns = ", ".join(map(_stored, self._stream.fields))
-            with self._connection.cursor() as cursor:
-                cursor.execute(
-                    f"SELECT kafka_offset, {columns} FROM {table.SCHEMA}.{self._stream.name} "
-                    "WHERE kafka_incarnation = %(incarnation)s AND kafka_partition = %(partition)s "
-                    "AND kafka_offset >= %(first)s AND kafka_offset < %(next)s",
-                    span,
-                )
-                found += [(offset, "landed", tuple(values)) for offset, *values in cursor]
+            found += [(offset, "landed", tuple(values)) for offset, *values in self._rows(place, span)]
         return found
+
+    def _rows(self, place: Place, span: Mapping[str, int]) -> Iterator[tuple]:
+        """The rows of a range of offsets, read from no more partitions at once than one transaction should lock."""
+        from psycopg2 import sql
+
+        columns = ", ".join("NULL" if f.name in self._absent else _stored(f) for f in self._stream.fields)
+        query = (
+            f"SELECT kafka_offset, {columns} FROM {table.SCHEMA}.{self._stream.name} "
+            "WHERE kafka_incarnation = %(incarnation)s AND kafka_partition = %(partition)s "
+            "AND kafka_offset >= %(first)s AND kafka_offset < %(next)s"
+        )
+        if len(self._there) <= placement.AT_ONCE:
+            with self._connection.cursor() as cursor:
+                cursor.execute(query, span)
+                yield from cursor
+            return
+        if place not in self._placed:
+            self._placed[place] = placement.place(self._snapshot.read, self._there, self._bounded, self._stream, *place)
+        for where in self._placed[place].conditions(span["first"], span["next"]):
+            yield from self._snapshot.read(sql.SQL(query + " AND {}").format(where), span)
 
     def _is_readable(self, window: Window) -> bool:
         """Whether Kafka still has every record of a window."""
@@ -222,16 +287,29 @@ class _Prover:
             found |= {reader.place(message)[1]: message.value() for message in batch}
         return found
 
-    def _differing(self, values: list[bytes], rows: list[tuple]) -> set[int]:
-        """Which records' rows hold something else, each field in the form in which PostgreSQL gives it back."""
-        events, bad = self._decoder.events(values)
-        decoded = [index for index in range(len(values)) if index not in bad]
-        differing = set(bad)
+    def _differing(self, place: Place, landed: Mapping[int, tuple[bytes, tuple]]) -> set[int]:
+        """The offsets whose rows hold something else, each field in the form in which PostgreSQL gives it back.
+
+        Args:
+            landed: For each offset the record's value and the row.
+        """
+        events, bad = self._decoder.events([value for value, _ in landed.values()])
+        offsets = list(landed)
+        decoded = [offset for index, offset in enumerate(offsets) if index not in bad]
+        differing = {offsets[index] for index in bad}
+        marked, columns = self._unfilled.get(place, (range(0), set()))
+        waiting = set()
         for at, column in enumerate(self._columns):
             sql = self._stream.fields[at].sql
-            for index, sent in zip(decoded, column.read(events), strict=True):
-                if not _same(sent, rows[index][at], sql) and self._is_determined(column, sql, values[index], sent):
-                    differing.add(index)
+            for offset, sent in zip(decoded, column.read(events), strict=True):
+                stored = landed[offset][1][at]
+                if _same(sent, stored, sql):
+                    continue
+                if stored is None and column.name in columns and offset in marked:
+                    waiting.add(offset)
+                elif column.name not in self._absent and self._is_determined(column, sql, landed[offset][0], sent):
+                    differing.add(offset)
+        self._proof.unfilled += len(waiting - differing)
         return differing
 
     def _is_determined(self, column: Column, sql: str, value: bytes, sent: Any) -> bool:

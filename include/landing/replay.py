@@ -112,9 +112,17 @@ def replay(
     """
     try:
         replayer = _Replayer(connection, stream, who)
-        spans = replayer.spans(wanted)
-        table.bring_up_to_date(connection, stream)
-        return [replayer.replay(span, report) for span in spans]
+        try:
+            spans = replayer.spans(wanted)
+            table.bring_up_to_date(connection, stream)
+            replayed = [replayer.replay(span, report) for span in spans]
+        except NothingThere:
+            if wanted == Wanted():
+                replayer.close_marks()
+            raise
+        if wanted == Wanted():
+            replayer.close_marks()
+        return replayed
     except OffsetsGone as gone:
         raise UserError(
             f"Retention removed records of topic {gone.topic!r}, partition {gone.partition}, before offset "
@@ -126,6 +134,45 @@ def replay(
     finally:
         if not connection.closed:
             connection.rollback()
+
+
+def fill(connection: Connection, stream: Stream, who: str) -> list[Replayed]:
+    """Lands again what has landed without the values of new columns, as soon as these are there.
+
+    Raises:
+        LastingError: Kafka has some of these records no more; the others are filled first.
+        UserError: Kafka does not answer.
+    """
+    marks = list(queries.load("landing").read_unfilled(connection, stream=stream.name))
+    lacking = table.missing(connection, stream) if marks else set()
+    connection.rollback()
+    replayed: list[Replayed] = []
+    gone: list[str] = []
+    for _, partition, first, until, columns, _ in marks:
+        if lacking.intersection(columns):
+            continue
+        try:
+            found = replay(connection, stream, Wanted([partition], first, until), who)
+        except NothingThere:
+            gone.append(f"partition {partition}, offsets {first} to {until - 1}, {', '.join(columns)}")
+            continue
+        replayed += found
+        gone += [
+            f"partition {partition}, offsets {first} to {done.span.first - 1}, {', '.join(columns)}"
+            for done in found
+            if done.span.gone
+        ]
+    if gone:
+        raise LastingError(
+            f"Stream {stream.name!r}: Kafka has records no more whose values of new columns have not been filled yet "
+            f"({'; '.join(gone)}). Their rows hold null there.",
+            f"./millrace replay {stream.name} lands again what Kafka still has, and closes this.",
+        )
+    return replayed
+
+
+class NothingThere(UserError):
+    """Of the records that are wanted Kafka has none."""
 
 
 class _Replayer:
@@ -202,7 +249,7 @@ class _Replayer:
             if (first := max(self._claims[p][0][0], extents[p].first))
             < (end := self._standings[p].position.next_offset)
         )
-        return UserError(
+        return NothingThere(
             f"Nothing of stream {self._stream.name!r} that has landed and that Kafka still has lies in that range.",
             f"There is: {there}." if there else "Kafka has none of its landed records any more.",
         )
@@ -211,14 +258,29 @@ class _Replayer:
         """Lands a span again, range by range."""
         done = Replayed(span)
         preparer = Preparer(self._stream, self._incarnation, {span.partition: span.first})
-        for first, until, messages in self._ranges(span):
+        for _, until, messages in self._ranges(span):
             self._require_old_log(span.partition, messages)
             # A topic that still is the same after the reading was the same before.
             _require_same(self._stream, topics.describe(self._topic.name, self._brokers), self._standings.values())
-            prepared = preparer.prepare(Batch(list(messages), {span.partition: until}))
-            done.add(*self._land(preparer, prepared, span.partition, first, until))
+            for prepared in preparer.pieces(Batch(list(messages), {span.partition: until})):
+                first, end = prepared.judged.ends[span.partition]
+                done.add(*self._land(preparer, prepared, span.partition, first, end))
             report(done)
         return done
+
+    def close_marks(self) -> None:
+        """Removes the marks of values that were not filled: all that Kafka still has was landed again."""
+        self._sql.forget_unfilled(self._connection, stream=self._stream.name, incarnation=self._incarnation)
+        for partition, standing in self._standings.items():
+            self._sql.close_unfilled(
+                self._connection,
+                stream=self._stream.name,
+                incarnation=self._incarnation,
+                partition=partition,
+                first=0,
+                next=standing.position.next_offset,
+            )
+        self._connection.commit()
 
     def _ranges(self, span: Span) -> Iterator[tuple[int, int, Sequence[Message]]]:
         """The span in ranges with their records; offsets that are no records belong to the range before them."""
@@ -307,6 +369,7 @@ class _Replayer:
             **{f"more_{_name(fate)}": after[fate] - before[fate] for fate in FATES},
             replayed_by=self._who,
         )
+        self._sql.close_unfilled(connection, **span)
         return before, after
 
     def _drop_rows(self, span: Mapping[str, object], prepared: Prepared, expected: int) -> None:

@@ -25,6 +25,7 @@ class StreamSensor(BacklogSensor):
     def execute(self, context: Context) -> int:
         """Looks once, then defers. Returns the lag in offsets."""
         from include import runs
+        from include.landing import failures
         from include.landing.choices import advised
         from include.landing.task import failing_for_good
         from include.streams import definitions
@@ -35,7 +36,9 @@ class StreamSensor(BacklogSensor):
             try:
                 return self._look(context)
             except Stop as stop:
-                raise advised(stop, definitions.get(self.stream_name)) from stop
+                named = advised(stop, definitions.get(self.stream_name))
+                failures.note(self.stream_name, failures.WAIT, named)
+                raise named from stop
 
     def _look(self, context: Context) -> int:
         try:

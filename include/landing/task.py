@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from include.errors import LastingError
+from include.forked import Killed
 from include.kafka.stops import Fenced, Stop
-from include.landing import handover
+from include.landing import failures, handover
 
 if TYPE_CHECKING:
     from include.landing.drain import Drained
@@ -39,7 +40,12 @@ def drain_in_task(stream_name: str, share: int) -> None:
     if window is not None:
         stream = replace(stream, window=window)
     with failing_for_good():
-        handover.run(f"The drain of {stream_name!r}", lambda leave: _drain(stream, owner, share, leave))
+        try:
+            handover.run(f"The drain of {stream_name!r}", lambda leave: _drain(stream, owner, share, leave))
+        except Killed as killed:
+            # What else a drain fails with it has recorded itself.
+            failures.note(stream_name, failures.drain_of(share), killed)
+            raise
 
 
 def _drain(stream: Stream, owner: str, share: int, leave: Leave) -> None:

@@ -138,6 +138,12 @@ def main(arguments: list[str] | None = None) -> int:
         where = Path(error.filename).parent if error.filename else "the home"
         click.echo(f"millrace: The disk that holds {where} is full. Free some space and start again.", err=True)
         return 1
+    except Exception as error:
+        if os.environ.get("MILLRACE_DEBUG") or not type(error).__module__.startswith("psycopg2"):
+            raise
+        said = " ".join(str(error).split())
+        click.echo(f"millrace: PostgreSQL refuses, or has stopped: {said} ./millrace doctor looks for why.", err=True)
+        return 1
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def lag(platform: Platform, healthy: Collection[str]) -> list[dict[str, Any]]:
     """For each reader and topic: committed offsets not yet read, and whether an open transaction holds more back.
 
-    For a stream also the time since which one does, how long the oldest record waits, and the newest event that landed.
+    For a stream also the time since which one does, how long the oldest record waits, the newest event that landed, and
+    what is wrong: a task that fails, a table that is locked, a partition that cannot be dropped.
     What cannot be known while Kafka or PostgreSQL is ill is told as an error.
 
     Args:
@@ -72,9 +73,9 @@ def _entry(
 
     if brokers is None:
         unknown = {"error": "what waits is unknown: Kafka is ill"}
-        return unknown | (_totals(stream, warehouse) if stream else {})
+        return unknown | (_totals(stream, warehouse) | _problems(stream, warehouse) if stream else {})
     if stream:
-        return _freshness(stream, warehouse)
+        return _freshness(stream, warehouse) | _problems(stream, warehouse)
     try:
         measured = backlog.measure(brokers, warehouse, reader, topic)
     except UserError as error:
@@ -100,6 +101,14 @@ def _totals(stream: Stream, warehouse: Connection) -> dict[str, Any]:
     from include.landing import status
 
     return _known(status.totals(stream, warehouse))
+
+
+def _problems(stream: Stream, warehouse: Connection) -> dict[str, Any]:
+    """What is wrong with the stream by the warehouse; no entry when nothing is."""
+    from include.landing import problems
+
+    found = [vars(problem) for problem in problems.of(warehouse, stream)]
+    return {"problems": found} if found else {}
 
 
 def _known(totals: Totals) -> dict[str, Any]:

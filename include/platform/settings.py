@@ -55,6 +55,8 @@ POSTGRES: Mapping[str, str] = {
     "max_parallel_workers": "2",
     "max_parallel_workers_per_gather": "1",
     "autovacuum_naptime": "20s",
+    # A change of a table, or a query without bounds of time, locks all of its partitions: a year has 8,760 hours.
+    "max_locks_per_transaction": "256",
     # A client that was killed in the middle of a transaction must not hold its locks for long.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",

@@ -16,7 +16,7 @@ import pytest
 
 from include.errors import UserError
 from include.kafka import client
-from include.kafka.backlog import BacklogTrigger, Probe
+from include.kafka.backlog import Backlog, BacklogTrigger, Probe
 from include.landing import status
 from tests.faults.toolbox.events import ANYTHING, READINGS
 from tests.faults.toolbox.servers import eventually
@@ -108,12 +108,14 @@ def test_h81_an_hour_of_looks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> 
     stage.topic.events(30)
     stage.land()
     with stage.connected():
-        probe = Probe(stage.stream.reader, stage.stream.topic)
+        probe, key = Probe(), (stage.stream.reader, stage.stream.topic)
         process = psutil.Process()
 
         def look(times: int) -> tuple[int, int, int, float]:
             for _ in range(times):
-                assert probe.measure().lag == 0
+                found = probe.measure_all([key])[key]
+                assert isinstance(found, Backlog)
+                assert found.lag == 0
             gc.collect()
             return process.num_fds(), process.num_threads(), stage.backends(), process.memory_info().rss
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -11,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import pytest
 
-from include.errors import LastingError
-from include.landing import maintenance, partitions, proof, replay, table
+from include.errors import LastingError, UserError
+from include.kafka import client
+from include.landing import batch, maintenance, partitions, placement, problems, proof, replay, table
 from include.landing.drain import drain
 from include.landing.partitions import Span
-from include.streams.definition import Stream
+from include.streams.definition import Instant, Stream
 from include.warehouse.connection import connect
 from tests.integration.test_landing import (
     NOW,
@@ -462,3 +465,172 @@ def test_what_forbids_landing_is_said_in_a_sentence(
     send(stream, [event()])
     with pytest.raises(LastingError, match=says):
         drain(stream, "test")
+
+
+def test_an_open_reader_holds_back_the_column_and_nothing_else(
+    stream: Stream, warehouse: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new field's values land later, the others at once; nobody waits behind the change of the table."""
+    send(stream, [event("before")])
+    drain(stream, "test")
+    grown = replace(stream, event=Grown, window="1 minute")
+    with reading():
+        send(grown, [event("without"), event("with", more="a"), event("none", more=None), event("also", more="b")])
+        waits: list[float] = []
+        ended = threading.Event()
+        other = threading.Thread(target=read_again_and_again, args=(waits, ended))
+        other.start()
+        began = time.monotonic()
+        assert drain(grown, "test").landed == 4
+        took = time.monotonic() - began
+        ended.set()
+        other.join()
+        assert "pid" in caplog.text and "report, user warehouse" in caplog.text and "count(*)" in caplog.text
+        assert took < 15
+        assert max(waits) < 2, "a reader waited behind the change"
+        assert rows(
+            warehouse, "SELECT kafka_partition, first_offset, next_offset, columns FROM millrace.landing_unfilled"
+        ) == [(0, 2, 5, ["more"])]
+        whats = [problem.what for problem in problems.of(warehouse, grown)]
+        assert any("add the column landing.readings.more, text waits for a lock" in what for what in whats)
+        assert any("pid" in what and "report" in what for what in whats)
+        assert any("offsets 2 to 4" in what and "more" in what for what in whats)
+        with pytest.raises(UserError, match="report, user warehouse"):
+            maintenance.maintain(warehouse, grown)
+        assert not proof.prove(warehouse, grown).wrong
+    send(grown, [event("after", more="c")])
+    assert drain(grown, "test").landed == 1
+    assert rows(warehouse, "SELECT text, more FROM landing.readings WHERE more IS NOT NULL") == [("after", "c")]
+    assert not proof.prove(warehouse, grown).wrong
+    maintenance.maintain(warehouse, grown)
+    found = rows(warehouse, "SELECT text, more FROM landing.readings ORDER BY kafka_offset")
+    assert found == [("before", None), ("without", None), ("with", "a"), ("none", None), ("also", "b"), ("after", "c")]
+    assert problems.of(warehouse, grown) == []
+    proven(warehouse, grown)
+
+
+def read_again_and_again(waits: list[float], ended: threading.Event) -> None:
+    with closing(connect("another")) as connection:
+        while not ended.wait(0.02):
+            began = time.monotonic()
+            rows(connection, "SELECT count(*) FROM landing.readings")
+            waits.append(time.monotonic() - began)
+
+
+class Optional(msgspec.Struct):
+    ts: Instant
+    text: str | None = None
+    number: int = 0
+
+
+def test_null_waits_for_its_lock_and_other_values_land(stream: Stream, warehouse: Connection) -> None:
+    """A field that may be None now: no record becomes a dead letter because the table does not allow null yet."""
+    send(stream, [event("before")])
+    drain(stream, "test")
+    optional = replace(stream, event=Optional, window="4 seconds")
+    null = msgspec.json.encode({"ts": NOW})
+    with reading():
+        send(stream, [event("after")])
+        assert drain(optional, "test").landed == 1
+        send(stream, [null])
+        with pytest.raises(UserError, match="report, user warehouse"):
+            drain(optional, "test")
+        assert not kept_aside(warehouse)
+        assert "report" in problems.of(warehouse, optional)[0].what
+    assert drain(optional, "test").landed == 1
+    proven(warehouse, optional)
+
+
+def test_values_whose_records_are_gone_are_named_until_somebody_replays(stream: Stream, warehouse: Connection) -> None:
+    from confluent_kafka import TopicPartition
+
+    send(stream, [event("before")])
+    drain(stream, "test")
+    grown = replace(stream, event=Grown)
+    with reading():
+        send(grown, [event("gone", more="a"), event("there", more="b")])
+        drain(grown, "test")
+    brokers = client.admin()
+    for removed in brokers.delete_records([TopicPartition(stream.topic, 0, 2)]).values():
+        removed.result()
+    for _ in range(2):
+        with pytest.raises(LastingError, match=r"offsets 1 to 1, more.*replay readings"):
+            maintenance.maintain(warehouse, grown)
+    found = rows(warehouse, "SELECT text, more FROM landing.readings ORDER BY kafka_offset")
+    assert found == [("before", None), ("gone", None), ("there", "b")]
+    replayed(warehouse, grown)
+    maintenance.maintain(warehouse, grown)
+    assert problems.of(warehouse, grown) == []
+
+
+def test_a_drain_that_keeps_failing_is_named_with_since_when_and_why(stream: Stream, warehouse: Connection) -> None:
+    table.bring_up_to_date(warehouse, stream)
+    execute(warehouse, "REVOKE INSERT ON landing.readings FROM CURRENT_USER")
+    send(stream, [event()])
+    for _ in range(2):
+        with pytest.raises(LastingError):
+            drain(stream, "test")
+    (problem,) = problems.of(warehouse, stream)
+    assert problem.what.startswith(f"land__readings, task drain 0, fails since {datetime.now(UTC):%Y-%m-%d}")
+    assert "(2 times)" in problem.what and "permission denied for table readings" in problem.what
+    execute(warehouse, "GRANT INSERT ON landing.readings TO CURRENT_USER")
+    assert drain(stream, "test").landed == 1
+    assert problems.of(warehouse, stream) == []
+
+
+def test_a_reader_of_the_partition_delays_retention_and_nothing_else(
+    stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "DETACH_TIMEOUT_MS", 300)
+    send(stream, [event("old", ts=OLD), event("new")])
+    drain(stream, "test")
+    with reading():
+        with pytest.raises(UserError, match=r"past its retention, and waits for readers.*report, user warehouse"):
+            maintenance.drop_until(warehouse, stream, OLD + DAY)
+        assert any("half detached" in problem.what for problem in problems.of(warehouse, stream))
+        send(stream, [event("more"), event("before", ts=OLD - DAY)])
+        assert drain(stream, "test").landed == 2
+    dropped = [partition_of(stream, OLD), partition_of(stream, OLD - DAY)]
+    assert maintenance.drop_until(warehouse, stream, OLD + DAY) == dropped
+    assert attached(warehouse) == [partition_of(stream, NOW)]
+
+
+def test_many_partitions_land_and_are_replayed_and_proven_with_few_locks(
+    stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event for each of many hours, in one batch; no transaction holds locks on all of the partitions."""
+    for module, name in ((partitions, "MADE_AT_ONCE"), (batch, "MOST_SPANS"), (placement, "AT_ONCE")):
+        monkeypatch.setattr(module, name, 40)
+    stream = replace(stream, partition="1 hour", late="400 days", keep="500 days", window="5 minutes")
+    hour = NOW.replace(minute=30)
+    hours = 300
+    send(stream, [event(str(number), ts=hour - timedelta(hours=number)) for number in range(hours)])
+    table.bring_up_to_date(warehouse, stream)
+    most: list[int] = []
+    ended = threading.Event()
+    watching = threading.Thread(target=count_locks, args=(most, ended))
+    watching.start()
+    try:
+        assert drain(stream, "test").landed == hours
+        replayed(warehouse, stream)
+        lost = hour - timedelta(hours=100)
+        execute(warehouse, f"DELETE FROM landing.readings WHERE text = '100' AND ts = '{lost.isoformat()}'")
+        assert proof.prove(warehouse, replace(stream, event=Grown)).wrong
+        replay.replay(warehouse, stream, replay.Wanted(partitions=[0], first=90, next=110), "test")
+        found = proof.prove(warehouse, stream)
+    finally:
+        ended.set()
+        watching.join()
+    assert (found.wrong, found.compared) == ([], hours)
+    assert rows(warehouse, "SELECT count(*), count(DISTINCT text) FROM landing.readings") == [(hours, hours)]
+    assert max(most) < 500
+
+
+def count_locks(most: list[int], ended: threading.Event) -> None:
+    """How many locks of this test's database are held, again and again."""
+    with closing(connect("watching")) as connection:
+        while not ended.wait(0.05):
+            query = (
+                "SELECT count(*) FROM pg_locks JOIN pg_database ON database = oid WHERE datname = current_database()"
+            )
+            most += rows(connection, query)[0]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 import include.streams.definitions
 from include.definitions import Found
-from include.kafka import client, topics
+from include.errors import LastingError
+from include.kafka import client, position, topics
+from include.kafka.backlog import BacklogTrigger
 from include.landing.drain import drain
 from include.platform import report
+from include.platform.commands import doctor, landing
+from include.platform.commands.doctor import Finding
 from include.platform.commands.platform import in_words
 from include.platform.platform import Platform
 from include.streams import produce
@@ -103,3 +111,89 @@ def test_streams_are_named_when_ones_own_connection_is_not_usable(
     (line,) = words(services, "kafka", "postgres")
     assert line.startswith("landing:readings                 unknown: The Airflow connection")
     assert says in line
+
+
+def test_a_drain_that_fails_is_named_with_its_error(stream: Stream, services: Platform, warehouse: Connection) -> None:
+    with warehouse.cursor() as cursor:
+        cursor.execute("REVOKE INSERT ON landing.readings FROM CURRENT_USER")
+    warehouse.commit()
+    with pytest.raises(LastingError):
+        drain(stream, "test")
+    (line,) = words(services, "kafka", "postgres")
+    assert "1 records wait" in line
+    assert "land__readings, task drain 0, fails since 20" in line
+    assert "permission denied for table readings" in line
+    (finding,) = doctor._streams(services, {"kafka", "postgres"}, [])
+    assert finding.what in line
+    paused = [Finding("land__readings has paused itself after 3 runs", "")]
+    assert not list(doctor._streams(services, {"kafka", "postgres"}, paused))
+
+
+def test_dead_letters_are_counted_by_reason_and_shown_in_full(stream: Stream, warehouse: Connection) -> None:
+    producer = client.producer()
+    for number in range(30):
+        producer.produce(stream.topic, b'{"ts": %d}' % number, key=b"k", headers=[("trace", b"\xff")])
+    producer.produce(stream.topic, b"\x1b[31m\xff", key=None)
+    producer.flush()
+    drain(stream, "test")
+
+    def said(*arguments: str) -> str:
+        done = CliRunner().invoke(landing.dead_letters, ["readings", *arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    listed = said("--most", "5")
+    assert len([line for line in listed.splitlines() if line.startswith("1/0/")]) == 5
+    assert "31 kept aside" in listed
+    assert "       30  dead letter" in listed
+    assert "26 more are not listed: --most 31 lists all" in listed
+    assert "1 kept aside" in said("--reason", "malformed")
+    assert said("--reason", "no such reason") == "nothing of stream 'readings' is kept aside for 'no such reason'\n"
+    shown = said("--show", "0:2")
+    assert "place        1/0/2" in shown
+    assert "header trace 1 bytes\n  00000000  ff" in shown
+    assert '{"ts": 0}' in shown
+    assert "1b 5b 33 31 6d ff" in said("--show", "1/0/32")
+    for arguments, says in ((["--show", "0:999"], "offset 999, is kept"), (["retry", "--reason", "x"], "retry tries")):
+        done = CliRunner().invoke(landing.dead_letters, ["readings", *arguments])
+        assert says in str(done.exception)
+    assert "no place such as" in CliRunner().invoke(landing.dead_letters, ["readings", "--show", "x"]).output
+
+
+def test_thirty_idle_streams_are_watched_over_one_connection(
+    stream: Stream, warehouse: Connection, topic: Callable[..., str]
+) -> None:
+    """One that is missing, and one whose topic was recreated, do not keep the others from being seen."""
+    others = [replace(stream, name=f"idle_{number}", topic=topic("idle")) for number in range(29)]
+    for other in others:
+        produce.make_topic(other)
+    earlier = topics.Topic(others[0].topic, "an earlier topic's id", (0,))
+    position.claim(warehouse, others[0].reader, earlier, [0], "test")
+    missing = ("landing:none", topic("none"))
+    fired: list[str] = []
+    most: list[tuple[int, int]] = []
+
+    async def wait(reader: str, name: str, at_most_s: float) -> None:
+        async for _ in BacklogTrigger(reader, name, 0.1, at_most_s).run():
+            fired.append(name)
+
+    async def idle() -> None:
+        waiting = [asyncio.create_task(wait(s.reader, s.topic, 6)) for s in others[1:]]
+        waiting += [asyncio.create_task(wait(*missing, 6)), asyncio.create_task(wait(stream.reader, stream.topic, 60))]
+        recreated = asyncio.create_task(wait(others[0].reader, others[0].topic, 60))
+        while not all(task.done() for task in waiting):
+            counted = ask(
+                warehouse, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'millrace backlog'"
+            )[0][0]
+            warehouse.rollback()
+            most.append((counted, threading.active_count()))
+            await asyncio.sleep(0.2)
+        await recreated
+
+    before = threading.active_count()
+    asyncio.run(asyncio.wait_for(idle(), 90))
+    assert fired[0] in (stream.topic, others[0].topic, missing[1])
+    assert len(fired) == 31
+    assert max(count for count, _ in most) == 1
+    assert max(threads for _, threads in most) <= before + 3
+    assert not ask(warehouse, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'millrace backlog'")

@@ -39,7 +39,7 @@ def doctor() -> None:
     if {"postgres", "api-server"} <= healthy:
         findings += [*_paused(platform)]
     if {"kafka", "postgres"} <= healthy:
-        findings += [*_datasets(platform), *_streams(platform, healthy)]
+        findings += [*_datasets(platform), *_streams(platform, healthy, findings)]
     for finding in findings:
         click.echo(f"- {finding.what}\n  {finding.remedy}")
     if findings:
@@ -73,8 +73,13 @@ def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
             yield Finding(f"{health.name} was restarted {health.restarts} times since the last up.", see)
 
 
-def _streams(platform: Platform, healthy: set[str]) -> Iterator[Finding]:
+def _streams(platform: Platform, healthy: set[str], known: list[Finding]) -> Iterator[Finding]:
+    """What is wrong with the streams, but for failures of those that have paused themselves, which are known."""
+    paused = {finding.what.partition(" ")[0] for finding in known if " has paused itself " in finding.what}
     for entry in report.lag(platform, healthy):
+        for problem in entry.get("problems", ()):
+            if problem["what"].partition(",")[0] not in paused:
+                yield Finding(**problem)
         if "error" in entry:
             yield Finding(
                 f"What {entry['reader']} reads of {entry['topic']}: {entry['error']}", "See ./millrace status."

@@ -1,5 +1,6 @@
 """produce, accept, dead-letters and replay: what a person does with a stream."""
 
+import base64
 import getpass
 import os
 import time
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from include.errors import UserError
-from include.platform.commands.parameters import Moment
+from include.platform.commands.parameters import AtPlace, Moment, Place
 from include.platform.platform import Platform
 
 if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
     from include.landing.replay import Replayed
 
+MOST_REASONS = 20
 CHOICES = ("lost", "recreated", "truncated", "bad")
 
 
@@ -80,25 +84,104 @@ def accept(stream: str, choice: str) -> None:
 @click.argument("stream")
 @click.argument("action", required=False, type=click.Choice(["retry"]))
 @click.option("--most", default=20, show_default=True, type=click.IntRange(min=1), help="How many to list.")
-def dead_letters(stream: str, action: str | None, most: int) -> None:
-    """List records that were kept aside; with retry, decode the dead letters again and land what can be landed now."""
+@click.option("--reason", default="", help="Only those whose reason, SQLSTATE or kind contains this.")
+@click.option("--show", "place", type=AtPlace(), help="One in full, its bytes included.")
+def dead_letters(stream: str, action: str | None, most: int, reason: str, place: Place | None) -> None:
+    """List records that were kept aside, with counts by reason; with retry, land again those that can be landed now.
+
+    Each is named by its place: the number of the topic of that name, the partition, the offset.
+    """
     from include.landing import retry
     from include.streams import definitions
-    from include.warehouse import queries
     from include.warehouse.connection import connected
 
     definition = definitions.get(stream)
+    if action and (reason or place):
+        raise UserError("retry tries all dead letters.", "Leave out --reason and --show.")
     os.environ.update(Platform().environment())
     with connected("millrace dead-letters") as connection:
         if action == "retry":
             landed, kept = retry.retry(connection, definition)
             click.echo(f"{landed:,} landed, {kept:,} are dead letters still")
-            return
-        letters = list(queries.load("landing").list_dead_letters(connection, stream=stream, most=most))
-        if not letters:
-            click.echo(f"nothing of stream {stream!r} is kept aside")
-        for *place, kind, sqlstate, reason, appended in letters:
-            click.echo(f"{'/'.join(map(str, place))}  {appended:%Y-%m-%d %H:%M:%S}  {kind}  {sqlstate}  {reason}")
+        elif place:
+            _show_dead_letter(connection, stream, place)
+        else:
+            _list_dead_letters(connection, stream, most, reason)
+
+
+def _list_dead_letters(connection: "Connection", stream: str, most: int, reason: str) -> None:
+    """The newest ones, then how many there are for which reason."""
+    from include.warehouse import queries
+
+    sql = queries.load("landing")
+    counts = list(sql.count_dead_letters(connection, stream=stream, reason=reason))
+    total, size = sum(count for *_, count, _ in counts), sum(length for *_, length in counts)
+    if not total:
+        click.echo(f"nothing of stream {stream!r} is kept aside" + (f" for {reason!r}" if reason else ""))
+        return
+    for *where, kind, sqlstate, why, appended in sql.list_dead_letters(
+        connection, stream=stream, reason=reason, most=most
+    ):
+        click.echo(f"{'/'.join(map(str, where))}  {appended:%Y-%m-%d %H:%M:%S}  {kind}  {sqlstate}  {_printable(why)}")
+    click.echo(f"\n{total:,} kept aside, {size:,} bytes, by reason:")
+    for kind, sqlstate, why, count, _ in counts[:MOST_REASONS]:
+        click.echo(f"{count:9,}  {kind}  {sqlstate}  {_printable(why)}")
+    if len(counts) > MOST_REASONS:
+        others = sum(count for *_, count, _ in counts[MOST_REASONS:])
+        click.echo(f"{others:9,}  for {len(counts) - MOST_REASONS:,} other reasons")
+    if total > most:
+        click.echo(f"{total - most:,} more are not listed: --most {total} lists all, --reason TEXT some of them")
+    click.echo(f"One in full: ./millrace dead-letters {stream} --show {'/'.join(map(str, where))}")
+
+
+def _show_dead_letter(connection: "Connection", stream: str, place: Place) -> None:
+    from include.warehouse import queries
+
+    found = queries.load("landing").read_dead_letter(connection, stream=stream, **place._asdict())
+    if found is None:
+        raise UserError(
+            f"No record of stream {stream!r}, partition {place.partition}, offset {place.offset}, is kept aside.",
+            f"./millrace dead-letters {stream} lists those that are.",
+        )
+    incarnation, kind, sqlstate, reason, appended, event_time, kept, key, value, headers = found
+    click.echo(f"place        {incarnation}/{place.partition}/{place.offset}  (topic's number, partition, offset)")
+    click.echo(f"kind         {kind}{f', SQLSTATE {sqlstate}' if sqlstate else ''}")
+    click.echo(f"reason       {_printable(reason)}")
+    click.echo(f"in Kafka     {appended:%Y-%m-%d %H:%M:%S.%f} UTC")
+    if event_time:
+        click.echo(f"event time   {event_time:%Y-%m-%d %H:%M:%S.%f} UTC")
+    click.echo(f"kept since   {kept:%Y-%m-%d %H:%M:%S} UTC")
+    _show_bytes("key", key)
+    for name, content in headers or []:
+        _show_bytes(f"header {_printable(name)}", None if content is None else base64.b64decode(content))
+    _show_bytes("value", value)
+
+
+def _show_bytes(name: str, content: "bytes | memoryview | None") -> None:
+    """Bytes as the text that they are in UTF-8, else in hexadecimal."""
+    if content is None:
+        click.echo(f"{name:12} null")
+        return
+    held = bytes(content)
+    click.echo(f"{name:12} {len(held):,} bytes")
+    try:
+        lines = _printable(held.decode(), keep="\n\t").split("\n")
+    except UnicodeDecodeError:
+        lines = [
+            f"{start:08x}  {held[start : start + 16].hex(' '):47}  "
+            + "".join(chr(byte) if 32 <= byte < 127 else "." for byte in held[start : start + 16])
+            for start in range(0, len(held), 16)
+        ]
+    for line in lines if held else ():
+        click.echo(f"  {line}")
+
+
+def _printable(text: str, keep: str = "") -> str:
+    """A text whose control characters, which a terminal would obey, are written as in Python."""
+    return "".join(
+        letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 @click.command()

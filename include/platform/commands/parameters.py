@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -20,6 +22,27 @@ class Moment(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is no time such as 2026-11-24, '2026-11-24 10:30' or 2026-11-24T10:30+01:00.")
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class Place(NamedTuple):
+    """Where a record is in Kafka; ``incarnation`` numbers the topics of one name, None for the newest."""
+
+    incarnation: int | None
+    partition: int
+    offset: int
+
+
+class AtPlace(click.ParamType):
+    """The place of a record, as dead-letters lists it."""
+
+    name = "place"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        match = re.fullmatch(r"(?:([0-9]{1,4})[/:])?([0-9]{1,9})[/:]([0-9]{1,18})", value)
+        if match is None:
+            self.fail(f"{value!r} is no place such as 0:17 (partition and offset), or 1/0/17 as they are listed.")
+        incarnation, partition, offset = match.groups()
+        return Place(int(incarnation) if incarnation else None, int(partition), int(offset))
 
 
 class NewFile(click.ParamType):

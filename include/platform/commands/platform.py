@@ -157,7 +157,8 @@ def in_words(entry: dict[str, Any]) -> str:
     if entry.get("newest_event"):
         landed = f"{entry['landed']:,} landed, newest event {entry['newest_event']}"
         waits += f" ({landed})" if "error" in entry else f"; {landed}"
-    return f"{entry['reader']:32} {waits}"
+    wrong = "".join(f"\n{'':32} {problem['what']}" for problem in entry.get("problems", ()))
+    return f"{entry['reader']:32} {waits}{wrong}"
 
 
 def _log_file(directory: Path, name: str) -> Path:

@@ -53,6 +53,8 @@ def stream(stream: str) -> None:
     click.echo(f"{found.compared:,} records of {definition.topic} compared with the tables, value by value")
     if found.dropped:
         click.echo(f"{found.dropped:,} rows are gone from the table, as retention allows")
+    if found.unfilled:
+        click.echo(f"{found.unfilled:,} rows wait for the values of new columns; ./millrace replay {stream} fills them")
     for wrong in found.wrong:
         click.echo(f"wrong: {wrong}", err=True)
     if found.wrong:

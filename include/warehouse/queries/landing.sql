@@ -301,12 +301,35 @@ WHERE ledger.stream = :stream
   AND ledger.epoch = counted.epoch;
 
 -- name: list_dead_letters
--- A stream's newest records that are kept aside.
+-- A stream's newest records that are kept aside, those whose reason or SQLSTATE contains a text.
 SELECT kafka_incarnation, kafka_partition, kafka_offset, disposition, coalesce(sqlstate, ''), reason, appended_at
 FROM millrace.dead_letter
-WHERE stream = :stream
-ORDER BY kept_at DESC
+WHERE stream = :stream AND position(lower(:reason) IN lower(concat_ws(' ', disposition, sqlstate, reason))) > 0
+ORDER BY kept_at DESC, kafka_incarnation DESC, kafka_partition, kafka_offset DESC
 LIMIT :most;
+
+-- name: count_dead_letters
+-- How many records of a stream are kept aside for which reason, reasons that differ in numbers alone as one: disposition,
+-- SQLSTATE, reason, count, bytes of their values.
+SELECT disposition, coalesce(sqlstate, ''),
+       CASE WHEN count(DISTINCT reason) = 1 THEN min(reason) ELSE kind END,
+       count(*), coalesce(sum(length(value)), 0)
+FROM (
+    SELECT *, regexp_replace(reason, '[0-9]+([.,:][0-9]+)*', '…', 'g') AS kind
+    FROM millrace.dead_letter
+    WHERE stream = :stream AND position(lower(:reason) IN lower(concat_ws(' ', disposition, sqlstate, reason))) > 0
+) AS letter
+GROUP BY disposition, coalesce(sqlstate, ''), kind
+ORDER BY 4 DESC, 1, 2, 3;
+
+-- name: read_dead_letter^
+-- One record that is kept aside; of the newest incarnation of the topic that has such a one, unless it is given.
+SELECT kafka_incarnation, disposition, sqlstate, reason, appended_at, event_time, kept_at, key, value, headers
+FROM millrace.dead_letter
+WHERE stream = :stream AND kafka_partition = :partition AND kafka_offset = :offset
+  AND kafka_incarnation = coalesce(CAST(:incarnation AS smallint), kafka_incarnation)
+ORDER BY kafka_incarnation DESC
+LIMIT 1;
 
 -- name: read_claims
 -- Where the ledger's entries of one incarnation begin, with their claims.
@@ -391,8 +414,8 @@ WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition 
   AND first_offset >= :first AND next_offset <= :next;
 
 -- name: forget_unfilled!
--- Removes every mark of a stream: all that Kafka still has was landed again.
-DELETE FROM millrace.landing_unfilled WHERE stream = :stream;
+-- Removes the marks of earlier incarnations of a stream's topic, whose records Kafka has no more.
+DELETE FROM millrace.landing_unfilled WHERE stream = :stream AND kafka_incarnation <> :incarnation;
 
 -- name: note_failure!
 -- Records that a task of a stream has failed.
@@ -470,3 +493,7 @@ WHERE ledger.stream = :stream
   AND ledger.kafka_incarnation = summed.kafka_incarnation
   AND ledger.kafka_partition = summed.kafka_partition
   AND ledger.epoch = summed.into_epoch;
+
+-- name: forget_failures!
+-- Removes what is recorded of a stream's failures: somebody has chosen how it goes on.
+DELETE FROM millrace.landing_failure WHERE stream = :stream;

@@ -81,3 +81,10 @@ WHERE reader = :reader AND topic = :topic AND partition = :partition;
 -- Forgets the partitions that a recreated topic has no more.
 DELETE FROM millrace.position
 WHERE reader = :reader AND topic = :topic AND NOT partition = ANY (CAST(:partitions AS integer[]));
+
+-- name: read_all_positions
+-- How far some readers have read their topics.
+SELECT reader, topic, partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at
+FROM millrace.position
+JOIN unnest(CAST(:readers AS text[]), CAST(:topics AS text[])) AS asked (reader, topic) USING (reader, topic)
+ORDER BY reader, topic, partition;
