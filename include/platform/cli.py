@@ -47,7 +47,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
     "Retraining": (
         Entry("publish", "retraining:publish", "Publish a version of a dataset, and follow it to its end."),
         Entry("train", "retraining:train", "Train on a published version, and follow it to its end."),
-        Entry("champion", "registry:champion", "Which model is live, since when, on what evidence; roll back."),
+        Entry("champion", "registry:champion", "Which model is live, since when, on what evidence; roll back, retire."),
         Entry("value", "registry:value", "What retraining has gained so far."),
     ),
     "Landing": (

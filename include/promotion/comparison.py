@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from include.datasets.definition import BASELINE
+from include.errors import LastingError
 from include.registry import model as registry
+from include.registry.artifact import Rejected
 from include.registry.model import Model, Unfit
+from include.registry.probe import Drifted
 from include.versions.manifest import Manifest
 from include.warehouse import queries
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
     from psycopg2.extensions import connection as Connection
 
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 FIRST = "first champion"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,8 @@ class Reigning:
     """The champion that a run is compared with.
 
     Attributes:
-        number: Of its reign; 0 for the baseline.
-        artifact: The number of its model.
+        number: Of its reign; 0 for the baseline before the first champion.
+        artifact: The number of its model; None for the baseline.
         place: Its version's place in the order.
         until: Where that version ends.
     """
@@ -94,14 +101,15 @@ def compare(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reig
 
     Raises:
         Refused: The version is not what its manifest says.
-        Unfit: The champion cannot take its rows, or the stored outcomes are of others.
+        Unfit: The champion predicts something else or cannot take its rows, or the stored outcomes are of others.
         Rejected, Drifted: The champion's artifact is not what it was.
     """
     sql = queries.load("registry")
-    former = _former(connection, dataset, reigning)
+    former = _former(connection, dataset, turn, reigning)
     own = _own(connection, dataset, turn) if dataset.metric is not None else {}
-    tested = _predict(turn.manifest, former | own)
+    tested = _predict(turn.manifest, former | own, optional={FIRST})
     predictions = dict(tested.predictions)
+    former = {name: model for name, model in former.items() if name in predictions}
     outcomes = {
         model: _stored(bytes(stream), tested.ids) for model, stream, _ in sql.results_to_judge(connection, run=turn.run)
     }
@@ -134,7 +142,7 @@ def read_trained_on(manifest: Manifest) -> NDArray[np.uint64]:
     Raises:
         Refused: The version is not what its manifest says.
     """
-    return _predict(manifest, {}).trained_on
+    return _predict(manifest, {}, optional=()).trained_on
 
 
 def leading(kind: str, outcomes: NDArray[Any]) -> tuple[str, float]:
@@ -144,14 +152,22 @@ def leading(kind: str, outcomes: NDArray[Any]) -> tuple[str, float]:
     return "accuracy", float(np.mean(outcomes))
 
 
-def _former(connection: Connection, dataset: Dataset, reigning: Reigning) -> dict[str, Model]:
+def _former(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reigning) -> dict[str, Model]:
+    """The champion and the first champion, as far as they can be held against the version's labels."""
     if reigning.artifact is None:
         return {}
     champion = registry.load(connection, reigning.artifact, dataset.trusted)
-    first = queries.load("registry").first_artifact(connection, dataset=dataset.name)
-    if first == reigning.artifact:
+    champion.require_same_question(turn.manifest)
+    number = queries.load("registry").first_artifact(connection, dataset=dataset.name)
+    if number == reigning.artifact:
         return {CHAMPION: champion, FIRST: champion}
-    return {CHAMPION: champion, FIRST: registry.load(connection, first, dataset.trusted)}
+    try:
+        first = registry.load(connection, number, dataset.trusted)
+        first.require_same_question(turn.manifest)
+    except (Unfit, Rejected, Drifted) as error:
+        log.warning("The first champion is left out of what retraining gained: %s", error)
+        return {CHAMPION: champion}
+    return {CHAMPION: champion, FIRST: first}
 
 
 def _own(connection: Connection, dataset: Dataset, turn: Turn) -> dict[str, Model]:
@@ -161,7 +177,7 @@ def _own(connection: Connection, dataset: Dataset, turn: Turn) -> dict[str, Mode
         content, sha256, probed = sql.fitted(connection, run=turn.run, model=model)
         nothing = np.empty(0, np.uint64)
         found[model] = registry.proven(
-            dataset.name, model, turn.manifest.short, bytes(content), sha256, bytes(probed), dataset.trusted, nothing
+            model, turn.manifest, bytes(content), sha256, bytes(probed), dataset.trusted, nothing
         )
     return found
 
@@ -183,8 +199,16 @@ class _Tested:
     predictions: Mapping[str, NDArray[Any]]
 
 
-def _predict(manifest: Manifest, models: Mapping[str, Model]) -> _Tested:
-    """Reads a version, each message proven, and lets the models predict its test records."""
+def _predict(manifest: Manifest, models: Mapping[str, Model], optional: Collection[str]) -> _Tested:
+    """Reads a version, each message proven, and lets the models predict its test records.
+
+    Args:
+        optional: Which of the models are left out when they cannot predict the records.
+
+    Raises:
+        Refused: The version is not what its manifest says.
+        Unfit: A model that is not optional cannot predict the records.
+    """
     import pyarrow as pa
     from threadpoolctl import threadpool_limits
 
@@ -192,28 +216,41 @@ def _predict(manifest: Manifest, models: Mapping[str, Model]) -> _Tested:
     from include.versions.reading import Proof
 
     train: list[NDArray[np.uint64]] = []
-    test: dict[int, tuple[Sequence[NDArray[np.uint64]], NDArray[Any], list[NDArray[Any]]]] = {}
+    test: dict[int, tuple[Sequence[NDArray[np.uint64]], NDArray[Any]]] = {}
+    predicted: dict[str, dict[int, NDArray[Any]]] = {name: {} for name in models}
     with threadpool_limits(1):
         for message, batch in Proof(manifest).batches():
             rows = pa.Table.from_batches([batch])
             if message.split == "train":
                 train.append(hash64(rows[manifest.record_id]))
-            else:
-                predictions = [model.predict(rows) for model in models.values()]
-                test[message.batch] = (
-                    identities(rows[manifest.record_id]),
-                    rows[manifest.target].to_numpy(),
-                    predictions,
-                )
-    ids, truth, predicted = zip(*(test[number] for number in sorted(test)), strict=True)
+                continue
+            test[message.batch] = identities(rows[manifest.record_id]), rows[manifest.target].to_numpy()
+            for name in list(predicted):
+                try:
+                    predicted[name][message.batch] = _answers(models[name], rows, manifest)
+                except Unfit as error:
+                    if name not in optional:
+                        raise
+                    log.warning("%s is left out: %s", name, error)
+                    del predicted[name]
+    ids, truth = zip(*(test[number] for number in sorted(test)), strict=True)
     return _Tested(
         ids=[np.concatenate(found) for found in zip(*ids, strict=True)],
         truth=np.concatenate(truth),
         trained_on=np.sort(np.concatenate(train)),
-        predictions={
-            name: np.concatenate(found) for name, found in zip(models, zip(*predicted, strict=True), strict=True)
-        },
+        predictions={name: np.concatenate([by[number] for number in sorted(by)]) for name, by in predicted.items()},
     )
+
+
+def _answers(model: Model, rows: pa.Table, manifest: Manifest) -> NDArray[Any]:
+    try:
+        return model.predict(rows)
+    except (LastingError, MemoryError):
+        raise
+    except Exception as error:
+        # An estimator says in its own words what it does not take, such as a category that it has never seen.
+        what = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise Unfit(f"{model} cannot predict the records of version {manifest.short}: {what}.") from error
 
 
 def _outcome(manifest: Manifest, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from include.promotion.comparison import CHAMPION, FIRST, Compared, Reigning, Tu
 from include.promotion.gate.gain import Gain
 from include.promotion.gate.pairs import Pairs
 from include.promotion.gate.verdict import Guard, Verdict, decide
+from include.registry import artifact, probe
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ def weigh(
     found = {}
     for line in lines:
         fresh = _fresh(dataset, turn, compared, line)
-        verdict = decide(
+        judge = partial(
+            decide,
             line,
             past.get(line),
             fresh,
@@ -40,8 +43,21 @@ def weigh(
             policy=dataset.promotion,
             guards=[*limits.get(line, ()), *_error_guard(dataset, turn, compared, line)],
         )
+        verdict = judge()
+        if verdict.outcome == "promote" and (wrong := fault(connection, turn.run, line, dataset.trusted)):
+            verdict = judge(faults=[wrong])
         found[verdict] = fresh
     return found
+
+
+def fault(connection: Connection, run: int, model: str, trusted: Collection[str]) -> str | None:
+    """Why a model of a run cannot be loaded from its stored bytes or does not answer its probe; None when it does."""
+    content, sha256, probed = queries.load("registry").fitted(connection, run=run, model=model)
+    try:
+        probe.recheck(artifact.loads(bytes(content), sha256, trusted), bytes(probed))
+    except (artifact.Rejected, probe.Drifted) as error:
+        return error.what.rstrip(".")
+    return None
 
 
 def as_row(fresh: Pairs | Gain) -> dict[str, Any]:
@@ -89,7 +105,7 @@ def _limits(connection: Connection, dataset: Dataset, turn: Turn) -> Mapping[str
         values.setdefault(line, {})[name] = value
     return {
         line: [
-            Guard(name, measured.get(name, float("nan")), limit, at_most=name in ERRORS)
+            Guard(name, measured.get(name.removesuffix(".0"), float("nan")), limit, at_most=name in ERRORS)
             for name, limit in dataset.guards.items()
         ]
         for line, measured in values.items()

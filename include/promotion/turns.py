@@ -19,7 +19,7 @@ from include.promotion.gate.pairs import Pairs
 from include.promotion.gate.verdict import Verdict, choose
 from include.registry import reign
 from include.registry.artifact import Rejected
-from include.registry.model import Unfit
+from include.registry.model import Unfit, trusted
 from include.registry.probe import Drifted
 from include.registry.reign import Overtaken
 from include.training.journal import journal
@@ -88,6 +88,8 @@ def promote(
     content, found, probed = sql.fitted(connection, run=run, model=model)
     if found != sha256:
         raise LastingError(f"The model {model} of run {run} was trained again since its verdict.", "Start a new run.")
+    if fault := evidence.fault(connection, run, model, trusted(manifest.dataset)):
+        raise LastingError(f"The model {model} of run {run} cannot be the champion: {fault}", "Start a new run.")
     artifact = sql.register_artifact(
         connection,
         dataset=manifest.dataset,
@@ -103,7 +105,7 @@ def promote(
         manifest.dataset,
         after=after,
         artifact=artifact,
-        former=after or None,
+        former=sql.rollback_target(connection, dataset=manifest.dataset, after=after),
         cause=cause,
         decider=decider,
         reason=reason,
@@ -131,17 +133,20 @@ def _judge(connection: Connection, dataset: Dataset, turn: Turn) -> str:
     reigning = Reigning(*row) if row else Reigning()
     if turn.place < reigning.place:
         return _pass_over(connection, turn, reigning, "superseded", "It is older than the champion's version.")
-    champion = f"champion number {reigning.number}" if reigning.number else "the baseline"
+    champion = "the baseline" if reigning.artifact is None else f"champion number {reigning.number}"
     log.info("Version %s, which ends on %s, against %s:", turn.manifest.short, f"{turn.until:%Y-%m-%d}", champion)
     try:
         compared = compare(connection, dataset, turn, reigning)
-    except (Refused, Unfit, Rejected, Drifted) as error:
+    except Refused as error:
         return _pass_over(connection, turn, reigning, "incomparable", str(error))
+    except (Unfit, Rejected, Drifted) as error:
+        forward = f"Or retire the champion and start again: ./millrace champion {dataset.name} --retire"
+        return _pass_over(connection, turn, reigning, "incomparable", f"{error} {forward}")
     verdicts = evidence.weigh(connection, dataset, turn, reigning, compared)
     chosen = choose(verdicts) if dataset.promotion.name != "manual" else None
     digests = _write(connection, turn, reigning, compared, verdicts)
     _tell(verdicts, chosen)
-    _score(connection, turn, compared, chosen)
+    _score(connection, turn, reigning, compared, chosen)
     if chosen is not None:
         promote(
             connection,
@@ -200,14 +205,19 @@ def _tell(verdicts: Iterable[Verdict], chosen: Verdict | None) -> None:
         log.info("Of %s, %s has the strongest evidence.", ", ".join(able), chosen.challenger)
 
 
-def _score(connection: Connection, turn: Turn, compared: Compared, chosen: Verdict | None) -> None:
+def _score(connection: Connection, turn: Turn, reigning: Reigning, compared: Compared, chosen: Verdict | None) -> None:
     """Writes what the dataset is worth on this version when it is gated, never retrained, or always the newest."""
     line = compared.lines[CHAMPION]
-    roles = {"live": CHAMPION, "never": FIRST if FIRST in compared.lines else CHAMPION}
-    if chosen is not None and FIRST not in compared.lines:
-        roles["newest"] = chosen.challenger
-    elif FIRST in compared.lines and line in compared.outcomes:
-        roles["newest"] = line
+    roles = {"live": CHAMPION}
+    if reigning.artifact is None:
+        roles["never"] = CHAMPION
+        if chosen is not None:
+            roles["newest"] = chosen.challenger
+    else:
+        if FIRST in compared.lines:
+            roles["never"] = FIRST
+        if line in compared.outcomes:
+            roles["newest"] = line
     for role, name in roles.items():
         if compared.common.any():
             metric, value = leading(turn.manifest.kind, compared.outcomes[name][compared.common])
@@ -235,6 +245,6 @@ def _add_gate(connection: Connection, turn: Turn, reigning: Reigning, **counts: 
 
 
 def _require_unchanged(connection: Connection, dataset: Dataset, number: int) -> None:
-    present = reign.current(connection, dataset.name)
-    if (present.reign if present else 0) != number:
-        raise Overtaken(f"The champion of {dataset.name!r} is {present}.")
+    last = queries.load("registry").last_reign(connection, dataset=dataset.name)
+    if (last[0] if last else 0) != number:
+        raise Overtaken(f"The champion of {dataset.name!r} is {reign.current(connection, dataset.name)}.")

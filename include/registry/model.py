@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from psycopg2.extensions import connection as Connection
 
+    from include.versions.manifest import Manifest
+
+_SHOWN_CLASSES = 5
+
 
 class Unfit(LastingError):
     """Rows are not like those that a model was trained on."""
@@ -28,17 +32,15 @@ class Model:
     """A fitted model with what it needs to know.
 
     Attributes:
-        dataset: The dataset it learned from.
         name: Its line: its name in the definition.
-        version: The beginning of the id of its version.
+        manifest: The version that it learned from.
         estimator: What was fitted.
         schema: Names and Arrow types of its features, in their order.
         trained_on: Hashes of the ids of its training records, ascending.
     """
 
-    dataset: str
     name: str
-    version: str
+    manifest: Manifest
     estimator: Any
     schema: pa.Schema
     trained_on: NDArray[np.uint64]
@@ -52,6 +54,34 @@ class Model:
         predicted: NDArray[Any] = self.estimator.predict(self._features(rows))
         return predicted
 
+    def require_same_question(self, manifest: Manifest) -> None:
+        """Whether the model predicts what a version asks for, so that its answers can be held against the labels.
+
+        Raises:
+            Unfit: It predicts another column, another kind of target, labels of another type, or none of the classes.
+        """
+        own, version = self.manifest, f"version {manifest.short}"
+        if (own.target, own.kind) != (manifest.target, manifest.kind):
+            raise Unfit(
+                f"{self} predicts {own.target!r} ({own.kind}), and {version} asks for {manifest.target!r} "
+                f"({manifest.kind})."
+            )
+        if own.kind == "regression":
+            return
+        then, now = _type_of(own, own.target), _type_of(manifest, manifest.target)
+        if _family_by_name(then) != _family_by_name(now):
+            raise Unfit(
+                f"{self} predicts {own.target!r} as {then} ({_some(own.classes)}), and in {version} it is {now} "
+                f"({_some(manifest.classes)}).",
+                "Have the source give the labels the same type as before.",
+            )
+        if own.classes and not set(own.classes) & set(manifest.classes):
+            raise Unfit(
+                f"{self} knows the classes {_some(own.classes)}, and {version} has none of them: "
+                f"{_some(manifest.classes)}.",
+                "Have the source give the classes the same names as before.",
+            )
+
     def _features(self, rows: pd.DataFrame | pa.Table) -> pd.DataFrame:
         import pyarrow as pa
 
@@ -60,13 +90,13 @@ class Model:
         try:
             given = rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows[self.schema.names], None, False)
             columns = [_cast(given[field.name], field) for field in self.schema]
-            return pa.table(columns, schema=self.schema).to_pandas()
+            return pa.table(columns, names=self.schema.names).to_pandas()
         except pa.ArrowException as error:
             types = ", ".join(f"{field.name} {field.type}" for field in self.schema)
             raise Unfit(f"{self} cannot take these rows: {error}.", f"Its features are: {types}.") from error
 
     def __str__(self) -> str:
-        return f"The model {self.name} of {self.dataset!r}, version {self.version},"
+        return f"The model {self.name} of {self.manifest.dataset!r}, version {self.manifest.short},"
 
 
 def champion(dataset: str) -> Model:
@@ -81,7 +111,8 @@ def champion(dataset: str) -> Model:
         found = queries.load("registry").champion_of(connection, dataset=dataset)
         if found is None:
             raise UserError(
-                f"Dataset {dataset!r} has no champion: no model has been shown to beat the baseline.",
+                f"Dataset {dataset!r} has no champion: no model has been shown to beat the baseline since it began, or "
+                "since its last champion was retired.",
                 f"See ./millrace champion {dataset}.",
             )
         return load(connection, found[1], trusted(dataset))
@@ -99,31 +130,37 @@ def load(connection: Connection, number: int, trusted: Collection[str]) -> Model
     """
     import numpy as np
 
-    _, dataset, name, version, sha256, content, probed, trained_on = queries.load("registry").artifact_by_id(
+    from include.versions.manifest import decode
+
+    name, manifest, sha256, content, probed, trained_on = queries.load("registry").artifact_by_id(
         connection, artifact=number
     )
     hashes = np.frombuffer(bytes(trained_on), "<u8")
-    return proven(dataset, name, version, bytes(content), sha256, bytes(probed), trusted, hashes)
+    return proven(name, decode(bytes(manifest)), bytes(content), sha256, bytes(probed), trusted, hashes)
 
 
 def proven(
-    dataset: str,
     name: str,
-    version: str,
+    manifest: Manifest,
     content: bytes,
     sha256: str,
     probed: bytes,
     trusted: Collection[str],
     trained_on: NDArray[np.uint64],
 ) -> Model:
-    """A model from its bytes, whose predictions for its probe are as they were."""
+    """A model from its bytes, whose predictions for its probe are as they were.
+
+    Raises:
+        Rejected: Its bytes were changed, or hold what is not allowed.
+        Drifted: It does not predict what it predicted at its training.
+    """
     import pyarrow as pa
 
     estimator = artifact.loads(content, sha256, trusted)
     probe.recheck(estimator, probed)
     with pa.ipc.open_stream(probed) as reader:
         schema = reader.schema.remove(len(reader.schema) - 1)
-    return Model(dataset, name, version, estimator, schema, trained_on)
+    return Model(name, manifest, estimator, schema, trained_on)
 
 
 def trusted(dataset: str) -> Collection[str]:
@@ -141,11 +178,43 @@ def _names(rows: pd.DataFrame | pa.Table) -> list[str]:
 
 
 def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    import pyarrow as pa
+    """The column as the model knows it; a number or a time that its type cannot hold stays as it is.
 
-    if _family(column.type) not in (_family(field.type), "null"):
+    A source gives whole numbers one day and fractions the next, and an empty column before its first value: to an
+    estimator of scikit-learn, which computes with floats, these are the same column.
+    """
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    given, wanted = _family(column.type), _family(field.type)
+    if given != wanted and "null" not in (given, wanted):
         raise pa.ArrowTypeError(f"{field.name} is {column.type} and must be {field.type}")
-    return column.cast(field.type)
+    if wanted == "null" or (types.is_boolean(field.type) and not types.is_boolean(column.type)):
+        return column
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        if wanted not in ("number", "time"):
+            raise
+        return column.cast(pa.float64()) if types.is_decimal(column.type) else column
+
+
+def _type_of(manifest: Manifest, name: str) -> str:
+    return next(column.type for column in manifest.columns if column.name == name)
+
+
+def _family_by_name(type_: str) -> str:
+    """The same as ``_family``, of a type as a manifest names it."""
+    if type_.startswith("dictionary<values="):
+        type_ = type_.removeprefix("dictionary<values=").partition(",")[0]
+    if type_.startswith(("int", "uint", "float", "double", "halffloat", "decimal", "bool")):
+        return "number"
+    return "text" if type_ in ("string", "large_string", "string_view") else type_
+
+
+def _some(classes: Sequence[Any]) -> str:
+    shown = ", ".join(map(repr, classes[:_SHOWN_CLASSES]))
+    return shown if len(classes) <= _SHOWN_CLASSES else f"{shown} and {len(classes) - _SHOWN_CLASSES} more"
 
 
 def _family(type_: pa.DataType) -> str:
@@ -153,7 +222,7 @@ def _family(type_: pa.DataType) -> str:
 
     if types.is_dictionary(type_):
         return _family(type_.value_type)
-    if types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_):
+    if types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_) or types.is_boolean(type_):
         return "number"
     if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
         return "text"

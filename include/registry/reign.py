@@ -66,13 +66,17 @@ def crown(
     dataset: str,
     *,
     after: int,
-    artifact: int,
+    artifact: int | None,
     former: int | None,
-    cause: Literal["evidence", "approval", "rollback"],
+    cause: Literal["evidence", "approval", "rollback", "retirement"],
     decider: str,
     reason: str,
 ) -> int:
     """Begins the reign that follows reign ``after``, in the caller's transaction. Returns its number.
+
+    Args:
+        artifact: The new champion; None for a retirement.
+        former: The reign whose champion a rollback brings back.
 
     Raises:
         Overtaken: Another change came first. The transaction can go on, and nothing was changed by it.
@@ -96,40 +100,77 @@ def crown(
 
 
 def roll_back(dataset: str, decider: str, expected: int | None = None) -> Reign:
-    """Makes the former champion the champion again. Returns the new reign.
+    """Makes the former champion the champion again; after a retirement, the one that was retired.
 
     Args:
         decider: Who wants it.
         expected: The reign that is to end; by default the present one.
+
+    Returns:
+        The new reign.
 
     Raises:
         Overtaken: Another change came first.
         UserError: There is no champion, or none before it.
     """
     with connected(f"millrace rollback {dataset}") as connection:
-        present = current(connection, dataset)
-        if present is None:
+        last = queries.load("registry").last_reign(connection, dataset=dataset)
+        if last is None:
             raise UserError(f"Dataset {dataset!r} has no champion, so there is nothing to roll back.")
-        ending = _numbered(connection, dataset, present.reign if expected is None else expected)
-        if ending.former is None:
-            raise UserError(
-                f"{ending.model} of version {ending.version} is the first champion of {dataset!r}; none was before it."
-            )
-        back = _numbered(connection, dataset, ending.former)
+        number, retired, former, *_ = last
+        ending = f"the retirement of the champion of {dataset!r}"
+        if not retired:
+            present = _numbered(connection, dataset, number if expected is None else expected)
+            number, former, ending = present.reign, present.former, f"{present.model} of version {present.version}"
+        if former is None:
+            raise UserError(f"{ending} is the first champion of {dataset!r}; none was before it.")
+        back = _numbered(connection, dataset, former)
         crown(
             connection,
             dataset,
-            after=ending.reign,
+            after=number,
             artifact=back.artifact,
             former=back.former,
             cause="rollback",
             decider=decider,
-            reason=f"Rolled back from {ending.model} of version {ending.version}.",
+            reason=f"Rolled back from {ending}.",
         )
         connection.commit()
         new = current(connection, dataset)
         assert new is not None
         return new
+
+
+def retire(dataset: str, decider: str, reason: str) -> Reign:
+    """Ends the champion's time without a successor: the next model that beats the baseline becomes champion.
+
+    Args:
+        decider: Who wants it.
+        reason: Why; kept with the change.
+
+    Returns:
+        The reign that has ended.
+
+    Raises:
+        Overtaken: Another change came first.
+        UserError: There is no champion.
+    """
+    with connected(f"millrace retire {dataset}") as connection:
+        present = current(connection, dataset)
+        if present is None:
+            raise UserError(f"Dataset {dataset!r} has no champion, so there is none to retire.")
+        crown(
+            connection,
+            dataset,
+            after=present.reign,
+            artifact=None,
+            former=present.reign,
+            cause="retirement",
+            decider=decider,
+            reason=reason,
+        )
+        connection.commit()
+        return present
 
 
 def _numbered(connection: Connection, dataset: str, number: int) -> Reign:

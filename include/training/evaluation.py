@@ -25,6 +25,9 @@ MOST_PARTS = 50
 
 COUNTED_ROWS = 2**18
 
+MISSING = "missing"
+"""The part of a slice whose rows have no value."""
+
 log = logging.getLogger(__name__)
 
 
@@ -142,18 +145,38 @@ def sliced(rows: pa.Table, slices: Mapping[str, str]) -> dict[str, NDArray[Any]]
         assert frame is not None
         try:
             values = frame[expression] if expression in frame else frame.eval(expression)
-            parts = values.astype(str).to_numpy()
+            parts = _parts_of(values, len(frame))
+            count = len(set(parts.tolist()))
         except Exception as error:
             log.warning("The slice %s (%s) cannot be cut from this version: %s.", name, expression, error)
             continue
-        if len(set(parts)) > MOST_PARTS:
+        if count > MOST_PARTS:
             log.warning(
                 "The slice %s (%s) has %d values, and at most %d are shown; group them by an expression.",
-                *(name, expression, len(set(parts)), MOST_PARTS),
+                *(name, expression, count, MOST_PARTS),
             )
             continue
         found[name] = parts
     return found
+
+
+def _parts_of(values: Any, rows: int) -> NDArray[Any]:
+    """Each row's value as text, ``MISSING`` where there is none; shape (rows,)."""
+    import numpy as np
+    import pandas as pd
+
+    if np.ndim(values) != 1 or len(values) != rows:
+        raise ValueError("it does not give one value for each row")
+    missing = pd.isna(values).tolist()
+    plain = (MISSING if absent else plain_text(value) for value, absent in zip(values, missing, strict=True))
+    return np.array(list(plain), dtype=object)
+
+
+def plain_text(value: Any) -> str:
+    """A value as people and guards write it: a whole number without ``.0``, and nothing that PostgreSQL refuses."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).replace("\x00", "\\x00")
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
@@ -215,10 +238,11 @@ def _classification(
     ]
     if probabilities is not None:
         found += _probabilistic(target, probabilities)
-    confusion = [(str(classes[i]), str(classes[j]), int(matrix[i, j])) for i, j in np.argwhere(matrix)]
+    names = [plain_text(name) for name in classes]
+    confusion = [(names[i], names[j], int(matrix[i, j])) for i, j in np.argwhere(matrix)]
     by_class = [
-        ClassMetric(str(name), float(p), float(r), float(f), int(s))
-        for name, p, r, f, s in zip(classes, precision, recall, f1, support, strict=True)
+        ClassMetric(name, float(p), float(r), float(f), int(s))
+        for name, p, r, f, s in zip(names, precision, recall, f1, support, strict=True)
     ]
     return Evaluation(found, right, by_class, confusion)
 

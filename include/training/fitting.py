@@ -28,6 +28,7 @@ from include.training.evaluation import Evaluation, evaluate, sliced
 from include.training.journal import journal
 from include.training.out_of_core import Learned
 from include.training.preparation import prepared
+from include.training.unfittable import in_own_words
 from include.versions import leakage
 from include.versions.leakage import Repeats
 from include.versions.manifest import SPLITS, Manifest, decode
@@ -182,9 +183,9 @@ def _learn(estimator: Any, manifest: Manifest, slices: Mapping[str, str]) -> Lea
         train_features, train_target = _matrix(rows.train, manifest)
         test_features, test_target = _matrix(rows.test, manifest)
     log.info("Read %d train and %d test rows in %.2f s.", len(train_target), len(test_target), seconds["read"])
-    with _timed(seconds, "fit"):
+    with _timed(seconds, "fit"), in_own_words("fitted on", manifest):
         estimator.fit(train_features, train_target)
-    with _timed(seconds, "evaluate"):
+    with _timed(seconds, "evaluate"), in_own_words("evaluated on", manifest):
         evaluation = evaluate(estimator, test_features, test_target, manifest, sliced(rows.test, slices))
     return Learned(estimator, evaluation, identities(rows.test[manifest.record_id]), rows.test, seconds)
 

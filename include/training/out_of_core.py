@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from include.datasets import Dataset
 from include.datasets.sizes import size
 from include.errors import LastingError
+from include.training.unfittable import in_own_words
 from include.versions.manifest import Manifest, Role
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ def _fit(
         for epoch in range(place.epoch if number == place.step else 0, passes if last else 1):
             first = place.batch if (number, epoch) == (place.step, place.epoch) else 0
             for batch, rows in enumerate(_timed(_batches(manifest, "train", first), seconds), first):
-                _learn(steps, number, rows, manifest)
+                with in_own_words("fitted on", manifest):
+                    _learn(steps, number, rows, manifest)
                 if checkpoint is not None:
                     checkpoint.reached(estimator, Place(number, epoch, batch + 1))
     if checkpoint is not None:
@@ -219,7 +221,8 @@ def _evaluate(
     for rows in _batches(manifest, "test"):
         table, end = pa.Table.from_batches([rows]), start + rows.num_rows
         features, target = _matrix(rows, manifest)
-        answers.ask(features, start)
+        with in_own_words("evaluated on", manifest):
+            answers.ask(features, start)
         targets = _put(targets, tested, start, target)
         ids.append(hashing.identities(table[manifest.record_id]))
         cut.append(sliced(table, slices))

@@ -14,6 +14,7 @@ from include.errors import LastingError, UserError
 from include.registry import artifact
 from include.registry.model import trusted
 from include.training.fitting import Fitted, derive
+from include.training.unfittable import Unfittable
 from include.versions import register
 from include.versions.manifest import Manifest, decode
 from include.versions.reading import Refused, prove
@@ -158,6 +159,9 @@ def _derived_again(
         fitted = derive(estimator, manifest, {}, passes)
     except artifact.Rejected as error:
         yield f"{model}: {error}"
+        return
+    except Unfittable as error:
+        yield f"{model}: {error.what}"
         return
     except UserError:
         raise

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from include.datasets.definition import Dataset
 from include.durations import duration
 from include.errors import LastingError
+from include.versions.infinity import FIRST_ROWS, Infinities
 from include.versions.manifest import SPLITS, Interval, Role, width
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Selection:
     rule: dict[str, Any]
     classes: list[Any]
     scanned: int
+    _dataset: Dataset
     _scan: Scan
     _places: NDArray[np.int64]
     _tests: NDArray[np.bool_]
@@ -130,7 +132,7 @@ class Selection:
         Rows that lie in canonical order are streamed; others have to be sorted in memory.
 
         Raises:
-            UserError: The source cannot be read, or has changed since it was looked at.
+            UserError: The source cannot be read, has changed since it was looked at, or holds infinite values.
         """
         import numpy as np
 
@@ -148,11 +150,13 @@ class Selection:
     def _streamed(self, scan: Scan, places: NDArray[np.int64]) -> Iterator[tuple[Role, Part]]:
         import numpy as np
 
+        infinities = Infinities(self._dataset.name, self._dataset.record_id, self.features)
         start = first = 0
         for batch in _ahead(scan.batches(self.schema.names)):
             last = first + int(np.searchsorted(places[first:], start + batch.num_rows))
             whole = Part.of(_typed(batch, self.schema))
             testing = self._tests[first:last]
+            infinities.see(whole.batch, places[first:last] - start)
             for split, wanted in zip(SPLITS, (~testing, testing), strict=True):
                 chosen = wanted
                 if len(wanted) < batch.num_rows:
@@ -163,6 +167,7 @@ class Selection:
             start, first = start + batch.num_rows, last
         if scan is self._scan:
             self._require(start)
+        infinities.require_none()
 
     def _require(self, found: int) -> None:
         if found != self.scanned:
@@ -209,6 +214,7 @@ def select(dataset: Dataset, scan: Scan, interval: Interval, most_rows: int | No
         rule=dataset.split.rule(keys, dataset, interval.end),
         classes=_classes(dataset, keys),
         scanned=scanned,
+        _dataset=dataset,
         _scan=scan,
         _places=keys[_PLACE].to_numpy(),
         _tests=tests,
@@ -320,7 +326,7 @@ def _within(dataset: Dataset, rows: pa.Table, interval: Interval) -> pa.Table:
 def _require_ids(dataset: Dataset, rows: pa.Table) -> None:
     import pyarrow.compute as pc
 
-    ids = rows[dataset.record_id]
+    ids = _without_nan(rows[dataset.record_id])
     if ids.null_count:
         raise LastingError(
             f"Dataset {dataset.name!r}: {ids.null_count} rows have no {dataset.record_id!r}, their record_id."
@@ -340,7 +346,7 @@ def _with_target(dataset: Dataset, rows: pa.Table, interval: Interval) -> pa.Tab
     import pyarrow.compute as pc
     import pyarrow.types as types
 
-    column = rows[dataset.target]
+    column = _without_nan(rows[dataset.target])
     numeric = types.is_integer(column.type) or types.is_floating(column.type) or types.is_decimal(column.type)
     if dataset.kind == "regression" and not numeric:
         raise LastingError(
@@ -355,9 +361,27 @@ def _with_target(dataset: Dataset, rows: pa.Table, interval: Interval) -> pa.Tab
     if column.null_count:
         log.warning("%d rows have no %s and are left out.", column.null_count, dataset.target)
         rows = rows.filter(pc.is_valid(column))
+    if types.is_floating(column.type) and (count := pc.sum(pc.is_inf(rows[dataset.target])).as_py()):
+        first = rows.filter(pc.is_inf(rows[dataset.target]))[dataset.record_id].slice(0, FIRST_ROWS).to_pylist()
+        raise LastingError(
+            f"Dataset {dataset.name!r}: the target {dataset.target!r} is infinite in {count:,} rows, the first with "
+            f"{dataset.record_id} {', '.join(map(str, first))}.",
+            "Have the source give a number, or null to leave these rows out.",
+        )
     if not rows.num_rows:
         raise NothingToPublish(f"Dataset {dataset.name!r} has no row with a {dataset.target}{_of(interval)}.")
     return rows
+
+
+def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column with null for NaN: neither says anything."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.types as types
+
+    if not types.is_floating(column.type):
+        return column
+    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
 
 
 def _sample(dataset: Dataset, rows: pa.Table, most: int, seed: int) -> pa.Table:

@@ -130,7 +130,7 @@ def test_slices_agree_with_scikit_learn_on_their_rows() -> None:
     assert found.metrics == whole.metrics and (found.outcome == whole.outcome).all()
     assert [(part.slice, part.value) for part in found.parts] == [
         *(("wide", "False"), ("wide", "True")),
-        *(("long", "0.0"), ("long", "1.0"), ("long", "2.0")),
+        *(("long", "0"), ("long", "1"), ("long", "2")),
     ]
     predicted, chances = model.predict(features), model.predict_proba(features)
     for part in found.parts[:2]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -41,11 +41,14 @@ def check() -> None:
 
     datasets, streams = include.datasets.definitions.find(), include.streams.definitions.find()
     wrong: list[UserError] = [*datasets.broken.values(), *streams.broken.values()]
+    unsound = _unsound(datasets.valid)
+    wrong += unsound.values()
     airflow = _airflow()
     for name, dataset in sorted(datasets.valid.items()):
-        click.echo(f"dataset  {name}: good")
-        for line in _schedule(dataset, airflow):
-            click.echo(f"         {line}")
+        if name not in unsound:
+            click.echo(f"dataset  {name}: good")
+            for line in _schedule(dataset, airflow):
+                click.echo(f"         {line}")
     remarks = []
     try:
         connection = _warehouse()
@@ -105,6 +108,19 @@ def _schedule(dataset: Dataset, airflow: AirflowApi | None) -> Iterator[str]:
         yield f"versions due now: {number}; next run: {since or 'none, its end is reached'}"
     else:
         yield f"versions due now: {number}; they are published and trained as soon as Airflow has read the definition"
+
+
+def _unsound(datasets: Mapping[str, Dataset]) -> dict[str, UserError]:
+    """What is wrong with the models of datasets, by the dataset's name."""
+    from include.training.preparation import require_storable
+
+    found: dict[str, UserError] = {}
+    for name in sorted(datasets):
+        try:
+            require_storable(datasets[name])
+        except UserError as error:
+            found[name] = error
+    return found
 
 
 def _warehouse() -> Connection:

@@ -6,14 +6,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 import psutil
 
-from include.errors import UserError
+from include.errors import LastingError, UserError
 from include.platform import ports, postgres, report
 from include.platform.home import NEEDED_BYTES
 from include.platform.platform import Health, Platform
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+    from include.datasets import Dataset
 
 _NEEDED_MEMORY = 1.5e9
 _IDLE_S, _OPEN_S, _SILENT_S, _QUEUED_S = 60.0, 900.0, 60.0, 120.0
@@ -146,3 +152,25 @@ def _datasets(platform: Platform) -> Iterator[Finding]:
         for dataset in definitions.find().valid.values():
             for threat in retention.threats(connection, dataset):
                 yield Finding(threat.what, threat.remedy)
+            yield from _champion(connection, dataset)
+
+
+def _champion(connection: "Connection", dataset: "Dataset") -> Iterator[Finding]:
+    """A champion that cannot be loaded, or that the newest version could not be compared with."""
+    from include.registry import model
+    from include.warehouse.queries import load
+
+    sql, retire = load("registry"), f"Train again, or: ./millrace champion {dataset.name} --retire"
+    present, latest = (
+        sql.champion_of(connection, dataset=dataset.name),
+        sql.latest_judgement(connection, dataset=dataset.name),
+    )
+    if present is not None:
+        try:
+            model.load(connection, present[1], dataset.trusted)
+        except LastingError as error:
+            yield Finding(f"The champion of {dataset.name!r} cannot be loaded. {error.what}", error.remedy or retire)
+    if latest is not None and latest[1] == "incomparable":
+        yield Finding(
+            f"Version {latest[0]} of {dataset.name!r} was not compared with the champion. {latest[2]}", retire
+        )

@@ -20,19 +20,34 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("dataset")
 @click.option("--rollback", is_flag=True, help="Make the former champion the champion again.")
+@click.option(
+    "--retire", is_flag=True, help="End the champion's time: the next model that beats the baseline becomes champion."
+)
+@click.option("--reason", default="", help="Why it is retired; kept with the change.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def champion(dataset: str, rollback: bool, as_json: bool) -> None:
+def champion(dataset: str, rollback: bool, retire: bool, reason: str, as_json: bool) -> None:
     """Which model is live, since when, on what evidence."""
     from include.datasets import definitions
     from include.registry import reign
     from include.warehouse import queries
     from include.warehouse.connection import connected
 
+    if rollback and retire:
+        raise click.UsageError("--rollback and --retire exclude each other.")
+    if reason and not retire:
+        raise click.UsageError("--reason goes with --retire.")
     os.environ.update(Platform().environment())
     if rollback:
         reign.roll_back(dataset, getpass.getuser())
+    if retire:
+        ended = reign.retire(dataset, getpass.getuser(), reason or "Retired by hand.")
+        click.echo(f"{dataset}: retired {ended}", err=as_json)
+        click.echo(f"  The next run compares its models with the baseline: ./millrace train {dataset}", err=as_json)
+        click.echo(f"  To take it back: ./millrace champion {dataset} --rollback", err=as_json)
+        return
     with connected("millrace champion") as connection:
         present = reign.current(connection, dataset)
+        last = queries.load("registry").last_reign(connection, dataset=dataset)
         latest = queries.load("registry").latest_judgement(connection, dataset=dataset)
     if present is None and latest is None:
         definitions.get(dataset)
@@ -42,6 +57,9 @@ def champion(dataset: str, rollback: bool, as_json: bool) -> None:
     click.echo(f"{dataset}: {present}" if present else f"{dataset}: no champion yet; the baseline plays it")
     if present:
         click.echo(f"  {present.reason}")
+    elif last:
+        _, _, _, since, decider, why = last
+        click.echo(f"  The last one was retired on {since:%Y-%m-%d %H:%M:%S} UTC by {decider}: {why}")
     if latest:
         state = _latest(latest)
         assert state is not None

@@ -115,6 +115,7 @@ def decide(
     champion_age: timedelta | None,
     policy: Policy | None = None,
     guards: Sequence[Guard] = (),
+    faults: Sequence[str] = (),
 ) -> Verdict:
     """Judge one challenger against the champion.
 
@@ -126,6 +127,7 @@ def decide(
         champion_age: How long the champion has been live; None where the baseline plays the champion.
         policy: `policy.evidence` unless the definition says otherwise.
         guards: Limits for this version.
+        faults: What else makes the challenger unusable, in words; any of them rejects it.
 
     Raises:
         ValueError: The counts are of different kinds, or there is no challenger.
@@ -134,7 +136,7 @@ def decide(
     reign = fresh if past is None else _sum(past, fresh)
     case = _Case(reign, fresh, challengers, champion_age, policy)
     outcome, grounds = case.judge()
-    failed = tuple(str(guard) for guard in guards if not guard.holds)
+    failed = (*faults, *(str(guard) for guard in guards if not guard.holds))
     if failed:
         outcome, grounds = "reject", f"{' and '.join(failed)}; but for that, {outcome}: {grounds}"
     verb = "Inconclusive on" if outcome == "inconclusive" else outcome.capitalize()

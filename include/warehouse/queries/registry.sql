@@ -24,22 +24,32 @@ ORDER BY version_order.place, run.run
 LIMIT 1;
 
 -- name: current_reign^
--- The champion of a dataset: its number, its artifact, its version's place in the order, and where that version ends.
-SELECT champion.reign, champion.artifact, version_order.place, version_order.until
-FROM millrace.champion
-JOIN millrace.training_run AS run USING (run)
-JOIN millrace.version_order ON version_order.version = run.version
-WHERE champion.dataset = :dataset;
+-- The last row of a dataset's history: its number, its artifact, its version's place in the order, and where that
+-- version ends. The last three are empty once the champion was retired.
+SELECT reign.reign, reign.artifact, coalesce(version_order.place, 0), version_order.until
+FROM millrace.reign
+LEFT JOIN millrace.artifact USING (artifact)
+LEFT JOIN millrace.training_run AS run USING (run)
+LEFT JOIN millrace.version_order ON version_order.version = run.version
+WHERE reign.dataset = :dataset
+ORDER BY reign.reign DESC
+LIMIT 1;
 
 -- name: first_artifact$
--- The first champion that a dataset ever had.
-SELECT artifact FROM millrace.reign WHERE dataset = :dataset AND reign = 1;
+-- The first champion of a dataset since the last one was retired.
+SELECT artifact FROM millrace.reign
+WHERE dataset = :dataset AND artifact IS NOT NULL AND reign > coalesce(
+    (SELECT max(reign) FROM millrace.reign WHERE dataset = :dataset AND artifact IS NULL), 0
+)
+ORDER BY reign
+LIMIT 1;
 
 -- name: artifact_by_id^
 -- A registered model.
-SELECT artifact.artifact, artifact.dataset, artifact.model, left(run.version, 12), artifact.sha256, artifact.content,
-       artifact.probe, artifact.trained_on
-FROM millrace.artifact JOIN millrace.training_run AS run USING (run)
+SELECT artifact.model, version.manifest, artifact.sha256, artifact.content, artifact.probe, artifact.trained_on
+FROM millrace.artifact
+JOIN millrace.training_run AS run USING (run)
+JOIN millrace.dataset_version AS version USING (version)
 WHERE artifact.artifact = :artifact;
 
 -- name: results_to_judge
@@ -118,6 +128,19 @@ FROM millrace.champion WHERE dataset = :dataset;
 -- A reign of a dataset, for people.
 SELECT reign, artifact, model, version, interval_end, since, cause, decider, reason, former, run, sha256
 FROM millrace.champion_history WHERE dataset = :dataset AND reign = :reign;
+
+-- name: last_reign^
+-- The last row of a dataset's history: its number, and the reign whose champion a rollback from it brings back.
+SELECT reign, artifact IS NULL AS retired, former, since, decider, reason
+FROM millrace.reign WHERE dataset = :dataset
+ORDER BY reign DESC
+LIMIT 1;
+
+-- name: rollback_target$
+-- The reign whose champion a rollback brings back from the one that follows this one: this one's, or, when it is a
+-- retirement, the one that was retired.
+SELECT CASE WHEN artifact IS NULL THEN former ELSE reign END
+FROM millrace.reign WHERE dataset = :dataset AND reign = :after;
 
 -- name: judged^
 -- What a run was judged against.
