@@ -436,7 +436,8 @@ def _odd_numbers(column: _Column) -> _Odd | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    counted = pc.value_counts(column.values.drop_null().slice(0, _LOOKED_AT))
+    values = column.values.drop_null().slice(0, _LOOKED_AT)
+    counted = pc.value_counts(values.filter(pc.invert(text.missing(values))))
     counts = dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
     odd = text.misfits(pa.array(list(counts), pa.string()), pa.float64(), Numbers())
     forms = {form: [value for value in odd if pattern.fullmatch(value.strip())] for form, pattern in _FORMS.items()}

@@ -148,6 +148,7 @@ def test_types_decide_of_parquet_files_as_well(tmp_path: Path) -> None:
         ("# made by a machine\n# on a day\n" + PLAIN, {"comment": "#"}),
         ("Report of sales\n\n" + PLAIN, {"skip": 2}),
         ("\n\n" + PLAIN, {}),
+        ("'city','price','label'" + PLAIN[PLAIN.index("\n") :].replace("Köln", "'Köln'"), {"quote": "'"}),
         (PLAIN.replace("Köln", '"Köln"').replace(",yes", ',"yes"'), {}),
     ],
 )

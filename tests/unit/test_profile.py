@@ -144,6 +144,12 @@ def test_numbers_that_are_text_are_left_out_with_what_is_odd(values: list[str], 
         of({"price": values, "x": X}, "price", kind="regression")
 
 
+def test_notes_with_many_missing_are_not_numbers() -> None:
+    values = ["NA" if n % 5 else f"note {n}" for n in range(N)]
+    role, why = taken(of({"note": values, "x": X, "y": Y}), "note")
+    assert (role, why[:30]) == ("left out", "text with 81 different values,")
+
+
 def test_words_with_a_few_numbers_are_categories() -> None:
     values = ["4wd" if n % 3 else "fwd" if n % 2 else "2" for n in range(N)]
     assert of({"drive": values, "y": Y}).categories == ["drive"]

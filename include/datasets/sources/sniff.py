@@ -69,6 +69,9 @@ def sniff(path: Path, **known: Any) -> Found:
     if delimiter is None:
         delimiter = _delimiter(lines, quote)
     rows = _rows(lines, delimiter, quote)
+    if rows and "quote" not in known and all(re.fullmatch("'[^']*'", cell.strip()) for cell in rows[0]):
+        quote = "'"
+        rows = _rows(lines, delimiter, quote)
     skip = before or _preamble(lines, rows, delimiter, quote)
     rows = _rows(lines[skip - before :], delimiter, quote)
     if not rows:
