@@ -140,6 +140,7 @@ def test_types_decide_of_parquet_files_as_well(tmp_path: Path) -> None:
         (PLAIN.replace(",", ";").replace(".", ","), {"delimiter": ";", "decimal": ","}),
         (PLAIN.replace(",", "\t"), {"delimiter": "\t"}),
         (PLAIN.replace(",", "|"), {"delimiter": "|"}),
+        (PLAIN.replace(",", " "), {"delimiter": " "}),
         (PLAIN.replace("\n", "\r\n"), {}),
         (b"\xef\xbb\xbf" + PLAIN.encode(), {}),
         (PLAIN.encode("utf-16"), {"encoding": "utf-16"}),

@@ -202,7 +202,11 @@ def _delimiter(lines: Sequence[str], quote: str) -> str:
         cells = [cell.strip() for row in alike for cell in row]
         clean = sum(_is_clean(cell) for cell in cells) / len(cells)
         scores[delimiter] = (round(count / len(rows), 3) * clean, len(rows[0]) == width, width, -place)
-    return max(scores, key=lambda name: scores[name]) if scores else ","
+    if scores:
+        return max(scores, key=lambda name: scores[name])
+    # Blanks are in texts as well: only where every row has as many are they delimiters.
+    widths = {len(row) for row in _rows([line.rstrip() for line in lines if line.strip()], " ", quote)}
+    return " " if len(widths) == 1 and widths != {1} else ","
 
 
 def _is_clean(cell: str) -> bool:
