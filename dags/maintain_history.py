@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from airflow.sdk import dag, task
+from airflow.sdk import dag, get_current_context, task
 
 from include import runs
 from include.streams import definitions
@@ -39,6 +39,7 @@ def maintain_history() -> None:
         from include import history
 
         with runs.told():
+            runs.require_known(get_current_context())
             print(history.clean_airflow(history.cut_off("keep_history")))
 
     @task
@@ -50,6 +51,7 @@ def maintain_history() -> None:
         from include import history
 
         with runs.told():
+            runs.require_known(get_current_context())
             before = history.cut_off("keep_history")
             removed = history.remove_logs(Path(conf.get("logging", "base_log_folder")), before)
         print(f"{removed:,} files of before {before:%Y-%m-%d} removed")
@@ -60,6 +62,7 @@ def maintain_history() -> None:
         from include.warehouse.connection import connected
 
         with runs.told(), connected("millrace maintain history") as connection:
+            runs.require_known(get_current_context())
             lines = history.remove_run_logs(connection, history.cut_off("keep_run_log"))
             models = history.empty_models(connection, history.cut_off("keep_models"))
         print(f"{lines:,} lines of run logs removed, {models:,} models of forgotten versions emptied")
@@ -72,6 +75,7 @@ def maintain_history() -> None:
         from include.warehouse.connection import connected
 
         with runs.told(), connected(f"millrace maintain {stream}") as connection:
+            runs.require_known(get_current_context())
             merged = ledger.merge(connection, definitions.get(stream), history.cut_off("keep_ledger"))
         print(f"{merged:,} entries hold more than before")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,7 +27,9 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 from include import runs
 from include.datasets import definitions
 from include.errors import LastingError
+from include.landing.sensor import StreamSensor
 from include.promotion.approval import Approval
+from include.training.dispatch import ManifestSensor
 from include.versions.manifest import Interval
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,6 +135,18 @@ def test_a_key_that_no_parameter_has_is_refused_in_every_dag(dags: dict[str, DAG
         assert all(name in refused.value.remedy for name in dag.params) or "takes none" in refused.value.remedy
         context["dag_run"].conf = dict.fromkeys(dag.params)
         runs.require_known(context)
+
+
+def test_every_dag_looks_at_its_conf_first() -> None:
+    # Their first tasks are operators, which look themselves.
+    own = {"dispatch.py", "landing.py", "promote.py"}
+    for file in (ROOT / "dags").glob("*.py"):
+        text = file.read_text()
+        if "description=" in text and file.name not in own:
+            tasks = len(re.findall(r"@task\b", text)) if file.name.startswith("maintain") else 1
+            assert text.count("runs.require_known(") >= tasks, file.name
+    for operator in (StreamSensor, ManifestSensor, Approval):
+        assert "require_known(context)" in inspect.getsource(operator.execute)
 
 
 def test_publishing_is_serialised_also_across_backfills(dags: dict[str, DAG]) -> None:
