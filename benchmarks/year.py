@@ -92,17 +92,18 @@ class Year:
     began: list[datetime] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
 
-    def live(self, connection: Connection, keep_models: int, keep_logs: int) -> Iterator[int]:
+    def live(self, connection: Connection, keep_models: int, keep_logs: int, every: int = 7) -> Iterator[int]:
         """Lives the days; yields the number of each at its end.
 
         Args:
             keep_models, keep_logs: Days for which ``maintain__history`` keeps them.
+            every: Days from one of its runs to the next.
         """
         for day in range(self.days):
             self.began.append(datetime.now(UTC))
             self._window(day)
             retention.forget(connection, self.dataset)
-            if day % 7 == 6:
+            if (day + 1) % every == 0:
                 history.empty_models(connection, self._ago(keep_models))
                 history.remove_run_logs(connection, self._ago(keep_logs))
             yield day
