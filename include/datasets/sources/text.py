@@ -20,6 +20,7 @@ MISSING = (
     *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"),
 )
+_FIRST = 64
 # Leading zeros, hexadecimal digits, an exponent that nobody writes after a whole number, a telephone number.
 _CODE = r"^\s*(?:[+-]?0[0-9xX]|[+-]?[0-9]+[eE][0-9]+\s*$|\+[0-9]{6,})"
 # Whole numbers that a double may not hold.
@@ -157,6 +158,8 @@ class Guess:
             return
         for name, kind in list(self._possible.items()):
             try:
+                # A cast takes long where many texts are no values, which the first ones show.
+                convert(texts.slice(0, _FIRST), kind, self._numbers)
                 found = convert(texts, kind, self._numbers)
             except pa.ArrowInvalid:
                 del self._possible[name]
