@@ -57,6 +57,7 @@ def test_every_year_of_seattles_weather_trains_every_model_as_a_plain_script_doe
         assert dict(stored) == pytest.approx(plain, abs=1e-12), year
 
 
+@pytest.mark.usefixtures("seattle")
 def test_a_backfill_past_the_end_of_the_data_is_skipped_and_says_why(airflow: AirflowApi, results: Connection) -> None:
     before = ask(results, "SELECT count(*) FROM millrace.dataset_version WHERE dataset = 'seattle_weather'")
     started = airflow.trigger(
