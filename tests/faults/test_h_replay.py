@@ -24,7 +24,7 @@ from tests.faults.toolbox.stage import Stage
 # With how many ranges have been replayed by then. Before the first one's COMMIT come two of preparations.
 MOMENTS = {
     "before_begin": ("client query BEGIN", 0, 0),
-    "after_delete": ("server done DELETE FROM landing", 0, 0),
+    "after_delete": ("server done DELETE FROM .?landing", 0, 0),
     "mid_copy": ("client copy rest of COPY .?landing", 0, 0),
     "before_commit": ("server done INSERT INTO millrace.landing_replay", 0, 0),
     "after_commit": ("server done COMMIT", 2, 1),
