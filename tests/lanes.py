@@ -25,21 +25,38 @@ TOGETHER = {
     "promotion": ("tests/integration/test_promotion.py", "tests/integration/test_registry.py"),
     "random mix": ("tests/faults/test_random_mix.py",),
     "audit": ("tests/faults/test_audit.py",),
+    "landing events": ("tests/integration/test_landing_events", "tests/integration/test_landing_generated"),
+    "landing tables": ("tests/integration/test_landing_tables",),
     "landing": (
         "tests/integration/test_landing",
         "tests/integration/test_platform",
         "tests/integration/test_installation",
+    ),
+    "contract": (
+        "tests/integration/test_contract",
+        "tests/integration/test_identity",
+        "tests/integration/test_lies",
+        "tests/integration/test_queries",
     ),
     "retraining": ("tests/integration/",),
     "no servers": ("tests/unit/", "tests/dags/"),
 }
 # How many of the others are begun before those that are not begun at once: what waits much and what computes much
 # shall run side by side, from the beginning to the end.
-AFTER = {"retraining": 30, "promotion": 45, "landing": 60, "no servers": 110}
+AFTER = {
+    "retraining": 30,
+    "landing tables": 35,
+    "promotion": 45,
+    "contract": 50,
+    "landing": 60,
+    "landing events": 65,
+    "no servers": 110,
+}
 # Those that have a whole Airflow, which is stopped behind them.
 AIRFLOW = ("airflow", "airflow that is ill")
 # Who may use what is made once for each process, and costs much.
-OWN = {"airflow_platform": AIRFLOW, "services": (*AIRFLOW, "landing", "promotion", "retraining")}
+WITH_SERVERS = ("contract", "landing", "landing events", "landing tables", "promotion", "retraining")
+OWN = {"airflow_platform": AIRFLOW, "services": (*AIRFLOW, *WITH_SERVERS)}
 # Seconds to wait for the tests of other processes to end; the longest takes some minutes.
 PATIENCE_S = 240.0
 # The home of the whole run, beside which its processes have theirs.
