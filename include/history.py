@@ -1,4 +1,4 @@
-"""What is kept of the past beside the data themselves, and for how long: Airflow's tables, logs, fitted models."""
+"""What is kept of the past in addition to the data, and for how long: Airflow's tables, logs, fitted models."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def clean_airflow(before: datetime) -> str:
     question without an answer, is left alone.
 
     Raises:
-        LastingError: Nobody has named the database.
+        LastingError: The database is not named.
         UserError: It does not answer, or the command fails.
     """
     url = os.environ.get(METADATA)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-# Whole numbers of at most so many different values are classes.
+# Whole numbers with at most this many different values are classes.
 MOST_CLASSES = 20
-# Text of at most so many is, too; of more it may be anything.
+# The same for text; with more values it may be anything.
 MOST_TEXT_CLASSES = 100
 # Fewer rows say nothing about whether a column counts them.
 _FEW_ROWS = 10

@@ -1,4 +1,4 @@
-"""Locks on a stream's table: waited for briefly, so that nobody queues behind, and who holds them is named.
+"""Locks on a stream's table: waited for briefly, so that other sessions do not queue, and their holders are named.
 
 A statement that waits for a lock makes everybody wait who comes after it. So each change of a table waits for some
 tenths of a second only, lets go, and tries again a few times; then it is left for later.

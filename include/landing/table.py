@@ -81,7 +81,7 @@ class Column:
 
 
 def identifier(name: str, schema: str = SCHEMA) -> sql.Identifier:
-    """A table, of the schema ``landing`` unless told otherwise, quoted."""
+    """A table, of the schema ``landing`` by default, quoted."""
     from psycopg2 import sql
 
     return sql.Identifier(schema, name)

@@ -83,7 +83,7 @@ class Progress:
     """Says every few seconds how much is done.
 
     Args:
-        about: Bytes that are to come, or 0 when nobody knows.
+        about: Bytes that are to come, or 0 when that is unknown.
     """
 
     def __init__(self, report: Report, what: str, about: int) -> None:

@@ -1,4 +1,4 @@
-"""How a backup becomes the state of a home: unpacked beside what is there, then put in its place.
+"""How a backup becomes the state of a home: unpacked next to the existing state, then moved into its place.
 
 Nothing is touched until the whole backup is checked and unpacked. From then on the home is marked: a restore that is
 killed leaves a home that `up` refuses until a restore has come to its end.
@@ -103,7 +103,7 @@ def _require_space(home: Home, needed: int) -> None:
     if (free := shutil.disk_usage(home.path).free) < needed:
         raise UserError(
             f"The disk that holds {home.path} has {free / 1e6:,.0f} MB free, and the backup unpacks to about "
-            f"{needed / 1e6:,.0f} MB beside what is there.",
+            f"{needed / 1e6:,.0f} MB in addition to what is there.",
             "Free some space, or delete what is there with ./millrace reset.",
         )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FIRST_ROWS = 3
-"""So many of the rows with an infinite value are named."""
+"""How many of the rows with an infinite value are named."""
 
 
 class Infinities:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     Read = Callable[[pa.Array], pa.Array]
 
 PIECE_ROWS = 32_768
-# Of numeric without a precision: so many digits before the decimal point, and so many behind it.
+# Of numeric without a precision: this many digits before the decimal point, and as many after it.
 DIGITS = 38
-# Every number of so many digits is an int64.
+# Every number with at most this many digits fits into an int64.
 INT64_DIGITS = 18
 NUMERIC = 1700
 # Types without a counterpart in Arrow whose values, as PostgreSQL writes them, are names or categories.
@@ -207,7 +207,7 @@ def _decimal(precision: int, scale: int) -> pa.DataType:
     if scale <= 0 and digits <= INT64_DIGITS:
         return pa.int64()
     if digits > 2 * DIGITS:
-        # No type of Arrow holds so many digits.
+        # No type of Arrow has enough digits.
         return pa.float64()
     return (pa.decimal128 if digits <= DIGITS else pa.decimal256)(digits, max(scale, 0))
 

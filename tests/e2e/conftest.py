@@ -39,7 +39,7 @@ def results(airflow_platform: Platform) -> Iterator[Connection]:
 
 @pytest.fixture(scope="session")
 def seattle(airflow: AirflowApi) -> list[Run]:
-    """The training runs of every year: published by the schedule, which begins at once, or by a backfill beside it."""
+    """The training runs of every year: published by the schedule, which begins at once, or by a backfill."""
     publish, train = "publish__seattle_weather", "train__seattle_weather"
     airflow.pause(train)
     years = (datetime(2013, 1, 1, tzinfo=UTC), datetime(2015, 1, 1, tzinfo=UTC))

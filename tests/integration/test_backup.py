@@ -37,7 +37,7 @@ EVENTS = 2_000
 
 
 @dataclass(frozen=True)
-class Told:
+class BackedUp:
     """A home that was backed up while events came, and what was true of it then.
 
     Attributes:
@@ -68,7 +68,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module")
-def told(own_home: Home) -> Iterator[Told]:
+def backed_up(own_home: Home) -> Iterator[BackedUp]:
     platform = Platform(own_home)
     platform.up(SERVICES)
     with pytest.MonkeyPatch.context() as patch:
@@ -92,7 +92,7 @@ def told(own_home: Home) -> Iterator[Told]:
         finally:
             ended.set()
             draining.join()
-        yield Told(own_home, file, number, champion, landed)
+        yield BackedUp(own_home, file, number, champion, landed)
 
 
 def land_until(ended: threading.Event) -> None:
@@ -117,22 +117,22 @@ def untouched(home: Home) -> dict[str, float]:
     return {name: (home.path / name).stat().st_ctime for name in ("postgres", "kafka", "secrets.json")}
 
 
-def test_what_was_backed_up_while_events_came_continues(told: Told) -> None:
-    assert stat.S_IMODE(told.file.stat().st_mode) == 0o600
-    assert run("reset", "--yes", home=told.home).returncode == 0
-    assert not told.home.postgres.exists()
-    done = run("restore", str(told.file), home=told.home)
+def test_what_was_backed_up_while_events_came_continues(backed_up: BackedUp) -> None:
+    assert stat.S_IMODE(backed_up.file.stat().st_mode) == 0o600
+    assert run("reset", "--yes", home=backed_up.home).returncode == 0
+    assert not backed_up.home.postgres.exists()
+    done = run("restore", str(backed_up.file), home=backed_up.home)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in told.home.path.glob("*.new")) == []
-    Platform(told.home.path).up(SERVICES)
+    assert sorted(path.name for path in backed_up.home.path.glob("*.new")) == []
+    Platform(backed_up.home.path).up(SERVICES)
 
     payments = stream()
     with connected() as connection:
         before = count()
-        assert before >= told.landed == EVENTS
+        assert before >= backed_up.landed == EVENTS
         assert proof.prove(connection, payments).wrong == []
-        assert reign.current(connection, "digits") == told.champion
-        assert verify_run(told.run, "test").outcome == "identical"
+        assert reign.current(connection, "digits") == backed_up.champion
+        assert verify_run(backed_up.run, "test").outcome == "identical"
 
         drain(payments, "after")
         produce.produce(payments, 500, seed=99)
@@ -144,13 +144,13 @@ def test_what_was_backed_up_while_events_came_continues(told: Told) -> None:
         seal(datasets.get("digits"), rows=600, seed=3)
 
 
-def test_a_platform_that_is_down(told: Told, tmp_path: Path) -> None:
-    platform = Platform(told.home.path)
+def test_a_platform_that_is_down(backed_up: BackedUp, tmp_path: Path) -> None:
+    platform = Platform(backed_up.home.path)
     platform.up(SERVICES)
     rows = count()
     platform.down()
     file = tmp_path / "down.backup"
-    done = run("backup", str(file), home=told.home)
+    done = run("backup", str(file), home=backed_up.home)
     assert done.returncode == 0, done.stderr
     other = Home(tmp_path / "other")
     assert run("restore", str(file), home=other).returncode == 0
@@ -165,9 +165,9 @@ def test_a_platform_that_is_down(told: Told, tmp_path: Path) -> None:
         restored.down()
 
 
-def test_what_is_not_a_sound_backup_changes_nothing(told: Told, tmp_path: Path) -> None:
-    whole = told.file.read_bytes()
-    before = untouched(told.home)
+def test_what_is_not_a_sound_backup_changes_nothing(backed_up: BackedUp, tmp_path: Path) -> None:
+    whole = backed_up.file.read_bytes()
+    before = untouched(backed_up.home)
     for content, says in (
         (whole[: len(whole) // 2], "is cut off"),
         (whole[:-1], "is cut off"),
@@ -176,42 +176,42 @@ def test_what_is_not_a_sound_backup_changes_nothing(told: Told, tmp_path: Path) 
     ):
         file = tmp_path / "file"
         file.write_bytes(content)
-        done = run("restore", str(file), "--yes", home=told.home)
+        done = run("restore", str(file), "--yes", home=backed_up.home)
         assert done.returncode == 1
         assert says in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
-    assert untouched(told.home) == before
+    assert untouched(backed_up.home) == before
 
 
-def test_a_backup_of_a_newer_millrace(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_of_a_newer_millrace(backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"newer Millrace, which has .* 0004_registry"):
         patch.setattr(backup, "revisions", lambda: ["0001_position"])
-        restore.check(told.file, lambda step: None)
+        restore.check(backed_up.file, lambda step: None)
     older = backup.versions() | {"kafka": "4.2.9"}
     with monkeypatch.context() as patch, pytest.raises(UserError, match="newer Millrace, which has kafka"):
         patch.setattr(backup, "versions", lambda: older)
-        restore.check(told.file, lambda step: None)
+        restore.check(backed_up.file, lambda step: None)
     later = backup.versions() | {"postgres": "19.1"}
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"PostgreSQL .*, which PostgreSQL 19\.1"):
         patch.setattr(backup, "versions", lambda: later)
-        restore.check(told.file, lambda step: None)
+        restore.check(backed_up.file, lambda step: None)
 
 
-def test_data_that_are_there_are_asked_about(told: Told) -> None:
-    before = untouched(told.home)
-    done = run("restore", str(told.file), home=told.home)
+def test_data_that_are_there_are_asked_about(backed_up: BackedUp) -> None:
+    before = untouched(backed_up.home)
+    done = run("restore", str(backed_up.file), home=backed_up.home)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "millrace: interrupted")
     assert "Replace every topic, database and password" in done.stdout
-    assert untouched(told.home) == before
+    assert untouched(backed_up.home) == before
 
 
-def test_files_that_a_backup_must_not_be(told: Told, tmp_path: Path) -> None:
+def test_files_that_a_backup_must_not_be(backed_up: BackedUp, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.write_text("mine")
-    done = run("backup", str(there), home=told.home)
+    done = run("backup", str(there), home=backed_up.home)
     assert "exists already" in done.stderr
     assert there.read_text() == "mine"
-    assert "lies in the home" in run("backup", str(told.home.path / "file"), home=told.home).stderr
+    assert "lies in the home" in run("backup", str(backed_up.home.path / "file"), home=backed_up.home).stderr
     assert "There is nothing to back up" in run("backup", str(tmp_path / "no"), home=Home(tmp_path / "none")).stderr
 
 
@@ -237,13 +237,13 @@ def killed(code: str, home: Home, file: Path) -> None:
     assert done.returncode == -9, done.stderr
 
 
-def test_killed_in_the_middle(told: Told, tmp_path: Path) -> None:
-    Platform(told.home.path).down()
+def test_killed_in_the_middle(backed_up: BackedUp, tmp_path: Path) -> None:
+    Platform(backed_up.home.path).down()
     home = Home(tmp_path / "home")
     file = tmp_path / "killed.backup"
-    killed(IN_BACKUP, told.home, file)
+    killed(IN_BACKUP, backed_up.home, file)
     assert [path.name for path in tmp_path.iterdir()] == ["killed.backup.partial"]
-    assert run("backup", str(file), home=told.home).returncode == 0
+    assert run("backup", str(file), home=backed_up.home).returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["killed.backup"]
 
     killed(IN_UNPACKING, home, file)
@@ -260,7 +260,7 @@ def test_killed_in_the_middle(told: Told, tmp_path: Path) -> None:
     platform.down()
 
 
-def test_a_warehouse_of_ones_own(told: Told, services: Platform, tmp_path: Path) -> None:
+def test_a_warehouse_of_ones_own(backed_up: BackedUp, services: Platform, tmp_path: Path) -> None:
     """The server of other tests plays the user's own."""
     port = services.home.state()["ports"]["postgres"]
     with closing(postgres.connect(services.home, port)) as server, server.cursor() as cursor:
@@ -278,7 +278,7 @@ def test_a_warehouse_of_ones_own(told: Told, services: Platform, tmp_path: Path)
             cursor.execute("INSERT INTO millrace.landing_gap VALUES (DEFAULT, 'mine', 1, 0, 0, 0, 'lost', 'me')")
             connection.commit()
         file = tmp_path / "own.backup"
-        done = run("backup", str(file), home=told.home, MILLRACE_CONN_POSTGRES=own("own"))
+        done = run("backup", str(file), home=backed_up.home, MILLRACE_CONN_POSTGRES=own("own"))
         assert done.returncode == 0, done.stderr
         home = Home(tmp_path / "home")
         done = run("restore", str(file), "--yes", home=home)

@@ -1,4 +1,4 @@
-"""What people do to a stream's table beside Millrace: it stays as they made it, and what is in the way is named."""
+"""What people change in a stream's table: it stays as they made it, and what is in the way is named."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ ADDED = {
         "FROM pg_attribute WHERE attrelid = 'landing.readings'::regclass AND attname = 'text'",
     ),
     "statistics": (
-        "CREATE STATISTICS told ON text, number FROM landing.readings",
+        "CREATE STATISTICS extra ON text, number FROM landing.readings",
         "SELECT count(*) >= 1 FROM pg_statistic_ext",
     ),
     "storage": (
@@ -471,7 +471,7 @@ def test_what_forbids_landing_is_said_in_a_sentence(
 def test_an_open_reader_holds_back_the_column_and_nothing_else(
     stream: Stream, warehouse: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A new field's values land later, the others at once; nobody waits behind the change of the table."""
+    """A new field's values land later, the others at once; no other session waits for the change of the table."""
     send(stream, [event("before")])
     drain(stream, "test")
     grown = replace(stream, event=Grown, window="1 minute")

@@ -74,8 +74,8 @@ class Random:
         columns: What is in it.
         target: The column to predict.
         kind: What it is meant to be.
-        options: What the command has to be told: ``header``, for one.
-        about: What it is, for whoever looks at a failure.
+        options: What the command needs to know: ``header``, for example.
+        about: What it is, for the message of a failure.
     """
 
     path: Path

@@ -25,7 +25,7 @@ from tests.unit.trained import trained, version
 FILES = int(os.environ.get("MILLRACE_FILES", "100"))
 FIRST = int(os.environ.get("MILLRACE_FILES_FROM", "0"))
 TOGETHER = 10
-# Of so many files, most are to be accepted.
+# Of this many files, most have to be accepted.
 MOST = 0.8
 REST = ("boosting", "forest")
 

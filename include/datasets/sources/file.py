@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCAN_VALUES = 32 * SCAN_ROWS
 TEXT_IN_MEMORY_BYTES = 64 * 1024 * 1024
-# Text takes so many times as much as when it is compressed.
+# How many times larger text is than its compressed form, at most.
 COMPRESSION = 8
 
 _OTHERS = {

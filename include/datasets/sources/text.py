@@ -21,7 +21,7 @@ MISSING = (
     *("N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"),
 )
 _FIRST = 64
-# Leading zeros, hexadecimal digits, an exponent that nobody writes after a whole number, a telephone number.
+# Leading zeros, hexadecimal digits, an exponent after a whole number, a telephone number.
 _CODE = r"^\s*(?:[+-]?0[0-9xX]|[+-]?[0-9]+[eE][0-9]+\s*$|\+[0-9]{6,})"
 # Whole numbers that a double may not hold.
 _LONG = r"^\s*[+-]?[0-9]{16,}\s*$"

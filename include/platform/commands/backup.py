@@ -19,7 +19,7 @@ def backup(file: str) -> None:
     """Write the warehouse, the models, Airflow's history, the topics and the passwords to FILE.
 
     The platform may run meanwhile: Kafka alone is stopped for some seconds, which landing and training wait for. FILE
-    is readable by you alone; whoever has it, has the passwords. Tasks' logs are not in it.
+    is readable by you alone: anyone who has it has the passwords. Tasks' logs are not in it.
     """
     _end_in_order()
     path = Path(file).absolute()
