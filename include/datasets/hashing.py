@@ -47,12 +47,14 @@ def hash64(column: pa.Array | pa.ChunkedArray, salt: str = "", rule: str = RULE)
     import pyarrow as pa
     import pyarrow.types as types
 
+    from include.datasets.sources.plain import plain
+
+    column = plain(column, key=True)
     key = hashlib.blake2b(salt.encode(), digest_size=32).digest()
     seed = int.from_bytes(key[:8], "little")
     if rule == FIRST_RULE:
         values = integers(column)
         return _digests(column.cast(pa.large_string()).to_pylist(), key) if values is None else _mixed(values, seed)
-    column = plain(column)
     if types.is_timestamp(column.type) or types.is_date(column.type):
         column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
     elif types.is_time(column.type):
@@ -91,24 +93,6 @@ def integers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64] | None:
     return None
 
 
-def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The same values without a dictionary, and UUIDs as text."""
-    import uuid
-
-    import pyarrow as pa
-    import pyarrow.types as types
-
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if isinstance(column.type, pa.UuidType):
-        return pa.array([str(value) for value in column.to_pylist()], pa.string())
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = column.cast(column.type.storage_type)
-    if types.is_fixed_size_binary(column.type) and column.type.byte_width == 16:
-        return pa.array([str(uuid.UUID(bytes=value)) for value in column.to_pylist()], pa.string())
-    return column
-
-
 def _is_temporal(column: pa.Array | pa.ChunkedArray) -> bool:
     import pyarrow.types as types
 
@@ -122,8 +106,6 @@ def _by_meaning(column: pa.Array | pa.ChunkedArray, key: bytes, seed: int) -> ND
     import pyarrow.compute as pc
     import pyarrow.types as types
 
-    if types.is_binary(column.type) or types.is_large_binary(column.type) or types.is_fixed_size_binary(column.type):
-        return _digests(column.to_pylist(), key)
     if types.is_floating(column.type) or types.is_decimal(column.type):
         texts = pa.array(map(_without_end, column.to_pylist()), pa.large_string())
     else:
@@ -146,11 +128,10 @@ def _by_meaning(column: pa.Array | pa.ChunkedArray, key: bytes, seed: int) -> ND
     return hashes
 
 
-def _digests(values: Sequence[str | bytes], key: bytes) -> NDArray[np.uint64]:
+def _digests(texts: Sequence[str], key: bytes) -> NDArray[np.uint64]:
     import numpy as np
 
-    contents = (value.encode() if isinstance(value, str) else value for value in values)
-    digests = b"".join(hashlib.blake2b(content, digest_size=8, key=key).digest() for content in contents)
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest() for text in texts)
     return np.frombuffer(digests, dtype="<u8")
 
 
