@@ -133,7 +133,8 @@ def test_every_class_is_tested_however_many_partitions_there_are(
     name, rows_ = topic("labelled"), labelled(1000, 10)
     tests = HashSplit(0.2).tests(rows_, given(topic, rows_), None)
     topics.create(name, partitions=partitions, config=publication.TOPIC_CONFIG)
-    rows = read(foreign.seal(name, {"train": rows_.filter(~tests), "test": rows_.filter(tests)}, SOMEHOW))
+    parts = {"train": rows_.filter(~tests), "test": rows_.filter(tests)}
+    rows = read(foreign.seal(name, parts, SOMEHOW, classes=list(range(10))))
     counts = np.bincount(rows.test["target"].to_numpy(), minlength=10)
     assert counts.min() >= 10 and counts.sum() == rows.test.num_rows
     assert np.bincount(rows.train["target"].to_numpy(), minlength=10).min() >= 60

@@ -158,7 +158,7 @@ class TestWhole:
     def test_python_of_a_shell_with_env_is_the_same(self, airflow_platform: Platform) -> None:
         exports = run("env", home=airflow_platform.home).stdout
         program = "from include.registry import champion; from include.warehouse.connection import connect; connect()"
-        shell = f"{exports}\npython -c '{program}' && command -v ls python"
+        shell = f"{exports}\npython -c '{program}' && command -v python"
         done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert Path(done.stdout.split()[-1]).parent == airflow_platform.home.environment / "bin"
