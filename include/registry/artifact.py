@@ -97,14 +97,7 @@ def loads(content: bytes, sha256: str, trusted: Collection[str] = ()) -> Any:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise Rejected(f"The artifact has the SHA-256 {found[:12]}… instead of {sha256[:12]}…: its bytes were changed.")
-    skops = _skops()
-    try:
-        _require_known_parts(content)
-        if strangers := _strangers(content, trusted):
-            raise Rejected(f"The artifact holds types that are not allowed: {', '.join(strangers)}.", _OWN)
-        return skops.loads(content, trusted=skops.get_untrusted_types(data=content))
-    except (zipfile.BadZipFile, ValueError, TypeError, KeyError, AttributeError, ImportError, RecursionError) as error:
-        raise Rejected(f"The artifact cannot be read: {error}.") from error
+    return _loaded(content, trusted, "The artifact")
 
 
 def require_storable(estimator: Any, trusted: Collection[str] = ()) -> bytes:
@@ -121,9 +114,7 @@ def require_storable(estimator: Any, trusted: Collection[str] = ()) -> bytes:
     except Exception as error:
         # skops has no error of its own for everything that it cannot store.
         raise Rejected(f"{type(estimator).__name__} cannot be stored: {str(error).rstrip('.')}.", _STORABLE) from error
-    if strangers := _strangers(content, trusted):
-        raise Rejected(f"{type(estimator).__name__} holds types that are not allowed: {', '.join(strangers)}.", _OWN)
-    loads(content, hashlib.sha256(content).hexdigest(), trusted)
+    _loaded(content, trusted, type(estimator).__name__)
     return content
 
 
@@ -138,13 +129,27 @@ def allowed(name: str) -> bool:
     return last[:1].isupper() or package in FUNCTIONS
 
 
-def _strangers(content: bytes, trusted: Collection[str]) -> list[str]:
-    """The types and functions of an artifact that may not be loaded."""
-    found = _skops().get_untrusted_types(data=content)
-    return sorted(name for name in found if not allowed(name) and name not in trusted)
+def _loaded(content: bytes, trusted: Collection[str], about: str) -> Any:
+    """What an artifact holds, if it is of allowed parts and types only; ``about`` begins the sentence otherwise."""
+    skops = _skops()
+    try:
+        # Names are taken from the schema: to have skops list them would build everything twice.
+        names = {f"{part['__module__']}.{part['__class__']}" for part in _parts(_known_schema(content))}
+        return skops.loads(content, trusted=[name for name in names if allowed(name) or name in trusted])
+    except skops.exceptions.UntrustedTypesFoundException:
+        found = skops.get_untrusted_types(data=content)
+        strangers = ", ".join(sorted(name for name in found if not allowed(name) and name not in trusted))
+        raise Rejected(f"{about} holds types that are not allowed: {strangers}.", _OWN) from None
+    except (zipfile.BadZipFile, ValueError, TypeError, KeyError, AttributeError, ImportError, RecursionError) as error:
+        raise Rejected(f"{about} cannot be read: {error}.") from error
 
 
-def _require_known_parts(content: bytes) -> None:
+def _known_schema(content: bytes) -> Any:
+    """The schema of an artifact of known parts.
+
+    Raises:
+        Rejected: It holds others.
+    """
     import numpy as np
 
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -162,6 +167,7 @@ def _require_known_parts(content: bytes) -> None:
         )
     if strangers := {part["__loader__"] for part in _parts(schema)} - LOADERS:
         raise Rejected(f"The artifact holds parts that are not allowed: {', '.join(sorted(map(str, strangers)))}.")
+    return schema
 
 
 def _parts(schema: Any) -> Iterator[dict[str, Any]]:
