@@ -116,7 +116,7 @@ class Watch:
         name, kind = self._manifest.target, self._manifest.kind
         if types.is_dictionary(target.type):
             target = target.cast(target.type.value_type)
-        known: Any = None
+        known: frozenset[Any] | None = None
         if kind == "classification":
             known = _classes(self._manifest, target.type)
         elif not (types.is_integer(target.type) or types.is_floating(target.type) or types.is_decimal(target.type)):
@@ -126,9 +126,10 @@ class Watch:
             missing += pc.sum(pc.invert(pc.is_finite(target))).as_py() or 0
         if missing:
             raise Leaking("altered", f"{missing} or more records have no {name}, or one that is not finite.")
-        if known is not None and not pc.all(within := pc.is_in(target, value_set=known), min_count=0).as_py():
-            other = target.filter(pc.invert(within))[0].as_py()
-            raise Leaking("altered", f"the {name} {other!r} is not among the manifest's classes, {_listed(known)}.")
+        if known is not None and (others := set(pc.unique(target).to_pylist()) - known):
+            other = min(others, key=repr)
+            listed = _listed(self._manifest.classes)
+            raise Leaking("altered", f"the {name} {other!r} is not among the manifest's classes, {listed}.")
 
     def _see_side(self, split: Role, batch: pa.RecordBatch) -> None:
         import pyarrow as pa
@@ -168,39 +169,45 @@ def keys(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
     return hashing.hash64(ids) if values is None else values.view(np.uint64)
 
 
-def _classes(manifest: Manifest, type_: pa.DataType) -> pa.Array:
-    """The manifest's classes as values of the target's type.
+def _classes(manifest: Manifest, type_: pa.DataType) -> frozenset[Any]:
+    """The manifest's classes, if they are values of the target's type.
+
+    No array of pyarrow is made of them: that would import pandas, which takes 40 MB.
 
     Raises:
         Leaking: They are of another type, or not in ascending order.
     """
-    import pyarrow as pa
-    import pyarrow.types as types
-
-    of: tuple[type, ...] = ()
-    if types.is_boolean(type_):
-        of = (bool,)
-    elif types.is_integer(type_):
-        of = (int,)
-    elif types.is_floating(type_):
-        of = (int, float)
-    elif types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
-        of = (str,)
     listed: list[Any] = list(manifest.classes)
-    if listed and all(isinstance(name, of) and isinstance(name, bool) == (of == (bool,)) for name in listed):
-        try:
-            found = pa.array(listed, type_)
-        except (pa.ArrowException, OverflowError):
-            found = None
-        if found is not None and found.to_pylist() == listed and all(a < b for a, b in pairwise(listed)):
-            return found
+    if listed and all(_is_of(name, type_) for name in listed) and all(a < b for a, b in pairwise(listed)):
+        return frozenset(listed)
     raise Leaking(
         "altered", f"the manifest's classes, {_listed(listed)}, are no ascending values of {type_}, the target's type."
     )
 
 
+def _is_of(name: Any, type_: pa.DataType) -> bool:
+    """Whether a class is a value of an Arrow type."""
+    import numpy as np
+    import pyarrow.types as types
+
+    if types.is_boolean(type_):
+        return isinstance(name, bool)
+    if isinstance(name, bool):
+        return False
+    if types.is_integer(type_):
+        bounds = np.iinfo(str(type_))
+        return isinstance(name, int) and bounds.min <= name <= bounds.max
+    if types.is_floating(type_):
+        kind = np.dtype(f"f{type_.bit_width // 8}").type
+        with np.errstate(over="ignore"):
+            return isinstance(name, int | float) and abs(name) < 2**1000 and float(kind(name)) == name
+    return isinstance(name, str) and (
+        types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_)
+    )
+
+
 def _listed(classes: Iterable[Any]) -> str:
-    shown = [repr(getattr(name, "as_py", lambda name=name: name)()) for name in classes]
+    shown = list(map(repr, classes))
     return ", ".join(shown[:NAMED]) + (f" and {len(shown) - NAMED} more" if len(shown) > NAMED else "") or "none"
 
 
