@@ -45,11 +45,11 @@ def test_the_champion_has_trained_on_the_same_records_whatever_the_type_of_their
     run = train(later, seal(later))
     turns.judge(later)
     # "A-2001" replaces the last record.
-    known = rows.slice(0, 999)
+    known = rows.slice(0, 999) if changed is as_text else rows
     expected = int(np.count_nonzero(~dataset.split.tests(known, dataset, None) & later.split.tests(known, later, None)))
     assert (expected > 0) == (salt == "other"), "with the same salt every record keeps its side"
     (gate,) = ask(warehouse, "SELECT trained, state FROM millrace.gate WHERE run = %s", run)
-    assert (gate.state, gate.trained) in [("judged", expected), ("judged", expected + (changed is not as_text))]
+    assert (gate.state, gate.trained) == ("judged", expected)
 
 
 def test_a_champion_of_the_time_before_is_known_to_have_trained(
