@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 32
+_REMEDY = "Install the versions of its training run, or train again."
 
 
 class Drifted(LastingError):
@@ -29,15 +30,27 @@ def recheck(model: Any, probe: bytes) -> None:
     """Lets the model predict a probe again.
 
     Raises:
-        Drifted: A prediction is another one; numbers may differ in their last bits.
+        Drifted: A prediction is another one, or there is none; numbers may differ in their last bits.
     """
     import numpy as np
     import pyarrow as pa
 
-    with pa.ipc.open_stream(probe) as reader:
-        rows = reader.read_all()
-    expected = rows.column(rows.num_columns - 1)
-    predicted = _column(model.predict(rows.remove_column(rows.num_columns - 1).to_pandas()))
+    try:
+        with pa.ipc.open_stream(probe) as reader:
+            rows = reader.read_all()
+        expected = rows.column(rows.num_columns - 1)
+    except (pa.ArrowException, OSError, IndexError) as error:
+        raise Drifted(f"Whether the model predicts as before is unknown: its probe cannot be read: {error}.") from error
+    try:
+        predicted = _column(model.predict(rows.remove_column(rows.num_columns - 1).to_pandas()))
+    except MemoryError:
+        raise
+    except Exception as error:
+        # A model made by another version of a library fails in that library's own words.
+        what = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise Drifted(f"The loaded model cannot predict its stored rows: {what}.", _REMEDY) from error
+    if len(predicted) != len(expected):
+        raise Drifted(f"The loaded model gives {len(predicted)} predictions for {len(expected)} stored rows.", _REMEDY)
     if predicted.type == expected.type and pa.types.is_floating(predicted.type):
         same = np.isclose(predicted.to_numpy(), expected.to_numpy(), rtol=1e-9, atol=1e-12, equal_nan=True)
     else:
@@ -47,7 +60,7 @@ def recheck(model: Any, probe: bytes) -> None:
         raise Drifted(
             f"The loaded model predicts {np.count_nonzero(~same)} of {len(same)} stored rows otherwise than at its "
             "training: a library or the machine is another one.",
-            "Install the versions of its training run, or train again.",
+            _REMEDY,
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import psutil
 
-from include.errors import LastingError, UserError
+from include.errors import UserError
 from include.platform import ports, postgres, report
 from include.platform.home import NEEDED_BYTES
 from include.platform.platform import Health, Platform
@@ -160,17 +160,17 @@ def _champion(connection: "Connection", dataset: "Dataset") -> Iterator[Finding]
     from include.registry import model
     from include.warehouse.queries import load
 
-    sql, retire = load("registry"), f"Train again, or: ./millrace champion {dataset.name} --retire"
-    present, latest = (
-        sql.champion_of(connection, dataset=dataset.name),
-        sql.latest_judgement(connection, dataset=dataset.name),
-    )
-    if present is not None:
-        try:
-            model.load(connection, present[1], dataset.trusted)
-        except LastingError as error:
-            yield Finding(f"The champion of {dataset.name!r} cannot be loaded. {error.what}", error.remedy or retire)
-    if latest is not None and latest[1] == "incomparable":
+    sql, retire = load("registry"), f"./millrace champion {dataset.name} --retire"
+    present = sql.champion_of(connection, dataset=dataset.name)
+    latest = sql.latest_judgement(connection, dataset=dataset.name)
+    if present is None:
+        return
+    try:
+        model.load(connection, present[1], dataset.trusted)
+    except UserError as error:
+        again = f"To start again: {retire}, then ./millrace train {dataset.name}."
         yield Finding(
-            f"Version {latest[0]} of {dataset.name!r} was not compared with the champion. {latest[2]}", retire
+            f"The champion of {dataset.name!r} cannot be loaded. {error.what}", f"{error.remedy} {again}".strip()
         )
+    if latest is not None and latest[1] == "incomparable":
+        yield Finding(f"Version {latest[0]} of {dataset.name!r} was not compared with the champion.", latest[2])
