@@ -101,7 +101,10 @@ def read(source: Path, header: bool | None = None, types: Mapping[str, str] | No
     else:
         with File(path)._legible():
             found = sniff.sniff(source, **options)
-        options = {**found.options, **options}
+        if header is False:
+            found.options.pop("names", None)
+        names_lines = {"skip": found.options["skip"]} if "names" in found.options else {}
+        options = {**found.options, **options, **names_lines}
         if "names" not in options:
             if header is None and found.header is None:
                 raise UserError(

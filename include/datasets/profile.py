@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,8 +25,10 @@ MOST_TEXT_CLASSES = 100
 _FEW_ROWS = 10
 _NAMED = 3
 _LIKELY_TARGETS = ("target", "label", "class", "y", "outcome", "result")
-_LIKELY_IDS = ("id", "ids", "uuid", "guid", "key", "index", "record", "number")
+_LIKELY_IDS = ("id", "ids", "uuid", "guid", "key", "identifier", "index", "record", "number")
 _INDEX = re.compile(r"unnamed: \d+(_level_\d+)?|level_\d+|index|__index_level_\d+__|rownames?|row\.names|\.\.\.1")
+# Texts that mean in many files that a value is missing.
+_MARKERS = frozenset((*text.MISSING, "?", "-", "--", ".", "None", "<NA>", "NaT"))
 # Different texts of a column that are looked at to find out what they have in common.
 _LOOKED_AT = 100_000
 # Numbers in other forms than Python's, and what to do about them.
@@ -233,12 +235,19 @@ class _Profiler:
                     categories.append(name)
                 taken.append(Taken(name, "feature", self._says(column)))
         if not features:
-            reasons = "; ".join(f"{t.column}: {t.why}" for t in taken if t.role == "left out")
-            raise UserError(
-                f"{self._source} has no column to learn {target.name!r} from{f' ({reasons})' if reasons else ''}.",
-                "Name one with --feature, or give the file numbers or categories.",
-            )
+            raise self._without_features(target, taken)
         return Profile(kind, record_id, event_time, features, categories, self._types, taken)
+
+    def _without_features(self, target: _Column, taken: Sequence[Taken]) -> UserError:
+        why = {t.column: "the time" if t.role == "event_time" else t.why for t in taken if t.role != "target"}
+        reasons = f" ({'; '.join(f'{name}: {reason}' for name, reason in why.items())})" if why else ""
+        possible = [name for name in why if self._columns[name].is_number or self._columns[name].is_text]
+        possible = [name for name in possible if self._columns[name].nulls < self._rows]
+        options = " or ".join(f"--feature {_shell(name)}" for name in possible[:_NAMED])
+        return UserError(
+            f"{self._source} has no column to learn {target.name!r} from{reasons}.",
+            f"Give the file numbers or categories{f'; {options} learns from it all the same' if options else ''}.",
+        )
 
     def _require_column(self, option: str, name: str | None) -> None:
         if name is not None and name not in self._columns:
@@ -260,7 +269,7 @@ class _Profiler:
         asked = self._answers.kind
         kind = asked or (self._likely_kind(about, target))
         self._require_kind(about, target, kind)
-        rest = f"; {target.nulls} rows without it are not used" if target.nulls else ""
+        rest = f"; {_rows(target.nulls)} without it, not used" if target.nulls else ""
         if kind == "regression":
             return kind, f"a number{rest}"
         says = f"{target.distinct} classes: {self._classes(target)}"
@@ -278,6 +287,12 @@ class _Profiler:
                     f"{about} is text with {target.distinct} different values in {target.rows - target.nulls} rows, "
                     f"such as {target.some()}.",
                     "Name another with --target; or give --kind classification if these are classes.",
+                )
+            if markers := _markers(target):
+                counted = ", ".join(f"{value!r} in {_rows(count)}" for value, count in markers.items())
+                raise UserError(
+                    f"{about} holds {counted}, which may mean that there is no value.",
+                    f"If so: {_nulls(markers)} leaves these rows out. If it is a class: --kind classification.",
                 )
             return "classification"
         if _is_boolean(target):
@@ -307,7 +322,7 @@ class _Profiler:
             if not _is_whole(target):
                 raise UserError(
                     f"{about} has numbers with fractions, such as {target.some()}, which are not classes.",
-                    f"Give --kind regression, or --types {target.name}=text.",
+                    f"Give --kind regression, or {_as_text(target)}.",
                 )
             import pyarrow.types as types
 
@@ -353,7 +368,7 @@ class _Profiler:
 
     def _names_records(self, column: _Column) -> str:
         if column.is_named_like_an_index and column.is_number:
-            return "the index of the rows, as pandas writes it"
+            return "the index of the rows, as pandas and R write it"
         if _counts_rows(column):
             return "counts the rows"
         return f"different in every row, such as {column.some()}"
@@ -367,18 +382,23 @@ class _Profiler:
         if _is_boolean(column):
             return None
         if column.is_moment:
-            missing = f", and {column.nulls} rows have none" if column.nulls else ""
+            missing = f", and {_rows(column.nulls)} without one" if column.nulls else ""
             return f"{column.type}: a time{missing}; no model of the template learns from times"
         if not column.is_text:
             return f"{column.type}, which no model of the template takes"
         if column.name not in self._answers.types and (odd := _odd_numbers(column)):
-            return f"text, and most of it is numbers: {odd.says}; {odd.remedy}"
+            as_text = f"; {_as_text(column)} keeps it as text" if column.distinct <= self._most(column) else ""
+            return f"text, and most of it is numbers: {odd.says}; {odd.remedy}{as_text}"
         if column.is_named_like_an_id and column.distinct * 2 >= column.rows:
             return f"names records, but {_not_unique(column)}"
-        most = max(MOST_CLASSES, column.rows // 20)
-        if column.distinct > most or (column.distinct > 2 and column.distinct * 2 > column.rows - column.nulls):
+        most_differ = column.distinct > 2 and column.distinct * 2 > column.rows - column.nulls
+        if column.distinct > self._most(column) or most_differ:
             return f"text with {column.distinct} different values, such as {column.some()}{self._code(column)}"
         return None
+
+    def _most(self, column: _Column) -> int:
+        """The number of categories that can be learned from."""
+        return max(MOST_CLASSES, column.rows // 20)
 
     def _why_not_number(self, column: _Column) -> str | None:
         if column.is_named_like_an_id and _is_whole(column) and column.distinct * 2 >= column.rows:
@@ -396,7 +416,10 @@ class _Profiler:
             return f"numbers{missing}"
         if column.is_text:
             self._remain_text(column)
-            return f"{column.distinct} categories{missing}, such as {column.some()}{self._code(column)}"
+            markers = _markers(column)
+            hint = f"; {_nulls(markers)} makes {'it' if len(markers) == 1 else 'them'} missing" if markers else ""
+            count = "1 category" if column.distinct == 1 else f"{column.distinct} categories"
+            return f"{count}{missing}, such as {column.some()}{self._code(column)}{hint}"
         return f"true or false{missing}"
 
     def _code(self, column: _Column) -> str:
@@ -455,12 +478,37 @@ def _odd_numbers(column: _Column) -> _Odd | None:
     says, remedies = [], []
     if others:
         says.append(_listed([f"{value!r} in {counts[value]} rows" for value in others]))
-        remedies.append(" ".join(f"--null {_shell(value)}" for value in others[:_NAMED]) + " makes it a missing value")
+        remedies.append(f"{_nulls(others[:_NAMED])} makes it a missing value")
     for form, values in forms.items():
         if values:
             says.append(f"written as {_listed(values)}")
             remedies.append(_REMEDIES[form])
     return _Odd(" and ".join(says), ", ".join(remedies))
+
+
+def _markers(column: _Column) -> dict[str, int]:
+    """The categories that may mean that there is no value, and the number of rows of each."""
+    import pyarrow.compute as pc
+
+    counted = pc.value_counts(column.values.drop_null()).to_pylist()
+    found = {pair["values"]: pair["counts"] for pair in counted if pair["values"].strip() in _MARKERS}
+    # Signs, such as + and -, are what they are.
+    others = [pair["values"] for pair in counted if pair["values"] not in found]
+    return found if any(letter.isalnum() for value in others for letter in value) else {}
+
+
+def _nulls(values: Iterable[str]) -> str:
+    """The options that make these texts missing values."""
+    return " ".join(f"--null {_shell(value)}" for value in values)
+
+
+def _as_text(column: _Column) -> str:
+    """The option that keeps a column as text."""
+    return f"--types {_shell(f'{column.name}=text')}"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _like_numbers(column: _Column) -> bool:
@@ -518,11 +566,12 @@ def _not_unique(column: _Column) -> str:
 
     says = []
     if column.nulls:
-        says.append(f"{column.nulls} rows have none")
+        says.append(f"{_rows(column.nulls)} {'has' if column.nulls == 1 else 'have'} none")
     if (repeated := column.rows - column.nulls - column.distinct) > 0:
         counts = pc.value_counts(column.values.drop_null())
         twice = counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py()
-        says.append(f"{repeated} rows repeat a value, such as {twice['values']} in {twice['counts']} rows")
+        repeat = "repeats" if repeated == 1 else "repeat"
+        says.append(f"{_rows(repeated)} {repeat} a value, such as {twice['values']} in {twice['counts']} rows")
     return ", and ".join(says) or f"it is {column.type}"
 
 

@@ -305,6 +305,32 @@ def test_columns_without_names_are_called_after_their_places(tmp_path: Path) -> 
     assert rows(put(tmp_path, "a,b,,\n1,2,,\n")).column_names == ["a", "b", "Unnamed: 2", "Unnamed: 3"]
 
 
+@pytest.mark.parametrize("folds", ["\n", "\r\n"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        # As write.table of R writes its row names.
+        ('"x","y z"\n"1",5,"a"\n"2",6,"b"\n', ["Unnamed: 0", "x", "y z"]),
+        ("x,y\nnorth,5,6\nsouth,7,8\n", ["Unnamed: 0", "x", "y"]),
+        ('# a\n"x\n1",y\n1,5,6\n# b\n2,7,8\n', ["Unnamed: 0", "x\n1", "y"]),
+        ("A title\n\nx,y\n1,5,6\n2,7,8\n", ["Unnamed: 0", "x", "y"]),
+        # A delimiter too many behind every row.
+        ("x,y\n1,5,\n2,7,\n", ["x", "y", "Unnamed: 2"]),
+    ],
+)
+def test_a_header_without_the_name_of_the_rows_names_is_read(
+    content: str, names: list[str], delimiter: str, folds: str, tmp_path: Path
+) -> None:
+    path = put(tmp_path, content.replace(",", delimiter).replace("\n", folds))
+    data = new.read(path)
+    assert data.rows.column_names == data.options["names"] == names
+    assert data.rows.num_rows == 2
+    assert rows(path, **data.options).equals(data.rows)
+    with pytest.raises(LastingError, match=r"It looks like File\(…, .*names="):
+        rows(path, delimiter=delimiter)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

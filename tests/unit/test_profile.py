@@ -81,18 +81,18 @@ def test_a_few_rows_are_not_counted() -> None:
 def test_what_counts_the_rows_can_be_asked_for() -> None:
     found = of({"year": range(1_700, 1_700 + N), "y": X}, features=["year"])
     assert (found.features, found.kind, found.record_id) == (["year"], "regression", None)
-    with pytest.raises(UserError, match=r"no column to learn 'y' from \(.*--feature"):
+    with pytest.raises(UserError, match=r"no column to learn 'y' from \(x: empty\)\. Give the file numbers"):
         of({"x": [None] * N, "y": X})
 
 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ([1, *range(1, N)], "1 rows repeat a value, such as 1 in 2 rows"),
-        ([None, *range(1, N)], "1 rows have none"),
-        ([None, 7, *range(2, N)], "1 rows have none, and 1 rows repeat a value, such as 7 in 2 rows"),
-        ([*(f"A-{number}" for number in range(N - 1)), "A-0"], "1 rows repeat a value, such as A-0 in 2 rows"),
-        ([None, *(f"A-{number}" for number in range(N - 1))], "1 rows have none"),
+        ([1, *range(1, N)], "1 row repeats a value, such as 1 in 2 rows"),
+        ([None, *range(1, N)], "1 row has none"),
+        ([None, 7, *range(2, N)], "1 row has none, and 1 row repeats a value, such as 7 in 2 rows"),
+        ([*(f"A-{number}" for number in range(N - 1)), "A-0"], "1 row repeats a value, such as A-0 in 2 rows"),
+        ([None, *(f"A-{number}" for number in range(N - 1))], "1 row has none"),
         ([float("nan"), *map(float, range(1, N))], "names records, but"),
         ([number // 2 for number in range(N)], "200 rows repeat a value"),
     ],
@@ -103,14 +103,14 @@ def test_an_id_that_is_almost_one_is_stated_and_never_learned_from(name: str, va
     assert (found.record_id, found.features) == (None, ["x"])
     role, why = taken(found, name)
     assert role == "left out"
-    assert says in why or "names records, but 1 rows have none" in why
+    assert says in why or "names records, but 1 row has none" in why
 
 
 def test_an_id_that_is_asked_for_has_to_be_one() -> None:
     columns = {"code": [f"{number:05d}" for number in range(N)], "x": X, "y": Y, "z": [*range(N - 1), 3]}
     found = of(columns, record_id="code")
     assert (found.record_id, found.types) == ("code", {"code": "text"})
-    with pytest.raises(UserError, match=r"'z' of rows.csv does not name the records: 1 rows repeat a value, such as 3"):
+    with pytest.raises(UserError, match=r"'z' of rows.csv does not name the records: 1 row repeats a value, such as 3"):
         of(columns, record_id="z")
     with pytest.raises(UserError, match=r"has no column 'w'; it has code, x, y, z\. Name one of them with --id"):
         of(columns, record_id="w")
@@ -189,6 +189,15 @@ def test_a_few_rows_of_different_numbers_are_not_classes() -> None:
         ({"y": ["a", "b"] * (N // 2)}, {"kind": "regression"}, "is text, and a regression predicts numbers"),
         ({"y": [True, False] * (N // 2)}, {"kind": "regression"}, "is bool, and a regression predicts numbers"),
         ({"y": [None] * N}, {}, "is empty"),
+        ({"y": ["a", "b", "NA", "a"] * (N // 4)}, {}, "holds 'NA' in 100 rows.* --null NA .*--kind classification"),
+        ({"y": ["a", "b", "?", "n/a"] * (N // 4)}, {}, r"'\?' in 100 rows, 'n/a' in 100 rows.* --null '\?' --null n/a"),
+        ({"y": [n / 8 for n in range(N)], "x": range(N)}, {}, r"x: counts the rows.*--feature x"),
+        (
+            {"y": [n / 8 for n in range(N)], "x": [date(2024, 1, 1) + timedelta(n) for n in range(N)]},
+            {},
+            r"no column to learn 'y' from \(x: .*the time\)\. Give the file numbers or categories",
+        ),
+        ({"flow [l/s]": X}, {"target": "flow [l/s]", "kind": "classification"}, r"--types 'flow \[l/s\]=text'"),
         ({"y": [timedelta(n) for n in range(N)]}, {}, r"is duration\[us\], and no model predicts that"),
     ],
 )
@@ -199,7 +208,18 @@ def test_a_target_that_only_the_user_can_decide_is_asked_about(
         of({"x": X, **{name: list(values) for name, values in columns.items()}}, **answers)
 
 
+@pytest.mark.parametrize("classes", [["-", "+"], ["yes", "no", "none"], ["a", "b", "Na"]])
+def test_classes_that_mean_something_are_not_asked_about(classes: list[str]) -> None:
+    assert of({"x": X, "y": [classes[n % len(classes)] for n in range(N)]}).kind == "classification"
+
+
+def test_a_category_that_may_mean_missing_is_pointed_out() -> None:
+    found = of({"sex": [["male", "female", "NA"][n % 3] for n in range(N)], "y": LABELS})
+    assert taken(found, "sex") == ("feature", "3 categories, such as male, female, NA; --null NA makes it missing")
+
+
 def test_answers_decide() -> None:
+    assert of({"x": X, "y": ["a", "NA"] * (N // 2)}, kind="classification").kind == "classification"
     many = {"x": X, "y": [f"text {n % 150}" for n in range(N)]}
     assert of(many, kind="classification").kind == "classification"
     assert of({"x": X, "y": [n % 5 for n in range(N)]}, kind="regression").kind == "regression"
@@ -224,7 +244,7 @@ def test_every_column_left_out_has_its_reason() -> None:
         "note": "text with 400 different values, such as note 0, note 1, note 2",
         "tags": "list<item: int64>, which no model of the template takes",
         "took": "duration[us], which no model of the template takes",
-        "day": "date32[day]: a time, and 1 rows have none; no model of the template learns from times",
+        "day": "date32[day]: a time, and 1 row without one; no model of the template learns from times",
         "raw": "binary, which no model of the template takes",
         "zip": "text with 400 different values, such as 00000, 00001, 00002"
         " (text, since 00000 as a number would not be the same)",
@@ -245,7 +265,7 @@ def test_the_command_says_what_it_took_columns_for(tmp_path: Path, monkeypatch: 
     done = CliRunner().invoke(command, asked, catch_exceptions=False)
     assert done.output.splitlines() == [
         f"{tmp_path}/rows.csv: 400 rows of 4 columns; delimiter ';', decimal ','",
-        "record_id  Unnamed: 0: the index of the rows, as pandas writes it",
+        "record_id  Unnamed: 0: the index of the rows, as pandas and R write it",
         "target     label: 2 classes: no, yes",
         "feature    amount: numbers",
         "left out   price: text, and most of it is numbers: written as 0%, 1%, 2% and 397 more; to make these numbers, "

@@ -33,7 +33,8 @@ class Found:
     """What was found.
 
     Attributes:
-        options: Those of ``File`` that differ from its defaults.
+        options: Those of ``File`` that differ from its defaults. ``names`` is among them when the header has one name
+            less than the rows have fields.
         first: The fields of the first row.
         header: Whether that row names the columns; None when it may be a row of data.
     """
@@ -88,6 +89,9 @@ def sniff(path: Path, **known: Any) -> Found:
         "skip": skip,
         "comment": comment,
     }
+    if "names" not in known and (names := _names(rows)):
+        found |= {"names": names, "skip": skip + _lines_of_first(lines[skip - before :], delimiter, quote)}
+        rows[0] = names
     defaults = {"delimiter": ",", "quote": '"', "decimal": ".", "encoding": "utf-8", "skip": 0}
     differing = {name: value for name, value in found.items() if value != defaults.get(name)}
     return Found(differing, rows[0], _has_header(rows, decimal or "."))
@@ -162,10 +166,7 @@ def _sample(path: Path, encoding: str) -> list[str]:
         more = bool(stream.read(1))
     decoded = codecs.getincrementaldecoder(codec)("replace").decode(content)
     lines = io.StringIO(decoded, newline=None).read().split("\n")
-    lines = [line + "\n" for line in (lines[:-1] if more and len(lines) > 1 else lines)]
-    while lines and not lines[0].strip():
-        lines.pop(0)
-    return lines
+    return [line + "\n" for line in (lines[:-1] if more and len(lines) > 1 else lines)]
 
 
 def _comment(lines: Sequence[str]) -> str | None:
@@ -222,10 +223,31 @@ def _preamble(lines: Sequence[str], rows: Sequence[Sequence[str]], delimiter: st
         return 0
     for number in range(1, min(len(lines), 30)):
         rest = _rows(lines[number:], delimiter, quote)
-        if rest and lines[number].strip() and len(rest[0]) == width:
+        if rest and lines[number].strip() and (len(rest[0]) == width or 1 < len(rest[0]) == width - 1):
             # A first row that is short by itself is an error in the file, not a title.
             return number if all(len(row) == 1 for row in rows[: max(1, len(rows) - len(rest))]) else 0
     return 0
+
+
+def _names(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The columns' names when the header has one name less than every row has fields; empty when it has not.
+
+    R writes the rows' names first and gives that column no name. Where the last field is always empty, every row ends
+    with a delimiter too many.
+    """
+    header, rest = [cell.strip() for cell in rows[0]], rows[1:]
+    if len(header) < 2 or not rest or any(len(row) != len(header) + 1 for row in rest):
+        return []
+    named = [cell or f"Unnamed: {place}" for place, cell in enumerate(header)]
+    return [*named, f"Unnamed: {len(named)}"] if not any(row[-1].strip() for row in rest) else ["Unnamed: 0", *named]
+
+
+def _lines_of_first(lines: Sequence[str], delimiter: str, quote: str) -> int:
+    """The number of lines up to the end of the first row."""
+    quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
+    reader = csv.reader(lines, delimiter=delimiter, **quoting)
+    next(row for row in reader if row)
+    return reader.line_num
 
 
 def _decimal(rows: Sequence[Sequence[str]], thousands: str | None) -> tuple[str, str | None]:
