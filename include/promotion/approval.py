@@ -119,7 +119,7 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
             return
         model = model or _recommended(connection, run)
         again = f"Trigger promote__{dataset} with run {run} to be asked again, and name one."
-        digests = {name: sha256 for name, _, sha256 in sql.results_to_judge(connection, run=run)}
+        digests = dict(sql.digests_of(connection, run=run))
         if model is None:
             raise LastingError(f"None of the models of run {run} is recommended, and none was named.", again)
         if model not in digests:
@@ -140,6 +140,7 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
                 cause="approval",
                 decider=decider,
                 reason=sentence,
+                loaded=False,
             )
         except Overtaken as error:
             connection.rollback()

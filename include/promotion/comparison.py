@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -79,6 +79,8 @@ class Compared:
             was right (bool) or its absolute error (float64).
         predictions: What CHAMPION and FIRST predicted; where a metric is compared, also the models of the run.
         lines: The names that CHAMPION and FIRST have in the definition.
+        digests: The SHA-256 of each model of the run.
+        faults: Why a model of the run cannot be loaded, by model; of those that were loaded, which only a metric needs.
         trained_on: Hashes of the ids of the version's training records.
         untrained: Which records neither the champion nor the version's models trained on.
         fresh: Which of these have not counted in the reign before.
@@ -90,6 +92,8 @@ class Compared:
     outcomes: Mapping[str, NDArray[Any]]
     predictions: Mapping[str, NDArray[Any]]
     lines: Mapping[str, str]
+    digests: Mapping[str, str]
+    faults: Mapping[str, str | None]
     trained_on: NDArray[np.uint64]
     untrained: NDArray[np.bool_]
     fresh: NDArray[np.bool_]
@@ -102,17 +106,17 @@ def compare(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reig
     Raises:
         Refused: The version is not what its manifest says.
         Unfit: The champion predicts something else or cannot take its rows, or the stored outcomes are of others.
-        Rejected, Drifted: The champion's artifact is not what it was.
+        Rejected, Drifted: The artifact of the champion, or of the baseline in its place, is not what it was.
     """
     sql = queries.load("registry")
     former = _former(connection, dataset, turn, reigning)
-    own = _own(connection, dataset, turn) if dataset.metric is not None else {}
+    results = list(sql.results_to_judge(connection, run=turn.run))
+    digests = {model: sha256 for model, _, sha256 in results}
+    own, faults = _own(connection, dataset, turn, digests, former) if dataset.metric is not None else ({}, {})
     tested = _predict(turn.manifest, former | own, optional={FIRST})
     predictions = dict(tested.predictions)
     former = {name: model for name, model in former.items() if name in predictions}
-    outcomes = {
-        model: _stored(bytes(stream), tested.ids) for model, stream, _ in sql.results_to_judge(connection, run=turn.run)
-    }
+    outcomes = {model: _stored(bytes(stream), tested.ids) for model, stream, _ in results}
     outcomes |= {name: _outcome(turn.manifest, tested.truth, predictions[name]) for name in former}
     lines = {name: model.name for name, model in former.items()}
     if CHAMPION not in former:
@@ -129,6 +133,8 @@ def compare(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reig
         outcomes,
         predictions,
         lines,
+        digests,
+        faults,
         tested.trained_on,
         untrained,
         fresh=untrained & ~_among(tested.ids, *(np.frombuffer(bytes(hashes), "<u8") for (hashes,) in counted)),
@@ -170,16 +176,31 @@ def _former(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reig
     return {CHAMPION: champion, FIRST: first}
 
 
-def _own(connection: Connection, dataset: Dataset, turn: Turn) -> dict[str, Model]:
+def _own(
+    connection: Connection, dataset: Dataset, turn: Turn, names: Iterable[str], former: Collection[str]
+) -> tuple[dict[str, Model], dict[str, str | None]]:
+    """The models of a run that can be loaded, and for each challenger why it cannot be.
+
+    The baseline is among them where it plays the champion.
+    """
     sql = queries.load("registry")
-    found = {}
-    for model, _, _ in list(sql.results_to_judge(connection, run=turn.run)):
+    found: dict[str, Model] = {}
+    faults: dict[str, str | None] = {}
+    for model in names:
+        if model == BASELINE and CHAMPION in former:
+            continue
         content, sha256, probed = sql.fitted(connection, run=turn.run, model=model)
         nothing = np.empty(0, np.uint64)
-        found[model] = registry.proven(
-            model, turn.manifest, bytes(content), sha256, bytes(probed), dataset.trusted, nothing
-        )
-    return found
+        try:
+            found[model] = registry.proven(
+                model, turn.manifest, bytes(content), sha256, bytes(probed), dataset.trusted, nothing
+            )
+            faults[model] = None
+        except (Rejected, Drifted) as error:
+            if model == BASELINE:
+                raise
+            faults[model] = error.what.rstrip(".")
+    return found, faults
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,10 @@ def weigh(
             guards=[*limits.get(line, ()), *_error_guard(dataset, turn, compared, line)],
         )
         verdict = judge()
-        if verdict.outcome == "promote" and (wrong := fault(connection, turn.run, line, dataset.trusted)):
-            verdict = judge(faults=[wrong])
-        found[verdict] = fresh
+        known_fault = compared.faults.get(line)
+        if verdict.outcome == "promote" and line not in compared.faults:
+            known_fault = fault(connection, turn.run, line, dataset.trusted)
+        found[judge(faults=[known_fault]) if known_fault else verdict] = fresh
     return found
 
 
@@ -90,6 +91,9 @@ def _past(
 def _fresh(dataset: Dataset, turn: Turn, compared: Compared, line: str) -> Pairs | Gain:
     fresh = compared.fresh
     if dataset.metric is not None:
+        if compared.faults.get(line):
+            # What cannot be loaded predicts nothing, and adds nothing to the evidence on its line.
+            return Gain(dataset.metric.name, dataset.metric.worth, 0)
         champion, challenger = (compared.predictions[name][fresh] for name in (CHAMPION, line))
         return Gain.from_bootstrap(dataset.metric, compared.truth[fresh], champion, challenger, seed=turn.seed)
     champion, challenger = (compared.outcomes[name][fresh] for name in (CHAMPION, line))

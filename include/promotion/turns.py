@@ -73,33 +73,32 @@ def promote(
     cause: Literal["evidence", "approval"],
     decider: str,
     reason: str,
+    loaded: bool,
 ) -> None:
     """Registers a run's model and makes it the champion that follows reign ``after``, in the caller's transaction.
 
     Args:
         sha256: Of the model that the decision was about.
+        loaded: Whether the caller has loaded it from its stored bytes; it is loaded now otherwise.
         trained_on: Hashes of the ids of its training records.
 
     Raises:
         Overtaken: The champion is not that of reign ``after`` any more.
-        LastingError: The model was trained again since.
+        LastingError: The model was trained again since, or cannot be loaded.
     """
     sql = queries.load("registry")
-    content, found, probed = sql.fitted(connection, run=run, model=model)
-    if found != sha256:
-        raise LastingError(f"The model {model} of run {run} was trained again since its verdict.", "Start a new run.")
-    if fault := evidence.fault(connection, run, model, trusted(manifest.dataset)):
-        raise LastingError(f"The model {model} of run {run} cannot be the champion: {fault}", "Start a new run.")
     artifact = sql.register_artifact(
         connection,
         dataset=manifest.dataset,
         run=run,
         model=model,
         sha256=sha256,
-        content=content,
-        probe=probed,
         trained_on=trained_on.astype("<u8").tobytes(),
     )
+    if artifact is None:
+        raise LastingError(f"The model {model} of run {run} was trained again since its verdict.", "Start a new run.")
+    if not loaded and (fault := evidence.fault(connection, run, model, trusted(manifest.dataset))):
+        raise LastingError(f"The model {model} of run {run} cannot be the champion: {fault}.", "Start a new run.")
     reign.crown(
         connection,
         manifest.dataset,
@@ -144,7 +143,7 @@ def _judge(connection: Connection, dataset: Dataset, turn: Turn) -> str:
         return _pass_over(connection, turn, reigning, "incomparable", f"{error} {forward}")
     verdicts = evidence.weigh(connection, dataset, turn, reigning, compared)
     chosen = choose(verdicts) if dataset.promotion.name != "manual" else None
-    digests = _write(connection, turn, reigning, compared, verdicts)
+    _write(connection, turn, reigning, compared, verdicts)
     _tell(verdicts, chosen)
     _score(connection, turn, reigning, compared, chosen)
     if chosen is not None:
@@ -153,12 +152,13 @@ def _judge(connection: Connection, dataset: Dataset, turn: Turn) -> str:
             turn.run,
             turn.manifest,
             chosen.challenger,
-            sha256=digests[chosen.challenger],
+            sha256=compared.digests[chosen.challenger],
             trained_on=compared.trained_on,
             after=reigning.number,
             cause="evidence",
             decider="the gate",
             reason=chosen.sentence,
+            loaded=True,
         )
     _require_unchanged(connection, dataset, reigning.number + (chosen is not None))
     return "judged"
@@ -176,8 +176,7 @@ def _write(
     reigning: Reigning,
     compared: Compared,
     verdicts: Mapping[Verdict, Pairs | Gain],
-) -> dict[str, str]:
-    """Writes the verdicts. Returns the SHA-256 of each model that was judged."""
+) -> None:
     sql = queries.load("registry")
     _add_gate(
         connection,
@@ -188,13 +187,11 @@ def _write(
         repeated=int(np.count_nonzero(compared.untrained & ~compared.fresh)),
         counted=compared.ids[compared.fresh].astype("<u8").tobytes(),
     )
-    digests = {model: sha256 for model, _, sha256 in sql.results_to_judge(connection, run=turn.run)}
     for verdict, fresh in verdicts.items():
         log.info("%s", verdict.sentence)
         row = verdict.as_row() | evidence.as_row(fresh)
-        row |= {"run": turn.run, "model": verdict.challenger, "fitted_sha256": digests[verdict.challenger]}
+        row |= {"run": turn.run, "model": verdict.challenger, "fitted_sha256": compared.digests[verdict.challenger]}
         sql.add_verdict(connection, verdict=msgspec.json.encode(row).decode())
-    return digests
 
 
 def _tell(verdicts: Iterable[Verdict], chosen: Verdict | None) -> None:

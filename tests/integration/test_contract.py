@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include.datasets import Dataset
+from include.datasets import Dataset, Metric, manual
 from include.errors import LastingError, UserError
 from include.promotion import approval, turns, value
 from include.registry import artifact, champion, reign
@@ -244,9 +245,16 @@ def spoil(connection: Connection, number: int) -> None:
     )
 
 
+def recall(truth: Any, predicted: Any) -> float:
+    return float(np.mean(predicted[truth == "yes"] == "yes"))
+
+
 @pytest.mark.altered
-def test_what_cannot_be_loaded_is_not_promoted(topic: Callable[..., str], warehouse: Connection) -> None:
-    dataset = given(topic, signal(600))
+@pytest.mark.parametrize("metric", [None, Metric("recall of yes", recall, worth=0.02)], ids=["accuracy", "metric"])
+def test_what_cannot_be_loaded_is_not_promoted(
+    topic: Callable[..., str], warehouse: Connection, metric: Metric | None
+) -> None:
+    dataset = given(topic, signal(600), metric=metric)
     number = train(dataset, seal(dataset))
     spoil(warehouse, number)
     turns.judge(dataset)
@@ -256,6 +264,34 @@ def test_what_cannot_be_loaded_is_not_promoted(topic: Callable[..., str], wareho
     with pytest.raises(LastingError, match="cannot be the champion"):
         approval.answer(number, True, "tree", "ann")
     assert ask(warehouse, "SELECT FROM millrace.reign WHERE dataset = %s", dataset.name) == []
+
+
+@pytest.mark.parametrize("metric", [None, Metric("recall of yes", recall, worth=0.02)], ids=["accuracy", "metric"])
+def test_a_model_is_loaded_once_before_it_is_promoted(
+    topic: Callable[..., str], warehouse: Connection, monkeypatch: pytest.MonkeyPatch, metric: Metric | None
+) -> None:
+    loaded: Counter[str] = Counter()
+
+    def counted_loads(content: bytes, sha256: str, *more: Any) -> Any:
+        loaded[sha256] += 1
+        return original(content, sha256, *more)
+
+    original = artifact.loads
+    # Where every answer is right, a metric has no variance, and so no evidence.
+    dataset = given(topic, signal(600, strength=0.8), metric=metric)
+    number = train(dataset, seal(dataset))
+    monkeypatch.setattr(artifact, "loads", counted_loads)
+    turns.judge(dataset)
+    (present,) = ask(warehouse, "SELECT model, run, sha256 FROM millrace.champion WHERE dataset = %s", dataset.name)
+    assert (present.model, present.run) == ("tree", number)
+    # Where a metric is compared, the baseline predicts as well.
+    assert loaded[present.sha256] == 1 and len(loaded) == loaded.total() == (1 if metric is None else 2)
+
+    dataset = later(dataset, signal(600, strength=0.8, seed=1, first=1000), promotion=manual())
+    number = judge(dataset)
+    loaded.clear()
+    approval.answer(number, True, "tree", "ann")
+    assert list(loaded.values()) == [1]
 
 
 def test_an_imputer_reaches_the_registry_and_loads(topic: Callable[..., str], warehouse: Connection) -> None:

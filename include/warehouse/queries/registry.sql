@@ -60,6 +60,10 @@ SELECT model, outcomes, fitted_sha256 FROM millrace.model_result WHERE run = :ru
 -- A model as training wrote it.
 SELECT fitted, fitted_sha256, probe FROM millrace.model_result WHERE run = :run AND model = :model;
 
+-- name: digests_of
+-- The models of a run with the SHA-256 of what training wrote.
+SELECT model, fitted_sha256 FROM millrace.model_result WHERE run = :run ORDER BY model;
+
 -- name: guarded_metrics
 -- The numbers of a run's models that a guard can name.
 SELECT result.model, metric.name, metric.value
@@ -106,9 +110,11 @@ INSERT INTO millrace.score (run, role, model, metric, value, rows)
 VALUES (:run, :role, :model, :metric, :value, :rows);
 
 -- name: register_artifact$
--- Keeps a model for good; one that is kept already stays as it is.
+-- Keeps a model of a run for good, and nothing when training wrote another one since; one that is kept already stays as
+-- it is.
 INSERT INTO millrace.artifact (dataset, run, model, sha256, content, probe, trained_on)
-VALUES (:dataset, :run, :model, :sha256, :content, :probe, :trained_on)
+SELECT :dataset, run, model, fitted_sha256, fitted, probe, :trained_on
+FROM millrace.model_result WHERE run = :run AND model = :model AND fitted_sha256 = :sha256
 ON CONFLICT (run, model, sha256) DO UPDATE SET sha256 = excluded.sha256
 RETURNING artifact;
 
