@@ -1,9 +1,10 @@
 """Airflow DAGs that train: for each dataset one that fits all of its models on a sealed version."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, Param, get_current_context, task
+from airflow.sdk import DAG, Context, Param, get_current_context, task
 
 from include import runs
 from include.datasets import Dataset, definitions
@@ -42,6 +43,11 @@ FORM = {
 }
 
 
+def described(context: Context) -> tuple[str, dict[str, Any], str]:
+    """The run's id, its form and its cause."""
+    return context["dag_run"].run_id, dict(context["params"]), runs.cause(context)
+
+
 def build(dataset: Dataset) -> DAG:
     with DAG(
         f"train__{dataset.name}",
@@ -63,9 +69,10 @@ def build(dataset: Dataset) -> DAG:
             from include.training import run
 
             context = get_current_context()
-            with runs.told():
+            facts = described(context)
+            with runs.told(), run.recorded(dataset, *facts):
                 runs.require_known(context)
-                return run.begin(dataset, context["dag_run"].run_id, dict(context["params"]), runs.cause(context))
+                return run.begin(dataset, *facts)
 
         # The definition's limit comes first, with a sentence of its own.
         @task(
@@ -86,6 +93,8 @@ def build(dataset: Dataset) -> DAG:
             with runs.told():
                 if planned:
                     run.settle(planned)
+                else:
+                    run.not_planned(dataset, *described(get_current_context()))
                 return [
                     {"trigger_run_id": f"promote__{number}", "conf": {"run": number}} for number in turns.judge(dataset)
                 ]

@@ -11,13 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from include.errors import UserError
+from include.errors import LastingError, UserError
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Invalid(UserError):
+class Invalid(LastingError):
     """A definition says something that cannot be.
 
     Args:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from include.datasets import Dataset
-from include.errors import LastingError
+from include.errors import LastingError, UserError
 from include.training import grid
 from include.training.grid import Grid
 from include.training.preparation import require_storable
 from include.warehouse import queries
 from include.warehouse.connection import connected
+
+if TYPE_CHECKING:
+    from include.versions.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -32,31 +36,86 @@ def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: s
     Raises:
         LastingError: No such version or model, or no such grid.
     """
-    from include.provenance import code_version, library_versions
     from include.versions import register
 
     manifest = register.find(dataset.name, parameters.get("version"), _day(parameters.get("until")))
     models = chosen(dataset, parameters.get("models"), parameters.get("grid"))
     require_storable(dataset, models)
     with connected("millrace train") as connection:
-        run = queries.load("training").begin_run(
-            connection,
-            dataset=dataset.name,
-            run_id=run_id,
-            version=manifest.version,
-            seed=parameters.get("seed") or 0,
-            parameters=msgspec.json.encode(dict(parameters)).decode(),
-            cause=cause,
-            asked_by=manifest.asked_by if run_id == sealed_run_id(manifest.version) else cause,
-            definition=dataset.digest,
-            code=code_version(),
-            libraries=msgspec.json.encode(library_versions()).decode(),
-        )
+        run = queries.load("training").begin_run(connection, **_facts(dataset, manifest, run_id, parameters, cause))
         if at := queries.load("retention").forgotten_at(connection, version=manifest.version):
             raise register.Forgotten(manifest, at)
         connection.commit()
     log.info("Run %d trains %s on version %s of %s.", run, ", ".join(models), manifest.short, dataset.name)
     return [{"run": run, "model": model} for model in models]
+
+
+@contextmanager
+def recorded(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: str) -> Iterator[None]:
+    """Writes a failure inside the ``with`` block down as a failed run on its version, with the reason in the run's log.
+
+    The arguments are those of ``begin``. A failure without a version, such as one whose name is wrong, has no run.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        # The failure itself is what has to be seen.
+        with suppress(Exception):
+            _write_failure(dataset, run_id, parameters, cause, reason, kept=["success"])
+        raise
+
+
+def not_planned(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: str) -> None:
+    """Writes down that a run has ended without a plan, unless its failure is known: its task was killed, for instance.
+
+    The arguments are those of ``begin``.
+    """
+    reason = f"The task plan ended without a plan and without a reason. See its log in the UI, run {run_id}."
+    with suppress(LastingError):
+        _write_failure(dataset, run_id, parameters, cause, reason, kept=["success", "failed"])
+
+
+def _write_failure(
+    dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: str, reason: str, kept: list[str]
+) -> None:
+    from include.versions import register
+
+    sql = queries.load("training")
+    manifest = register.find(dataset.name, parameters.get("version"), _day(parameters.get("until")))
+    with connected("millrace train") as connection:
+        facts = _facts(dataset, manifest, run_id, parameters, cause)
+        if (run := sql.fail_run(connection, kept=kept, **facts)) is not None:
+            sql.log_lines(
+                connection,
+                run=run,
+                model=None,
+                ats=[datetime.now(UTC).timestamp()],
+                levels=["ERROR"],
+                loggers=[__name__],
+                messages=[reason.replace("\0", "")],
+            )
+        connection.commit()
+
+
+def _facts(
+    dataset: Dataset, manifest: Manifest, run_id: str, parameters: Mapping[str, Any], cause: str
+) -> dict[str, Any]:
+    """What is written down about a run, by the columns of ``millrace.training_run``."""
+    from include.provenance import code_version, library_versions
+
+    return {
+        "dataset": dataset.name,
+        "run_id": run_id,
+        "version": manifest.version,
+        "seed": parameters.get("seed") or 0,
+        "parameters": msgspec.json.encode(dict(parameters)).decode(),
+        "cause": cause,
+        "asked_by": manifest.asked_by if run_id == sealed_run_id(manifest.version) else cause,
+        "definition": dataset.digest,
+        "code": code_version(),
+        "libraries": msgspec.json.encode(library_versions()).decode(),
+    }
 
 
 def settle(planned: Sequence[Mapping[str, Any]]) -> list[str]:

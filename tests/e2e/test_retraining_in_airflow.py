@@ -125,13 +125,19 @@ def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi,
     ],
 )
 def test_a_wrong_form_fails_at_once_with_one_sentence(
-    airflow: AirflowApi, dag_id: str, form: dict[str, Any], says: str
+    airflow: AirflowApi, results: Connection, dag_id: str, form: dict[str, Any], says: str
 ) -> None:
     started = airflow.trigger(dag_id, form)
     assert airflow.wait(dag_id, started.run_id, timeout=60).state == "failed"
     task = next(t for t in airflow.task_instances(dag_id, started.run_id) if t.task_id in ("plan", "publish"))
     assert (task.state, task.try_number) == ("failed", 1)
     assert says in airflow.log(dag_id, started.run_id, task)
+    if dag_id == TRAIN and "version" not in form:
+        statement = (
+            "SELECT state, message FROM millrace.training_run JOIN millrace.run_log USING (run) WHERE run_id = %s"
+        )
+        ((state, message),) = ask(results, statement, started.run_id)
+        assert state == "failed" and says in message
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 import warnings
@@ -15,12 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import skops.io
+from click.testing import CliRunner
 from psycopg2.extras import NamedTupleCursor
 
 from include.datasets import Dataset, definitions
-from include.errors import UserError
+from include.definitions import Found
+from include.errors import LastingError, UserError
 from include.kafka import client
 from include.kafka.stops import Fenced
+from include.platform.commands import doctor, registry
+from include.platform.platform import Platform
 from include.training import dispatch, fitting, journal, run
 from include.training.preparation import prepared
 from include.versions import register
@@ -341,6 +346,88 @@ def test_a_version_says_how_far_its_training_has_come_and_what_goes_on(
         fitting.fit(sound, task["run"], task["model"])
     run.settle(planned)
     assert says() == f"Run {planned[0]['run']} has trained on version {version[:12]}."
+
+
+def two_models() -> dict[str, Any]:
+    from sklearn.tree import DecisionTreeClassifier
+
+    return {"tree": DecisionTreeClassifier(), "other": DecisionTreeClassifier()}
+
+
+def broken_models() -> dict[str, Any]:
+    raise KeyError("depth")
+
+
+@pytest.mark.parametrize(
+    ("form", "changes", "reason"),
+    [
+        ({"models": ["forest"]}, {}, "has no model forest; it has tree, other, baseline."),
+        ({"grid": {"tree": {"depth": [1]}}}, {}, "The grid cannot be: tree has no parameter 'depth'"),
+        ({}, {"models": broken_models}, "KeyError: 'depth'"),
+    ],
+    ids=["model", "grid", "definition"],
+)
+def test_a_plan_that_fails_is_shown_with_its_reason_and_the_command_that_continues(
+    warehouse: Connection,
+    topic: Callable[..., str],
+    services: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    form: dict[str, Any],
+    changes: dict[str, Any],
+    reason: str,
+) -> None:
+    sound = given(topic, signal(300), models=two_models)
+    dataset = replace(sound, **changes)
+    monkeypatch.setattr(definitions, "find", lambda: Found({dataset.name: dataset}, {}))
+    # The test has a warehouse of its own.
+    monkeypatch.setattr(Platform, "environment", lambda _: {})
+    version = publish(sound, Interval()).version
+    dispatch.land("test")
+    run_id, form = run.sealed_run_id(version), {"version": version} | form
+
+    def plan(dataset: Dataset, form: dict[str, Any]) -> list[dict[str, Any]]:
+        with run.recorded(dataset, run_id, form, "test"):
+            return run.begin(dataset, run_id, form, "test")
+
+    # Trying again helps none of them.
+    with pytest.raises(LastingError, match=r"forest|depth"):
+        plan(dataset, form)
+    run.not_planned(dataset, run_id, form, "test")
+    (found,) = ask(warehouse, "SELECT run, version, state, parameters FROM millrace.training_run")
+    assert (found.version, found.state, found.parameters) == (version, "failed", form)
+    again = f"Train on it again: ./millrace train {dataset.name} --version {version[:12]}."
+    for command in (registry.value, registry.champion):
+        shown = CliRunner().invoke(command, [dataset.name], catch_exceptions=False).output
+        assert f"Run {found.run} on version {version[:12]} failed: " in shown and reason in shown and again in shown
+        failure = json.loads(CliRunner().invoke(command, [dataset.name, "--json"]).stdout)["failure"]
+        assert reason in failure and failure.endswith(again)
+    (finding,) = doctor._datasets(services)
+    assert reason in finding.remedy and again in finding.remedy
+    # The same run, planned again in Airflow, goes on as if it had not failed, and keeps what it has reached.
+    planned = plan(sound, {"version": version})
+    assert {task["run"] for task in planned} == {found.run}
+    for task in planned:
+        fitting.fit(sound, task["run"], task["model"])
+    run.settle(planned)
+    with pytest.raises(Exception, match=r"forest|depth"):
+        plan(dataset, form)
+    assert ask(warehouse, "SELECT state FROM millrace.training_run")[0].state == "success"
+    for command in (registry.value, registry.champion):
+        assert "failed" not in CliRunner().invoke(command, [dataset.name], catch_exceptions=False).output
+
+
+def test_a_plan_that_was_killed_leaves_a_failed_run(cancer: Dataset, warehouse: Connection) -> None:
+    run.not_planned(cancer, "killed", {}, "test")
+    state, says = register.training(warehouse, cancer.name)
+    assert state == "failed" and "See its log in the UI, run killed." in says and "./millrace train" in says
+
+
+def test_a_failure_without_a_version_has_no_run(cancer: Dataset, warehouse: Connection) -> None:
+    form = {"version": "beef" * 16}
+    with pytest.raises(UserError, match="has no version"), run.recorded(cancer, "run", form, "test"):
+        run.begin(cancer, "run", form, "test")
+    run.not_planned(cancer, "run", form, "test")
+    assert ask(warehouse, "SELECT * FROM millrace.training_run") == []
 
 
 def test_publishing_again_names_the_failure_that_nothing_has_followed(

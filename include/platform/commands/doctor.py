@@ -152,7 +152,18 @@ def _datasets(platform: Platform) -> Iterator[Finding]:
         for dataset in definitions.find().valid.values():
             for threat in retention.threats(connection, dataset):
                 yield Finding(threat.what, threat.remedy)
+            yield from _training(connection, dataset)
             yield from _champion(connection, dataset)
+
+
+def _training(connection: "Connection", dataset: "Dataset") -> Iterator[Finding]:
+    """A newest version that no run has trained on, because its run failed."""
+    from include.versions import register
+
+    state, says = register.training(connection, dataset.name)
+    if state == "failed":
+        # The sentence ends with the command that continues.
+        yield Finding(f"The newest version of {dataset.name!r} was not trained on.", says)
 
 
 def _champion(connection: "Connection", dataset: "Dataset") -> Iterator[Finding]:

@@ -29,6 +29,7 @@ def champion(dataset: str, rollback: bool, retire: bool, reason: str, as_json: b
     """Which model is live, since when, on what evidence."""
     from include.datasets import definitions
     from include.registry import reign
+    from include.versions import register
     from include.warehouse import queries
     from include.warehouse.connection import connected
 
@@ -49,10 +50,12 @@ def champion(dataset: str, rollback: bool, retire: bool, reason: str, as_json: b
         present = reign.current(connection, dataset)
         last = queries.load("registry").last_reign(connection, dataset=dataset)
         latest = queries.load("registry").latest_judgement(connection, dataset=dataset)
+        state, says = register.training(connection, dataset)
     if present is None and latest is None:
         definitions.get(dataset)
     if as_json:
-        click.echo(json.dumps({"dataset": dataset, "champion": _plain(present), "latest": _latest(latest)}, indent=2))
+        found = {"champion": _plain(present), "latest": _latest(latest), "failure": says if state == "failed" else None}
+        click.echo(json.dumps({"dataset": dataset, **found}, indent=2))
         return
     click.echo(f"{dataset}: {present}" if present else f"{dataset}: no champion yet; the baseline plays it")
     if present:
@@ -61,12 +64,14 @@ def champion(dataset: str, rollback: bool, retire: bool, reason: str, as_json: b
         _, _, _, since, decider, why = last
         click.echo(f"  The last one was retired on {since:%Y-%m-%d %H:%M:%S} UTC by {decider}: {why}")
     if latest:
-        state = _latest(latest)
-        assert state is not None
-        click.echo(f"Last before the gate: version {state['version']}, {state['state']}")
-        for sentence in state["sentences"]:
+        judged = _latest(latest)
+        assert judged is not None
+        click.echo(f"Last before the gate: version {judged['version']}, {judged['state']}")
+        for sentence in judged["sentences"]:
             click.echo(f"  {sentence}")
-        click.echo(f"  Promoted: {state['promoted']}." if state["promoted"] else "  Nothing was promoted.")
+        click.echo(f"  Promoted: {judged['promoted']}." if judged["promoted"] else "  Nothing was promoted.")
+    if state == "failed" or latest is None:
+        click.echo(says)
 
 
 @click.command()
@@ -83,11 +88,15 @@ def value(dataset: str, as_json: bool) -> None:
     with connected("millrace value") as connection:
         versions = worth.by_version(connection, dataset)
         summary = worth.summary(connection, dataset)
-        state, says = register.training(connection, dataset) if summary is None else (None, "")
+        state, says = register.training(connection, dataset)
     if summary is None:
         definitions.get(dataset)
     if as_json:
-        found = {"versions": [asdict(version) for version in versions], "summary": asdict(summary) if summary else None}
+        found = {
+            "versions": [asdict(version) for version in versions],
+            "summary": asdict(summary) if summary else None,
+            "failure": says if state == "failed" else None,
+        }
         click.echo(json.dumps({"dataset": dataset} | found, indent=2, default=str))
         return
     if summary is None:
@@ -98,6 +107,8 @@ def value(dataset: str, as_json: bool) -> None:
     _table(header, [_cells(version) for version in versions])
     for line in worth.told(summary, versions):
         click.echo(line)
+    if state == "failed":
+        click.echo(says)
 
 
 def _plain(present: "Reign | None") -> dict[str, Any] | None:

@@ -62,6 +62,18 @@ SET state = 'running', finished_at = NULL, version = excluded.version, seed = ex
     libraries = excluded.libraries
 RETURNING run;
 
+-- name: fail_run$
+-- Writes down a training run that failed before its models were planned; one that has one of these states stays as it is.
+INSERT INTO millrace.training_run (
+    dataset, run_id, version, state, seed, parameters, cause, asked_by, definition, code, libraries, finished_at
+) VALUES (
+    :dataset, :run_id, :version, 'failed', :seed, CAST(:parameters AS jsonb), :cause, :asked_by, :definition, :code,
+    CAST(:libraries AS jsonb), clock_timestamp()
+)
+ON CONFLICT (dataset, run_id) DO UPDATE SET state = 'failed', finished_at = clock_timestamp()
+WHERE training_run.state <> ALL (:kept)
+RETURNING run;
+
 -- name: end_run!
 -- Ends a training run.
 UPDATE millrace.training_run SET state = :state, finished_at = clock_timestamp() WHERE run = :run;
