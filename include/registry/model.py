@@ -186,17 +186,19 @@ def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.types as types
 
+    from include.datasets.sources.plain import cast
+
     given, wanted = _family(column.type), _family(field.type)
     if given != wanted and "null" not in (given, wanted):
         raise pa.ArrowTypeError(f"{field.name} is {column.type} and must be {field.type}")
     if wanted == "null" or (types.is_boolean(field.type) and not types.is_boolean(column.type)):
         return column
     try:
-        return column.cast(field.type)
+        return cast(column, field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         if wanted not in ("number", "time"):
             raise
-        return column.cast(pa.float64()) if types.is_decimal(column.type) else column
+        return cast(column, pa.float64()) if types.is_decimal(column.type) else column
 
 
 def _type_of(manifest: Manifest, name: str) -> str:

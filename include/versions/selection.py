@@ -246,9 +246,11 @@ def _typed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The batch with the version's types."""
     import pyarrow as pa
 
+    from include.datasets.sources.plain import cast
+
     columns = zip(batch.columns, schema, strict=True)
     return pa.RecordBatch.from_arrays(
-        [column if column.type == field.type else column.cast(field.type) for column, field in columns], schema=schema
+        [column if column.type == field.type else cast(column, field.type) for column, field in columns], schema=schema
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from include.datasets import File, new
-from include.datasets.sources import delimited, sniff
+from include.datasets.sources import delimited, sniff, text
 from include.datasets.sources import file as files
 from include.definitions import Invalid
 from include.errors import LastingError, UserError
@@ -362,6 +362,27 @@ def test_a_definition_in_the_wrong_dialect_is_shown_the_right_one(tmp_path: Path
     path = put(tmp_path, "a;b\n1,5;x,y\n2,5;y\n")
     with pytest.raises(LastingError, match=r"It looks like File\(…, delimiter=';', decimal=','\)"):
         rows(path)
+
+
+@pytest.mark.parametrize("folds", ["\n", "\r\n"])
+@pytest.mark.parametrize("before", ["", "\ufeff", "\n"])
+def test_line_breaks_in_a_header_are_read(before: str, folds: str, tmp_path: Path) -> None:
+    path = put(tmp_path, f'{before}a,"of two{folds}lines",b{folds}1,2,3{folds}')
+    assert rows(path).to_pydict() == {"a": [1], f"of two{folds}lines": [2], "b": [3]}
+
+
+@pytest.mark.parametrize("blank", [*text.MISSING, " nan "])
+def test_a_number_that_is_missing_is_null_however_it_is_written(blank: str, tmp_path: Path) -> None:
+    path = put(tmp_path, f"a,b\n1.5,1\n{blank},{blank}\n2.5,0\n")
+    assert rows(path).to_pydict() == {"a": [1.5, None, 2.5], "b": [1, None, 0]}
+
+
+def test_decimals_become_the_nearest_numbers(tmp_path: Path) -> None:
+    texts = ["10.04", "81.21", "9902705.62", "-1.007", "0.000000001", None]
+    found = pa.table({"a": pa.array([None if t is None else Decimal(t) for t in texts], pa.decimal128(20, 9))})
+    parquet.write_table(found, tmp_path / "rows.parquet")
+    read = rows(tmp_path / "rows.parquet", types={"a": "number"})["a"].to_pylist()
+    assert read == [None if t is None else float(t) for t in texts]
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class Delimited:
         import pyarrow as pa
 
         self._path, self._dialect = path, dialect
-        self.names, self._lines, self._empty = _header(path, dialect)
+        self.names, self._before, self._empty = _header(path, dialect)
         self._block_bytes, self._held = BLOCK_BYTES, held
         self._texts: list[pa.RecordBatch] = []
         guessed = self._look()
@@ -153,8 +153,7 @@ class Delimited:
                 read_options=arrow.ReadOptions(
                     block_size=self._block_bytes,
                     column_names=list(self.names),
-                    skip_rows=self._lines,
-                    skip_rows_after_names=0 if dialect.names else 1,
+                    skip_rows=self._before,
                     encoding=encoding,
                 ),
                 parse_options=arrow.ParseOptions(
@@ -213,7 +212,7 @@ class _Lines(io.RawIOBase):
 
 
 def _header(path: Path, dialect: Dialect) -> tuple[list[str], int, bool]:
-    """The columns' names, the number of lines before the row that has them, and whether nothing comes behind it.
+    """The columns' names, the number of lines before the first row, and whether there is no row.
 
     A column without a name is called after its place, as pandas does: ``Unnamed: 0``.
     """
@@ -229,7 +228,8 @@ def _header(path: Path, dialect: Dialect) -> tuple[list[str], int, bool]:
                 break
             blank += 1
         quoting: dict[str, Any] = {"quotechar": dialect.quote} if dialect.quote else {"quoting": csv.QUOTE_NONE}
-        first = next(csv.reader(rest, delimiter=dialect.delimiter, **quoting), None)
+        reader = csv.reader(rest, delimiter=dialect.delimiter, **quoting)
+        first = next(reader, None)
         empty = not dialect.names and not any(line.strip() for line in rest)
         lines.detach()
     if first is None:
@@ -241,7 +241,8 @@ def _header(path: Path, dialect: Dialect) -> tuple[list[str], int, bool]:
                 "Correct names=.",
             )
         return list(dialect.names), len(before) + blank, empty
-    return [name or f"Unnamed: {place}" for place, name in enumerate(first)], len(before) + blank, empty
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(first)]
+    return names, len(before) + blank + reader.line_num, empty
 
 
 def _codec(dialect: Dialect) -> str:

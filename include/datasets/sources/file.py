@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from include.datasets.sources import compressed, text
 from include.datasets.sources.delimited import Delimited, Dialect
+from include.datasets.sources.plain import cast
 from include.datasets.sources.source import PROJECT, SCAN_ROWS, Scan, Source, Whole, numbered, require_free
 from include.datasets.sources.text import Numbers
 from include.definitions import Invalid
@@ -274,9 +275,7 @@ class _Parquet(_Numbered):
         try:
             if types.is_dictionary(values.type):
                 values = values.dictionary_decode()
-            if types.is_decimal(values.type) and types.is_floating(wanted):
-                return values.cast(wanted, safe=False)
-            return values.cast(wanted)
+            return cast(values, wanted)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise LastingError(
                 f"{self._path}: the column {name!r} is {values.type}, and not all of it can be {wanted}: "

@@ -98,6 +98,22 @@ def plain(values: pa.Array | pa.ChunkedArray, key: bool = False) -> pa.Array | p
     return values.cast(wanted)
 
 
+def cast(values: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """The values as another type; a decimal becomes the double that is nearest to it.
+
+    Arrow's own cast divides, and misses the nearest double in one value out of seven.
+
+    Raises:
+        pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError: A value has no place in the type.
+    """
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    if types.is_decimal(values.type) and types.is_floating(kind):
+        return values.cast(pa.string()).cast(kind)
+    return values.cast(kind)
+
+
 def _texts(values: pa.Array) -> pa.Array:
     """Bytes as text: sixteen of fixed length are a UUID, those that are UTF-8 their letters, others their digits."""
     import pyarrow as pa

@@ -66,6 +66,7 @@ def convert(texts: pa.Array, wanted: pa.DataType, numbers: Numbers) -> pa.Array:
         pyarrow.ArrowInvalid: A text is no such value.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.types as types
 
     if types.is_string(wanted) or types.is_null(wanted):
@@ -73,9 +74,12 @@ def convert(texts: pa.Array, wanted: pa.DataType, numbers: Numbers) -> pa.Array:
     number = types.is_integer(wanted) or types.is_floating(wanted)
     if not number or numbers.plain:
         try:
-            return _cast(texts, wanted)
+            found = _cast(texts, wanted)
         except pa.ArrowInvalid:
             pass
+        else:
+            if not types.is_floating(wanted) or not pc.any(pc.is_nan(found)).as_py():
+                return found
     return _cast(_cleaned(texts, numbers if number else Numbers()), wanted)
 
 
