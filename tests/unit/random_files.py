@@ -336,7 +336,7 @@ class Maker:
 
     def _odd_numbers(self) -> Made:
         found = [str(n) if n % 5 else "?" for n in self._rng.integers(1, 10_000, self._rows)]
-        known = self._null == "?"
+        found[0], known = "?", self._null == "?"
         values = [None if value == "?" else float(value) for value in found] if known else found
         return Made(values, found, pa.array(found), None if self._rows < 100 or known else False, found)
 

@@ -37,10 +37,10 @@ class Version:
     test: pa.Table
 
 
-def version(dataset: Dataset) -> Version:
-    """The version of all rows of a dataset, as training gets it."""
+def version(dataset: Dataset, interval: Interval | None = None) -> Version:
+    """The version of all rows of a dataset, or of those of an interval, as training gets it."""
     with dataset.source.scan(None, None) as scan:
-        selection = select(dataset, scan, Interval())
+        selection = select(dataset, scan, interval or Interval())
         sent = [(batch, value.to_pybytes()) for batch, value in packing.packed(selection)]
     messages = [
         Message(0, place, batch.split, batch.number, batch.rows, blake3=batch.blake3)
