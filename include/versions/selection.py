@@ -221,6 +221,41 @@ def select(dataset: Dataset, scan: Scan, interval: Interval, most_rows: int | No
     )
 
 
+def require_usable(dataset: Dataset, scan: Scan, interval: Interval) -> None:
+    """Refuses what publishing would refuse, as far as that is certain from a scan.
+
+    Raises:
+        NothingToPublish: The interval has no rows, or too few to train and test; only of a scan of all rows.
+        UserError: The source or its columns are not as defined.
+    """
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    from include.datasets.sources.plain import Plain
+    from include.datasets.splits import moments
+
+    if scan.certain == "rows":
+        for _ in select(dataset, scan, interval).parts():
+            pass
+        return
+    keys = [dataset.record_id, dataset.event_time, dataset.split.column, dataset.target]
+    scan = Plain(scan, [name for name in keys if name])
+    schema, _ = _schema(dataset, scan)
+
+    def settled(kind: pa.DataType) -> bool:
+        # What is a number at the beginning may be text later; what is text stays text.
+        return scan.certain == "types" or types.is_string(kind)
+
+    if settled(target := scan.schema.field(dataset.target).type):
+        _require_target(dataset, target)
+    if dataset.event_time and settled(moment := scan.schema.field(dataset.event_time).type):
+        moments(pa.table({dataset.event_time: pa.array([], moment)}), dataset)
+    if scan.certain == "names":
+        # Types that the definition gives are tried on the rows that are there.
+        for _ in scan.batches(schema.names):
+            pass
+
+
 def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The same, each read in another thread while the one before it is worked on."""
     with ThreadPoolExecutor(1, "read") as thread:
@@ -331,7 +366,8 @@ def _require_ids(dataset: Dataset, rows: pa.Table) -> None:
     ids = _without_nan(rows[dataset.record_id])
     if ids.null_count:
         raise LastingError(
-            f"Dataset {dataset.name!r}: {ids.null_count} rows have no {dataset.record_id!r}, their record_id."
+            f"Dataset {dataset.name!r}: {ids.null_count} rows have no {dataset.record_id!r}, their record_id.",
+            "Name a column that has a value in every row, or leave these rows out in the source.",
         )
     if not _ascending([ids]) and (distinct := pc.count_distinct(ids).as_py()) < len(ids):
         counts = pc.value_counts(ids)
@@ -349,17 +385,7 @@ def _with_target(dataset: Dataset, rows: pa.Table, interval: Interval) -> pa.Tab
     import pyarrow.types as types
 
     column = _without_nan(rows[dataset.target])
-    numeric = types.is_integer(column.type) or types.is_floating(column.type) or types.is_decimal(column.type)
-    if dataset.kind == "regression" and not numeric:
-        raise LastingError(
-            f"Dataset {dataset.name!r}: a regression needs a numeric target, and {dataset.target!r} is {column.type}.",
-            "Name another target, or set kind='classification'.",
-        )
-    if dataset.kind == "classification" and (types.is_temporal(column.type) or types.is_decimal(column.type)):
-        raise LastingError(
-            f"Dataset {dataset.name!r}: the target {dataset.target!r} is {column.type}, which are no classes.",
-            "Name another target, or have the source give it as text or whole numbers.",
-        )
+    _require_target(dataset, column.type)
     if column.null_count:
         log.warning("%d rows have no %s and are left out.", column.null_count, dataset.target)
         rows = rows.filter(pc.is_valid(column))
@@ -373,6 +399,23 @@ def _with_target(dataset: Dataset, rows: pa.Table, interval: Interval) -> pa.Tab
     if not rows.num_rows:
         raise NothingToPublish(f"Dataset {dataset.name!r} has no row with a {dataset.target}{_of(interval)}.")
     return rows
+
+
+def _require_target(dataset: Dataset, kind: pa.DataType) -> None:
+    import pyarrow.types as types
+
+    numeric = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    if dataset.kind == "regression" and not numeric:
+        raise LastingError(
+            f"Dataset {dataset.name!r}: a regression needs a numeric target, and {dataset.target!r} is {kind}.",
+            "Name another target, or set kind='classification'.",
+        )
+    if dataset.kind == "classification" and (types.is_temporal(kind) or types.is_decimal(kind)):
+        raise LastingError(
+            f"Dataset {dataset.name!r}: the target {dataset.target!r} is {kind}, which are no classes.",
+            "Name another target, or have the source give it as text or whole numbers: in SQL target::integer or "
+            "target::text.",
+        )
 
 
 def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:

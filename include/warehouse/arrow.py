@@ -93,6 +93,27 @@ def run(cursor: Cursor, statement: str) -> list[Column]:
     """
     _as_text(cursor)
     cursor.execute(statement)
+    described = _described(cursor)
+    pieces = list(_fetched(cursor))
+    columns = _columns(cursor, described)
+    for number, column in enumerate(columns):
+        column._texts = [piece[number] for piece in pieces]
+    return columns
+
+
+def describe(cursor: Cursor, statement: str) -> list[Column]:
+    """The columns of a query, without running it.
+
+    Raises:
+        psycopg2.Error: PostgreSQL refuses it.
+        LastingError: It gives no columns, or two of one name.
+    """
+    cursor.execute(f"DECLARE millrace_described NO SCROLL CURSOR FOR {statement}")
+    cursor.execute("FETCH FORWARD 0 FROM millrace_described")
+    return _columns(cursor, _described(cursor))
+
+
+def _described(cursor: Cursor) -> list[psycopg2.extensions.Column]:
     if cursor.description is None:
         raise LastingError("The source's query gives no rows.", "Write a SELECT.")
     described = list(cursor.description)
@@ -102,12 +123,12 @@ def run(cursor: Cursor, statement: str) -> list[Column]:
             f"The source's query has several columns called {', '.join(twice)}.",
             "Name all but one differently, with AS.",
         )
-    pieces = list(_fetched(cursor))
+    return described
+
+
+def _columns(cursor: Cursor, described: Sequence[psycopg2.extensions.Column]) -> list[Column]:
     types = _types(cursor, [column.type_code for column in described])
-    columns = [_column(column, types) for column in described]
-    for number, column in enumerate(columns):
-        column._texts = [piece[number] for piece in pieces]
-    return columns
+    return [_column(column, types) for column in described]
 
 
 def _as_text(cursor: Cursor) -> None:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
+from pyarrow import csv, parquet
 
 import include.datasets.definitions
 import include.streams.definitions
-from include.datasets import Dataset
+from include.datasets import Dataset, File, HashSplit, Packaged, Query
+from include.datasets.sources import Source
+from include.datasets.sources.file import LOOK_BYTES
 from include.definitions import Found
 from include.errors import UserError
 from include.kafka import client
@@ -22,7 +29,7 @@ from include.landing.drain import drain
 from include.platform.commands.check import check
 from include.streams import produce
 from include.streams.definition import Instant, Stream
-from tests.integration.registry import ask, given, seal, signal, train
+from tests.integration.registry import ask, given, seal, signal, the_median, train
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -187,3 +194,124 @@ def test_without_postgres_it_says_so_and_nothing_else_changes(
     first, second = done.stdout.splitlines()
     assert first == "stream   readings: good"
     assert second.startswith("tables were not compared, nor orphans looked for: PostgreSQL at 127.0.0.1:1 does not ans")
+
+
+def classes(rows: int) -> pa.Table:
+    return pa.table(
+        {"id": range(rows), "x": [float(n % 7) for n in range(rows)], "target": ["no", "yes"] * (rows // 2)}
+    )
+
+
+def saved(path: Path, rows: pa.Table) -> File:
+    csv.write_csv(rows, path)
+    return File(str(path))
+
+
+def long(path: Path, rows: pa.Table, end: str) -> File:
+    """A file of more than `check` reads as a whole, whose last row is not like those before it."""
+    source = saved(path, rows)
+    with path.open("a") as file:
+        file.write(end)
+    assert path.stat().st_size > LOOK_BYTES
+    return source
+
+
+def test_sources_that_cannot_be_published_are_wrong(
+    define: Callable[..., None], topic: Callable[..., str], tmp_path: Path
+) -> None:
+    rows, many = classes(60), classes(400_000)
+    lists = rows.append_column("list", pa.array([[1]] * 60))
+    parquet.write_table(lists, tmp_path / "lists.parquet")
+    large = many.append_column("noise", pa.array(np.random.default_rng(0).random(len(many))))
+    parquet.write_table(large.append_column("list", pa.array([[1]] * len(many))), tmp_path / "large.parquet")
+    assert (tmp_path / "large.parquet").stat().st_size * 8 > LOOK_BYTES
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "header.csv").write_text("id,x,target\n")
+    long_file = long(tmp_path / "long.csv", many, "400000,1.0\n")
+    wrong: dict[str, tuple[Dataset, str]] = {}
+
+    def add(says: str, source: Source, **changes: Any) -> None:
+        dataset = replace(given(topic, rows, split=HashSplit(test=0.25), **changes), source=source)
+        wrong[dataset.name] = dataset, says
+
+    small = saved(tmp_path / "small.csv", rows)
+    add("nothing.csv does not exist. Put it there, or correct the path.", File(str(tmp_path / "nothing.csv")))
+    add("is a directory, not a file.", File(str(tmp_path)))
+    add("empty.csv is empty. Give one with rows.", File(str(tmp_path / "empty.csv")))
+    add("gives none at all", File(str(tmp_path / "header.csv")))
+    add("field features: its source has no column y; it has id, x, target.", small, features=["y"])
+    add("field target: its source has no column label", small, target="label")
+    add("field record_id: its source has no column key", small, record_id="key")
+    add("field event_time: its source has no column at", small, event_time="at")
+    wide = saved(tmp_path / "wide.csv", rows.append_column("noise", pa.array(range(60))))
+    timed: dict[str, Any] = {"event_time": "target", "target": "x", "features": ["noise"]}
+    add("its event_time 'target' must hold a time in every row", wide, **timed)
+    add("its event_time 'target' must hold a time in every row", File(str(tmp_path / "large.parquet")), **timed)
+    add("a regression needs a numeric target, and 'target' is string", small, kind="regression", models=the_median)
+    add("types names 'zip', which is not among its columns", File(small.path, types={"zip": "text"}))
+    add("the column 'target' is to be int64, which 'no', 'yes' is not", File(small.path, types={"target": "integer"}))
+    add("rows repeat a record_id", small, record_id="x", features=["id"])
+    add("the column 'list' is list", File(str(tmp_path / "lists.parquet")), features=["list"])
+    add("the column 'list' is list", File(str(tmp_path / "large.parquet")), features=["list"])
+    add("field features: its source has no column y", File(str(tmp_path / "large.parquet")), features=["y"])
+    add("field features: its source has no column y; it has id, x, target.", long_file, features=["y"])
+    add("a regression needs a numeric target, and 'target' is string", long_file, kind="regression", models=the_median)
+    add("'target' is to be int64, which 'no', 'yes' is not", File(long_file.path, types={"target": "integer"}))
+    add("cannot be imported", Packaged("sklearn.datasets:load_nothing"))
+    add("field record_id: its source has no column id; it has sepal", Packaged("sklearn.datasets:load_iris", IRIS))
+    add('The source\'s query fails: relation "nowhere" does not exist', Query("SELECT * FROM nowhere"))
+    add("The source's query fails: syntax error", Query("DELETE FROM millrace.position"))
+    add("has several columns called a. Name all but one", Query("SELECT 1 AS a, 2 AS a"))
+    add("has no column x; it has id, target", Query("SELECT 1 AS id, 'yes' AS target -- all"), features=["x"])
+    add("features: the column 'x' is jsonb", Query("SELECT 1 AS id, '{}'::jsonb AS x, 'a' AS target"), features=["x"])
+    add("or have the source give it as text or whole numbers: in SQL target::integer or target::text.", TEN)
+
+    ready = replace(given(topic, rows), source=small)
+    fine = [ready, replace(ready, name="long_file", source=long_file), replace(ready, name="own")]
+    # A query is not run: here it would divide by zero.
+    fine.append(
+        replace(
+            ready,
+            name="query",
+            source=Query("SELECT id, 1 / (id - 1) AS x, 'yes' AS target FROM generate_series(1, 9) AS id;"),
+        )
+    )
+    define(*fine, *(dataset for dataset, _ in wrong.values()))
+    done = CliRunner().invoke(check, catch_exceptions=False)
+    assert done.exit_code == 1
+    said = [line.removeprefix("wrong    ") for line in done.stderr.splitlines() if line.startswith("wrong ")]
+    assert len(said) == len(wrong), done.stderr
+    # Both are in the order of the names.
+    for (_, (_, says)), line in zip(sorted(wrong.items()), said, strict=True):
+        assert says in line
+    assert [line for line in done.stdout.splitlines() if line.startswith("dataset")] == sorted(
+        f"dataset  {dataset.name}: good" for dataset in fine
+    )
+
+
+IRIS = {"as_frame": True}
+TEN = Query("SELECT 1 AS id, 1.0 AS x, 10::numeric AS target")
+
+
+def test_an_interval_without_rows_is_no_fault_of_a_dataset_with_a_schedule(
+    define: Callable[..., None], topic: Callable[..., str], tmp_path: Path
+) -> None:
+    days = pa.array([datetime(2014, 1, 1, tzinfo=UTC)] * 60, pa.timestamp("us"))
+    source = saved(tmp_path / "old.csv", classes(60).append_column("at", days))
+    dataset = replace(given(topic, classes(60), event_time="at"), source=source)
+    define(replace(dataset, schedule="@yearly", start=date(2010, 1, 1)))
+    assert checked().exit_code == 0
+
+
+def test_without_postgres_queries_are_not_looked_at(
+    define: Callable[..., None], topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define(replace(given(topic, classes(60)), name="asked", source=Query("SELECT * FROM nowhere")))
+    monkeypatch.setenv("MILLRACE_CONN_POSTGRES", '{"conn_type": "postgres", "host": "127.0.0.1", "port": 1}')
+    done = checked()
+    assert done.exit_code == 0
+    first, second, _ = done.stdout.splitlines()
+    assert first == "dataset  asked: good"
+    assert second.startswith(
+        "the query of the dataset asked was not looked at: PostgreSQL at 127.0.0.1:1 does not answ"
+    )

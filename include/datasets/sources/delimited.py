@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,12 +55,15 @@ class Delimited:
         schema: Of all columns, with the types that fit all rows.
     """
 
-    def __init__(self, path: Path, dialect: Dialect, types: Mapping[str, str], held: bool) -> None:
+    def __init__(
+        self, path: Path, dialect: Dialect, types: Mapping[str, str], held: bool, most_bytes: int | None = None
+    ) -> None:
         """Goes through the whole file once.
 
         Args:
             types: Types that are not to be found out, by column; values are names out of ``text.TYPES``.
             held: Whether the rows are to stay in memory.
+            most_bytes: Only the rows in so many bytes at its beginning are looked at.
 
         Raises:
             LastingError: A column is given twice, or is not there.
@@ -68,7 +71,7 @@ class Delimited:
         """
         import pyarrow as pa
 
-        self._path, self._dialect = path, dialect
+        self._path, self._dialect, self._most_bytes = path, dialect, most_bytes
         self.names, self._before, self._empty = _header(path, dialect)
         self._block_bytes, self._held = BLOCK_BYTES, held
         self._texts: list[pa.RecordBatch] = []
@@ -128,7 +131,7 @@ class Delimited:
         if not self._dialect.quote or len(value.splitlines()) < 2:
             return
         last = ""
-        with opened(self._path, self._dialect) as (stream, encoding):
+        with opened(self._path, self._dialect, self._most_bytes) as (stream, encoding):
             lines = io.TextIOWrapper(stream, encoding=encoding)
             for line in lines:
                 last = line.strip() or last
@@ -147,7 +150,7 @@ class Delimited:
         dialect = self._dialect
         if self._empty:
             return
-        with opened(self._path, dialect) as (stream, encoding):
+        with opened(self._path, dialect, self._most_bytes) as (stream, encoding):
             reader = arrow.open_csv(
                 stream,
                 read_options=arrow.ReadOptions(
@@ -170,17 +173,34 @@ class Delimited:
 
 
 @contextmanager
-def opened(path: Path, dialect: Dialect) -> Iterator[tuple[BinaryIO, str]]:
-    """The file's rows as bytes without comments, and their encoding."""
+def opened(path: Path, dialect: Dialect, most_bytes: int | None = None) -> Iterator[tuple[BinaryIO, str]]:
+    """The file's rows as bytes without comments, and their encoding.
+
+    Args:
+        most_bytes: Only the whole rows in so many bytes at its beginning.
+    """
     with compressed.opened(path) as stream:
-        if dialect.comment is None:
+        if dialect.comment is None and most_bytes is None:
             yield stream, dialect.encoding
         else:
-            lines = io.TextIOWrapper(stream, encoding=_codec(dialect), newline="")
+            lines: Iterable[str] = io.TextIOWrapper(stream, encoding=_codec(dialect), newline="")
+            if most_bytes is not None:
+                lines = _beginning(lines, dialect, most_bytes)
             yield _Lines(_uncommented(lines, dialect)), "utf-8"  # type: ignore[misc]
 
 
-def _uncommented(lines: Iterator[str], dialect: Dialect) -> Iterator[bytes]:
+def _beginning(lines: Iterable[str], dialect: Dialect, most_bytes: int) -> Iterator[str]:
+    """The first lines, up to one that ends a row."""
+    length, open_ = 0, False
+    for line in lines:
+        open_ ^= bool(dialect.quote and line.count(dialect.quote) % 2)
+        yield line
+        length += len(line)
+        if length >= most_bytes and not open_:
+            return
+
+
+def _uncommented(lines: Iterable[str], dialect: Dialect) -> Iterator[bytes]:
     inside = False
     for line in lines:
         if not inside and line.startswith(dialect.comment or "\0"):

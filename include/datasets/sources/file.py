@@ -26,6 +26,8 @@ SCAN_VALUES = 32 * SCAN_ROWS
 TEXT_IN_MEMORY_BYTES = 64 * 1024 * 1024
 # How many times larger text is than its compressed form, at most.
 COMPRESSION = 8
+# What `check` looks at: a file of this size is read as a whole, of a larger one the beginning.
+LOOK_BYTES = 4 * 1024 * 1024
 
 _OTHERS = {
     b"ARROW1": "an Arrow file",
@@ -141,13 +143,28 @@ class File(Source):
         with self._legible() as path:
             if is_parquet(path):
                 yield _Parquet(path, self.number, self.types)
-            elif path.stat().st_size * (COMPRESSION if compressed.is_compressed(path) else 1) > TEXT_IN_MEMORY_BYTES:
+            elif _size(path) > TEXT_IN_MEMORY_BYTES:
                 yield _Text(path, self.number, self._delimited(path, held=False))
             else:
                 yield Whole(self.rows(start, end))
 
-    def _delimited(self, path: Path, held: bool) -> Delimited:
-        found = Delimited(path, self.dialect, self.types, held)
+    @contextmanager
+    def beginning(self) -> Iterator[Scan | None]:
+        """All rows of a small file; of a large one the types of Parquet, or the first rows of text."""
+        with self._legible() as path:
+            if _size(path) <= LOOK_BYTES:
+                yield Whole(self.rows(None, None))
+            elif is_parquet(path):
+                scan: Scan = _Parquet(path, self.number, self.types)
+                scan.certain = "types"
+                yield scan
+            else:
+                scan = _Text(path, self.number, self._delimited(path, held=True, most_bytes=LOOK_BYTES))
+                scan.certain = "names"
+                yield scan
+
+    def _delimited(self, path: Path, held: bool, most_bytes: int | None = None) -> Delimited:
+        found = Delimited(path, self.dialect, self.types, held, most_bytes)
         _require_columns(path, self.types, found.names)
         return found
 
@@ -195,6 +212,11 @@ class File(Source):
             if kind not in text.TYPES:
                 known = ", ".join(text.TYPES)
                 raise Invalid("source", f"types: {kind!r} of the column {name!r} is unknown.", f"Use one of {known}.")
+
+
+def _size(path: Path) -> int:
+    """At most how large its content is as text."""
+    return path.stat().st_size * (COMPRESSION if compressed.is_compressed(path) or is_parquet(path) else 1)
 
 
 def is_parquet(path: Path) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from include.datasets.sources.source import Source, numbered
+from include.datasets.sources.source import Scan, Source, Whole, numbered
 from include.errors import LastingError
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ class Packaged(Source):
         found = self._load()(**self.arguments)
         table = pa.Table.from_pandas(getattr(found, "frame", found), preserve_index=False)
         return numbered(str(self), table, self.number)
+
+    @contextmanager
+    def beginning(self) -> Iterator[Scan | None]:
+        """All of its rows, unless its function fetches them from elsewhere."""
+        self._load()
+        fetched = self.function.rpartition(":")[2].startswith("fetch_")
+        yield None if fetched else Whole(self.rows(None, None))
 
     def __str__(self) -> str:
         return self.function

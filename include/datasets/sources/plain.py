@@ -37,6 +37,7 @@ class Plain(Scan):
             fields.append(pa.field(field.name, kind))
         self.schema = pa.schema(fields)
         self.unfit = {**unfit, **scan.unfit}
+        self.certain = scan.certain
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa

@@ -41,7 +41,14 @@ class Query(Source):
         """Its rows, all in memory."""
         yield _Found(self._columns(start, end))
 
-    def _columns(self, start: datetime | None, end: datetime | None) -> list[Column]:
+    @contextmanager
+    def beginning(self) -> Iterator[Scan | None]:
+        """The columns that PostgreSQL gives it, without running it."""
+        found = _Found(self._columns(None, None, described=True))
+        found.certain = "types"
+        yield found
+
+    def _columns(self, start: datetime | None, end: datetime | None, described: bool = False) -> list[Column]:
         import psycopg2
 
         from include.warehouse import arrow
@@ -53,7 +60,7 @@ class Query(Source):
             bounds = {name: cursor.mogrify("%s", (bound,)).decode() for name, bound in (("start", start), ("end", end))}
             statement = self.sql.replace("%(start)s", bounds["start"]).replace("%(end)s", bounds["end"])
             try:
-                return arrow.run(cursor, statement)
+                return arrow.describe(cursor, statement) if described else arrow.run(cursor, statement)
             except psycopg2.OperationalError as error:
                 # A server that restarts, a lock, a time limit: another try may succeed.
                 raise UserError(f"The source's query was ended: {str(error).strip()}.") from error

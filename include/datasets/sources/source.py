@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from include.errors import LastingError
 
@@ -24,10 +24,13 @@ class Scan(ABC):
     Attributes:
         schema: Of all columns.
         unfit: Columns that no model learns from and no id is made of, such as ``jsonb``, with their types' names.
+        certain: What of it is that of the whole source: all its ``rows``, the ``types`` of its columns, or no more than
+            their ``names``.
     """
 
     schema: pa.Schema
     unfit: Mapping[str, str] = {}
+    certain: Literal["rows", "types", "names"] = "rows"
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -68,6 +71,15 @@ class Source(ABC):
             UserError: The source is not there or cannot be read.
         """
         yield Whole(self.rows(start, end))
+
+    @contextmanager
+    def beginning(self) -> Iterator[Scan | None]:
+        """What can be known of its rows at once, for ``check``; None when that takes long, or cannot be known before.
+
+        Raises:
+            UserError: The source is not there or cannot be read.
+        """
+        yield None
 
 
 def numbered(source: str, rows: pa.Table, number: str | None) -> pa.Table:

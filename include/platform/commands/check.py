@@ -32,6 +32,8 @@ PATIENCE_S = 3
 def check() -> None:
     """Validate every dataset and stream definition without starting anything. Exits with 1 when one is wrong.
 
+    The source of a dataset is opened: a file of up to 4 MiB is looked at as publishing looks at it, of a larger one the
+    header and the first rows. A query is described by PostgreSQL and not run, while that is up.
     It says what a dataset's schedule will do, and while Airflow is up whether that is paused.
     While PostgreSQL is up it also shows what the next run of a stream will change in its table, and what is orphaned:
     tables, topics, versions and results that no definition names any more. Nothing is changed or deleted.
@@ -41,7 +43,13 @@ def check() -> None:
 
     datasets, streams = include.datasets.definitions.find(), include.streams.definitions.find()
     wrong: list[UserError] = [*datasets.broken.values(), *streams.broken.values()]
-    unsound = _unsound(datasets.valid)
+    remarks: list[str] = []
+    connection, away = None, None
+    try:
+        connection = _warehouse()
+    except UserError as error:
+        away = error
+    unsound = _unsound(datasets.valid, remarks, away)
     wrong += unsound.values()
     airflow = _airflow()
     for name, dataset in sorted(datasets.valid.items()):
@@ -49,14 +57,11 @@ def check() -> None:
             click.echo(f"dataset  {name}: good")
             for line in _schedule(dataset, airflow):
                 click.echo(f"         {line}")
-    remarks = []
-    try:
-        connection = _warehouse()
-    except UserError as error:
+    if away is not None:
         for name in sorted(streams.valid):
             click.echo(f"stream   {name}: good")
-        remarks.append(f"tables were not compared, nor orphans looked for: {error.what}")
-    else:
+        remarks.append(f"tables were not compared, nor orphans looked for: {away.what}")
+    if connection is not None:
         wrong += _compare(connection, streams.valid.values())
         remarks += _orphans(connection, datasets, streams)
         connection.close()
@@ -110,17 +115,48 @@ def _schedule(dataset: Dataset, airflow: AirflowApi | None) -> Iterator[str]:
         yield f"versions due now: {number}; they are published and trained as soon as Airflow has read the definition"
 
 
-def _unsound(datasets: Mapping[str, Dataset]) -> dict[str, UserError]:
-    """What is wrong with the models of datasets, by the dataset's name."""
+def _unsound(datasets: Mapping[str, Dataset], remarks: list[str], away: UserError | None) -> dict[str, UserError]:
+    """What is wrong with the models and the sources of datasets, by the dataset's name.
+
+    Args:
+        remarks: Gets what could not be looked at.
+        away: Why PostgreSQL cannot be asked; None when it can.
+    """
+    from include.datasets import Query
     from include.training.preparation import require_storable
 
     found: dict[str, UserError] = {}
-    for name in sorted(datasets):
+    for name, dataset in sorted(datasets.items()):
         try:
-            require_storable(datasets[name])
+            require_storable(dataset)
+            if away is not None and isinstance(dataset.source, Query):
+                remarks.append(f"the query of the dataset {name} was not looked at: {away.what}")
+            else:
+                _require_usable(dataset)
         except UserError as error:
             found[name] = error
+        except Exception as error:
+            # A source of one's own, or a function of a package, may raise anything.
+            found[name] = UserError(
+                f"Dataset {name!r}, field source: {dataset.source} raises {type(error).__name__}: {error}."
+            )
     return found
+
+
+def _require_usable(dataset: Dataset) -> None:
+    """Refuses a source whose rows cannot be published, as far as can be seen at once."""
+    from include import runs
+    from include.versions.selection import NothingToPublish, require_usable
+
+    with dataset.source.beginning() as scan:
+        if scan is None:
+            return
+        try:
+            require_usable(dataset, scan, runs.latest(dataset, datetime.now(UTC)))
+        except NothingToPublish:
+            # An interval without rows is skipped; the next one may have some.
+            if dataset.schedule is None:
+                raise
 
 
 def _warehouse() -> Connection:
