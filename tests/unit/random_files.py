@@ -179,7 +179,9 @@ class Maker:
         if self._chance(0.2) and "Unnamed: 0" not in columns:
             # As pandas writes its index, or R the rows' names, for which the header has no name.
             fields = [[str(number), *row] for number, row in enumerate(fields, int(self._chance(0.5)))]
-            names = names if header and self._chance(0.4) else ["", *names]
+            # Without anything in the last field it would be a delimiter too many behind each row.
+            short = self._chance(0.4) and header and any(row[-1].strip() for row in fields)
+            names = names if short else ["", *names]
             few = self._rows < 10
             columns = {"Unnamed: 0": Made([], [], pa.nulls(0), None if few and not header else False), **columns}
         fields = [names, *fields] if header else fields

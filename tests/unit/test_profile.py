@@ -274,6 +274,13 @@ def test_the_command_says_what_it_took_columns_for(tmp_path: Path, monkeypatch: 
         f"{tmp_path}/noise.py is there. Edit it, then: ./millrace check, ./millrace publish noise",
     ]
     assert 'delimiter=";", decimal=","' in (tmp_path / "noise.py").read_text()
+    (tmp_path / "r.csv").write_text('"x","y"\n' + "".join(f'"{n}",{n % 7},"{"abN"[n % 3]}"\n' for n in range(90)))
+    asked = ["dataset", "r", "--from", str(tmp_path / "r.csv"), "--target", "y", "--null", "N"]
+    done = CliRunner().invoke(command, asked, catch_exceptions=False)
+    assert (
+        done.output.splitlines()[0]
+        == f"{tmp_path}/r.csv: 90 rows of 3 columns; the header names 2 of them; missing 'N'"
+    )
     refused = CliRunner().invoke(command, [*asked, "--types", "zip=float"])
     assert refused.exit_code == 2
     assert "'zip=float' is not COLUMN=TYPE with a type out of text, integer" in refused.output

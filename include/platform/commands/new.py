@@ -106,9 +106,17 @@ def dataset(
 
 
 def _show_data(data: Data) -> None:
-    options = ", ".join(f"{name} {value!r}" for name, value in data.options.items() if name != "names")
     columns = len(data.rows.column_names)
-    click.echo(f"{data.path}: {data.rows.num_rows:,} rows of {columns} columns{f'; {options}' if options else ''}")
+    shown = [f"{data.path}: {data.rows.num_rows:,} rows of {columns} columns"]
+    options = {name: value for name, value in data.options.items() if name not in ("names", "nulls")}
+    if any(name.startswith("Unnamed: ") for name in data.options.get("names", ())):
+        shown.append(f"the header names {columns - 1} of them")
+        options.pop("skip")
+    if nulls := data.options.get("nulls"):
+        shown.append(f"missing {', '.join(map(repr, nulls))}")
+    if options:
+        shown.append(", ".join(f"{name} {value!r}" for name, value in options.items()))
+    click.echo("; ".join(shown))
 
 
 def _show_columns(written: Written) -> None:
