@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection as Connection
 
-AT_ONCE = 5_000
+# A transaction takes so many letters, or fewer whose values are so large together; one alone may be larger.
+AT_ONCE = 1_000
+MOST_BYTES = 32 * 1024 * 1024
 Place = tuple[int, int, int]
 """Incarnation, partition and offset."""
 
@@ -29,11 +31,17 @@ class _Candidate:
     event: Any
 
 
-def retry(connection: Connection, stream: Stream) -> tuple[int, int]:
-    """Tries every dead letter of a stream once more; commits some thousands at a time.
+def retry(
+    connection: Connection, stream: Stream, report: Callable[[int, int], None] = lambda landed, kept: None
+) -> tuple[int, int]:
+    """Tries every dead letter of a stream once more; commits up to a thousand at a time.
 
     A letter is deleted in the transaction in which its row lands and its ledger entry changes. Retries at the same time
-    share the letters among them. Quarantined records stay: their times do not change.
+    share the letters among them. Quarantined records stay: their times do not change. What ends a retry in the middle
+    loses nothing, and the next one goes on.
+
+    Args:
+        report: Called after each commit with how many have landed so far, and how many are dead letters still.
 
     Returns:
         How many landed, and how many are dead letters still.
@@ -47,6 +55,7 @@ def retry(connection: Connection, stream: Stream) -> tuple[int, int]:
         now = retrier.land(letters)
         landed += now
         kept += len(letters) - now
+        report(landed, kept)
     connection.rollback()
     return landed, kept
 
@@ -62,15 +71,30 @@ class _Retrier:
         self._partitions = Partitions(stream)
 
     def lock(self, after: Place) -> list[tuple]:
-        """The next dead letters that nobody else is trying, locked."""
+        """The next dead letters that no other retry holds, locked."""
+        length, places = 0, list[list[int]]()
+        for *place, size in self._sql.lock_dead_letters(
+            self._connection,
+            stream=self._stream.name,
+            incarnation=after[0],
+            partition=after[1],
+            offset=after[2],
+            most=AT_ONCE,
+        ):
+            length += size
+            if places and length > MOST_BYTES:
+                break
+            places.append(place)
+        if not places:
+            return []
+        incarnations, partitions, offsets = map(list, zip(*places, strict=True))
         return list(
-            self._sql.lock_dead_letters(
+            self._sql.read_dead_letters(
                 self._connection,
                 stream=self._stream.name,
-                incarnation=after[0],
-                partition=after[1],
-                offset=after[2],
-                most=AT_ONCE,
+                incarnations=incarnations,
+                partitions=partitions,
+                offsets=offsets,
             )
         )
 

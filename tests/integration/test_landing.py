@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -787,6 +788,60 @@ def test_dead_letters_land_once_when_the_reason_is_gone(stream: Stream, warehous
     assert [offset for _, offset, _ in landed(warehouse)] == [0, *range(2, 52)]
     assert list(kept_aside(warehouse)) == [1]
     one_fate_each(warehouse, stream)
+
+
+@pytest.mark.parametrize("moment", ["decoded", "committed"])
+def test_a_retry_of_dead_letters_that_is_killed_goes_on(
+    stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    refusing(warehouse, stream)
+    send(stream, [event("good"), b"bad", *(event("x" * 1000, number=-1) for _ in range(500))])
+    assert drain(stream, "test").dead_letters == 501
+    warehouse.cursor().execute("ALTER TABLE landing.readings DROP CONSTRAINT mine")
+    warehouse.commit()
+    # Batches are bounded by their bytes as well.
+    monkeypatch.setattr(retry, "AT_ONCE", 200)
+    monkeypatch.setattr(retry, "MOST_BYTES", 100_000)
+    child = os.fork()
+    if not child:
+        killing = itertools.count(1)
+
+        def kill_at_the_third(*_: Any) -> Any:
+            if next(killing) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if moment == "decoded":
+            land = retry.refusals.accepts
+            retry.refusals.accepts = lambda *given: (land(*given), kill_at_the_third())[0]
+        retry.retry(connect("retry"), stream, kill_at_the_third if moment == "committed" else lambda *_: None)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    batches = 2 if moment == "decoded" else 3
+    before = len(landed(warehouse)) - 1
+    assert (batches - 1) * 90 < before < batches * 100
+    warehouse.rollback()
+    reports: list[tuple[int, int]] = []
+    eventually_free(warehouse)
+    assert retry.retry(warehouse, stream, lambda *counts: reports.append(counts)) == (500 - before, 1)
+    assert len(reports) >= 3 and reports[-1] == (500 - before, 1)
+    assert len(landed(warehouse)) == 501
+    assert list(kept_aside(warehouse)) == [1]
+    one_fate_each(warehouse, stream)
+
+
+def eventually_free(warehouse: Connection) -> None:
+    """Waits until the server has noticed that the process is gone, and lets go of its letters."""
+    deadline = time.monotonic() + 20
+    statement = "SELECT FROM pg_stat_activity WHERE application_name = 'retry' AND datname = current_database()"
+    while True:
+        with warehouse.cursor() as cursor:
+            cursor.execute(statement)
+            busy = cursor.rowcount
+        warehouse.rollback()
+        if not busy:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_waiting_ends_when_the_topic_was_recreated(stream: Stream, warehouse: Connection) -> None:

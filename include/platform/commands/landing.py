@@ -101,12 +101,16 @@ def dead_letters(stream: str, action: str | None, most: int, reason: str, place:
     os.environ.update(Platform().environment())
     with connected("millrace dead-letters") as connection:
         if action == "retry":
-            landed, kept = retry.retry(connection, definition)
+            landed, kept = retry.retry(connection, definition, _report_retried)
             click.echo(f"{landed:,} landed, {kept:,} are dead letters still")
         elif place:
             _show_dead_letter(connection, stream, place)
         else:
             _list_dead_letters(connection, stream, most, reason)
+
+
+def _report_retried(landed: int, kept: int) -> None:
+    click.echo(f"  {landed + kept:,} tried, {landed:,} landed …", err=True)
 
 
 def _list_dead_letters(connection: "Connection", stream: str, most: int, reason: str) -> None:

@@ -247,8 +247,8 @@ WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition 
   AND kafka_offset >= :first AND kafka_offset < :next;
 
 -- name: lock_dead_letters
--- The next dead letters after a place, those that another retry is at work on left out.
-SELECT kafka_incarnation, kafka_partition, kafka_offset, appended_at, value
+-- The next dead letters after a place with the lengths of their values, those that another retry is at work on left out.
+SELECT kafka_incarnation, kafka_partition, kafka_offset, octet_length(value)
 FROM millrace.dead_letter
 WHERE stream = :stream AND disposition = 'dead letter' AND value IS NOT NULL
   AND (kafka_incarnation, kafka_partition, kafka_offset)
@@ -256,6 +256,16 @@ WHERE stream = :stream AND disposition = 'dead letter' AND value IS NOT NULL
 ORDER BY kafka_incarnation, kafka_partition, kafka_offset
 LIMIT :most
 FOR UPDATE SKIP LOCKED;
+
+-- name: read_dead_letters
+-- The values of some dead letters, in the order of their places.
+SELECT kafka_incarnation, kafka_partition, kafka_offset, appended_at, value
+FROM millrace.dead_letter
+JOIN unnest(
+    CAST(:incarnations AS smallint[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[])
+) AS place (kafka_incarnation, kafka_partition, kafka_offset) USING (kafka_incarnation, kafka_partition, kafka_offset)
+WHERE stream = :stream
+ORDER BY kafka_incarnation, kafka_partition, kafka_offset;
 
 -- name: hold_dead_letters
 -- Those of some dead letters that are still there and that nobody else holds, locked.
