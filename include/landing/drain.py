@@ -423,8 +423,7 @@ def _follow_definition(connection: Connection, stream: Stream) -> Lacking:
             log.info("The definition of %s has changed: %s", stream.name, change)
         return NOTHING
     except locks.Locked as locked:
-        needed = table.changes(connection, stream)
-        connection.rollback()
+        needed = table.look(connection, stream)
         fields = {field.name for field in stream.fields}
         nulls = {change.relaxes for change in needed if change.relaxes}
         if any(change.creates for change in needed) or not nulls <= fields:

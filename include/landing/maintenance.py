@@ -35,6 +35,9 @@ def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[st
         LastingError: Something of a person's is in the way of one of these; named, after all else is done.
         UserError: The table was locked; the next maintenance tries again.
     """
+    # Where even a look has to wait, so has all that follows.
+    purpose = f"The maintenance of stream {stream.name!r}"
+    locks.briefly(connection, stream.name, purpose, lambda: partitions.listed(connection, stream.name))
     problems: list[UserError] = []
     _try(lambda: table.bring_up_to_date(connection, stream), problems)
     _try(lambda: _fill(connection, stream), problems)

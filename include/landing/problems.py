@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # The maintenance runs once an hour.
 OVERDUE = timedelta(hours=2)
+_END_THE_HOLDER = "It is tried again; or end who holds it: ./millrace psql -c 'SELECT pg_terminate_backend(pid)'"
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,14 @@ class Problem:
 
 
 def of(connection: Connection, stream: Stream) -> list[Problem]:
-    """What is wrong with a stream now; Kafka is not asked."""
-    found = [*_failing(connection, stream), *_table(connection, stream)]
+    """What is wrong with a stream now; Kafka is not asked. A table that is locked is not waited for."""
+    found = list(_failing(connection, stream))
     connection.rollback()
+    purpose = f"Stream {stream.name!r}: a look at the table"
+    try:
+        found += locks.briefly(connection, stream.name, purpose, lambda: list(_table(connection, stream)))
+    except locks.Locked as locked:
+        found.append(Problem(locked.what, _END_THE_HOLDER))
     return found
 
 
@@ -57,7 +63,7 @@ def _table(connection: Connection, stream: Stream) -> Iterator[Problem]:
         yield Problem(
             f"Stream {stream.name!r}: to {'; '.join(change.says for change in needed)} waits for a lock on "
             f"landing.{stream.name}: {'; '.join(held[: locks.SHOWN])}.",
-            "Each drain tries it again; or end who holds it: ./millrace psql -c 'SELECT pg_terminate_backend(pid)'",
+            _END_THE_HOLDER,
         )
     for _, partition, first, until, columns, since in queries.load("landing").read_unfilled(
         connection, stream=stream.name

@@ -99,8 +99,7 @@ def bring_up_to_date(connection: Connection, stream: Stream) -> list[str]:
 
     from include.landing import refusals
 
-    needed = changes(connection, stream)
-    connection.rollback()
+    needed = look(connection, stream)
     if not needed:
         return []
     purpose = f"Stream {stream.name!r}: to {'; '.join(change.says for change in needed)}"
@@ -145,6 +144,17 @@ def changes(connection: Connection, stream: Stream) -> list[Change]:
     for name in _unnamed(present, stream):
         needed += _release(stream, name, present[name])
     return needed
+
+
+def look(connection: Connection, stream: Stream) -> list[Change]:
+    """What ``changes`` finds, in a transaction of its own, without waiting for long when the table is locked.
+
+    Raises:
+        LastingError: As ``bring_up_to_date`` does.
+        Locked: Somebody keeps even those waiting who only look at the table's definition.
+    """
+    purpose = f"Stream {stream.name!r}: a look at the table"
+    return locks.briefly(connection, stream.name, purpose, lambda: changes(connection, stream))
 
 
 def left_over(connection: Connection, stream: Stream) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +15,8 @@ import msgspec
 import pytest
 
 from include.errors import LastingError, UserError
-from include.kafka import client, position, topics
-from include.kafka.stops import Fenced
-from include.landing import batch, maintenance, partitions, placement, problems, proof, replay, table
+from include.kafka import client
+from include.landing import batch, locks, maintenance, partitions, placement, problems, proof, replay, table
 from include.landing.drain import drain
 from include.landing.partitions import Span
 from include.streams.definition import Instant, Stream
@@ -579,6 +579,25 @@ def test_a_drain_that_keeps_failing_is_named_with_since_when_and_why(stream: Str
     assert problems.of(warehouse, stream) == []
 
 
+def test_a_table_that_is_locked_is_named_and_what_looks_at_it_does_not_wait(
+    stream: Stream, warehouse: Connection
+) -> None:
+    send(stream, [event()])
+    drain(stream, "test")
+    lock = "LOCK TABLE landing.readings IN ACCESS EXCLUSIVE MODE"
+    with reading(lock, "a forgotten session"):
+        execute(warehouse, "SET statement_timeout = '10s'")
+        (problem,) = problems.of(warehouse, stream)
+        assert re.search(r"waits for a lock on landing\.readings: pid \d+ \(a forgotten session", problem.what)
+        with pytest.raises(locks.Locked, match=r"pid \d+ \(a forgotten session"):
+            maintenance.maintain(warehouse, stream)
+        send(stream, [event()])
+        with pytest.raises(UserError, match=r"pid \d+ \(a forgotten session"):
+            drain(replace(stream, window="3 seconds"), "test")
+    assert drain(stream, "test").landed == 1
+    assert problems.of(warehouse, stream) == []
+
+
 def test_a_reader_of_the_partition_delays_retention_and_nothing_else(
     stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -635,63 +654,3 @@ def count_locks(most: list[int], ended: threading.Event) -> None:
                 "SELECT count(*) FROM pg_locks JOIN pg_database ON database = oid WHERE datname = current_database()"
             )
             most += rows(connection, query)[0]
-
-
-def test_many_daily_windows_leave_sizes_flat_and_nothing_stuck(
-    stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A day takes a moment: its events come with its times, they land, and the maintenance runs by its clock."""
-    stream = replace(
-        stream, topic=f"{stream.topic}-days", keep="10 days", late="3 days", window="10 minutes", quiet="30 seconds"
-    )
-    topics.create(stream.topic, partitions=3, config={"message.timestamp.type": "CreateTime", "retention.ms": "-1"})
-    days = 60
-    failed: list[BaseException] = []
-    draining = threading.Thread(target=drained_until_stopped, args=(stream, failed))
-    draining.start()
-    sizes: list[tuple[int, int]] = []
-    for day in range(days):
-        today = NOW - (days - day) * DAY
-        stamp = int(today.timestamp() * 1000)
-        send(stream, [event("today", today), event("late", today - 2 * DAY), b"bad"], timestamp=stamp)
-        until_position(warehouse, stream, 3 * (day + 1), failed)
-        monkeypatch.setattr(maintenance, "_now", lambda connection, today=today: today)
-        maintenance.maintain(warehouse, stream)
-        if day % 30 == 29:
-            size = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('landing.readings')"
-            sizes.append((len(attached(warehouse)), int(rows(warehouse, size)[0][0])))
-    end_drain(warehouse, stream)
-    draining.join(60)
-    assert len({count for count, _ in sizes}) == 1 and sizes[0][0] < 20, sizes
-    assert max(size for _, size in sizes) < 1.3 * min(size for _, size in sizes), sizes
-    assert rows(warehouse, "SELECT count(*) <= 3 FROM millrace.landing_ledger") == [(True,)]
-    assert problems.of(warehouse, stream) == []
-    # Retention went by the clock of these days, and so must what it may have dropped.
-    execute(warehouse, f"UPDATE millrace.landing_ledger SET started_at = '{NOW - days * DAY}'")
-    found = proof.prove(warehouse, stream)
-    assert (found.wrong, found.compared) == ([], 3 * days)
-    assert found.dropped == 2 * days - len(landed(warehouse))
-
-
-def drained_until_stopped(stream: Stream, failed: list[BaseException]) -> None:
-    try:
-        drain(stream, "test")
-    except Fenced:
-        pass
-    except BaseException as error:
-        failed.append(error)
-
-
-def until_position(warehouse: Connection, stream: Stream, offset: int, failed: list[BaseException]) -> None:
-    deadline = time.monotonic() + 60
-    query = "SELECT 1 FROM millrace.position WHERE reader = %s AND partition = 0 AND next_offset >= %s"
-    while not rows(warehouse, query, stream.reader, offset):
-        assert not failed, failed
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def end_drain(warehouse: Connection, stream: Stream) -> None:
-    """Another claim fences it with its next batch."""
-    position.claim(warehouse, stream.reader, topics.describe(stream.topic), [0, 1, 2], "test")
-    send(stream, [event("fence")])

@@ -72,9 +72,13 @@ ORDER BY 1;
 
 -- name: read_holders
 -- Who holds locks on a stream's table, its partitions and the tables that foreign keys tie to it, or changes it for
--- Millrace, longest first.
-WITH members AS (
-    SELECT relid FROM pg_partition_tree(to_regclass('landing.' || quote_ident(:stream)))
+-- Millrace, longest first. Reads catalogs alone: pg_partition_tree would wait for the lock that is asked about.
+WITH RECURSIVE tree (relid) AS (
+    SELECT CAST(to_regclass('landing.' || quote_ident(:stream)) AS oid)
+    UNION
+    SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = relid
+), members AS (
+    SELECT relid FROM tree
     UNION
     SELECT confrelid FROM pg_constraint
     WHERE contype = 'f' AND conrelid = to_regclass('landing.' || quote_ident(:stream))
