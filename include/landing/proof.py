@@ -194,8 +194,8 @@ class _Prover:
         self._proof.note(f"{where}: offsets past the ledger's end", {offset for offset, _, _ in beyond})
 
     def _prove_window(self, window: Window) -> None:
-        """A window's tables against its ledger entry, and against the records where Kafka still has all of them."""
-        readable = self._is_readable(window)
+        """A window's tables against its ledger entry, and against those of its records that Kafka still has."""
+        readable = self._readable(window)
         counts: Counter[str] = Counter()
         checksum = 0
         for first in range(window.first, window.next, AT_ONCE):
@@ -204,12 +204,13 @@ class _Prover:
             counts.update(fate for _, fate, _ in found)
             times = Counter(offset for offset, _, _ in found)
             self._proof.note(f"{window}: offsets that are there twice", {o for o, n in times.items() if n > 1})
-            if readable:
-                records = self._records(window, first, until)
+            if until > readable.start:
+                begin = max(first, readable.start)
+                records = self._records(window, begin, until)
                 checksum += sum(zlib.crc32(value or b"", offset & 0xFFFFFFFF) for offset, value in records.items())
-                self._compare(window, found, records)
+                self._compare(window, [fate for fate in found if fate[0] >= begin], records)
         self._prove_counts(window, counts)
-        if readable and checksum != window.checksum:
+        if readable.start == window.first and checksum != window.checksum:
             self._proof.wrong.append(f"{window}: the records' checksum is {checksum}, the ledger's {window.checksum}")
 
     def _prove_counts(self, window: Window, counts: Counter[str]) -> None:
@@ -268,17 +269,20 @@ class _Prover:
         for where in self._placed[place].conditions(span["first"], span["next"]):
             yield from self._snapshot.read(sql.SQL(query + " AND {}").format(where), span)
 
-    def _is_readable(self, window: Window) -> bool:
-        """Whether Kafka still has every record of a window."""
+    def _readable(self, window: Window) -> range:
+        """The offsets of a window whose records Kafka still has: its last ones, or none."""
+        nothing = range(window.next, window.next)
         try:
             topic = topics.describe(self._stream.topic)
         except TopicMissing:
-            return False
+            return nothing
         is_cut = any(gap[:2] == window.place and gap[4] == TRUNCATED for gap in self._gaps)
         if topic.id != self._ids.get(window.incarnation) or is_cut:
-            return False
+            return nothing
         extent = topics.extents(topic.name, [window.partition])[window.partition]
-        return extent.first <= window.first and window.next <= extent.stable_end
+        if window.next > extent.stable_end:
+            return nothing
+        return range(min(max(window.first, extent.first), window.next), window.next)
 
     def _records(self, window: Window, first: int, until: int) -> dict[int, bytes | None]:
         """The values of the committed records of some of a window's offsets."""
