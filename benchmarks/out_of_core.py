@@ -104,11 +104,19 @@ def main(json_path: str | None = None, rows: int = ROWS) -> None:
 
 
 @contextmanager
-def own_warehouse(name: str) -> Iterator[None]:
-    """A migrated database of the platform's server, to which this process and its children are connected."""
+def own_warehouse(name: str, prepare: str = "") -> Iterator[None]:
+    """A migrated database of the platform's server, to which this process and its children are connected.
+
+    Args:
+        prepare: What the superuser executes in it before it is migrated.
+    """
     home, before = Home.current(), os.environ["AIRFLOW_CONN_MILLRACE_POSTGRES"]
+    # One that was killed has left its database.
+    _execute(home, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     _execute(home, f"CREATE DATABASE {name} OWNER warehouse")
     try:
+        if prepare:
+            _execute(home, prepare, name)
         os.environ["AIRFLOW_CONN_MILLRACE_POSTGRES"] = environment.warehouse_connection(home, name)
         migrate()
         yield
@@ -117,9 +125,9 @@ def own_warehouse(name: str) -> Iterator[None]:
         _execute(home, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _execute(home: Home, statement: str) -> None:
+def _execute(home: Home, statement: str, database: str = "postgres") -> None:
     port = home.state()["ports"]["postgres"]
-    with closing(postgres.connect(home, port)) as connection, connection.cursor() as cursor:
+    with closing(postgres.connect(home, port, database)) as connection, connection.cursor() as cursor:
         cursor.execute(statement)
 
 

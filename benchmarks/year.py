@@ -1,246 +1,279 @@
-"""A year of daily windows in fast motion: versions with keep, promotions, and Airflow's tables.
+"""A year of daily windows in fast motion: streams with retention, versions with keep, promotions, Airflow's tables.
 
-Every day a version is published, trained on and judged, what nothing needs is forgotten, and once a week
-`maintain__history` does its work, with the cut-offs that it would have on that day.
+Every day events land in the partitions of that day, a version is published, trained on and judged, and the work of
+``maintain__streams``, ``maintain__datasets`` and ``maintain__history`` is done by the clock of that day. Sizes are
+taken at the end of each quarter. At the end nothing may wait, no size may grow without end, and all is verified.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
-from psycopg2.extras import execute_values
-
-from benchmarks import figures
+from benchmarks import figures, year_of_airflow
 from benchmarks.out_of_core import own_warehouse
+from benchmarks.peers import topic
+from benchmarks.year_of_landing import Landing
+from benchmarks.year_of_retraining import Retraining
 from include import history
-from include.datasets import Dataset, HashSplit
-from include.datasets.sources import Source
-from include.kafka import topics
-from include.platform import postgres
-from include.platform.home import Home
-from include.promotion import turns
-from include.training import dispatch, fitting, run
-from include.training.verification import verify_run
-from include.versions import retention
-from include.versions.manifest import Interval
-from include.versions.publication import publish
+from include.errors import UserError
 from include.warehouse.connection import connected
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-ROWS = 400
-SEASONS = 4
-KEEP = 30
-DAY = timedelta(days=1)
-BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
-
-
-@dataclass
-class Window(Source):
-    """The records of a day; what predicts the target is another feature in each season."""
-
-    day: int = 0
-    season: int = 0
-
-    def rows(self, start: datetime | None, end: datetime | None) -> pa.Table:
-        draw = np.random.default_rng(self.day)
-        columns = {f"x{number}": draw.normal(size=ROWS) for number in range(SEASONS)}
-        target = np.where(columns[f"x{self.season}"] > 0, "yes", "no")
-        return pa.table({"id": np.arange(ROWS) + self.day * ROWS, **columns, "target": target})
+DATABASE = "bench_year"
+QUARTERS = 4
+GROWTH, SLACK = 1.25, 20
+# What is kept for good: a few rows for each version, for each change of champion, and for each record kept aside.
+FOR_GOOD = {
+    f"millrace.{name}"
+    for name in (
+        *("dataset_version", "training_run", "model_result", "metric", "class_metric", "slice_metric", "confusion"),
+        *("repeats", "gate", "verdict", "score", "reign", "artifact", "approval", "verification", "dead_letter"),
+    )
+}
+# PostgreSQL's clock in a database of its own: what asks for the time gets that of the year, column defaults included.
+_CLOCK = """
+CREATE SCHEMA fast;
+CREATE TABLE fast.clock (ahead interval NOT NULL);
+INSERT INTO fast.clock VALUES (make_interval(days => {behind}));
+CREATE FUNCTION fast.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+    AS 'SELECT pg_catalog.clock_timestamp() + ahead FROM fast.clock';
+CREATE FUNCTION fast.now() RETURNS timestamptz LANGUAGE sql STABLE
+    AS 'SELECT pg_catalog.now() + ahead FROM fast.clock';
+GRANT USAGE ON SCHEMA fast TO warehouse;
+GRANT SELECT, UPDATE ON fast.clock TO warehouse;
+ALTER DATABASE {database} SET search_path = fast, pg_catalog, public;
+"""
 
 
 @dataclass(frozen=True)
-class Size:
-    """What is kept at the end of a day.
+class Kept:
+    """For how many days things are kept in a year of 365 days; versions are one a day."""
 
-    Attributes:
-        messages: Of the dataset's topic in Kafka.
-        models_mb: Stored models of training runs, and what they got right.
-        log_lines: Of training runs.
-        champions: Changes of champion so far.
-        runs, tasks, xcoms, events: Rows of Airflow's tables.
-    """
+    versions: int = 30
+    rows: int = 30
+    in_kafka: int = 45
+    ledger: int = 30
+    models: int = 60
+    run_logs: int = 60
+    airflow: int = 30
 
-    day: int
-    messages: int
-    models_mb: float
-    log_lines: int
-    champions: int
-    runs: int = 0
-    tasks: int = 0
-    xcoms: int = 0
-    events: int = 0
+    @classmethod
+    def in_a_year_of(cls, days: int) -> Kept:
+        """The same share of a shorter year, so that what is old goes from its second quarter on."""
+        return cls(**{name: max(4, round(kept * days / 365)) for name, kept in asdict(cls()).items()})
 
 
 @dataclass
 class Year:
-    """The days so far, and when each began by the servers' clocks: a day of the year takes a second of theirs."""
+    """The days so far.
 
-    dataset: Dataset
+    Args:
+        a_drain_lasts: Days until the next drain takes over.
+
+    Attributes:
+        sizes: What was kept at the end of each quarter: how many, or bytes, by what it is.
+        seconds: How long the parts of the days took.
+    """
+
+    landing: Landing
+    retraining: Retraining
+    kept: Kept
     days: int
-    began: list[datetime] = field(default_factory=list)
-    runs: list[int] = field(default_factory=list)
+    a_drain_lasts: int = 1
+    sizes: dict[int, dict[str, int]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
-    def live(self, connection: Connection, keep_models: int, keep_logs: int, every: int = 7) -> Iterator[int]:
+    def live(self, connection: Connection, metadata: Connection | None, logs: Path) -> Iterator[int]:
         """Lives the days; yields the number of each at its end.
 
         Args:
-            keep_models, keep_logs: Days for which ``maintain__history`` keeps them.
-            every: Days from one of its runs to the next.
+            metadata: Airflow's database, unless it is left out.
+            logs: The directory of the tasks' logs.
         """
+        ends = [self.days * (number + 1) // QUARTERS for number in range(QUARTERS)]
         for day in range(self.days):
-            self.began.append(datetime.now(UTC))
-            self._window(day)
-            retention.forget(connection, self.dataset)
-            if (day + 1) % every == 0:
-                history.empty_models(connection, self._ago(keep_models))
-                history.remove_run_logs(connection, self._ago(keep_logs))
-            yield day
+            today = _next_day(connection)
+            if day % self.a_drain_lasts == 0:
+                self.landing.take_over()
+            with self._timed("retraining"):
+                self.retraining.live(connection, day, today)
+            with self._timed("landing"):
+                self.landing.live(connection, today)
+            with self._timed("maintenance"):
+                self._maintain(connection, today)
+            with self._timed("Airflow"):
+                self._clean(metadata, logs, day, today)
+            if day + 1 in ends:
+                self.sizes[day + 1] = self._measure(connection, metadata, logs)
+            yield day + 1
 
-    def _window(self, day: int) -> None:
-        source = self.dataset.source
-        assert isinstance(source, Window)
-        source.day, source.season = day, SEASONS * day // self.days
-        version = publish(self.dataset, Interval(BEGIN + day * DAY, BEGIN + (day + 1) * DAY), asked_by="bench").version
-        dispatch.land("bench")
-        planned = run.begin(self.dataset, run.sealed_run_id(version), {"version": version, "seed": 0}, "bench")
-        for task in planned:
-            fitting.fit(self.dataset, task["run"], task["model"])
-        run.settle(planned)
-        turns.judge(self.dataset)
-        self.runs.append(int(planned[0]["run"]))
+    def wrong(self, connection: Connection) -> list[str]:
+        """What is stuck, what grows, and what is not verified; empty when the year has ended well."""
+        return [
+            *self._stuck(connection),
+            *growing(list(self.sizes.values())),
+            *self.landing.wrong(connection),
+            *self.retraining.wrong(),
+        ]
 
-    def _ago(self, days: int) -> datetime:
-        return self.began[max(0, len(self.began) - 1 - days)]
+    def _maintain(self, connection: Connection, today: datetime) -> None:
+        self.landing.upkeep(connection, today - timedelta(days=self.kept.ledger))
+        history.remove_run_logs(connection, today - timedelta(days=self.kept.run_logs))
+        history.empty_models(connection, today - timedelta(days=self.kept.models))
 
-    def measure(self, connection: Connection, day: int, metadata: Connection | None = None) -> Size:
-        """What is kept now."""
-        extents = topics.extents(self.dataset.topic, topics.describe(self.dataset.topic).partitions)
+    def _clean(self, metadata: Connection | None, logs: Path, day: int, today: datetime) -> None:
+        year_of_airflow.add_logs(logs, today)
+        before = today - timedelta(days=self.kept.airflow)
+        history.remove_logs(logs, before)
+        if metadata is not None:
+            year_of_airflow.add_day(metadata, today)
+            # It is a program of its own, which takes seconds to begin.
+            if day % 15 == 14 or day == self.days - 1:
+                history.clean_airflow(before)
+
+    def _measure(self, connection: Connection, metadata: Connection | None, logs: Path) -> dict[str, int]:
+        found: dict[str, int] = {}
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT (SELECT coalesce(sum(length(fitted) + length(unfitted) + length(outcomes)), 0) / 1e6"
-                " FROM millrace.model_result), (SELECT count(*) FROM millrace.run_log),"
-                " (SELECT count(*) FROM millrace.reign)"
+                "SELECT relname, oid::regclass::text FROM pg_class"
+                " WHERE relnamespace = 'millrace'::regnamespace AND relkind = 'r' ORDER BY relname"
             )
-            models, lines, champions = cursor.fetchone() or (0, 0, 0)
+            for _, table in cursor.fetchall():
+                cursor.execute(f"SELECT count(*) FROM {table}")
+                (found[table],) = cursor.fetchone() or (0,)
+            cursor.execute(
+                "SELECT count(*) - 1, sum(pg_total_relation_size(relid)),"
+                " (SELECT count(*) FROM landing.year),"
+                " (SELECT count(*) FROM pg_class WHERE relnamespace = 'landing'::regnamespace AND relkind = 'r'),"
+                " (SELECT sum(length(fitted) + length(unfitted) + length(outcomes)) FROM millrace.model_result)"
+                " FROM pg_partition_tree('landing.year')"
+            )
+            names = ("partitions", "bytes of partitions", "rows landed", "tables of landing", "bytes of models")
+            found |= {name: int(value) for name, value in zip(names, cursor.fetchone() or (), strict=True)}
         connection.rollback()
-        rows: list[int] = []
-        if metadata is not None:
-            with metadata.cursor() as cursor:
-                for table in ("dag_run", "task_instance", "xcom", "log"):
-                    cursor.execute(f"SELECT count(*) FROM {table}")
-                    rows += cursor.fetchone() or (0,)
-        messages = sum(extent.end - extent.first for extent in extents.values())
-        return Size(day, messages, float(models), lines, champions, *rows)
+        found["messages of the stream"] = self.landing.messages()
+        found["messages of the dataset"] = self.retraining.messages()
+        return found | year_of_airflow.count(metadata, logs)
 
+    def _stuck(self, connection: Connection) -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT run, state FROM millrace.training_run WHERE state <> 'success'")
+            found = [f"training run {run}: {state}" for run, state in cursor.fetchall()]
+            cursor.execute(
+                "SELECT count(*) FROM millrace.dataset_version AS version WHERE dataset = %s"
+                " AND NOT EXISTS (SELECT FROM millrace.training_run AS run WHERE run.version = version.version)",
+                (self.retraining.name,),
+            )
+            (waiting,) = cursor.fetchone() or (0,)
+        connection.rollback()
+        if waiting:
+            found.append(f"{waiting} versions wait for their training")
+        return found + self.landing.stuck(connection)
 
-def dataset(name: str, keep: int) -> Dataset:
-    """A dataset of daily windows, of which the newest versions are kept."""
-    return Dataset(
-        name=name,
-        source=Window(),
-        record_id="id",
-        target="target",
-        split=HashSplit(test=0.5),
-        models=_models,
-        keep=f"{keep} versions",
-    )
-
-
-def main(json_path: str | None = None, days: int = 365) -> None:
-    """Lives a year, prints what is kept at the end of each month, and proves what can be proven at its end."""
-    with own_warehouse("bench_year"), _own_metadata("bench_year_airflow") as metadata, connected("bench") as connection:
-        year = Year(dataset(f"bench_year_{int(time.time())}", KEEP), days)
-        sizes: list[Size] = []
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
         started = time.monotonic()
-        for day in year.live(connection, keep_models=100, keep_logs=365):
-            _add_day(metadata, day)
-            if day % 30 == 29 or day == days - 1:
-                history.clean_airflow(BEGIN + (day - 30) * DAY)
-                sizes.append(year.measure(connection, day + 1, metadata))
-                print(sizes[-1], flush=True)
-        took = time.monotonic() - started
-        outcomes = [verify_run(number, "bench").outcome for number in year.runs[-KEEP:]]
-    assert set(outcomes) == {"identical"}, outcomes
-    rows = [[f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in asdict(size).values()] for size in sizes]
-    figures.show(
-        f"A year of {days} daily windows in {took:.0f} s",
-        ["day", "messages", "models MB", "log lines", "champions", "runs", "tasks", "XComs", "events"],
-        rows,
-        [f"The runs on the {len(outcomes)} versions that are kept were derived again: identical."],
-    )
-    figures.write(json_path, {"sizes": [asdict(size) for size in sizes]}, {}, days=days, keep=KEEP)
+        yield
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.monotonic() - started
 
 
-def _models() -> dict[str, Any]:
-    from sklearn.tree import DecisionTreeClassifier
+def growing(sizes: Sequence[Mapping[str, int]]) -> list[str]:
+    """What grew without end: the second quarter, when what is old begins to go, against the last.
 
-    return {"tree": DecisionTreeClassifier(max_depth=3)}
+    What is kept for good may grow by as much in the last quarter as in the second.
+    """
+    first, second, *_, third, last = sizes
+    found = []
+    for name, size in last.items():
+        if name in FOR_GOOD:
+            grown, before = size - third[name], second[name] - first[name]
+            if grown > GROWTH * before + SLACK:
+                found.append(f"{name} grew by {grown:,} in the last quarter, by {before:,} in the second")
+        elif size > GROWTH * second[name] + SLACK:
+            found.append(f"{name} grew from {second[name]:,} to {size:,} since the second quarter")
+    return found
 
 
 @contextmanager
-def _own_metadata(name: str) -> Iterator[Connection]:
-    """An empty database of Airflow's, whose address is the one that ``maintain__history`` takes."""
-    home = Home.current()
-    port = home.state()["ports"]["postgres"]
-    usual = os.environ[history.METADATA]
-    url = usual.rpartition("/")[0] + f"/{name}"
-    with closing(postgres.connect(home, port)) as server, server.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        cursor.execute(f"CREATE DATABASE {name} OWNER airflow")
-        environment = os.environ | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url}
-        command = [sys.executable, "-P", "-m", "airflow", "db", "migrate"]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        os.environ[history.METADATA] = url
-        try:
-            with closing(postgres.connect(home, port, name)) as metadata:
-                yield metadata
-        finally:
-            os.environ[history.METADATA] = usual
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def fast_warehouse(days: int) -> Iterator[Connection]:
+    """A migrated warehouse of its own, in which it is so many days ago."""
+    with own_warehouse(DATABASE, _CLOCK.format(behind=-days, database=DATABASE)), connected("bench") as connection:
+        yield connection
 
 
-def _add_day(metadata: Connection, day: int) -> None:
-    """What a busy stream adds in a day: 288 runs of two tasks, each with an XCom and three events."""
-    moments = [BEGIN + day * DAY + number * DAY / 288 for number in range(288)]
-    dag, ids = "land__busy", [f"run_{moment:%Y-%m-%dT%H:%M:%S}" for moment in moments]
-    runs = list(zip(ids, moments, strict=True))
-    tasks = [(name, one, at) for one, at in runs for name in ("wait", "drain")]
-    with metadata.cursor() as cursor:
-        execute_values(
-            cursor,
-            "INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, run_after, start_date, end_date,"
-            " queued_at, log_template_id, clear_number, created_at, updated_at, span_status) VALUES %s",
-            [(dag, one, "scheduled", "success", *[at] * 5, None, 0, at, at, "ended") for one, at in runs],
+def main(json_path: str | None = None, days: int = 365) -> None:
+    """Lives a year, prints what was kept at the end of each quarter, and verifies it.
+
+    Raises:
+        UserError: Something is stuck, grows without end, or is not verified.
+    """
+    name, kept = f"bench_year_{int(time.time())}", Kept.in_a_year_of(days)
+    year = Year(Landing(f"{name}.events", kept.rows, kept.in_kafka), Retraining(name, days, kept.versions), kept, days)
+    logging.disable(logging.INFO)
+    started = time.monotonic()
+    try:
+        with ExitStack() as stack:
+            connection = stack.enter_context(fast_warehouse(days))
+            stack.enter_context(year.landing.ending(connection))
+            metadata = stack.enter_context(year_of_airflow.own_metadata(f"{DATABASE}_airflow"))
+            logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for day in year.live(connection, metadata, logs):
+                if day % 10 == 0:
+                    figures.progress.print(f"day {day} of {days}, {time.monotonic() - started:.0f} s")
+            figures.progress.print("verifying …")
+            with year._timed("verify"):
+                wrong = year.wrong(connection)
+    finally:
+        logging.disable(logging.NOTSET)
+        for used in (year.landing.topic, year.retraining.dataset.topic):
+            topic.forget(used)
+    _report(year, wrong, time.monotonic() - started, json_path)
+    if wrong:
+        raise UserError("The year did not end well: " + "; ".join(wrong) + ".")
+
+
+def _report(year: Year, wrong: Sequence[str], took: float, json_path: str | None) -> None:
+    quarters = list(year.sizes.values())
+    names = sorted(quarters[-1], key=lambda name: (name in FOR_GOOD, name))
+    # What stays empty or small is not worth a line.
+    shown = [name for name in names if name in FOR_GOOD or quarters[-1][name] > SLACK]
+    notes = [f"Took {took:.0f} s: " + ", ".join(f"{what} {spent:.0f} s" for what, spent in year.seconds.items()) + "."]
+    if not wrong:
+        notes.append(
+            f"Sizes flat but for what is kept for good, nothing stuck; verify stream and verify run of the last "
+            f"{len(year.retraining.runs[-year.kept.versions :])} versions pass."
         )
-        execute_values(
-            cursor,
-            "INSERT INTO task_instance (id, task_id, dag_id, run_id, map_index, start_date, end_date, state, pool,"
-            " pool_slots, try_number, max_tries) VALUES %s",
-            [(task, dag, one, -1, at, at, "success", "default_pool", 1, 1, 0) for task, one, at in tasks],
-            "(gen_random_uuid(), %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        )
-        execute_values(
-            cursor,
-            "INSERT INTO xcom (dag_run_id, task_id, map_index, key, dag_id, run_id, value, timestamp)"
-            " SELECT dag_run.id, given.task_id, -1, 'return_value', dag_run.dag_id, dag_run.run_id, '1', given.at"
-            " FROM (VALUES %s) AS given (task_id, run_id, at)"
-            " JOIN dag_run USING (run_id)",
-            tasks,
-        )
-        execute_values(
-            cursor,
-            "INSERT INTO log (dttm, dag_id, task_id, run_id, event) VALUES %s",
-            [(at, dag, task, one, event) for task, one, at in tasks for event in ("running", "success", "state")],
-        )
+    figures.show(
+        f"A year of {year.days} daily windows in fast motion: what is kept at the end of each quarter",
+        ["", *(f"day {day}" for day in year.sizes), ""],
+        [
+            [name, *(f"{size[name]:,}" for size in quarters), "kept for good" if name in FOR_GOOD else ""]
+            for name in shown
+        ],
+        notes,
+    )
+    results = {"sizes": year.sizes, "wrong": list(wrong), "seconds": year.seconds}
+    figures.write(json_path, results, {}, days=year.days, kept=vars(year.kept), cpus=os.cpu_count())
+
+
+def _next_day(connection: Connection) -> datetime:
+    """Moves the clock of the year on by a day, and returns what it shows."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE fast.clock SET ahead = ahead + interval '1 day'")
+        connection.commit()
+        cursor.execute("SELECT clock_timestamp()")
+        (today,) = cursor.fetchone() or (None,)
+    connection.rollback()
+    assert isinstance(today, datetime)
+    return today

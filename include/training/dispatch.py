@@ -55,18 +55,18 @@ def land(owner: str) -> int:
         Stop: The control topic was recreated or has lost records.
         Fenced: Another dispatch has taken over.
     """
-    from include.kafka import position, topics
-    from include.kafka.reader import Reader
+    from include.kafka import position, reader, topics
     from include.warehouse.connection import connected
 
     topic = topics.describe(CONTROL_TOPIC)
     landed = 0
     with connected("millrace dispatch") as connection:
         positions = position.claim(connection, READER, topic, topic.partitions, owner)
-        with Reader(topic.name, {p: position.next_offset for p, position in positions.items()}) as reader:
+        starts = {p: position.next_offset for p, position in positions.items()}
+        with reader.Reader(topic.name, starts, consumer=reader.connected(fetch_wait_max_ms=50)) as manifests:
             unread = set(positions)
             while unread:
-                batch = reader.batch(500, 0.2)
+                batch = manifests.batch(500, 0.2)
                 reached = {p: (offset, None) for p, offset in batch.next_offsets.items()}
                 if any(offset != positions[p].next_offset for p, (offset, _) in reached.items()):
                     positions = position.advance(connection, READER, topic.name, positions, reached)

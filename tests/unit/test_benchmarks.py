@@ -10,6 +10,7 @@ from benchmarks.freshness import Change, Sample, ages_of, changes_of, stretches_
 from benchmarks.landing import Landed
 from benchmarks.peers import debezium
 from benchmarks.peers.position import escaped
+from benchmarks.year import growing
 from include.errors import UserError
 from include.streams import vehicle_positions
 
@@ -72,3 +73,18 @@ def test_connect_is_given_the_schema_of_the_events() -> None:
 
 def test_a_text_for_copy_is_escaped() -> None:
     assert escaped("a\tb\nc\rd\\e") == r"a\tb\nc\rd\\e"
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "found"),
+    [
+        ("rows", [50, 900, 800, 950], []),
+        ("rows", [300, 600, 900, 1200], ["rows grew from 600 to 1,200 since the second quarter"]),
+        ("millrace.metric", [300, 600, 900, 1200], []),
+        ("millrace.metric", [300, 600, 900, 1400], ["millrace.metric grew by 500 in the last quarter, by 300 in the"]),
+    ],
+)
+def test_what_grows_in_a_year_is_named(name: str, sizes: list[int], found: list[str]) -> None:
+    """What is kept for good may grow, and not faster in the last quarter than in the second."""
+    said = growing([{name: size} for size in sizes])
+    assert [each.startswith(one) for each, one in zip(said, found, strict=True)] == [True] * len(found)
