@@ -48,11 +48,17 @@ transaction. A version's run has an id made from the version: it starts once, wh
             for dataset, version in dispatch.to_start(datasets)
         ]
 
-    @task(trigger_rule="none_failed")
-    def note(runs: list[dict]) -> None:
+    # One dataset whose run cannot be started must not hold up what was started of the others.
+    @task(trigger_rule="all_done")
+    def note(planned: list[dict] | None) -> None:
+        from include import runs
         from include.training import dispatch
 
-        dispatch.mark_started([run["conf"]["version"] for run in runs])
+        context = get_current_context()
+        run_id = context["dag_run"].run_id
+        states = context["ti"].get_task_states(dag_id="dispatch", task_ids=["start"], run_ids=[run_id])
+        with runs.told():
+            dispatch.note(planned, states.get(run_id, {}))
 
     wait = ManifestSensor(
         task_id="wait", datasets=datasets, at_most=timedelta(hours=12), execution_timeout=timedelta(hours=13)
@@ -63,6 +69,8 @@ transaction. A version's run has an id made from the version: it starts once, wh
         # Two runs of one DAG cannot share a logical date; these have none.
         logical_date=None,
         skip_when_already_exists=True,
+        # Some minutes at most; the next run of the dispatch tries again.
+        retries=5,
         map_index_template="{{ task.trigger_dag_id }}",
     ).expand_kwargs(plan)
     wait >> plan

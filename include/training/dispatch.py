@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from include.errors import UserError
+from include.errors import LastingError, UserError
 from include.kafka.backlog import BacklogSensor
 from include.versions import register
 from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
@@ -99,6 +101,29 @@ def mark_started(started: list[str]) -> None:
     with connected("millrace dispatch") as connection:
         queries.load("training").mark_started(connection, versions=started)
         connection.commit()
+
+
+def note(planned: Sequence[Mapping[str, Any]] | None, states: Mapping[str, str | None]) -> None:
+    """Marks the versions whose run was started, or was there already.
+
+    Args:
+        planned: What each ``start`` was given; None when there is no plan.
+        states: The states of the mapped task ``start``, by ``start_0``, ``start_1`` and so on.
+
+    Raises:
+        LastingError: There is no plan, or a run could not be started; the next run of the dispatch tries again.
+    """
+    if planned is None:
+        raise LastingError("The task land has not ended well.", "See its log.")
+    begun = [states.get(f"start_{number}") in ("success", "skipped") for number in range(len(planned))]
+    mark_started([run["conf"]["version"] for run, done in zip(planned, begun, strict=True) if done])
+    waiting = Counter(run["trigger_dag_id"] for run, done in zip(planned, begun, strict=True) if not done)
+    if waiting:
+        missing = ", ".join(f"{count} of {dag_id}" for dag_id, count in sorted(waiting.items()))
+        raise LastingError(
+            f"Runs that could not be started: {missing}. All others were, and the next dispatch tries these again.",
+            "See the logs of the task start, and ./millrace check.",
+        )
 
 
 def _land(connection: Connection, message: Message) -> None:

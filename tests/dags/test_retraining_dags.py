@@ -194,6 +194,13 @@ def test_a_burst_of_versions_cannot_collide(dags: dict[str, DAG]) -> None:
     assert start.partial_kwargs["logical_date"] is None
 
 
+def test_what_was_started_is_marked_also_when_another_run_cannot_be(dags: dict[str, DAG]) -> None:
+    assert dags["dispatch"].get_task("note").trigger_rule == "all_done"
+    # While one is tried again, the dispatch does nothing else.
+    start = dags["dispatch"].get_task("start")
+    assert isinstance(start, MappedOperator) and start.partial_kwargs["retries"] == 5
+
+
 def test_dags_survive_serialization(dags: dict[str, DAG]) -> None:
     for dag in dags.values():
         read = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))

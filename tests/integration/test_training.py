@@ -47,6 +47,27 @@ def ask(connection: Connection, statement: str, *values: object) -> list[Any]:
     return rows
 
 
+def test_a_run_that_cannot_be_started_does_not_hold_up_the_others(
+    warehouse: Connection, topic: Callable[..., str]
+) -> None:
+    datasets = [given(topic, signal(300, seed=number), models=one_model) for number in range(3)]
+    versions = [publish(dataset, Interval()).version for dataset in datasets]
+    dispatch.land("test")
+    names = [dataset.name for dataset in datasets]
+    waiting = dispatch.to_start(names)
+    assert [version for _, version in waiting] == versions
+    planned = [{"trigger_dag_id": f"train__{name}", "conf": {"version": version}} for name, version in waiting]
+    states = {"start_0": "success", "start_1": "failed", "start_2": "skipped"}
+    with pytest.raises(LastingError, match=f"could not be started: 1 of train__{names[1]}. All others were"):
+        dispatch.note(planned, states)
+    assert dispatch.to_start(names) == [(names[1], versions[1])]
+    dispatch.note(planned[1:2], {"start_0": "success"})
+    assert dispatch.to_start(names) == []
+    dispatch.note([], {})
+    with pytest.raises(LastingError, match="The task land has not ended well"):
+        dispatch.note(None, {})
+
+
 def own(name: str, topic: Callable[..., str]) -> Dataset:
     """A shipped dataset under a name of its own."""
     return replace(definitions.get(name), name=topic(name).replace("-", "_"))
