@@ -25,8 +25,6 @@ from threadpoolctl import threadpool_limits
 
 from include.datasets import Dataset, HashSplit, Query, TimeSplit
 from include.training import dispatch
-from include.training.evaluation import evaluate
-from include.training.fitting import _matrix
 from include.training.preparation import prepared
 from include.versions import register
 from include.versions.manifest import Interval
@@ -34,7 +32,7 @@ from include.versions.publication import NothingToPublish, publish
 from include.versions.reading import read
 from tests.integration.generated_queries import DAYS, FIRST, SETUP, Table, quoted, table
 from tests.integration.registry import change
-from tests.unit.trained import Version, trained, version
+from tests.unit.trained import Version, evaluated, trained, version
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -192,11 +190,7 @@ def require_same(case: Case, stored: bool) -> None:
     target = np.array(case.held[made.target], float if made.kind == "regression" else object)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if stored:
-            _, evaluation = trained(dataset, found, "linear")
-        else:
-            estimator = prepared(dataset.estimators()["linear"], 0).fit(*_matrix(found.train, found.manifest))
-            evaluation = evaluate(estimator, *_matrix(found.test, found.manifest), found.manifest)
+        evaluation = trained(dataset, found, "linear")[1] if stored else evaluated(dataset, found, "linear")
         model = prepared(dataset.estimators()["linear"], 0)
         model.fit(frame.iloc[train], target[train].tolist())
         predicted = model.predict(frame.iloc[test])

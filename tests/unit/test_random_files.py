@@ -23,7 +23,7 @@ from include.datasets.sources import text
 from include.errors import UserError
 from include.training.preparation import prepared
 from tests.unit.random_files import Maker, Random, frame
-from tests.unit.trained import trained, version
+from tests.unit.trained import evaluated, trained, version
 
 FILES = int(os.environ.get("MILLRACE_FILES", "100"))
 FIRST = int(os.environ.get("MILLRACE_FILES_FROM", "0"))
@@ -31,6 +31,8 @@ TOGETHER = 10
 # Of this many files, most have to be accepted.
 MOST = 0.8
 REST = ("boosting", "forest")
+# Of so many models one is stored and loaded as well.
+STORED = 5
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + FILES, TOGETHER))
@@ -108,7 +110,8 @@ def require_same(made: Random, dataset: Dataset, features: list[str], seed: int)
     for model in models:
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _, evaluation = trained(dataset, found, model)
+            stored = seed % STORED == 0
+            evaluation = trained(dataset, found, model)[1] if stored else evaluated(dataset, found, model)
             plain = prepared(dataset.estimators()[model], 0)
             labels = [value for value in target if value is not None]
             kind = float if dataset.kind == "regression" else (str if isinstance(labels[0], str) else int)

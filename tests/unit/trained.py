@@ -74,6 +74,13 @@ def version(dataset: Dataset, interval: Interval | None = None) -> Version:
     return Version(manifest, *tables)
 
 
+def evaluated(dataset: Dataset, found: Version, model: str, seed: int = 0) -> Evaluation:
+    """A model fitted and evaluated as a run does it."""
+    estimator = prepared(dataset.estimators()[model], seed)
+    estimator.fit(*_matrix(found.train, found.manifest))
+    return evaluate(estimator, *_matrix(found.test, found.manifest), found.manifest)
+
+
 def trained(dataset: Dataset, found: Version, model: str, seed: int = 0) -> tuple[Any, Evaluation]:
     """A model fitted and evaluated as a run does it, stored and loaded."""
     estimator = prepared(dataset.estimators()[model], seed)
