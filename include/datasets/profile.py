@@ -477,7 +477,7 @@ def _odd_numbers(column: _Column) -> _Odd | None:
         return None
     says, remedies = [], []
     if others:
-        says.append(_listed([f"{value!r} in {counts[value]} rows" for value in others]))
+        says.append(_listed([f"{value!r} in {_rows(counts[value])}" for value in others]))
         remedies.append(f"{_nulls(others[:_NAMED])} makes it a missing value")
     for form, values in forms.items():
         if values:
@@ -499,7 +499,7 @@ def _markers(column: _Column) -> dict[str, int]:
 
 def _nulls(values: Iterable[str]) -> str:
     """The options that make these texts missing values."""
-    return " ".join(f"--null {_shell(value)}" for value in values)
+    return " ".join(f"--null {_shell(value)}" for value in dict.fromkeys(value.strip() for value in values))
 
 
 def _as_text(column: _Column) -> str:

@@ -255,6 +255,12 @@ def test_texts_that_mean_missing(tmp_path: Path) -> None:
     assert rows(path, nulls=["?", "-"]).to_pydict() == {"a": [1, None, None, 3], "b": [None, "x", "y", None]}
 
 
+def test_texts_that_mean_missing_may_have_blanks_around_them(tmp_path: Path) -> None:
+    path = put(tmp_path, "a,b,c\n1, ?,x\n2, 2.5,?\n?, -, ?y\n")
+    found = rows(path, nulls=["?", "-"]).to_pydict()
+    assert found == {"a": [1, 2, None], "b": [None, 2.5, None], "c": ["x", None, " ?y"]}
+
+
 def test_comments_are_no_rows_wherever_they_are(tmp_path: Path) -> None:
     path = put(tmp_path, '# one\na,b\n1,"x\n# no comment"\n# two, with a comma\n2,y\n')
     assert rows(path, comment="#").to_pydict() == {"a": [1, 2], "b": ["x\n# no comment", "y"]}

@@ -121,7 +121,7 @@ def test_an_id_that_is_asked_for_has_to_be_one() -> None:
     [
         (["?" if n % 9 == 0 else f"{n / 7:.2f}" for n in range(N)], "'?' in 45 rows", r"--null '\?'"),
         (["-" if n % 9 == 0 else str(n) for n in range(N)], "'-' in 45 rows", "--null -"),
-        (["unknown" if n == 5 else str(n) for n in range(N)], "'unknown' in 1 rows", "--null unknown"),
+        (["unknown" if n == 5 else str(n) for n in range(N)], "'unknown' in 1 row", "--null unknown"),
         ([f"{n * 7 + 900:,}" for n in range(N)], "written as 1,005", "--thousands ','"),
         ([f"{n * 7 + 0.5:.2f}".replace(".", ",") for n in range(N)], "written as 0,50, 7,50", "--decimal ','"),
         ([f"{n}%" for n in range(N)], "written as 0%, 1%, 2% and 397 more", "without the percent sign"),

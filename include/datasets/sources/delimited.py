@@ -165,11 +165,25 @@ class Delimited:
                 convert_options=arrow.ConvertOptions(
                     include_columns=list(columns),
                     column_types=dict.fromkeys(columns, pa.string()),
-                    null_values=["", *dialect.nulls],
+                    null_values=[""],
                     strings_can_be_null=True,
                 ),
             )
-            yield from reader
+            for batch in reader:
+                yield _without_nulls(batch, dialect.nulls) if dialect.nulls else batch
+
+
+def _without_nulls(batch: pa.RecordBatch, nulls: Sequence[str]) -> pa.RecordBatch:
+    """The batch with null for each text that means that a value is missing, also with blanks around it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = pa.array(nulls, pa.string())
+    columns = [
+        pc.if_else(pc.is_in(pc.utf8_trim_whitespace(column), known), pa.scalar(None, column.type), column)
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 @contextmanager
