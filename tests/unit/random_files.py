@@ -279,6 +279,9 @@ class Maker:
             else (self._written(value) if form == "r" else format(value, form).replace(".", self._decimal))
             for value in found
         ]
+        if form == "r" and self._chance(0.15):
+            # As R writes it.
+            found[0], texts[0] = 1_000.0, "1e3"
         kinds = [pa.float64(), pa.float32(), pa.float16()]
         kind = kinds[self._rng.choice(3, p=[0.7, 0.2, 0.1])]
         arrow = pa.array(np.array([np.nan if value is None else value for value in found], "f2"), pa.float16())

@@ -21,8 +21,10 @@ MISSING = (
     *("N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"),
 )
 _FIRST = 64
-# Leading zeros, hexadecimal digits, an exponent after a whole number, a telephone number.
-_CODE = r"^\s*(?:[+-]?0[0-9xX]|[+-]?[0-9]+[eE][0-9]+\s*$|\+[0-9]{6,})"
+# Leading zeros, hexadecimal digits, a telephone number.
+_CODE = r"^\s*(?:[+-]?0[0-9xX]|\+[0-9]{6,})"
+# An exponent after a whole number: a code, unless other numbers of the column have fractions.
+_EXPONENT = r"^\s*[+-]?[0-9]+[eE][0-9]+\s*$"
 # Whole numbers that a double may not hold.
 _LONG = r"^\s*[+-]?[0-9]{16,}\s*$"
 
@@ -128,7 +130,7 @@ def codes(texts: pa.Array | pa.ChunkedArray) -> list[str]:
     """Some of the texts that look like numbers and would not be the same as numbers."""
     import pyarrow.compute as pc
 
-    found = texts.filter(pc.fill_null(pc.match_substring_regex(texts, f"{_CODE}|{_LONG}"), False))
+    found = texts.filter(pc.fill_null(pc.match_substring_regex(texts, f"{_CODE}|{_EXPONENT}|{_LONG}"), False))
     return pc.unique(found.slice(0, 1_000)).to_pylist()
 
 
@@ -139,7 +141,7 @@ class Guess:
         import pyarrow as pa
 
         self._numbers = numbers
-        self._any = False
+        self._any = self._exponents = self._fractions = False
         self._possible = {
             "integer": pa.int64(),
             "boolean": pa.bool_(),
@@ -180,19 +182,26 @@ class Guess:
 
         if not self._any and self._possible:
             return pa.null()
+        if self._exponents and not self._fractions:
+            return pa.string()
         return next(iter(self._possible.values()), pa.string())
 
     def _keep_text(self, texts: pa.Array) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        special = pc.match_substring_regex(texts, f"{_CODE}|{_LONG}")
+        if not self._fractions and "integer" not in self._possible:
+            self._fractions = pc.any(pc.match_substring(texts, self._numbers.decimal)).as_py()
+        special = pc.match_substring_regex(texts, f"{_CODE}|{_EXPONENT}|{_LONG}")
         if not pc.any(special).as_py():
             return
         texts = texts.filter(special)
         if pc.any(pc.match_substring_regex(texts, _CODE)).as_py():
             self._possible = {}
             return
+        exponents = pc.match_substring_regex(texts, _EXPONENT)
+        self._exponents |= pc.any(exponents).as_py()
+        texts = texts.filter(pc.invert(exponents))
         try:
             convert(texts, pa.int64(), self._numbers).cast(pa.float64())
         except pa.ArrowInvalid:
