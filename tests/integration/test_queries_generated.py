@@ -187,6 +187,10 @@ def require_same(case: Case, stored: bool) -> None:
     train, test = ([keys[key(value)] for value in part["id"].to_pylist()] for part in (found.train, found.test))
     assert sorted(train + test) == [n for n, value in enumerate(case.held[made.target]) if value is not None]
     frame = pd.DataFrame({name: _column(made, name, case.held[name]) for name in made.learned})
+    for name in (name for name in made.learned if made.columns[name].learned == "number"):
+        for part, places in ((found.train, train), (found.test, test)):
+            numbers = [None if value is None else float(value) for value in part[name].to_pylist()]
+            assert numbers == frame[name].iloc[places].astype(object).where(frame[name].notna(), None).tolist(), name
     target = np.array(case.held[made.target], float if made.kind == "regression" else object)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
