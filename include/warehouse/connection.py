@@ -64,7 +64,9 @@ def connect(application_name: str = "millrace", **options: Any) -> Connection:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"PostgreSQL at {settings.host}:{parameters['port']} does not answer: {reason}.",
-            "Start the platform with ./millrace up, or mend the connection millrace_postgres.",
+            "End clients that never close; ./millrace doctor names them."
+            if "connection slots" in reason or "too many" in reason
+            else "Start the platform with ./millrace up, or mend the connection millrace_postgres.",
         ) from error
 
 

@@ -41,16 +41,26 @@ def doctor() -> None:
     findings = [*_machine(platform), *_components(platform, healths)]
     healthy = {health.name for health in healths if health.healthy}
     if "postgres" in healthy:
-        findings += [*_databases(platform)]
+        _add(findings, _databases(platform))
     if {"postgres", "api-server"} <= healthy:
-        findings += [*_paused(platform)]
+        _add(findings, _paused(platform))
     if {"kafka", "postgres"} <= healthy:
-        findings += [*_datasets(platform), *_streams(platform, healthy, findings)]
+        _add(findings, _datasets(platform))
+        _add(findings, _streams(platform, healthy, findings))
     for finding in findings:
         click.echo(f"- {finding.what}\n  {finding.remedy}")
     if findings:
         sys.exit(1)
     click.echo("nothing is wrong" + ("" if healths else "; the platform is down (./millrace up starts it)"))
+
+
+def _add(findings: list[Finding], found: Iterator[Finding]) -> None:
+    """Adds what is found; what cannot be looked at is a finding as well, and hides no other."""
+    try:
+        for finding in found:
+            findings.append(finding)
+    except UserError as error:
+        findings.append(Finding(error.what, error.remedy))
 
 
 def _machine(platform: Platform) -> Iterator[Finding]:
@@ -82,14 +92,27 @@ def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
 def _streams(platform: Platform, healthy: set[str], known: list[Finding]) -> Iterator[Finding]:
     """What is wrong with the streams, but for failures of those that have paused themselves, which are known."""
     paused = {finding.what.partition(" ")[0] for finding in known if " has paused itself " in finding.what}
+    by_hand = _paused_dags(platform) - paused
     for entry in report.lag(platform, healthy):
         for problem in entry.get("problems", ()):
             if problem["what"].partition(",")[0] not in paused:
                 yield Finding(**problem)
+        dag = f"land__{entry['reader'].removeprefix('landing:')}"
+        if dag in by_hand and entry.get("lag"):
+            yield Finding(
+                f"{dag} is paused, and {entry['lag']:,} records wait.", f"./millrace airflow dags unpause {dag}"
+            )
         if "error" in entry:
             yield Finding(
                 f"What {entry['reader']} reads of {entry['topic']}: {entry['error']}", "See ./millrace status."
             )
+
+
+def _paused_dags(platform: Platform) -> set[str]:
+    from include.warehouse.queries import load
+
+    with closing(postgres.connect(platform.home, platform.home.state()["ports"]["postgres"], "airflow")) as metadata:
+        return {dag for (dag,) in load("platform").paused_dags(metadata)}
 
 
 def _databases(platform: Platform) -> Iterator[Finding]:
@@ -106,8 +129,12 @@ def _databases(platform: Platform) -> Iterator[Finding]:
             )
         taken, limit = queries.connections(server)
         if taken > 0.9 * limit:
+            most = ", ".join(
+                f"{count} by {application or 'a client without a name'} ({state})"
+                for application, state, count in queries.connection_holders(server, most=3)
+            )
             yield Finding(
-                f"{taken} of PostgreSQL's {limit} connections are taken.", "Look for clients that never close."
+                f"{taken} of PostgreSQL's {limit} connections are taken: {most}.", "End clients that never close."
             )
     with closing(postgres.connect(platform.home, port, "airflow")) as metadata:
         for dag, run, task, _, seconds in queries.stuck_deferrals(metadata, silent_s=_SILENT_S):

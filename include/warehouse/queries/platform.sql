@@ -32,6 +32,17 @@ FROM task_instance
 WHERE state = 'queued' AND now() - queued_dttm > make_interval(secs => :queued_s)
 ORDER BY queued_dttm;
 
+-- name: connection_holders
+-- Which programs hold the most connections, by their state.
+SELECT application_name, coalesce(state, backend_type), count(*)
+FROM pg_stat_activity
+WHERE backend_type = 'client backend'
+GROUP BY 1, 2 ORDER BY 3 DESC, 1 LIMIT :most;
+
+-- name: paused_dags
+-- DAGs that are paused, by whatever.
+SELECT dag_id FROM dag WHERE is_paused ORDER BY dag_id;
+
 -- name: paused_by_failures
 -- DAGs that paused themselves: as many of their newest runs as they were told to stand have failed (metadata database).
 SELECT dag.dag_id, newest.run_id, dag.max_consecutive_failed_dag_runs AS runs

@@ -36,6 +36,8 @@ def test_every_dag_exists(dag: str) -> None:
         " was ended by ",
         "asks for, is in use",
         " does not start: ",
+        "can be landed",
+        "is paused, and ",
         "The databases could not be migrated",
         "was interrupted.",
         "is full.",
