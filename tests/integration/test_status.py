@@ -129,6 +129,12 @@ def test_a_drain_that_fails_is_named_with_its_error(stream: Stream, services: Pl
     assert not list(doctor._streams(services, {"kafka", "postgres"}, paused))
 
 
+def test_a_stream_that_a_person_has_paused_is_named_while_records_wait(stream: Stream, services: Platform) -> None:
+    (finding,) = doctor._streams(services, {"kafka", "postgres"}, [], {"land__readings", "land__payments"})
+    assert finding.what == "land__readings is paused, and 1 records wait."
+    assert finding.remedy == "./millrace airflow dags unpause land__readings"
+
+
 def test_dead_letters_are_counted_by_reason_and_shown_in_full(stream: Stream, warehouse: Connection) -> None:
     producer = client.producer()
     for number in range(30):

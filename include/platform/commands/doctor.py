@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -46,7 +46,7 @@ def doctor() -> None:
         _add(findings, _paused(platform))
     if {"kafka", "postgres"} <= healthy:
         _add(findings, _datasets(platform))
-        _add(findings, _streams(platform, healthy, findings))
+        _add(findings, _streams(platform, healthy, findings, _paused_dags(platform)))
     for finding in findings:
         click.echo(f"- {finding.what}\n  {finding.remedy}")
     if findings:
@@ -89,10 +89,12 @@ def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
             yield Finding(f"{health.name} was restarted {health.restarts} times since the last up.", see)
 
 
-def _streams(platform: Platform, healthy: set[str], known: list[Finding]) -> Iterator[Finding]:
+def _streams(
+    platform: Platform, healthy: set[str], known: list[Finding], paused_dags: Collection[str] = ()
+) -> Iterator[Finding]:
     """What is wrong with the streams, but for failures of those that have paused themselves, which are known."""
     paused = {finding.what.partition(" ")[0] for finding in known if " has paused itself " in finding.what}
-    by_hand = _paused_dags(platform) - paused
+    by_hand = set(paused_dags) - paused
     for entry in report.lag(platform, healthy):
         for problem in entry.get("problems", ()):
             if problem["what"].partition(",")[0] not in paused:
