@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from include.landing.copy import UNIX_EPOCH, Rows
 from include.landing.dead_letters import DEAD_LETTER, NO_STAMP, QUARANTINED, STAMPS, DeadLetter
 from include.landing.decoder import Decoder
 from include.landing.ledger import Entry
-from include.streams.definition import Stream
+from include.streams.definition import CALENDAR, Stream
 
 _EMPTY = b""
 # Partitions of the table that one transaction writes to.
@@ -26,8 +26,8 @@ FATES = ("landed", DEAD_LETTER, QUARANTINED)
 """What can become of a record with a value."""
 _LANDED, _DEAD, _QUARANTINED, _SKIPPED = range(4)
 _MICROSECOND = timedelta(microseconds=1)
-# The years 1 to 9999 in microseconds since 1970.
-_CALENDAR = tuple((end.replace(tzinfo=UTC) - UNIX_EPOCH) // _MICROSECOND for end in (datetime.min, datetime.max))
+# What clients can read, in microseconds since 1970.
+_CALENDAR = tuple((end - UNIX_EPOCH) // _MICROSECOND for end in CALENDAR)
 # A delivered record has both; the stubs allow for messages that are not.
 _partition: Callable[[Message], int] = cast(Any, Message.partition)
 _offset: Callable[[Message], int] = cast(Any, Message.offset)

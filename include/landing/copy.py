@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from include.errors import LastingError
 from include.landing.decoder import DEEPEST, is_too_deep
+from include.streams.definition import CALENDAR
 from include.streams.field import Field
 from include.warehouse import queries
 
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# The years 1 to 9999, which clients can read, in microseconds since PostgreSQL's epoch.
-_FIRST_MOMENT = (datetime.min.replace(tzinfo=UTC) - _POSTGRES_EPOCH) // _MICROSECOND
-_LAST_MOMENT = (datetime.max.replace(tzinfo=UTC) - _POSTGRES_EPOCH) // _MICROSECOND
+_FIRST_MOMENT, _LAST_MOMENT = ((end - _POSTGRES_EPOCH) // _MICROSECOND for end in CALENDAR)
 _POSTGRES_EPOCH_DAY = (date(2000, 1, 1) - date(1970, 1, 1)).days
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
@@ -215,7 +214,7 @@ def _timestamps(values: Sequence[datetime | None]) -> pa.Array:
     array = microseconds(values, _POSTGRES_EPOCH)
     ends = pc.min_max(array).as_py()
     if ends["min"] is not None and not _FIRST_MOMENT <= ends["min"] <= ends["max"] <= _LAST_MOMENT:
-        raise ValueError("in UTC the time is not within the years 1 to 9999, and clients could not read it")
+        raise ValueError("the time is not within the years 1 to 9999 in every time zone, so clients could not read it")
     return array
 
 

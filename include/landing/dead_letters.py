@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from include.streams.definition import Instant
+from include.streams.definition import CALENDAR, Instant
 from include.streams.field import fields_of, storable
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 NO_STAMP = -1
 """The time in milliseconds of a record that has none."""
-STAMPS = tuple((end.replace(tzinfo=UTC) - _UNIX_EPOCH) // _MILLISECOND for end in (datetime.min, datetime.max))
-"""The first and the last time of a record, in milliseconds since 1970, that a calendar has."""
+STAMPS = tuple((end - _UNIX_EPOCH) // _MILLISECOND for end in CALENDAR)
+"""The first and the last time of a record, in milliseconds since 1970, that clients can read."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

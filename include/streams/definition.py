@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from random import Random
 from typing import Annotated, Any
@@ -18,6 +18,11 @@ from include.streams.field import MOST_BYTES, MOST_FIELDS, TIMESTAMP, Field, fie
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 """A moment: a datetime that always carries its time zone."""
+
+# A session's time zone is at most so far from UTC, and clients read times in it.
+_ZONE = timedelta(hours=16)
+CALENDAR = (datetime.min.replace(tzinfo=UTC) + _ZONE, datetime.max.replace(tzinfo=UTC) - _ZONE)
+"""The first and the last time that lies within the years 1 to 9999, which clients can read, in every time zone."""
 
 # A partition's table is named <stream>_<YYYYMMDD>_<HHMM>, in PostgreSQL's 63 bytes.
 LONGEST_NAME = 48

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 READER = register.DISPATCH
-MOST_AT_ONCE = 500
-"""Runs that one run of the dispatch starts. Airflow maps no task over more than 1,024; the next run goes on."""
+MOST_AT_ONCE = 100
+"""Runs that one run of the dispatch starts, some minutes of work; the next goes on. Airflow's limit is 1,024 a task."""
 
 MOST_TIMESTAMP_MS = 253_402_300_800_000
 """The year 10000."""
