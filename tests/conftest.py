@@ -37,6 +37,8 @@ def pytest_sessionstart() -> None:
     """Ends what sessions that were killed have left in their homes."""
     if not _WORKER:
         home = Path(os.environ["MILLRACE_HOME"])
+        # Not there yet when the environment lies elsewhere.
+        home.parent.mkdir(parents=True, exist_ok=True)
         for file in home.parent.glob(f"{home.name}*.lock"):
             with suppress(Timeout), FileLock(file, timeout=0):
                 _clear(file.with_suffix(""))
