@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LEADERLESS_S = 3.0
+# A broker that has just started on a busy machine takes its time to elect the leaders of a new topic.
+MADE_LEADERLESS_S = 30.0
 # A topic's name that no topic has.
 NO_TOPIC = "millrace.none"
 
@@ -259,7 +261,7 @@ def _once_led(topic: str, partitions: Iterable[int], brokers: AdminClient, *, ma
         KafkaError._NOENT,
         *([KafkaError.UNKNOWN_TOPIC_OR_PART] if made else []),
     ]
-    deadline = time.monotonic() + LEADERLESS_S
+    deadline = time.monotonic() + (MADE_LEADERLESS_S if made else LEADERLESS_S)
     while True:
         try:
             return _extents(topic, partitions, brokers)

@@ -27,14 +27,14 @@ MOMENTS = {
     "after_delete": ("server done DELETE FROM .?landing", 0, 0),
     "mid_copy": ("client copy rest of COPY .?landing", 0, 0),
     "before_commit": ("server done INSERT INTO millrace.landing_replay", 0, 0),
-    "after_commit": ("server done COMMIT", 2, 1),
+    "after_commit": ("server done COMMIT", 3, 1),
 }
 # The same for landing dead letters again, with how many of them have landed by then.
 RETRIED = {
     "after_the_letters_are_locked": ("server done SELECT kafka_incarnation", 0, 0),
     "mid_copy": ("client copy rest of COPY .?landing", 0, 0),
     "before_commit": ("server done WITH asked", 0, 0),
-    "after_commit": ("server done COMMIT", 1, 300),
+    "after_commit": ("server done COMMIT", 2, 300),
 }
 EVERYTHING = Wanted()
 
