@@ -33,7 +33,7 @@ class Rule:
     """A way to promote.
 
     Attributes:
-        count: (n01, n10) of one week to what is summed over the reign, each of shape (years, challengers).
+        count: (n01, n10) of one week to what is summed over the tenure, each of shape (years, challengers).
         judge: (sums, n01, n10) to a score for choosing, and who may be promoted.
     """
 
@@ -98,7 +98,7 @@ class Years:
 
 
 def simulate(rule: Rule, discordance: float, accuracies: Array, years: int, rng: np.random.Generator) -> Years:
-    """Let model lines challenge a champion of accuracy 0 week by week; a promotion begins a new reign.
+    """Let model lines challenge a champion of accuracy 0 week by week; a promotion begins a new tenure.
 
     Args:
         rule: Who is promoted.

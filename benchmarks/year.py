@@ -38,7 +38,17 @@ FOR_GOOD = {
     f"millrace.{name}"
     for name in (
         *("dataset_version", "training_run", "model_result", "metric", "class_metric", "slice_metric", "confusion"),
-        *("repeats", "gate", "verdict", "score", "reign", "artifact", "approval", "verification", "dead_letter"),
+        *(
+            "repeats",
+            "gate",
+            "verdict",
+            "score",
+            "champion_change",
+            "artifact",
+            "approval",
+            "verification",
+            "dead_letter",
+        ),
     )
 }
 # PostgreSQL's clock in a database of its own: what asks for the time gets that of the year, column defaults included.

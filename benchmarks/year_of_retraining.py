@@ -12,7 +12,7 @@ import pyarrow as pa
 from include.datasets import Dataset, HashSplit
 from include.datasets.sources import Source
 from include.kafka import topics
-from include.promotion import turns
+from include.promotion import evaluation_queue
 from include.training import dispatch, fitting, run
 from include.training.verification import verify_run
 from include.versions import retention
@@ -68,7 +68,7 @@ class Retraining:
         )
 
     def live(self, connection: Connection, day: int, today: datetime) -> None:
-        """Publishes the version of a day, trains on it, judges it, and forgets what nothing needs."""
+        """Publishes the version of a day, trains on it, judges it, and removes what nothing needs."""
         self.source.day, self.source.season = day, SEASONS * day // self.days
         version = publish(self.dataset, Interval(today - DAY, today), asked_by="bench").version
         dispatch.land("bench")
@@ -76,9 +76,9 @@ class Retraining:
         for task in planned:
             fitting.fit(self.dataset, task["run"], task["model"])
         run.settle(planned)
-        turns.judge(self.dataset)
+        evaluation_queue.evaluate_pending_runs(self.dataset)
         self.runs.append(int(planned[0]["run"]))
-        retention.forget(connection, self.dataset)
+        retention.expire(connection, self.dataset)
 
     def messages(self) -> int:
         """How many Kafka holds."""

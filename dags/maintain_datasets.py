@@ -1,4 +1,4 @@
-"""Once a day, for every dataset: versions that nothing needs forgotten, and whoever else would forget one named."""
+"""Once a day, for every dataset: versions that nothing needs expired, and whoever else would forget one named."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ STREAMS = sorted(definitions.find().valid)
 
 @dag(
     dag_id="maintain__history",
-    description="Airflow's tables, tasks' logs, run logs, models of forgotten versions, the ledger: kept for a time",
+    description="Airflow's tables, tasks' logs, run logs, models of expired versions, the ledger: kept for a time",
     doc_md=__doc__,
     tags=["upkeep"],
     schedule="@daily",
@@ -65,7 +65,7 @@ def maintain_history() -> None:
             runs.require_known(get_current_context())
             lines = history.remove_run_logs(connection, history.cut_off("keep_run_log"))
             models = history.empty_models(connection, history.cut_off("keep_models"))
-        print(f"{lines:,} lines of run logs removed, {models:,} models of forgotten versions emptied")
+        print(f"{lines:,} lines of run logs removed, {models:,} models of expired versions emptied")
 
     @task(map_index_template="{{ task.op_kwargs['stream'] }}")
     def ledger(stream: str) -> None:

@@ -87,7 +87,7 @@ def build(dataset: Dataset) -> DAG:
 
         @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=20))
         def gate(planned: list[dict] | None) -> list[dict]:
-            from include.promotion import turns
+            from include.promotion import evaluation_queue
             from include.training import run
 
             with runs.told():
@@ -96,7 +96,8 @@ def build(dataset: Dataset) -> DAG:
                 else:
                     run.not_planned(dataset, *described(get_current_context()))
                 return [
-                    {"trigger_run_id": f"promote__{number}", "conf": {"run": number}} for number in turns.judge(dataset)
+                    {"trigger_run_id": f"promote__{number}", "conf": {"run": number}}
+                    for number in evaluation_queue.evaluate_pending_runs(dataset)
                 ]
 
         @task(execution_timeout=timedelta(minutes=10))

@@ -135,7 +135,7 @@ def remove_run_logs(connection: Connection, before: datetime) -> int:
 
 
 def empty_models(connection: Connection, before: datetime) -> int:
-    """Empties the stored models of versions that were forgotten before a moment; commits. Returns how many.
+    """Empties the stored models of versions that were expired before a moment; commits. Returns how many.
 
     Nothing can be derived again of such a version. Models that were champion are kept with the registry; metrics,
     verdicts and digests stay.

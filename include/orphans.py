@@ -46,8 +46,8 @@ def streams(connection: Connection, named: Collection[str]) -> Iterator[Orphan]:
 def datasets(connection: Connection, named: Collection[str], topics: Collection[str]) -> Iterator[Orphan]:
     """What is in the warehouse, and among the ``topics``, of datasets other than the ``named`` ones."""
     found = {name: [f"topic {TOPIC_PREFIX}{name}"] for name in _of_datasets(topics) if name not in named}
-    for name, versions, runs, reigns in queries.load("orphans").orphaned_datasets(connection, named=list(named)):
-        counts = ((versions, "version"), (runs, "training run"), (reigns, "champion"))
+    for name, versions, runs, changes in queries.load("orphans").orphaned_datasets(connection, named=list(named)):
+        counts = ((versions, "version"), (runs, "training run"), (changes, "champion"))
         found.setdefault(name, []).extend(_counted(count, what) for count, what in counts if count)
     for name, holds in sorted(found.items()):
         yield Orphan("dataset", name, tuple(holds))

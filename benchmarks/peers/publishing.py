@@ -17,7 +17,7 @@ from benchmarks.peers import process
 from include.datasets import Dataset, File, HashSplit
 from include.kafka import client, publisher, topics
 from include.platform import preload
-from include.versions import packing, publication, register
+from include.versions import catalog, packing, publication
 from include.versions.manifest import Interval, Manifest, decode
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def dataset(name: str, file: str) -> Dataset:
 def isolate(name: str) -> str:
     """Lets manifests go to a control topic of their own, so that no dispatch takes them up; returns its name."""
     control = f"{name}.manifests"
-    publication.CONTROL_TOPIC = register.CONTROL_TOPIC = control
+    publication.CONTROL_TOPIC = catalog.CONTROL_TOPIC = control
     return control
 
 

@@ -26,8 +26,9 @@ from include import provenance
 from include.errors import UserError
 from include.platform import backup_file, environment, postgres, settings
 from include.platform.backup_file import Progress, Report, Writer
-from include.platform.home import ROOT, Home, explain_disk
+from include.platform.home import Home, explain_disk
 from include.platform.ports import HOST
+from include.warehouse import migrations
 
 if TYPE_CHECKING:
     from include.platform.platform import Platform
@@ -106,7 +107,7 @@ def versions() -> dict[str, str]:
 
 def revisions() -> list[str]:
     """The changes of the warehouse's schema that this Millrace knows."""
-    return sorted(path.stem for path in (ROOT / "include/warehouse/migrations/versions").glob("[0-9]*.py"))
+    return sorted({*migrations.revisions(), *migrations.FORMER})
 
 
 def machine() -> str:

@@ -66,7 +66,7 @@ OWN = (
     "include.landing.sensor",
     "include.landing.task",
     "include.promotion.approval",
-    "include.promotion.turns",
+    "include.promotion.evaluation_queue",
     "include.runs",
     "include.streams.definitions",
     "include.training.dispatch",

@@ -52,7 +52,7 @@ class Approval(HITLOperator):
 
 def form(run: int) -> tuple[str, str]:
     """Headline and text (Markdown) with the evidence on a run's models."""
-    from include.registry import reign
+    from include.registry import champion_history
     from include.versions.manifest import decode
     from include.warehouse import queries
     from include.warehouse.connection import connected
@@ -60,7 +60,7 @@ def form(run: int) -> tuple[str, str]:
     sql = queries.load("registry")
     with connected("millrace approval") as connection:
         dataset, _, _, reason, manifest = _judged(connection, run)
-        champion = reign.current(connection, dataset)
+        champion = champion_history.current(connection, dataset)
         verdicts = list(sql.verdicts_of(connection, run=run))
         recommended = _recommended(connection, run)
     version = decode(bytes(manifest)).short
@@ -99,11 +99,11 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
         decider: Who decided.
 
     Raises:
-        Overtaken: The champion has changed since the evidence was gathered; this is written down, too.
+        ChampionChanged: The champion has changed since the evidence was gathered; this is written down, too.
         LastingError: It was answered before, or there is no such model.
     """
-    from include.promotion import comparison, turns
-    from include.registry.reign import Overtaken
+    from include.promotion import comparison, evaluation_queue
+    from include.registry.champion_history import ChampionChanged
     from include.versions.manifest import decode
     from include.warehouse import queries
     from include.warehouse.connection import connected
@@ -129,7 +129,7 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
         trained_on = comparison.read_trained_on(manifest)
         _add(connection, run, "approved", model, decider, sentence)
         try:
-            turns.promote(
+            evaluation_queue.promote(
                 connection,
                 run,
                 manifest,
@@ -142,7 +142,7 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
                 reason=sentence,
                 loaded=False,
             )
-        except Overtaken as error:
+        except ChampionChanged as error:
             connection.rollback()
             _add(connection, run, "refused", model, decider, str(error))
             connection.commit()

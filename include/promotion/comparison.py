@@ -33,38 +33,38 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A training run before the gate.
+class Candidate:
+    """A training run that the gate compares with the champion.
 
     Attributes:
         run: Its number.
         seed: Its seed.
         manifest: Its version.
         until: Where the version ends: the end of its interval, or when it was sealed.
-        place: The version's place in the order.
+        rank: The version's place in the order of versions.
     """
 
     run: int
     seed: int
     manifest: Manifest
     until: datetime
-    place: int
+    rank: int
 
 
 @dataclass(frozen=True)
-class Reigning:
+class CurrentChampion:
     """The champion that a run is compared with.
 
     Attributes:
-        number: Of its reign; 0 for the baseline before the first champion.
+        number: Of the change that made it champion; 0 for the baseline before the first.
         artifact: The number of its model; None for the baseline.
-        place: Its version's place in the order.
+        rank: Its version's place in the order of versions.
         until: Where that version ends.
     """
 
     number: int = 0
     artifact: int | None = None
-    place: int = 0
+    rank: int = 0
     until: datetime | None = None
 
 
@@ -83,7 +83,7 @@ class Compared:
         faults: Why a model of the run cannot be loaded, by model; of those that were loaded, which only a metric needs.
         trained_on: Hashes of the ids of the version's training records.
         untrained: Which records neither the champion nor the version's models trained on.
-        fresh: Which of these have not counted in the reign before.
+        fresh: Which of these have not counted against this champion before.
         common: Which of those untrained the first champion did not train on either.
     """
 
@@ -100,7 +100,7 @@ class Compared:
     common: NDArray[np.bool_]
 
 
-def compare(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reigning) -> Compared:
+def compare(connection: Connection, dataset: Dataset, candidate: Candidate, current: CurrentChampion) -> Compared:
     """Reads the version, each message proven, and lets the champion predict its test records.
 
     Raises:
@@ -109,24 +109,24 @@ def compare(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reig
         Rejected, Drifted: The artifact of the champion, or of the baseline in its place, is not what it was.
     """
     sql = queries.load("registry")
-    former = _former(connection, dataset, turn, reigning)
-    results = list(sql.results_to_judge(connection, run=turn.run))
+    champions = _champions(connection, dataset, candidate, current)
+    results = list(sql.results_to_judge(connection, run=candidate.run))
     digests = {model: sha256 for model, _, sha256 in results}
-    own, faults = _own(connection, dataset, turn, digests, former) if dataset.metric is not None else ({}, {})
-    tested = _predict(turn.manifest, former | own, optional={FIRST})
+    own, faults = _own(connection, dataset, candidate, digests, champions) if dataset.metric is not None else ({}, {})
+    tested = _predict(candidate.manifest, champions | own, optional={FIRST})
     predictions = dict(tested.predictions)
-    former = {name: model for name, model in former.items() if name in predictions}
+    champions = {name: model for name, model in champions.items() if name in predictions}
     outcomes = {model: _stored(bytes(stream), tested.ids) for model, stream, _ in results}
-    outcomes |= {name: _outcome(turn.manifest, tested.truth, predictions[name]) for name in former}
-    lines = {name: model.name for name, model in former.items()}
-    if CHAMPION not in former:
+    outcomes |= {name: _outcome(candidate.manifest, tested.truth, predictions[name]) for name in champions}
+    lines = {name: model.name for name, model in champions.items()}
+    if CHAMPION not in champions:
         # Before the first promotion the baseline plays the champion.
         outcomes[CHAMPION], lines[CHAMPION] = outcomes[BASELINE], BASELINE
         predictions |= {CHAMPION: predictions[BASELINE]} if own else {}
-    champions = former[CHAMPION].trained_on if CHAMPION in former else ()
-    firsts = former[FIRST].trained_on if FIRST in former else ()
-    counted = sql.counted_in_reign(connection, dataset=dataset.name, reign=reigning.number)
-    untrained = ~(_among(tested.ids, tested.trained_on) | _among(tested.ids, champions))
+    trained_on = champions[CHAMPION].trained_on if CHAMPION in champions else ()
+    firsts = champions[FIRST].trained_on if FIRST in champions else ()
+    counted = sql.records_counted(connection, dataset=dataset.name, champion_number=current.number)
+    untrained = ~(_among(tested.ids, tested.trained_on) | _among(tested.ids, trained_on))
     return Compared(
         tested.ids[0],
         tested.truth,
@@ -158,18 +158,20 @@ def leading(kind: str, outcomes: NDArray[Any]) -> tuple[str, float]:
     return "accuracy", float(np.mean(outcomes))
 
 
-def _former(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reigning) -> dict[str, Model]:
+def _champions(
+    connection: Connection, dataset: Dataset, candidate: Candidate, current: CurrentChampion
+) -> dict[str, Model]:
     """The champion and the first champion, as far as they can be held against the version's labels."""
-    if reigning.artifact is None:
+    if current.artifact is None:
         return {}
-    champion = registry.load(connection, reigning.artifact, dataset.trusted)
-    champion.require_same_question(turn.manifest)
+    champion = registry.load(connection, current.artifact, dataset.trusted)
+    champion.require_same_question(candidate.manifest)
     number = queries.load("registry").first_artifact(connection, dataset=dataset.name)
-    if number == reigning.artifact:
+    if number == current.artifact:
         return {CHAMPION: champion, FIRST: champion}
     try:
         first = registry.load(connection, number, dataset.trusted)
-        first.require_same_question(turn.manifest)
+        first.require_same_question(candidate.manifest)
     except (Unfit, Rejected, Drifted) as error:
         log.warning("The first champion is left out of what retraining gained: %s", error)
         return {CHAMPION: champion}
@@ -177,7 +179,7 @@ def _former(connection: Connection, dataset: Dataset, turn: Turn, reigning: Reig
 
 
 def _own(
-    connection: Connection, dataset: Dataset, turn: Turn, names: Iterable[str], former: Collection[str]
+    connection: Connection, dataset: Dataset, candidate: Candidate, names: Iterable[str], champions: Collection[str]
 ) -> tuple[dict[str, Model], dict[str, str | None]]:
     """The models of a run that can be loaded, and for each challenger why it cannot be.
 
@@ -187,13 +189,13 @@ def _own(
     found: dict[str, Model] = {}
     faults: dict[str, str | None] = {}
     for model in names:
-        if model == BASELINE and CHAMPION in former:
+        if model == BASELINE and CHAMPION in champions:
             continue
-        content, sha256, probed = sql.fitted(connection, run=turn.run, model=model)
+        content, sha256, probed = sql.fitted(connection, run=candidate.run, model=model)
         nothing = np.empty(0, np.uint64)
         try:
             found[model] = registry.proven(
-                model, turn.manifest, bytes(content), sha256, bytes(probed), dataset.trusted, nothing
+                model, candidate.manifest, bytes(content), sha256, bytes(probed), dataset.trusted, nothing
             )
             faults[model] = None
         except (Rejected, Drifted) as error:

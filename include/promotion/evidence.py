@@ -1,4 +1,4 @@
-"""Evidence: what each model line has gathered against a champion in its reign, and the verdicts that follow."""
+"""Evidence: what each model line has gathered against a champion during its tenure, and the verdicts that follow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from include.datasets.definition import BASELINE, ERRORS
-from include.promotion.comparison import CHAMPION, FIRST, Compared, Reigning, Turn, leading
+from include.promotion.comparison import CHAMPION, FIRST, Candidate, Compared, CurrentChampion, leading
 from include.promotion.gate.gain import Gain
 from include.promotion.gate.pairs import Pairs
 from include.promotion.gate.verdict import Guard, Verdict, decide
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 def weigh(
-    connection: Connection, dataset: Dataset, turn: Turn, reigning: Reigning, compared: Compared
+    connection: Connection, dataset: Dataset, candidate: Candidate, current: CurrentChampion, compared: Compared
 ) -> dict[Verdict, Pairs | Gain]:
     """A verdict on each challenger of a run, with what the run's version adds to the evidence on its line."""
-    known, past = _past(connection, dataset, turn, reigning)
+    known, past = _past(connection, dataset, candidate, current)
     lines = sorted(compared.outcomes.keys() - {BASELINE, CHAMPION, FIRST})
-    age = None if reigning.until is None else turn.until - reigning.until
-    limits = _limits(connection, dataset, turn)
+    age = None if current.until is None else candidate.until - current.until
+    limits = _limits(connection, dataset, candidate)
     found = {}
     for line in lines:
-        fresh = _fresh(dataset, turn, compared, line)
+        fresh = _fresh(dataset, candidate, compared, line)
         judge = partial(
             decide,
             line,
@@ -41,12 +41,12 @@ def weigh(
             challengers=len(known | set(lines)),
             champion_age=age,
             policy=dataset.promotion,
-            guards=[*limits.get(line, ()), *_error_guard(dataset, turn, compared, line)],
+            guards=[*limits.get(line, ()), *_error_guard(dataset, candidate, compared, line)],
         )
         verdict = judge()
         known_fault = compared.faults.get(line)
         if verdict.outcome == "promote" and line not in compared.faults:
-            known_fault = fault(connection, turn.run, line, dataset.trusted)
+            known_fault = fault(connection, candidate.run, line, dataset.trusted)
         found[judge(faults=[known_fault]) if known_fault else verdict] = fresh
     return found
 
@@ -68,15 +68,15 @@ def as_row(fresh: Pairs | Gain) -> dict[str, Any]:
 
 
 def _past(
-    connection: Connection, dataset: Dataset, turn: Turn, reigning: Reigning
+    connection: Connection, dataset: Dataset, candidate: Candidate, current: CurrentChampion
 ) -> tuple[set[str], dict[str, Pairs | Gain]]:
-    """The lines that were ever compared in the reign, and what they have gathered in what is compared now."""
-    plain = "smaller error" if turn.manifest.kind == "regression" else "accuracy"
+    """The lines that were ever compared with this champion, and what they have gathered in what is compared now."""
+    plain = "smaller error" if candidate.manifest.kind == "regression" else "accuracy"
     compared = plain if dataset.metric is None else dataset.metric.name
     known: set[str] = set()
     found: dict[str, Pairs | Gain] = {}
-    for line, metric, n, n01, n10, right, weighted, information in queries.load("registry").evidence_of_reign(
-        connection, dataset=dataset.name, reign=reigning.number
+    for line, metric, n, n01, n10, right, weighted, information in queries.load("registry").evidence_against_champion(
+        connection, dataset=dataset.name, champion_number=current.number
     ):
         known.add(line)
         if metric != compared:
@@ -88,24 +88,24 @@ def _past(
     return known, found
 
 
-def _fresh(dataset: Dataset, turn: Turn, compared: Compared, line: str) -> Pairs | Gain:
+def _fresh(dataset: Dataset, candidate: Candidate, compared: Compared, line: str) -> Pairs | Gain:
     fresh = compared.fresh
     if dataset.metric is not None:
         if compared.faults.get(line):
             # What cannot be loaded predicts nothing, and adds nothing to the evidence on its line.
             return Gain(dataset.metric.name, dataset.metric.worth, 0)
         champion, challenger = (compared.predictions[name][fresh] for name in (CHAMPION, line))
-        return Gain.from_bootstrap(dataset.metric, compared.truth[fresh], champion, challenger, seed=turn.seed)
+        return Gain.from_bootstrap(dataset.metric, compared.truth[fresh], champion, challenger, seed=candidate.seed)
     champion, challenger = (compared.outcomes[name][fresh] for name in (CHAMPION, line))
-    if turn.manifest.kind == "regression":
+    if candidate.manifest.kind == "regression":
         return Pairs.from_errors(champion, challenger)
     return Pairs.from_labels(np.ones(len(champion), bool), champion, challenger)
 
 
-def _limits(connection: Connection, dataset: Dataset, turn: Turn) -> Mapping[str, Iterable[Guard]]:
+def _limits(connection: Connection, dataset: Dataset, candidate: Candidate) -> Mapping[str, Iterable[Guard]]:
     """The definition's guards for each line, with the values that training measured; one it lacks does not hold."""
     values: dict[str, dict[str, float]] = {}
-    for line, name, value in queries.load("registry").guarded_metrics(connection, run=turn.run):
+    for line, name, value in queries.load("registry").guarded_metrics(connection, run=candidate.run):
         values.setdefault(line, {})[name] = value
     return {
         line: [
@@ -116,9 +116,9 @@ def _limits(connection: Connection, dataset: Dataset, turn: Turn) -> Mapping[str
     }
 
 
-def _error_guard(dataset: Dataset, turn: Turn, compared: Compared, line: str) -> Iterable[Guard]:
+def _error_guard(dataset: Dataset, candidate: Candidate, compared: Compared, line: str) -> Iterable[Guard]:
     """Of a regression that is won record by record: who is closer on most must not be far off on a few."""
-    if turn.manifest.kind != "regression" or dataset.metric is not None or not compared.fresh.any():
+    if candidate.manifest.kind != "regression" or dataset.metric is not None or not compared.fresh.any():
         return
     _, limit = leading("regression", compared.outcomes[CHAMPION][compared.fresh])
     name, value = leading("regression", compared.outcomes[line][compared.fresh])

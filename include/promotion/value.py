@@ -22,7 +22,7 @@ class Worth:
         until: Where its interval ends.
         metric: ``accuracy``, or ``rmse``, of which less is better.
         rows: Test records that none of the models had trained on.
-        reign: Whose it was when the version was judged; 0 is the baseline's.
+        champion_number: The champion when the version was judged, see ``millrace.champion_change``; 0 for the baseline.
         live_model: What was live then, chosen on earlier versions.
         never_model: The first champion, kept for ever.
         newest_model: The champion's line as this version's run trained it.
@@ -32,7 +32,7 @@ class Worth:
     until: datetime | None
     metric: str
     rows: int
-    reign: int
+    champion_number: int
     live_model: str
     live: float
     never_model: str | None
@@ -76,9 +76,9 @@ def summary(connection: Connection, dataset: str) -> Summary | None:
     return Summary(*row) if row else None
 
 
-def told(found: Summary, versions: Sequence[Worth]) -> list[str]:
+def summary_lines(found: Summary, versions: Sequence[Worth]) -> list[str]:
     """The summary in sentences for a person."""
-    since = [worth for worth in versions if worth.reign and worth.rows]
+    since = [worth for worth in versions if worth.champion_number and worth.rows]
     lines = [*_averages(found, since), _gain(found, since), *_newest(found, since)]
     trainings = "1 training" if found.trainings == 1 else f"{found.trainings} trainings"
     return [*lines, f"{trainings}: {found.promotions} made a champion, {found.useless} changed nothing."]
@@ -104,7 +104,7 @@ def _gain(found: Summary, since: Sequence[Worth]) -> str:
         return "There is no gain to tell yet: no version came after the first champion's."
     if found.promotions == 1:
         return "Retraining has gained nothing: no later model was shown to be better than the first champion."
-    if all(worth.reign == 1 for worth in since):
+    if all(worth.champion_number == 1 for worth in since):
         return (
             "Retraining has gained nothing yet: the first champion was replaced on the last version only, and a new "
             "champion is measured from the next version on."

@@ -1,4 +1,4 @@
-"""The registry: the champion of each dataset, ready to predict, and how it came to reign.
+"""The registry: the champion of each dataset, ready to predict, and the history of its champions.
 
 from include.registry import champion
 champion("seattle_weather").predict(frame)

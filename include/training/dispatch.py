@@ -12,7 +12,7 @@ import msgspec
 
 from include.errors import LastingError, UserError
 from include.kafka.backlog import BacklogSensor
-from include.versions import register
+from include.versions import catalog
 from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
 from include.versions.publication import TOPIC_CONFIG
 from include.warehouse import queries
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from psycopg2.extensions import connection as Connection
 
-READER = register.DISPATCH
+READER = catalog.DISPATCH
 MOST_AT_ONCE = 100
 """Runs that one run of the dispatch starts, some minutes of work; the next goes on. Airflow's limit is 1,024 a task."""
 

@@ -25,9 +25,9 @@ from include.registry.artifact import Rejected, dumps, loads
 from include.training import grid, limits, out_of_core
 from include.training.checkpoint import Checkpoint
 from include.training.evaluation import Evaluation, evaluate, sliced
-from include.training.journal import journal
 from include.training.out_of_core import Learned
 from include.training.preparation import prepared
+from include.training.run_log import logging_to_run
 from include.training.unfittable import in_own_words
 from include.versions import leakage
 from include.versions.leakage import Repeats
@@ -90,12 +90,12 @@ def fit(dataset: Dataset, run: int, model: str) -> None:
         limits.within(size(dataset.memory_limit), seconds, about, lambda: _fit(dataset, run, model))
     except (limits.Exceeded, Killed):
         # Who was ended has written nothing about it.
-        with journal(run, model):
+        with logging_to_run(run, model):
             raise
 
 
 def _fit(dataset: Dataset, run: int, model: str) -> None:
-    with lasting(f"millrace train {dataset.name} {model}") as connection, journal(run, model, connection):
+    with lasting(f"millrace train {dataset.name} {model}") as connection, logging_to_run(run, model, connection):
         _, seed, manifest, parameters = queries.load("training").run_plan(connection(), run=run)
         connection().rollback()
         sealed = decode(bytes(manifest))

@@ -55,9 +55,9 @@ def within(memory: int, seconds: float, about: str, work: Callable[[], None]) ->
 
 
 def _watched(child: Child, memory: int, seconds: float, about: str) -> dict[str, Any]:
-    from include.training.usage import Usage
+    from include.training.memory_monitor import MemoryMonitor
 
-    started, usage = time.monotonic(), Usage(child.pid)
+    started, usage = time.monotonic(), MemoryMonitor(child.pid)
     while not select.select([child.said], [], [], LOOK_EVERY_S)[0]:
         if (held := usage.look()) > memory:
             raise Exceeded(

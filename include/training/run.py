@@ -36,15 +36,15 @@ def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: s
     Raises:
         LastingError: No such version or model, or no such grid.
     """
-    from include.versions import register
+    from include.versions import catalog
 
-    manifest = register.find(dataset.name, parameters.get("version"), _day(parameters.get("until")))
+    manifest = catalog.find(dataset.name, parameters.get("version"), _day(parameters.get("until")))
     models = chosen(dataset, parameters.get("models"), parameters.get("grid"))
     require_storable(dataset, models)
     with connected("millrace train") as connection:
         run = queries.load("training").begin_run(connection, **_facts(dataset, manifest, run_id, parameters, cause))
-        if at := queries.load("retention").forgotten_at(connection, version=manifest.version):
-            raise register.Forgotten(manifest, at)
+        if at := queries.load("retention").expired_at(connection, version=manifest.version):
+            raise catalog.VersionExpired(manifest, at)
         connection.commit()
     log.info("Run %d trains %s on version %s of %s.", run, ", ".join(models), manifest.short, dataset.name)
     return [{"run": run, "model": model} for model in models]
@@ -79,10 +79,10 @@ def not_planned(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], ca
 def _write_failure(
     dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: str, reason: str, kept: list[str]
 ) -> None:
-    from include.versions import register
+    from include.versions import catalog
 
     sql = queries.load("training")
-    manifest = register.find(dataset.name, parameters.get("version"), _day(parameters.get("until")))
+    manifest = catalog.find(dataset.name, parameters.get("version"), _day(parameters.get("until")))
     with connected("millrace train") as connection:
         facts = _facts(dataset, manifest, run_id, parameters, cause)
         if (run := sql.fail_run(connection, kept=kept, **facts)) is not None:

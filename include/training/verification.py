@@ -15,7 +15,7 @@ from include.registry import artifact
 from include.registry.model import trusted
 from include.training.fitting import Fitted, derive
 from include.training.unfittable import Unfittable
-from include.versions import register
+from include.versions import catalog
 from include.versions.manifest import Manifest, decode
 from include.versions.reading import Refused, prove
 from include.warehouse import queries
@@ -75,7 +75,7 @@ def verify_version(dataset: str, version: str | None, asked_by: str) -> Verified
         UnknownVersion: There is none.
         UserError: Kafka or Postgres does not answer.
     """
-    manifest = register.find(dataset, version)
+    manifest = catalog.find(dataset, version)
     with lasting(f"millrace verify {dataset}") as connection:
         number = _begin(connection(), manifest, None, asked_by)
         return _end(connection(), number, Verified(manifest, findings=list(_refusal(manifest))))
@@ -92,7 +92,7 @@ def verify_run(run: int | str, asked_by: str) -> Verified:
         asked_by: Who wants to know.
 
     Raises:
-        LastingError: There is no such run, it has not finished, or its version is forgotten.
+        LastingError: There is no such run, it has not finished, or its version is expired.
         UserError: Kafka or Postgres does not answer.
     """
     sql = queries.load("verification")
@@ -100,12 +100,12 @@ def verify_run(run: int | str, asked_by: str) -> Verified:
         row = sql.run_to_verify(connection(), run=str(run))
         if row is None:
             raise LastingError(f"There is no training run {run!r}.", "See millrace.training_run for those that are.")
-        number, dataset, state, libraries, content, forgotten_at = row
+        number, dataset, state, libraries, content, expired_at = row
         if state != "success":
             raise LastingError(f"Run {number} of {dataset!r} has not ended well: {state}.", "Verify a finished one.")
         manifest, models = decode(bytes(content)), [model for (model,) in sql.models_of(connection(), run=number)]
-        if forgotten_at is not None:
-            raise register.Forgotten(manifest, forgotten_at)
+        if expired_at is not None:
+            raise catalog.VersionExpired(manifest, expired_at)
         verification = _begin(connection(), manifest, number, asked_by)
         others, findings = _others(libraries), list[str]()
         try:

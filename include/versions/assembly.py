@@ -23,7 +23,7 @@ class Assembly:
     """The rows of one split, put in their places as their batches arrive.
 
     A column of fixed width is one array from the beginning, of the length that the manifest states; a batch is copied
-    into it and can be forgotten together with its message. Other columns keep their batches apart. Several threads may
+    into it and can be expired together with its message. Other columns keep their batches apart. Several threads may
     put batches at a time.
 
     Args:

@@ -86,7 +86,7 @@ def publish(
     import pyarrow as pa
 
     from include.kafka import topics
-    from include.versions import register
+    from include.versions import catalog
     from include.warehouse import connection
 
     allocator.keep_freed()
@@ -98,12 +98,12 @@ def publish(
             warehouse, brokers = connected()
             topics.create(CONTROL_TOPIC, partitions=1, config=TOPIC_CONFIG, brokers=brokers)
             topics.create(dataset.topic, partitions=PARTITIONS, config=TOPIC_CONFIG, brokers=brokers)
-            alike = register.alike(warehouse, brokers, dataset.name, selection.rows, selection.rule)
+            alike = catalog.alike(warehouse, brokers, dataset.name, selection.rows, selection.rule)
         # The rows have to be read to know whether they are those, so only versions of as many by the same rule are.
         if known := alike and alike.get(_content(dataset, selection, [batch for batch, _ in packed(selection)])):
             log.info("The same rows with the same split were published before, as version %s.", known)
             with connection.connected("millrace publish") as warehouse:
-                state, says = register.training(warehouse, dataset.name, known)
+                state, says = catalog.training(warehouse, dataset.name, known)
             if state != "success":
                 log.warning("%s", says)
             return Published(known, new=False)

@@ -1,4 +1,4 @@
-"""Retention: the versions that nothing needs any more are forgotten, the oldest first; nobody else may forget them."""
+"""Retention: the versions that nothing needs any more are expired, the oldest first; nobody else may forget them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from include.datasets import Dataset
 from include.errors import LastingError
 from include.kafka.stops import TopicMissing
-from include.versions import register
+from include.versions import catalog
 from include.versions.manifest import Manifest, decode
 from include.warehouse import queries
 from include.warehouse.connection import connected
@@ -36,13 +36,13 @@ class Kept:
     Attributes:
         manifest: Its manifest.
         sealed_at: When it was sealed.
-        forgotten_at: When it was given up, if it was.
+        expired_at: When it was given up, if it was.
         needed: What needs it, as a clause; None when nothing does.
     """
 
     manifest: Manifest
     sealed_at: datetime
-    forgotten_at: datetime | None
+    expired_at: datetime | None
     needed: str | None
 
 
@@ -58,22 +58,22 @@ def maintain(dataset: Dataset) -> list[str]:
     """Forgets what nothing needs. Returns the ids.
 
     Raises:
-        LastingError: A setting of the topic forgets a version too early.
+        LastingError: A setting of the topic removes a version too early.
         UserError: Kafka or Postgres does not answer.
     """
     with connected(f"millrace maintain {dataset.name}") as connection:
-        forgotten = forget(connection, dataset)
+        expired = expire(connection, dataset)
         found = list(threats(connection, dataset))
     if found:
         raise LastingError(" ".join(threat.what for threat in found), found[0].remedy)
-    return forgotten
+    return expired
 
 
-def forget(connection: Connection, dataset: Dataset) -> list[str]:
+def expire(connection: Connection, dataset: Dataset) -> list[str]:
     """Removes the oldest versions of a dataset that nothing needs from Kafka; commits. Returns their ids.
 
     Kafka can only drop the beginning of a partition, so the first version that is needed keeps all behind it. A version
-    is marked as forgotten before its records go: a run never begins on what is about to go, and what a crash leaves is
+    is marked as expired before its records go: a run never begins on what is about to go, and what a crash leaves is
     dropped the next time.
 
     Raises:
@@ -83,28 +83,28 @@ def forget(connection: Connection, dataset: Dataset) -> list[str]:
         return []
     list(queries.load("retention").lock_versions(connection, topic=dataset.topic))
     versions = _versions(connection, dataset)
-    going = list(takewhile(lambda kept: kept.forgotten_at or not kept.needed, versions))
-    forgotten = [kept.manifest.version for kept in going if not kept.forgotten_at]
-    queries.load("retention").mark_forgotten(connection, versions=forgotten)
+    going = list(takewhile(lambda kept: kept.expired_at or not kept.needed, versions))
+    expired = [kept.manifest.version for kept in going if not kept.expired_at]
+    queries.load("retention").mark_expired(connection, versions=expired)
     connection.commit()
     staying = [kept.manifest for kept in versions[len(going) :]]
-    _drop(dataset.topic, [kept.manifest for kept in going], [*staying, *register.not_landed(connection)])
-    for version in forgotten:
-        log.info("Version %s of %s is forgotten: %s are kept.", version[:12], dataset.name, dataset.keep)
+    _drop(dataset.topic, [kept.manifest for kept in going], [*staying, *catalog.not_landed(connection)])
+    for version in expired:
+        log.info("Version %s of %s is expired: %s are kept.", version[:12], dataset.name, dataset.keep)
     if staying:
         log.info("Version %s is the oldest that stays: %s.", staying[0].short, versions[len(going)].needed)
-    return forgotten
+    return expired
 
 
 def threats(connection: Connection, dataset: Dataset) -> Iterator[Threat]:
-    """Settings of a dataset's topic by which Kafka forgets a version that is needed, or will soon.
+    """Settings of a dataset's topic by which Kafka removes a version that is needed, or will soon.
 
     Raises:
         UserError: Kafka or Postgres does not answer.
     """
     from include.kafka import topics
 
-    needed = [kept for kept in _versions(connection, dataset) if kept.needed and not kept.forgotten_at]
+    needed = [kept for kept in _versions(connection, dataset) if kept.needed and not kept.expired_at]
     connection.rollback()
     if not needed:
         return
@@ -141,8 +141,8 @@ def _versions(connection: Connection, dataset: Dataset) -> list[Kept]:
         connection, dataset=dataset.name, topic=dataset.topic, keep=dataset.kept, patience=PATIENCE
     )
     return [
-        Kept(decode(bytes(manifest)), sealed_at, forgotten_at, needed)
-        for _, sealed_at, manifest, forgotten_at, needed in found
+        Kept(decode(bytes(manifest)), sealed_at, expired_at, needed)
+        for _, sealed_at, manifest, expired_at, needed in found
     ]
 
 

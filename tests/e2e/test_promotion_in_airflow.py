@@ -25,11 +25,11 @@ pytestmark = pytest.mark.timeout(600)
 TRAIN, PROMOTE = "train__breast_cancer", "promote__breast_cancer"
 HISTORY = """
     SELECT model, extract(year FROM interval_start)::int, cause FROM millrace.champion_history
-    WHERE dataset = %s ORDER BY reign
+    WHERE dataset = %s ORDER BY number
 """
 
 
-def test_a_backfill_of_all_years_at_once_crowns_whom_one_year_after_the_other_would(
+def test_a_backfill_of_all_years_at_once_promotes_what_one_year_after_the_other_would(
     seattle: list[Run], results: Connection
 ) -> None:
     starts, ends = ([getattr(run, name) for run in seattle] for name in ("started_at", "ended_at"))
@@ -54,7 +54,7 @@ def test_a_backfill_of_all_years_at_once_crowns_whom_one_year_after_the_other_wo
         for model, found in sorted(models.items())
     ]
     order = """
-        SELECT array_agg(version ORDER BY judged_at) = array_agg(version ORDER BY place)
+        SELECT array_agg(version ORDER BY judged_at) = array_agg(version ORDER BY rank)
         FROM millrace.gate JOIN millrace.version_order USING (dataset, version)
         WHERE dataset = 'seattle_weather'
     """
@@ -121,7 +121,7 @@ def test_an_approval_promotes_and_the_next_is_refused_as_the_champion_is_another
     (applied,) = (t for t in airflow.task_instances(PROMOTE, second.run_id) if t.task_id == "apply")
     assert (applied.state, applied.try_number) == ("failed", 1)
     log = airflow.log(PROMOTE, second.run_id, applied)
-    assert f"has changed meanwhile: it is logistic of version {version_of(results, first)}" in log
+    assert f"has changed: it is now logistic of version {version_of(results, first)}" in log
     assert ask(
         results, "SELECT model, version, cause, decider, run FROM millrace.champion WHERE dataset = 'breast_cancer'"
     ) == [champion]

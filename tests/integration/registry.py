@@ -135,7 +135,7 @@ def champions(connection: Connection, dataset: Dataset) -> list[tuple[str, str, 
         tuple(row)
         for row in ask(
             connection,
-            "SELECT model, version, cause FROM millrace.champion_history WHERE dataset = %s ORDER BY reign",
+            "SELECT model, version, cause FROM millrace.champion_history WHERE dataset = %s ORDER BY number",
             dataset.name,
         )
     ]

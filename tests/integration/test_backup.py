@@ -22,8 +22,8 @@ from include.landing.drain import drain
 from include.platform import backup, postgres, processes, restore
 from include.platform.home import Home
 from include.platform.platform import SERVICES, Platform
-from include.promotion import turns
-from include.registry import reign
+from include.promotion import evaluation_queue
+from include.registry import champion_history
 from include.streams import definitions as streams
 from include.streams import produce
 from include.streams.definition import Stream
@@ -77,12 +77,12 @@ def backed_up(own_home: Home) -> Iterator[BackedUp]:
         migrate()
         digits = datasets.get("digits")
         number = train(digits, seal(digits))
-        turns.judge(digits)
+        evaluation_queue.evaluate_pending_runs(digits)
         payments = stream()
         produce.produce(payments, EVENTS)
         landed = drain(payments, "test").landed
         with connected() as connection:
-            champion = reign.current(connection, "digits")
+            champion = champion_history.current(connection, "digits")
         file = own_home.path.parent / "all.backup"
         ended = threading.Event()
         draining = threading.Thread(target=land_until, args=(ended,))
@@ -131,7 +131,7 @@ def test_what_was_backed_up_while_events_came_continues(backed_up: BackedUp) -> 
         before = count()
         assert before >= backed_up.landed == EVENTS
         assert proof.prove(connection, payments).wrong == []
-        assert reign.current(connection, "digits") == backed_up.champion
+        assert champion_history.current(connection, "digits") == backed_up.champion
         assert verify_run(backed_up.run, "test").outcome == "identical"
 
         drain(payments, "after")

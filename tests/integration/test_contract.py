@@ -14,8 +14,8 @@ import pytest
 
 from include.datasets import Dataset, Metric, manual
 from include.errors import LastingError, UserError
-from include.promotion import approval, turns, value
-from include.registry import artifact, champion, reign
+from include.promotion import approval, evaluation_queue, value
+from include.registry import artifact, champion, champion_history
 from include.training import fitting, run
 from tests.integration.registry import Given, ask, change, given, seal, signal, train
 
@@ -62,7 +62,7 @@ def later(dataset: Dataset, rows: pa.Table, **changes: Any) -> Dataset:
 def judge(dataset: Dataset) -> int:
     """Publishes, trains and judges. Returns the run."""
     number = train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     return number
 
 
@@ -149,7 +149,7 @@ def test_labels_that_cannot_be_held_against_each_other_are_never_a_verdict(
     assert found.state == "incomparable"
     assert named in found.reason
     assert ask(warehouse, "SELECT FROM millrace.verdict WHERE run = %s", number) == []
-    assert len(ask(warehouse, "SELECT FROM millrace.reign WHERE dataset = %s", dataset.name)) == 1
+    assert len(ask(warehouse, "SELECT FROM millrace.champion_change WHERE dataset = %s", dataset.name)) == 1
 
 
 @pytest.mark.parametrize("type_", [pa.float64(), pa.bool_()], ids=str)
@@ -189,7 +189,7 @@ def number_models() -> dict[str, Any]:
 def test_a_dropped_column_and_a_new_beginning(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, signal(600), models=tolerant)
     judge(dataset)
-    first = reign.current(warehouse, dataset.name)
+    first = champion_history.current(warehouse, dataset.name)
     assert first is not None
     warehouse.rollback()
     dataset = later(dataset, signal(600, seed=1, first=1000).rename_columns(["id", "y", "noise", "target"]))
@@ -198,19 +198,21 @@ def test_a_dropped_column_and_a_new_beginning(topic: Callable[..., str], warehou
     assert "needs the column x; the rows have id, y, noise, target" in found.reason
     assert f"./millrace champion {dataset.name} --retire" in found.reason
 
-    assert reign.retire(dataset.name, "ann", "x is not measured any more").reign == 1
+    assert champion_history.retire(dataset.name, "ann", "x is not measured any more").number == 1
     with pytest.raises(UserError, match="has no champion"):
         champion(dataset.name)
-    with pytest.raises(UserError, match="has no champion, so there is none to retire"):
-        reign.retire(dataset.name, "ann", "")
+    with pytest.raises(UserError, match="has no champion, so there is nothing to retire"):
+        champion_history.retire(dataset.name, "ann", "")
     # The version that could not be compared is trained again, and its model meets the baseline.
     train(dataset, seal(dataset), run_id="again")
-    turns.judge(dataset)
-    present = reign.current(warehouse, dataset.name)
+    evaluation_queue.evaluate_pending_runs(dataset)
+    present = champion_history.current(warehouse, dataset.name)
     warehouse.rollback()
-    assert present is not None and (present.reign, present.cause, present.former) == (3, "evidence", 1)
+    assert present is not None and (present.number, present.cause, present.rollback_to) == (3, "evidence", 1)
     (row,) = ask(
-        warehouse, "SELECT cause, decider, reason FROM millrace.reign WHERE dataset = %s AND reign = 2", dataset.name
+        warehouse,
+        "SELECT cause, decider, reason FROM millrace.champion_change WHERE dataset = %s AND number = 2",
+        dataset.name,
     )
     assert tuple(row) == ("retirement", "ann", "x is not measured any more")
     # Later versions are compared with the new champion, and what retraining gained begins with it.
@@ -219,18 +221,18 @@ def test_a_dropped_column_and_a_new_beginning(topic: Callable[..., str], warehou
     summary = value.summary(warehouse, dataset.name)
     assert summary is not None and summary.gained == 0
     warehouse.rollback()
-    assert reign.roll_back(dataset.name, "bob").model == first.model
+    assert champion_history.roll_back(dataset.name, "bob").model == first.model
 
 
 def test_a_retired_champion_can_be_brought_back(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, signal(600))
     judge(dataset)
-    reign.retire(dataset.name, "ann", "by mistake")
-    back = reign.roll_back(dataset.name, "ann")
-    assert (back.reign, back.cause) == (3, "rollback")
+    champion_history.retire(dataset.name, "ann", "by mistake")
+    back = champion_history.roll_back(dataset.name, "ann")
+    assert (back.number, back.cause) == (3, "rollback")
     assert champion(dataset.name).predict(signal(5)).shape == (5,)
-    with pytest.raises(UserError, match="none was before it"):
-        reign.roll_back(dataset.name, "ann")
+    with pytest.raises(UserError, match="there is none to go back to"):
+        champion_history.roll_back(dataset.name, "ann")
 
 
 def spoil(connection: Connection, number: int) -> None:
@@ -257,13 +259,13 @@ def test_what_cannot_be_loaded_is_not_promoted(
     dataset = given(topic, signal(600), metric=metric)
     number = train(dataset, seal(dataset))
     spoil(warehouse, number)
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     (verdict,) = ask(warehouse, "SELECT outcome, sentence FROM millrace.verdict WHERE run = %s", number)
     assert verdict.outcome == "reject"
     assert "types that are not allowed: builtins.len" in verdict.sentence
     with pytest.raises(LastingError, match="cannot be the champion"):
         approval.answer(number, True, "tree", "ann")
-    assert ask(warehouse, "SELECT FROM millrace.reign WHERE dataset = %s", dataset.name) == []
+    assert ask(warehouse, "SELECT FROM millrace.champion_change WHERE dataset = %s", dataset.name) == []
 
 
 @pytest.mark.parametrize("metric", [None, Metric("recall of yes", recall, worth=0.02)], ids=["accuracy", "metric"])
@@ -281,7 +283,7 @@ def test_a_model_is_loaded_once_before_it_is_promoted(
     dataset = given(topic, signal(600, strength=0.8), metric=metric)
     number = train(dataset, seal(dataset))
     monkeypatch.setattr(artifact, "loads", counted_loads)
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     (present,) = ask(warehouse, "SELECT model, run, sha256 FROM millrace.champion WHERE dataset = %s", dataset.name)
     assert (present.model, present.run) == ("tree", number)
     # Where a metric is compared, the baseline predicts as well.

@@ -16,11 +16,11 @@ from include.errors import UserError
 from include.kafka import client, topics
 from include.training import dispatch
 from include.training import run as runs
-from include.versions import publication, register
+from include.versions import catalog, publication
+from include.versions.catalog import UnknownVersion
 from include.versions.manifest import CONTROL_TOPIC, PUBLICATION_HEADER, Interval
 from include.versions.publication import publish
 from include.versions.reading import Refused, read
-from include.versions.register import UnknownVersion
 from tests.integration import foreign
 from tests.integration.registry import ask, given, seal, signal, train
 
@@ -52,7 +52,7 @@ def test_publishers_that_overlap_seal_versions_apart(warehouse: Connection, topi
             publish(dataset, Interval())
     other.commit_transaction(30)
     dispatch.land("test")
-    rows = read(register.find(dataset.name))
+    rows = read(catalog.find(dataset.name))
     assert pa.concat_tables([rows.train, rows.test]).sort_by("id").equals(signal(300))
 
 
@@ -78,7 +78,7 @@ def test_a_publisher_that_cannot_deliver_announces_nothing(warehouse: Connection
         publish(dataset, Interval())
     assert dispatch.land("test") == 0
     with pytest.raises(UnknownVersion, match="has no version yet"):
-        register.find(dataset.name)
+        catalog.find(dataset.name)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_labels_and_runs_beyond_one_byte(warehouse: Connection, topic: Callable[
     warehouse.commit()
     number = train(dataset, seal(dataset))
     assert number == 256
-    manifest = register.find(dataset.name)
+    manifest = catalog.find(dataset.name)
     assert manifest.classes == list(range(240, 280))
     rows = read(manifest)
     assert set(rows.train["target"].to_pylist()) == set(range(240, 280))
@@ -149,7 +149,7 @@ def test_records_that_retention_removed_are_never_replaced_by_others(
     """Kafka-ML starts at the log's new beginning or end without a word, and trains on what it finds there."""
     dataset = given(topic, signal(300))
     seal(dataset)
-    manifest = register.find(dataset.name)
+    manifest = catalog.find(dataset.name)
     brokers = client.admin()
     end: dict[int, int] = {}
     for m in manifest.messages:
@@ -179,5 +179,5 @@ def test_a_transaction_that_its_publisher_left_is_no_part_of_a_version(
         left.flush(30)
         left.abort_transaction(30)
     seal(dataset)
-    rows = read(register.find(dataset.name))
+    rows = read(catalog.find(dataset.name))
     assert (rows.train.num_rows + rows.test.num_rows, rows.foreign) == (300, 0)

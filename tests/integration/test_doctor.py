@@ -13,8 +13,8 @@ from include.datasets import Dataset, definitions
 from include.definitions import Found
 from include.platform.commands import doctor
 from include.platform.platform import Platform
-from include.promotion import turns
-from include.registry import reign
+from include.promotion import evaluation_queue
+from include.registry import champion_history
 from tests.integration.registry import Given, change, given, seal, signal, train
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def promoted(
     # The test has a warehouse of its own.
     monkeypatch.setattr(Platform, "environment", lambda _: {})
     judge(dataset)
-    assert reign.current(warehouse, dataset.name) is not None
+    assert champion_history.current(warehouse, dataset.name) is not None
     warehouse.rollback()
     assert list(doctor._datasets(services)) == []
     yield dataset
@@ -43,7 +43,7 @@ def promoted(
 
 def judge(dataset: Dataset) -> None:
     train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
 
 
 def inverted(warehouse: Connection) -> bytes:
@@ -93,7 +93,7 @@ def test_a_version_that_could_not_be_compared(promoted: Dataset, warehouse: Conn
     assert "knows the classes 'no', 'yes'" in finding.remedy
     text = f"{finding.what} {finding.remedy}"
     assert text.count(f"./millrace champion {promoted.name} --retire") == 1, "the way on is named once"
-    reign.retire(promoted.name, "ann", "other classes")
+    champion_history.retire(promoted.name, "ann", "other classes")
     assert list(doctor._datasets(services)) == [], "a champion that was retired is not retired again"
 
 

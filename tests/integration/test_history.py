@@ -16,8 +16,8 @@ from include.errors import LastingError
 from include.kafka import topics
 from include.landing import choices, ledger, proof, replay, retry
 from include.landing.drain import drain
-from include.promotion import turns
-from include.registry import reign
+from include.promotion import evaluation_queue
+from include.registry import champion_history
 from include.training.verification import verify_run
 from include.versions import retention
 from tests.integration.registry import ask, change, given, signal
@@ -157,27 +157,27 @@ class TestTraining:
     def test_only_what_nothing_needs_is_emptied(self, topic: Callable[..., str], warehouse: Connection) -> None:
         dataset = given(topic, signal(200), keep="2 versions")
         versions = finished(warehouse, dataset, [0, 1, 2, 10, 11])
-        forgotten = retention.forget(warehouse, dataset)
-        champion = reign.current(warehouse, dataset.name)
+        expired = retention.expire(warehouse, dataset)
+        champion = champion_history.current(warehouse, dataset.name)
         runs = ask(
             warehouse,
             "SELECT run, version, EXISTS (SELECT FROM millrace.artifact WHERE artifact.run = training_run.run) AS was"
             " FROM millrace.training_run ORDER BY run",
         )
         assert history.empty_models(warehouse, LATER - 3 * DAY) == 0
-        assert history.empty_models(warehouse, LATER) == 2 * len(forgotten)
+        assert history.empty_models(warehouse, LATER) == 2 * len(expired)
         assert history.empty_models(warehouse, LATER) == 0
         lines = ask(warehouse, "SELECT count(*) FROM millrace.run_log")[0].count
         history.remove_run_logs(warehouse, LATER)
         left = ask(warehouse, "SELECT DISTINCT run FROM millrace.run_log ORDER BY run")
         assert [run for (run,) in left] == [one.run for one in runs if one.was]
         assert ask(warehouse, "SELECT count(*) FROM millrace.run_log")[0].count < lines or not lines
-        assert reign.current(warehouse, dataset.name) == champion
-        assert forgotten == versions[:3]
+        assert champion_history.current(warehouse, dataset.name) == champion
+        assert expired == versions[:3]
         for one in runs:
-            if one.version not in forgotten:
+            if one.version not in expired:
                 assert verify_run(one.run, "test").outcome == "identical"
-        turns.judge(dataset)
+        evaluation_queue.evaluate_pending_runs(dataset)
 
 
 class TestLogs:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from include.datasets import HashSplit
-from include.promotion import turns
+from include.promotion import evaluation_queue
 from tests.integration.registry import Given, ask, given, seal, signal, train
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def test_the_champion_has_trained_on_the_same_records_whatever_the_type_of_their
     rows = signal(1000)
     dataset = given(topic, rows)
     train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     later = replace(dataset, source=Given(changed(signal(1000, seed=1))), split=HashSplit(test=0.5, salt=salt))
     run = train(later, seal(later))
-    turns.judge(later)
+    evaluation_queue.evaluate_pending_runs(later)
     # "A-2001" replaces the last record.
     known = rows.slice(0, 999) if changed is as_text else rows
     expected = int(np.count_nonzero(~dataset.split.tests(known, dataset, None) & later.split.tests(known, later, None)))
@@ -61,13 +61,13 @@ def test_a_champion_of_the_time_before_is_known_to_have_trained(
     rows = as_text(signal(1000))
     dataset = given(topic, rows)
     train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     everything = np.sort(hash64(rows["id"], rule=FIRST_RULE)).astype("<u8").tobytes()
     with warehouse.cursor() as cursor:
         cursor.execute("UPDATE millrace.artifact SET trained_on = %s", (everything,))
     warehouse.commit()
     dataset.source.table = as_text(signal(1000, seed=1))  # type: ignore[attr-defined]
     run = train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     (gate,) = ask(warehouse, "SELECT trained, test_rows FROM millrace.gate WHERE run = %s", run)
     assert gate.trained == gate.test_rows

@@ -15,7 +15,7 @@ from include.datasets.hashing import RULE
 from include.errors import UserError
 from include.kafka import publisher, topics
 from include.training import dispatch, fitting, run
-from include.versions import reading, register
+from include.versions import catalog, reading
 from include.versions.manifest import CONTROL_TOPIC, Manifest, version_id
 from include.versions.publication import TOPIC_CONFIG
 from include.versions.reading import Refused
@@ -187,7 +187,7 @@ def test_a_manifest_with_a_field_that_cannot_be_is_kept_aside_and_holds_up_no_ot
     (found,) = ask(warehouse, "SELECT reason FROM millrace.refused_manifest WHERE manifest_offset > %s", before)
     assert says in found.reason
     after = foreign.seal(f"{name}_after", with_target(signal(100), WORDS), SOMEHOW)
-    assert register.find(f"{name}_after").version == after.version
+    assert catalog.find(f"{name}_after").version == after.version
 
 
 def offset(connection: Connection) -> int:

@@ -22,7 +22,7 @@ from include.registry import artifact
 from include.training import checkpoint, dispatch, fitting, limits, out_of_core, run
 from include.training.checkpoint import Checkpoint
 from include.training.preparation import prepared
-from include.versions import reading, register
+from include.versions import catalog, reading
 from include.versions.manifest import Interval, Manifest
 from include.versions.publication import publish
 
@@ -78,7 +78,7 @@ def dataset(warehouse: Connection, topic: Callable[..., str], file: Path) -> Dat
 def sealed(dataset: Dataset) -> Manifest:
     publish(dataset, Interval())
     dispatch.land("test")
-    return register.find(dataset.name)
+    return catalog.find(dataset.name)
 
 
 def result(warehouse: Connection, number: int, model: str) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import skops.io
 
 from include.datasets import Dataset, HashSplit, Metric, definitions, evidence, not_worse_and_fresher
 from include.kafka import client
-from include.promotion import turns
-from include.registry import reign
+from include.promotion import evaluation_queue
+from include.registry import champion_history
 from include.versions import reading
 from include.versions.manifest import decode
 from tests.integration import registry
@@ -26,9 +26,7 @@ from tests.unit import independent_gate
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-FORGET = (
-    "TRUNCATE millrace.gate, millrace.verdict, millrace.artifact, millrace.reign, millrace.approval, millrace.score"
-)
+FORGET = "TRUNCATE millrace.gate, millrace.verdict, millrace.artifact, millrace.champion_change, millrace.approval, millrace.score"
 
 
 def judged(connection: Connection, dataset: Dataset) -> list[Any]:
@@ -79,7 +77,7 @@ class TestOrder:
         self, years: tuple[Dataset, list[int]], warehouse: Connection
     ) -> None:
         dataset, runs = years
-        assert turns.judge(dataset) == runs
+        assert evaluation_queue.evaluate_pending_runs(dataset) == runs
         expected, verdicts = champions(warehouse, dataset), judged(warehouse, dataset)
         assert len(expected) >= 2, "with one champion alone the order could not show"
         for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]):
@@ -87,7 +85,7 @@ class TestOrder:
             found = []
             for number in order:
                 self.end(warehouse, runs[number])
-                found += turns.judge(dataset)
+                found += evaluation_queue.evaluate_pending_runs(dataset)
             assert found == runs, order
             assert champions(warehouse, dataset) == expected
             again = judged(warehouse, dataset)
@@ -97,7 +95,7 @@ class TestOrder:
         self, years: tuple[Dataset, list[int]], warehouse: Connection
     ) -> None:
         dataset, runs = years
-        turns.judge(dataset)
+        evaluation_queue.evaluate_pending_runs(dataset)
         expected = champions(warehouse, dataset)
         self.replay(warehouse, runs)
         from include.warehouse.connection import connected
@@ -105,7 +103,7 @@ class TestOrder:
         def end_and_judge(run: int) -> list[int]:
             with connected("test") as connection:
                 self.end(connection, run)
-            return turns.judge(dataset)
+            return evaluation_queue.evaluate_pending_runs(dataset)
 
         found = at_once(*(lambda run=run: end_and_judge(run) for run in reversed(runs)))
         assert sorted(run for part in found for run in part) == runs  # type: ignore[attr-defined]
@@ -119,18 +117,18 @@ class TestOrder:
         self.replay(warehouse, runs)
         self.end(warehouse, runs[1])
         self.end(warehouse, runs[2])
-        assert turns.judge(dataset) == [], "the first is still at work"
+        assert evaluation_queue.evaluate_pending_runs(dataset) == [], "the first is still at work"
         self.end(warehouse, runs[0], "failed")
-        assert turns.judge(dataset) == runs[1:]
+        assert evaluation_queue.evaluate_pending_runs(dataset) == runs[1:]
         self.replay(warehouse, runs)
         self.end(warehouse, runs[1])
         change(
             warehouse,
             "UPDATE millrace.training_run SET started_at = started_at - %s WHERE run = %s",
-            turns.PATIENCE,
+            evaluation_queue.PATIENCE,
             runs[0],
         )
-        assert turns.judge(dataset) == [runs[1]]
+        assert evaluation_queue.evaluate_pending_runs(dataset) == [runs[1]]
 
 
 def test_a_version_that_is_older_than_the_champions_is_superseded(
@@ -138,11 +136,11 @@ def test_a_version_that_is_older_than_the_champions_is_superseded(
 ) -> None:
     dataset = given(topic, signal(600))
     newer = train(dataset, seal(dataset, year(2014)))
-    assert turns.judge(dataset) == [newer]
+    assert evaluation_queue.evaluate_pending_runs(dataset) == [newer]
     before = champions(warehouse, dataset)
     dataset.source.table = signal(600, seed=1, first=10_000)  # type: ignore[attr-defined]
     older = train(dataset, seal(dataset, year(2013)))
-    assert turns.judge(dataset) == []
+    assert evaluation_queue.evaluate_pending_runs(dataset) == []
     assert gates(warehouse, dataset)[older].state == "superseded"
     assert champions(warehouse, dataset) == before and len(before) == 1
 
@@ -151,9 +149,9 @@ def test_an_earlier_version_that_was_landed_is_waited_for(topic: Callable[..., s
     dataset = weather(topic)
     first = seal(dataset, year(2013))
     second = train(dataset, seal(dataset, year(2014)))
-    assert turns.judge(dataset) == []
+    assert evaluation_queue.evaluate_pending_runs(dataset) == []
     run = train(dataset, first)
-    assert turns.judge(dataset) == [run, second]
+    assert evaluation_queue.evaluate_pending_runs(dataset) == [run, second]
 
 
 REAL: dict[str, list[dict[str, Any]]] = {
@@ -172,7 +170,7 @@ def test_verdicts_on_real_data_are_those_of_an_independent_script(
     """The stored models predict the stored versions, and the evidence is integrated without any code of the gate."""
     dataset = replace(definitions.get(name), name=topic(name).replace("-", "_"), promotion=evidence())
     runs = [train(dataset, seal(dataset, **version)) for version in REAL[name]]
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     rows = {(row.run, row.model): row for row in judged(warehouse, dataset)}
     wins = independent_gate.closer if dataset.kind == "regression" else independent_gate.right
     found = independent_gate.judge([trained(warehouse, run) for run in runs], wins)
@@ -209,19 +207,19 @@ def trained(connection: Connection, run: int) -> independent_gate.Version:
     )
 
 
-def test_a_record_counts_once_in_a_reign(topic: Callable[..., str], warehouse: Connection) -> None:
+def test_a_record_counts_once_against_a_champion(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, signal(600))
     first = train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     # The same records and 200 more, then the same version with another seed.
     dataset.source.table = signal(800)  # type: ignore[attr-defined]
     version = seal(dataset)
     second = train(dataset, version)
     third = train(dataset, version, seed=7, run_id="again")
-    assert turns.judge(dataset) == [second, third]
+    assert evaluation_queue.evaluate_pending_runs(dataset) == [second, third]
     found = gates(warehouse, dataset)
-    assert [found[run].reign for run in (first, second, third)] == [0, 1, 1]
-    assert found[second].repeated == 0, "a new reign counts anew"
+    assert [found[run].champion_number for run in (first, second, third)] == [0, 1, 1]
+    assert found[second].repeated == 0, "records count again against a new champion"
     assert found[third].repeated == found[third].test_rows - found[third].trained > 0
     (verdict,) = [row for row in judged(warehouse, dataset) if row.run == third]
     assert verdict.fresh_n == 0 and verdict.outcome == "inconclusive"
@@ -233,17 +231,17 @@ def test_a_record_counts_once_for_all_lines(topic: Callable[..., str], warehouse
     dataset = given(topic, signal(400, strength=0.0))
     version = seal(dataset)
     train(dataset, version)
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     changed = replace(dataset, models=registry.weather_models)
     late = train(changed, version, run_id="late")
-    turns.judge(changed)
+    evaluation_queue.evaluate_pending_runs(changed)
     rows = [row for row in judged(warehouse, dataset) if row.run == late]
     assert len(rows) == 3
     assert all(row.fresh_n == 0 for row in rows)
     assert all(row.challengers == 3 for row in rows), "tree was there before"
 
 
-def test_every_candidate_of_a_grid_is_a_challenger_for_the_rest_of_the_reign(
+def test_every_candidate_of_a_grid_is_a_challenger_for_the_rest_of_the_tenure(
     topic: Callable[..., str], warehouse: Connection
 ) -> None:
     dataset = given(topic, signal(800, strength=0.0))
@@ -253,7 +251,7 @@ def test_every_candidate_of_a_grid_is_a_challenger_for_the_rest_of_the_reign(
     runs.append(train(dataset, version, run_id="grid", grid=grid))
     dataset.source.table = signal(800, strength=0.0, seed=1, first=10_000)  # type: ignore[attr-defined]
     runs.append(train(dataset, seal(dataset)))
-    assert turns.judge(dataset) == runs
+    assert evaluation_queue.evaluate_pending_runs(dataset) == runs
     rows = judged(warehouse, dataset)
     assert [[row.challengers for row in rows if row.run == run] for run in runs] == [[1], [7] * 7, [7]]
     assert {row.threshold for row in rows} == {20, 140}
@@ -265,10 +263,10 @@ def test_every_candidate_of_a_grid_is_a_challenger_for_the_rest_of_the_reign(
 def test_records_that_the_champion_trained_on_do_not_count(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, signal(600), split=HashSplit(test=0.5, salt="a"))
     train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     changed = replace(dataset, split=HashSplit(test=0.5, salt="b"))
     run = train(changed, seal(changed))
-    turns.judge(changed)
+    evaluation_queue.evaluate_pending_runs(changed)
     gate = gates(warehouse, dataset)[run]
     (champion,) = ask(warehouse, "SELECT * FROM millrace.artifact WHERE dataset = %s", dataset.name)
     trained_on = np.frombuffer(bytes(champion.trained_on), "<u8")
@@ -281,7 +279,7 @@ def test_records_that_the_champion_trained_on_do_not_count(topic: Callable[..., 
 def test_the_first_champion_must_beat_the_baseline(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, signal(600, strength=0.0))
     train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     (verdict,) = judged(warehouse, dataset)
     assert verdict.outcome == "inconclusive" and "the baseline" in verdict.sentence
     assert champions(warehouse, dataset) == []
@@ -292,30 +290,30 @@ def test_a_change_of_champion_during_a_gate_makes_it_judge_again(
 ) -> None:
     dataset = weather(topic)
     train_years(dataset)
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     assert len(champions(warehouse, dataset)) >= 2
     (run,) = [
         train(
             dataset,
             ask(
                 warehouse,
-                "SELECT version FROM millrace.version_order WHERE dataset = %s ORDER BY place DESC LIMIT 1",
+                "SELECT version FROM millrace.version_order WHERE dataset = %s ORDER BY rank DESC LIMIT 1",
                 dataset.name,
             )[0].version,
             seed=1,
             run_id="again",
         )
     ]
-    compare = turns.compare
+    compare = evaluation_queue.compare
 
     def overtaken(*arguments: Any) -> Any:
-        monkeypatch.setattr(turns, "compare", compare)
-        reign.roll_back(dataset.name, "somebody")
+        monkeypatch.setattr(evaluation_queue, "compare", compare)
+        champion_history.roll_back(dataset.name, "somebody")
         return compare(*arguments)
 
-    monkeypatch.setattr(turns, "compare", overtaken)
-    assert turns.judge(dataset) == [run]
-    assert gates(warehouse, dataset)[run].reign > champions(warehouse, dataset).index(
+    monkeypatch.setattr(evaluation_queue, "compare", overtaken)
+    assert evaluation_queue.evaluate_pending_runs(dataset) == [run]
+    assert gates(warehouse, dataset)[run].champion_number > champions(warehouse, dataset).index(
         next(c for c in champions(warehouse, dataset) if c[2] == "rollback")
     ), "judged against the champion that the rollback brought back"
 
@@ -327,7 +325,7 @@ def test_not_worse_and_fresher_replaces_an_old_champion(topic: Callable[..., str
     for number in (2020, 2021):
         dataset.source.table = signal(4000, strength=0.9, seed=number, first=number * 10_000)  # type: ignore[attr-defined]
         train(dataset, seal(dataset, year(number)))
-        turns.judge(dataset)
+        evaluation_queue.evaluate_pending_runs(dataset)
     assert [cause for _, _, cause in champions(warehouse, dataset)] == ["evidence", "evidence"]
     last = judged(warehouse, dataset)[-1]
     assert last.e_value < last.threshold and "it is not worse by 0.05" in last.sentence
@@ -336,7 +334,7 @@ def test_not_worse_and_fresher_replaces_an_old_champion(topic: Callable[..., str
 def test_a_guard_stops_what_the_evidence_would_promote(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, signal(600, strength=0.9), guards={"recall of yes": 0.5, "log_loss": 0.0001})
     train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     (verdict,) = judged(warehouse, dataset)
     assert verdict.outcome == "reject"
     assert len(verdict.failed_guards) == 1 and verdict.failed_guards[0].startswith("log_loss is")
@@ -348,7 +346,7 @@ def test_a_guard_on_a_slice_rejects(topic: Callable[..., str], warehouse: Connec
         guards = {"accuracy of side=True": limit}
         dataset = given(topic, signal(800, strength=0.9), slices={"side": "noise > 0"}, guards=guards)
         train(dataset, seal(dataset))
-        turns.judge(dataset)
+        evaluation_queue.evaluate_pending_runs(dataset)
         (verdict,) = judged(warehouse, dataset)
         assert verdict.outcome == outcome, verdict.sentence
     assert verdict.failed_guards[0].startswith("accuracy of side=True is 0.9")
@@ -357,7 +355,7 @@ def test_a_guard_on_a_slice_rejects(topic: Callable[..., str], warehouse: Connec
 def test_a_regression_is_judged_by_the_smaller_error(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = replace(definitions.get("diabetes"), name=topic("diabetes").replace("-", "_"))
     run = train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     rows = [row for row in judged(warehouse, dataset) if row.run == run]
     assert {row.metric for row in rows} == {"smaller error"}
     assert [row.promoted for row in rows].count(True) == 1
@@ -376,7 +374,7 @@ def test_who_is_closer_on_most_records_and_far_off_on_a_few_is_rejected_unless_a
     columns = {"id": np.arange(2000), "x": draw.normal(size=2000), "target": draw.lognormal(sigma=1.2, size=2000)}
     dataset = given(topic, pa.table(columns), kind="regression", models=registry.the_median)
     train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     (verdict,) = judged(warehouse, dataset)
     assert verdict.e_value > verdict.threshold
     assert verdict.outcome == "reject" and verdict.sentence.startswith("Reject median: ")
@@ -385,7 +383,7 @@ def test_who_is_closer_on_most_records_and_far_off_on_a_few_is_rejected_unless_a
     error = Metric("mae", lambda y, found: float(np.abs(y - found).mean()), worth=0.1, greater_is_better=False)
     named = given(topic, pa.table(columns), kind="regression", models=registry.the_median, metric=error)
     train(named, seal(named))
-    turns.judge(named)
+    evaluation_queue.evaluate_pending_runs(named)
     (verdict,) = judged(warehouse, named)
     assert (verdict.outcome, verdict.failed_guards, verdict.promoted) == ("promote", [], True)
 
@@ -396,10 +394,10 @@ def test_a_metric_is_judged_by_the_paired_bootstrap(topic: Callable[..., str], w
 
     dataset = given(topic, signal(600, strength=0.8), metric=Metric("recall of yes", recall, worth=0.02))
     train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     dataset.source.table = signal(600, strength=0.8, seed=1, first=10_000)  # type: ignore[attr-defined]
     train(dataset, seal(dataset))
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     first, second = judged(warehouse, dataset)
     assert (first.metric, first.outcome) == ("recall of yes", "promote")
     assert first.n01 is None and first.gain > 0.2
@@ -413,7 +411,7 @@ class TestIncomparable:
     def champion(self, topic: Callable[..., str], warehouse: Connection) -> Iterator[Dataset]:
         dataset = given(topic, signal(600))
         train(dataset, seal(dataset))
-        turns.judge(dataset)
+        evaluation_queue.evaluate_pending_runs(dataset)
         yield dataset
         assert len(champions(warehouse, dataset)) == 1
 
@@ -434,7 +432,7 @@ class TestIncomparable:
             future.result(30)
         champion.source.table = signal(600, seed=2, first=5000)  # type: ignore[attr-defined]
         later = train(champion, seal(champion))
-        assert turns.judge(champion) == [run, later]
+        assert evaluation_queue.evaluate_pending_runs(champion) == [run, later]
         found = gates(warehouse, champion)
         assert found[run].state == "incomparable" and "trimmed" in found[run].reason
         assert found[later].state == "judged"
@@ -442,5 +440,5 @@ class TestIncomparable:
     def test_a_version_without_a_column_of_the_champion(self, champion: Dataset, warehouse: Connection) -> None:
         champion.source.table = signal(600, seed=1).drop_columns(["noise"])  # type: ignore[attr-defined]
         run = train(champion, seal(champion))
-        turns.judge(champion)
+        evaluation_queue.evaluate_pending_runs(champion)
         assert "needs the column noise" in gates(warehouse, champion)[run].reason

@@ -15,7 +15,7 @@ import pytest
 from include.datasets import Dataset, HashSplit, Query, TimeSplit
 from include.errors import LastingError
 from include.training import dispatch
-from include.versions import register
+from include.versions import catalog
 from include.versions.manifest import Interval, Manifest
 from include.versions.publication import NothingToPublish, publish
 from include.versions.reading import read
@@ -91,7 +91,7 @@ def queried(warehouse: Connection, topic: Callable[..., str]) -> Callable[..., D
 def sealed(dataset: Dataset, interval: Interval | None = None) -> Manifest:
     publish(dataset, interval or Interval())
     dispatch.land("test")
-    return register.find(dataset.name)
+    return catalog.find(dataset.name)
 
 
 def day(number: int) -> Interval:

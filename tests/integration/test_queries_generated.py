@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from include.datasets import Dataset, HashSplit, Query, TimeSplit
 from include.training import dispatch
 from include.training.preparation import prepared
-from include.versions import register
+from include.versions import catalog
 from include.versions.manifest import Interval
 from include.versions.publication import NothingToPublish, publish
 from include.versions.reading import read
@@ -179,7 +179,7 @@ def require_same(case: Case, stored: bool) -> None:
     """A version has the rows that it should have, and the metrics of plain scikit-learn."""
     made, dataset, found = case.made, case.dataset, case.found
     if found is None:
-        manifest = register.find(dataset.name)
+        manifest = catalog.find(dataset.name)
         rows = read(manifest)
         found = Version(manifest, rows.train, rows.test)
     assert found.manifest.features == made.learned

@@ -13,12 +13,12 @@ import pytest
 
 from include.datasets import Dataset, manual
 from include.errors import LastingError, UserError
-from include.promotion import approval, turns, value
-from include.registry import champion, reign
+from include.promotion import approval, evaluation_queue, value
+from include.registry import champion, champion_history
 from include.registry.artifact import Rejected
+from include.registry.champion_history import ChampionChanged
 from include.registry.model import Unfit
 from include.registry.probe import Drifted
-from include.registry.reign import Overtaken
 from tests.integration.registry import (
     YEARS,
     ask,
@@ -68,7 +68,7 @@ def better(dataset: Dataset, version: int) -> int:
     """Trains on a new version of easy records. Returns the run, which was compared but not promoted by itself."""
     dataset.source.table = signal(600, seed=version, first=version * 10_000)  # type: ignore[attr-defined]
     run = train(dataset, seal(dataset))
-    assert turns.judge(dataset) == [run]
+    assert evaluation_queue.evaluate_pending_runs(dataset) == [run]
     return run
 
 
@@ -91,7 +91,7 @@ def test_two_approvals_at_the_same_moment(decided: Dataset, warehouse: Connectio
             lambda runs=runs: approval.answer(runs[1], True, "tree", "bob"),  # type: ignore[misc]
         )
         assert (len(outcomes.winners), len(outcomes.told)) == (1, 1)
-        assert "has changed meanwhile" in outcomes.told[0]
+        assert "has changed: it is now" in outcomes.told[0]
         assert len(champions(warehouse, decided)) == version
         answers = ask(warehouse, "SELECT answer FROM millrace.approval WHERE run = ANY (%s) ORDER BY answer", runs)
         assert [row.answer for row in answers] == ["approved", "refused"]
@@ -111,10 +111,10 @@ def test_an_approval_and_a_rollback_at_the_same_moment(decided: Dataset, warehou
         run = better(decided, version)
         outcomes = at_once(
             lambda run=run: approval.answer(run, True, "tree", "ann"),  # type: ignore[misc]
-            lambda before=before: reign.roll_back(decided.name, "bob", expected=before),  # type: ignore[misc]
+            lambda before=before: champion_history.roll_back(decided.name, "bob", expected=before),  # type: ignore[misc]
         )
         assert (len(outcomes.winners), len(outcomes.told)) == (1, 1)
-        assert "has changed meanwhile" in outcomes.told[0]
+        assert "has changed: it is now" in outcomes.told[0]
         assert len(champions(warehouse, decided)) == before + 1
         assert len(ask(warehouse, "SELECT FROM millrace.champion WHERE dataset = %s", decided.name)) == 1
         if champions(warehouse, decided)[-1][2] == "rollback":
@@ -123,30 +123,30 @@ def test_an_approval_and_a_rollback_at_the_same_moment(decided: Dataset, warehou
 
 def test_two_rollbacks_at_the_same_moment(decided: Dataset, warehouse: Connection) -> None:
     approval.answer(better(decided, 3), True, "tree", "ann")
-    outcomes = at_once(*[lambda who=who: reign.roll_back(decided.name, who, expected=3) for who in ("ann", "bob")])
+    outcomes = at_once(
+        *[lambda who=who: champion_history.roll_back(decided.name, who, expected=3) for who in ("ann", "bob")]
+    )
     assert (len(outcomes.winners), len(outcomes.told)) == (1, 1)
     assert len(champions(warehouse, decided)) == 4
 
 
 def test_the_database_itself_lets_no_second_champion_in_and_none_out(decided: Dataset, warehouse: Connection) -> None:
-    copy = (
-        "INSERT INTO millrace.reign (dataset, reign, artifact, cause, decider, reason) SELECT dataset, {}, artifact, "
-    )
-    copy += "cause, decider, reason FROM millrace.reign WHERE dataset = %s AND reign = 2"
+    copy = "INSERT INTO millrace.champion_change (dataset, number, artifact, cause, decider, reason) SELECT dataset, {}, artifact, "
+    copy += "cause, decider, reason FROM millrace.champion_change WHERE dataset = %s AND number = 2"
     for number, broken in ((2, psycopg2.errors.UniqueViolation), (4, psycopg2.errors.ForeignKeyViolation)):
         with pytest.raises(broken):
             change(warehouse, copy.format(number), decided.name)
         warehouse.rollback()
     with pytest.raises(psycopg2.errors.ForeignKeyViolation):
-        change(warehouse, "DELETE FROM millrace.reign WHERE dataset = %s AND reign = 1", decided.name)
+        change(warehouse, "DELETE FROM millrace.champion_change WHERE dataset = %s AND number = 1", decided.name)
     warehouse.rollback()
 
 
 def test_an_approval_is_refused_when_the_champion_has_changed(decided: Dataset, warehouse: Connection) -> None:
     run = better(decided, 3)
-    reign.roll_back(decided.name, "bob")
+    champion_history.roll_back(decided.name, "bob")
     with pytest.raises(
-        Overtaken, match=r"has changed meanwhile: it is tree of version \w+, since .* by rollback \(bob\)"
+        ChampionChanged, match=r"has changed: it is now tree of version \w+, since .* by rollback \(bob\)"
     ):
         approval.answer(run, True, "tree", "ann")
     with pytest.raises(LastingError, match="was refused already, by ann"):
@@ -193,19 +193,19 @@ def test_the_form_shows_the_evidence(decided: Dataset) -> None:
 def test_rolling_back_goes_from_champion_to_champion(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, signal(600), promotion=manual())
     with pytest.raises(UserError, match="has no champion"):
-        reign.roll_back(dataset.name, "ann")
+        champion_history.roll_back(dataset.name, "ann")
     for version in (1, 2, 3):
         approval.answer(better(dataset, version), True, "tree", "ann")
     first, second, third = champions(warehouse, dataset)
-    assert reign.roll_back(dataset.name, "bob").former == 1
-    assert reign.roll_back(dataset.name, "bob").decider == "bob"
+    assert champion_history.roll_back(dataset.name, "bob").rollback_to == 1
+    assert champion_history.roll_back(dataset.name, "bob").decider == "bob"
     assert [row[1] for row in champions(warehouse, dataset)] == [
         row[1] for row in (first, second, third, second, first)
     ]
     with pytest.raises(UserError, match="is the first champion"):
-        reign.roll_back(dataset.name, "bob")
+        champion_history.roll_back(dataset.name, "bob")
     approval.answer(better(dataset, 4), True, "tree", "ann")
-    assert reign.roll_back(dataset.name, "bob").version == first[1]
+    assert champion_history.roll_back(dataset.name, "bob").version == first[1]
 
 
 def test_the_champion_predicts_in_two_lines(decided: Dataset) -> None:
@@ -261,11 +261,11 @@ def test_value_is_what_predictions_of_the_three_roles_are_worth(
 ) -> None:
     dataset = weather(topic)
     runs = train_years(dataset)
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     frame = dataset.source.rows(None, None).to_pandas()
     when = frame["date"].astype("datetime64[ns]").dt.year
     features = dataset.feature_names(list(frame.columns))
-    history = ask(warehouse, "SELECT * FROM millrace.champion_history WHERE dataset = %s ORDER BY reign", dataset.name)
+    history = ask(warehouse, "SELECT * FROM millrace.champion_history WHERE dataset = %s ORDER BY number", dataset.name)
     live: tuple[int, str] | None = None
     weights, total = [], {"live": 0.0, "never": 0.0, "newest": 0.0}
     for run, test in zip(runs, YEARS, strict=True):
@@ -287,8 +287,8 @@ def test_value_is_what_predictions_of_the_three_roles_are_worth(
             assert {role: getattr(row, role) for role in expected} == pytest.approx(expected)
             weights.append(row.rows)
             total = {role: total[role] + expected[role] * row.rows for role in total}
-        crowned = [found for found in history if found.run == run]
-        live = (test, crowned[0].model) if crowned else live
+        promoted = [found for found in history if found.run == run]
+        live = (test, promoted[0].model) if promoted else live
     (summary,) = ask(warehouse, "SELECT * FROM millrace.value_of_retraining WHERE dataset = %s", dataset.name)
     averages = {role: total[role] / sum(weights) for role in total}
     assert {role: getattr(summary, role) for role in averages} == pytest.approx(averages)
@@ -297,10 +297,10 @@ def test_value_is_what_predictions_of_the_three_roles_are_worth(
     shown = value.summary(warehouse, dataset.name)
     assert shown and asdict(shown) == {name: getattr(summary, name) for name in asdict(shown)}
     versions = value.by_version(warehouse, dataset.name)
-    rows = ask(warehouse, "SELECT * FROM millrace.value WHERE dataset = %s ORDER BY place", dataset.name)
+    rows = ask(warehouse, "SELECT * FROM millrace.value WHERE dataset = %s ORDER BY rank", dataset.name)
     names = {**{name: name for name in asdict(versions[0])}, "until": "interval_end"}
     assert [asdict(version) for version in versions] == [
         {name: getattr(row, column) for name, column in names.items()} for row in rows
     ]
-    sentences = value.told(shown, versions)
+    sentences = value.summary_lines(shown, versions)
     assert f"what was live {averages['live']:.3f}, never retrained {averages['never']:.3f}" in sentences[0]

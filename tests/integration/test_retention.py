@@ -1,4 +1,4 @@
-"""What keep forgets on a real broker, what it leaves alone, and who else would forget too early."""
+"""What keep removes on a real broker, what it leaves alone, and who else would forget too early."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from include.errors import LastingError
 from include.kafka import client, topics
 from include.platform.commands import doctor
 from include.platform.platform import Platform
-from include.promotion import turns
-from include.registry import reign
+from include.promotion import evaluation_queue
+from include.registry import champion_history
 from include.training import run
 from include.training.verification import verify_run, verify_version
-from include.versions import publication, register, retention
+from include.versions import catalog, publication, retention
+from include.versions.catalog import VersionExpired
 from include.versions.manifest import Interval
 from include.versions.reading import Refused, read
-from include.versions.register import Forgotten
 from tests.integration.registry import Given, ask, change, given, seal, signal, train
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def finished(connection: Connection, dataset: Dataset, numbers: Iterable[int]) -
     versions = [sealed(dataset, number) for number in numbers]
     for version in versions:
         train(dataset, version)
-    turns.judge(dataset)
+    evaluation_queue.evaluate_pending_runs(dataset)
     return versions
 
 
@@ -57,7 +57,7 @@ def legible(dataset: Dataset, versions: list[str]) -> list[bool]:
     for version in versions:
         try:
             verdict = verify_version(dataset.name, version, "test").outcome == "identical"
-        except Forgotten:
+        except VersionExpired:
             verdict = False
         found.append(verdict)
     return found
@@ -66,15 +66,15 @@ def legible(dataset: Dataset, versions: list[str]) -> list[bool]:
 @pytest.mark.altered("records")
 def test_the_oldest_versions_are_forgotten_and_nothing_else(kept: Dataset, warehouse: Connection) -> None:
     versions = finished(warehouse, kept, range(5))
-    manifests = [register.find(kept.name, version) for version in versions]
-    assert retention.forget(warehouse, replace(kept, keep="all")) == []
+    manifests = [catalog.find(kept.name, version) for version in versions]
+    assert retention.expire(warehouse, replace(kept, keep="all")) == []
     assert legible(kept, versions) == [True] * 5
-    assert retention.forget(warehouse, kept) == versions[:3]
+    assert retention.expire(warehouse, kept) == versions[:3]
     assert legible(kept, versions) == [False] * 3 + [True] * 2
     for manifest in manifests[:3]:
         with pytest.raises(Refused, match="trimmed"):
             read(manifest)
-    assert retention.forget(warehouse, kept) == []
+    assert retention.expire(warehouse, kept) == []
     first = {p: extent.first for p, extent in topics.extents(kept.topic, (0, 1, 2)).items()}
     for message in manifests[3].messages:
         assert first[message.partition] <= message.offset
@@ -84,16 +84,16 @@ def test_the_oldest_versions_are_forgotten_and_nothing_else(kept: Dataset, wareh
 def test_what_a_forgotten_version_is_asked_for_names_keep(kept: Dataset, warehouse: Connection) -> None:
     versions = finished(warehouse, kept, range(3))
     (number,) = [row.run for row in ask(warehouse, "SELECT run FROM millrace.training_run ORDER BY run LIMIT 1")]
-    assert retention.forget(warehouse, kept) == versions[:1]
-    says = f"Version {versions[0][:12]} of '{kept.name}' was forgotten on .* UTC, as the definition's keep says"
+    assert retention.expire(warehouse, kept) == versions[:1]
+    says = f"Version {versions[0][:12]} of '{kept.name}' was expired on .* UTC, as the definition's keep says"
     for attempt in (
         lambda: run.begin(kept, "again", {"version": versions[0]}, "test"),
         lambda: verify_version(kept.name, versions[0], "ada"),
         lambda: verify_run(number, "ada"),
     ):
-        with pytest.raises(Forgotten, match=says):
+        with pytest.raises(VersionExpired, match=says):
             attempt()
-    assert register.find(kept.name).version == versions[2]
+    assert catalog.find(kept.name).version == versions[2]
     assert isinstance(kept.source, Given)
     kept.source.table = signal(200, strength=0.0, seed=0, first=0)
     again = publication.publish(kept, Interval())
@@ -103,16 +103,16 @@ def test_what_a_forgotten_version_is_asked_for_names_keep(kept: Dataset, warehou
 @pytest.mark.altered("records")
 def test_a_run_that_begins_while_a_version_is_forgotten_does_not_begin(kept: Dataset, warehouse: Connection) -> None:
     version, _, _ = finished(warehouse, kept, range(3))
-    begin = register.find
+    begin = catalog.find
 
     def overtaken(*arguments: object) -> object:
         found = begin(*arguments)  # type: ignore[arg-type]
-        assert retention.forget(warehouse, kept) == [version]
+        assert retention.expire(warehouse, kept) == [version]
         return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(register, "find", overtaken)
-        with pytest.raises(Forgotten):
+        with pytest.raises(VersionExpired):
             run.begin(kept, "late", {"version": version}, "test")
     assert ask(warehouse, "SELECT * FROM millrace.training_run WHERE run_id = 'late'") == []
 
@@ -121,7 +121,7 @@ def stays(connection: Connection, dataset: Dataset, caplog: pytest.LogCaptureFix
     """Asserts that nothing goes; the reason that is given."""
     caplog.clear()
     with caplog.at_level("INFO", "include.versions.retention"):
-        assert retention.forget(connection, dataset) == []
+        assert retention.expire(connection, dataset) == []
     (line,) = caplog.messages
     return line.partition("is the oldest that stays: ")[2]
 
@@ -132,7 +132,7 @@ def test_what_the_champion_a_rollback_a_run_or_a_proof_needs_stays(
 ) -> None:
     first = sealed(kept, 10)
     train(kept, first)
-    turns.judge(kept)
+    evaluation_queue.evaluate_pending_runs(kept)
     (champion,) = ask(warehouse, "SELECT version, artifact FROM millrace.champion")
     assert first.startswith(champion.version)
     later = finished(warehouse, kept, range(1, 4))
@@ -145,12 +145,12 @@ def test_what_the_champion_a_rollback_a_run_or_a_proof_needs_stays(
             (later[-1],),
         )
         ((other,),) = cursor.fetchall()
-    reign.crown(
-        warehouse, kept.name, after=1, artifact=other, former=1, cause="approval", decider="ada", reason="a test"
+    champion_history.record_change(
+        warehouse, kept.name, after=1, artifact=other, rollback_to=1, cause="approval", decider="ada", reason="a test"
     )
     warehouse.commit()
     assert stays(warehouse, kept, caplog) == "the champion of a rollback trained on it."
-    change(warehouse, "DELETE FROM millrace.reign")
+    change(warehouse, "DELETE FROM millrace.champion_change")
     change(
         warehouse,
         "INSERT INTO millrace.verification (dataset, version, asked_by) VALUES (%s, %s, '')",
@@ -164,7 +164,7 @@ def test_what_the_champion_a_rollback_a_run_or_a_proof_needs_stays(
     )
     assert stays(warehouse, kept, caplog) == "a run on it has not ended."
     change(warehouse, "UPDATE millrace.training_run SET state = 'success'")
-    assert retention.forget(warehouse, kept) == [first, later[0]]
+    assert retention.expire(warehouse, kept) == [first, later[0]]
 
 
 def test_a_version_that_nothing_was_trained_on_waits(
@@ -179,12 +179,12 @@ def test_a_version_that_nothing_was_trained_on_waits(
 def test_a_version_of_another_dataset_or_not_landed_yet_is_not_touched(kept: Dataset, warehouse: Connection) -> None:
     versions = finished(warehouse, kept, range(3))
     change(warehouse, "UPDATE millrace.dataset_version SET dataset = 'somebody''s' WHERE version = %s", versions[0])
-    assert retention.forget(warehouse, kept) == [], "it is the oldest on the topic, and another's"
+    assert retention.expire(warehouse, kept) == [], "it is the oldest on the topic, and another's"
     change(warehouse, "UPDATE millrace.dataset_version SET dataset = %s WHERE version = %s", kept.name, versions[0])
     assert isinstance(kept.source, Given)
     kept.source.table = signal(200, strength=0.0, seed=9, first=9000)
     published = publication.publish(kept, Interval()).version
-    assert retention.forget(warehouse, kept) == versions[:1]
+    assert retention.expire(warehouse, kept) == versions[:1]
     seal(kept)
     assert legible(kept, [*versions, published]) == [False, True, True, True]
 

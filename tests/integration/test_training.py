@@ -26,9 +26,9 @@ from include.kafka import client
 from include.kafka.stops import Fenced
 from include.platform.commands import doctor, registry
 from include.platform.platform import Platform
-from include.training import dispatch, fitting, journal, run
+from include.training import dispatch, fitting, run, run_log
 from include.training.preparation import prepared
-from include.versions import register
+from include.versions import catalog
 from include.versions.manifest import CONTROL_TOPIC, Interval
 from include.versions.publication import publish
 from tests.integration.registry import given, one_model, signal
@@ -109,7 +109,7 @@ def test_versions_are_started_some_hundred_at_a_time_and_no_dataset_waits_for_an
 
 def test_a_version_waits_for_its_run_until_it_is_noted(cancer: Dataset, warehouse: Connection) -> None:
     ((dataset, version),) = dispatch.to_start([cancer.name])
-    assert (dataset, version) == (cancer.name, register.find(cancer.name).version)
+    assert (dataset, version) == (cancer.name, catalog.find(cancer.name).version)
     assert dispatch.to_start(["another"]) == []
     dispatch.mark_started([version])
     assert dispatch.to_start([cancer.name]) == []
@@ -215,7 +215,7 @@ def test_slices_are_rows_also_by_columns_that_no_model_learns_from(
     dataset = replace(own("breast_cancer", topic), features=["mean area", "mean radius"], slices=slices)
     publish(dataset, Interval())
     dispatch.land("test")
-    assert register.find(dataset.name).features == ["mean area", "mean radius"]
+    assert catalog.find(dataset.name).features == ["mean area", "mean radius"]
     (task, *_) = run.begin(dataset, "run", {"models": ["logistic"]}, "test")
     fitting.fit(dataset, task["run"], "logistic")
     fitting.fit(dataset, task["run"], "baseline")
@@ -312,7 +312,7 @@ def test_the_journal_is_written_while_it_happens(cancer: Dataset, warehouse: Con
     (task, *_) = run.begin(cancer, "run", {}, "test")
     log = logging.getLogger("user.code")
     log.setLevel(logging.INFO)
-    with pytest.raises(ValueError, match="the end"), journal.journal(task["run"], "logistic"):
+    with pytest.raises(ValueError, match="the end"), run_log.logging_to_run(task["run"], "logistic"):
         log.info("it begins")
         warnings.warn("mind this", stacklevel=1)
         deadline = time.monotonic() + 5
@@ -329,7 +329,7 @@ def test_the_journal_is_written_while_it_happens(cancer: Dataset, warehouse: Con
 def test_a_journal_that_cannot_be_kept_fails_nothing(cancer: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     (task, *_) = run.begin(cancer, "run", {}, "test")
     monkeypatch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", '{"conn_type": "postgres", "host": "127.0.0.1", "port": 1}')
-    with journal.journal(task["run"]):
+    with run_log.logging_to_run(task["run"]):
         logging.getLogger("user.code").warning("lost")
 
 
@@ -342,7 +342,7 @@ def test_a_version_says_how_far_its_training_has_come_and_what_goes_on(
 
     def says(version: str | None = None) -> str:
         warehouse.rollback()
-        return register.training(warehouse, name, version)[1]
+        return catalog.training(warehouse, name, version)[1]
 
     assert says() == f"Nothing was published yet. Begin with ./millrace publish {name}."
     version = publish(dataset, Interval()).version
@@ -439,7 +439,7 @@ def test_a_plan_that_fails_is_shown_with_its_reason_and_the_command_that_continu
 
 def test_a_plan_that_was_killed_leaves_a_failed_run(cancer: Dataset, warehouse: Connection) -> None:
     run.not_planned(cancer, "killed", {}, "test")
-    state, says = register.training(warehouse, cancer.name)
+    state, says = catalog.training(warehouse, cancer.name)
     assert state == "failed" and "See its log in the UI, run killed." in says and "./millrace train" in says
 
 

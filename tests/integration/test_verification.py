@@ -16,7 +16,7 @@ from include.errors import LastingError
 from include.kafka import client
 from include.training import run as runs
 from include.training.verification import verify_one, verify_run, verify_version
-from include.versions import register
+from include.versions import catalog
 from tests.integration.registry import Given, ask, change, given, seal, signal, train
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def test_other_libraries_are_named_with_both_versions(
 @altered
 def test_a_run_whose_records_are_gone_names_the_refusal(noisy: Dataset) -> None:
     number = train(noisy, seal(noisy))
-    manifest = register.find(noisy.name)
+    manifest = catalog.find(noisy.name)
     first = manifest.messages[0]
     spot = TopicPartition(noisy.topic, first.partition, first.offset + 1)
     client_ = client.admin()

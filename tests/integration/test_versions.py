@@ -20,7 +20,7 @@ from include.datasets.splits import Split
 from include.errors import UserError
 from include.kafka import client, publisher, topics
 from include.training import dispatch
-from include.versions import packing, publication, reading, register
+from include.versions import catalog, packing, publication, reading
 from include.versions.manifest import PUBLICATION_HEADER, Column, Interval, Manifest, Message, Role, version_id
 from include.versions.publication import NothingToPublish, publish
 from include.versions.reading import Refused, read
@@ -42,7 +42,7 @@ def year(number: int) -> Interval:
 def sealed(dataset: Dataset, interval: Interval) -> Manifest:
     publish(dataset, interval)
     dispatch.land("test")
-    return register.find(dataset.name)
+    return catalog.find(dataset.name)
 
 
 def test_a_version_is_read_back_exactly(weather: Dataset) -> None:
@@ -102,7 +102,7 @@ def test_an_interval_without_use_publishes_nothing(weather: Dataset, number: int
         publish(weather, year(number))
     dispatch.land("test")
     with pytest.raises(UserError, match="has no version yet"):
-        register.find(weather.name)
+        catalog.find(weather.name)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_source_that_is_not_as_defined_publishes_nothing(
         publish(replace(weather, **changes), year(2013))  # type: ignore[arg-type]
     dispatch.land("test")
     with pytest.raises(UserError, match="has no version yet"):
-        register.find(weather.name)
+        catalog.find(weather.name)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_what_is_kept_stays_of_one_size(topic: Callable[..., str], tmp_path: Pat
     for used in (landing.topic, retraining.dataset.topic):
         forget(used)
     quarters = list(year.sizes.values())
-    assert [size["millrace.reign"] for size in quarters] == [1, 2, 3, 4], "a champion in each season"
+    assert [size["millrace.champion_change"] for size in quarters] == [1, 2, 3, 4], "a champion in each season"
     assert [size["millrace.dead_letter"] for size in quarters] == [8, 16, 24, 32], "two records a day"
     assert len({size["partitions"] for size in quarters}) == 1
     assert quarters[-1]["millrace.landing_ledger"] <= 9

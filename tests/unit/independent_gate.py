@@ -84,7 +84,7 @@ def far_off(truth: Any, old: Any, new: Any) -> bool:
 def verdict(
     versions: Sequence[tuple[Any, Any, Any]], challengers: int, wins: Callable[[Any, Any, Any], tuple[Any, Any]] = right
 ) -> tuple[str, float, int, int]:
-    """Outcome, log e-value, n01 and n10 from (truth, champion's predictions, challenger's) of a reign's versions."""
+    """Outcome, log e-value, n01 and n10 from (truth, champion's predictions, challenger's) of a tenure's versions."""
     won, lost = ([int(side.sum()) for side in sides] for sides in zip(*(wins(*v) for v in versions), strict=True))
     better, worse = log_e_value(sum(won), sum(lost)), log_e_value(sum(lost), sum(won))
     needed = math.log(challengers / 0.05)
@@ -137,7 +137,7 @@ def judge(
     champion: Callable[[Any], Any] | None = None
     trained: set[Any] = set()
     counted: set[Any] = set()
-    reign: dict[str, list[tuple[Any, Any, Any]]] = {}
+    tenure: dict[str, list[tuple[Any, Any, Any]]] = {}
     found = []
     for version in versions:
         left_out = trained | counted | set(version.train)
@@ -147,18 +147,18 @@ def judge(
         challengers = sorted(set(version.models) - {"baseline"})
         verdicts = {}
         for model in challengers:
-            line = reign.setdefault(model, [])
+            line = tenure.setdefault(model, [])
             line.append((version.truth[fresh], old, version.models[model](version.rows)[fresh]))
         for model in challengers:
-            verdicts[model] = verdict(reign[model], len(reign), wins)
+            verdicts[model] = verdict(tenure[model], len(tenure), wins)
         winners = [model for model in challengers if verdicts[model][0] == "promote"]
         best = max(winners, key=lambda model: verdicts[model][1], default=None)
         found.append(
             {
-                model: Judged(*verdicts[model], n=sum(len(v[0]) for v in reign[model]), promoted=model == best)
+                model: Judged(*verdicts[model], n=sum(len(v[0]) for v in tenure[model]), promoted=model == best)
                 for model in challengers
             }
         )
         if best is not None:
-            champion, trained, counted, reign = version.models[best], set(version.train), set(), {}
+            champion, trained, counted, tenure = version.models[best], set(version.train), set(), {}
     return found

@@ -191,7 +191,7 @@ class TestRule:
             seen.add(outcome)
         assert seen == {"promote", "reject", "inconclusive"}
 
-    def test_evidence_adds_up_over_the_reign(self) -> None:
+    def test_evidence_adds_up_over_the_tenure(self) -> None:
         week = pairs(40, 22)
         first, second, third = judged(week), judged(week, week), judged(week, week + week)
         assert [v.outcome for v in (first, second, third)] == ["inconclusive", "inconclusive", "promote"]
@@ -507,7 +507,7 @@ def test_real_weather_gets_the_verdicts_of_the_independent_script() -> None:
     }
     champion: Any = None
     past: dict[str, list[tuple[Any, Any, Any]]] = {name: [] for name in lines}
-    outcomes, reigns = [], 0
+    outcomes, tenures = [], 0
     for start in range(120, len(labels) - 60, 60):
         train, test = slice(0, start), slice(start, start + 60)
         live = champion or DummyClassifier().fit(features[train], labels[train])
@@ -515,10 +515,10 @@ def test_real_weather_gets_the_verdicts_of_the_independent_script() -> None:
         verdicts = []
         for name, model in fitted.items():
             version = (labels[test], live.predict(features[test]), model.predict(features[test]))
-            reign = [Pairs.from_labels(*columns) for columns in past[name]]
+            tenure = [Pairs.from_labels(*columns) for columns in past[name]]
             fresh = Pairs.from_labels(*version)
             age = None if champion is None else MONTH
-            ours = decide(name, sum(reign, Pairs(0, 0, 0)), fresh, challengers=2, champion_age=age)
+            ours = decide(name, sum(tenure, Pairs(0, 0, 0)), fresh, challengers=2, champion_age=age)
             past[name].append(version)
             outcome, log_e, n01, n10 = independent.verdict(past[name], 2)
             assert (ours.outcome, ours.n01, ours.n10) == (outcome, n01, n10)
@@ -529,8 +529,8 @@ def test_real_weather_gets_the_verdicts_of_the_independent_script() -> None:
         if chosen:
             champion = clone(lines[chosen.challenger]).fit(features[train], labels[train])
             past = {name: [] for name in lines}
-            reigns += 1
-    assert reigns >= 1
+            tenures += 1
+    assert tenures >= 1
     assert {"promote", "inconclusive"} <= set(outcomes)
 
 
@@ -543,7 +543,7 @@ def test_benchmark_reports_what_is_asked() -> None:
     assert report["ratios"] == {}
 
 
-def test_a_promotion_begins_a_new_reign() -> None:
+def test_a_promotion_begins_a_new_tenure() -> None:
     """Two lines are better by as much: once one is live, what the other won before no longer counts."""
     accuracies = np.array([0.05, 0.05, 0.0])
     years = benchmark.simulate(benchmark.EVIDENCE, 0.1, accuracies, 100, np.random.default_rng(9))

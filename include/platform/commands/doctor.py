@@ -187,9 +187,9 @@ def _datasets(platform: Platform) -> Iterator[Finding]:
 
 def _training(connection: "Connection", dataset: "Dataset") -> Iterator[Finding]:
     """A newest version that no run has trained on, because its run failed."""
-    from include.versions import register
+    from include.versions import catalog
 
-    state, says = register.training(connection, dataset.name)
+    state, says = catalog.training(connection, dataset.name)
     if state == "failed":
         # The sentence ends with the command that continues.
         yield Finding(f"The newest version of {dataset.name!r} was not trained on.", says)

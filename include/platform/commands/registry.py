@@ -14,12 +14,12 @@ from include.platform.platform import Platform
 
 if TYPE_CHECKING:
     from include.promotion.value import Worth
-    from include.registry.reign import Reign
+    from include.registry.champion_history import Champion
 
 
 @click.command()
 @click.argument("dataset")
-@click.option("--rollback", is_flag=True, help="Make the former champion the champion again.")
+@click.option("--rollback", is_flag=True, help="Make the previous champion the champion again.")
 @click.option(
     "--retire", is_flag=True, help="End the champion's time: the next model that beats the baseline becomes champion."
 )
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def champion(dataset: str, rollback: bool, retire: bool, reason: str, as_json: bool) -> None:
     """Which model is live, since when, on what evidence."""
     from include.datasets import definitions
-    from include.registry import reign
-    from include.versions import register
+    from include.registry import champion_history
+    from include.versions import catalog
     from include.warehouse import queries
     from include.warehouse.connection import connected
 
@@ -39,18 +39,18 @@ def champion(dataset: str, rollback: bool, retire: bool, reason: str, as_json: b
         raise click.UsageError("--reason goes with --retire.")
     os.environ.update(Platform().environment())
     if rollback:
-        reign.roll_back(dataset, getpass.getuser())
+        champion_history.roll_back(dataset, getpass.getuser())
     if retire:
-        ended = reign.retire(dataset, getpass.getuser(), reason or "Retired by hand.")
+        ended = champion_history.retire(dataset, getpass.getuser(), reason or "Retired by hand.")
         click.echo(f"{dataset}: retired {ended}", err=as_json)
         click.echo(f"  The next run compares its models with the baseline: ./millrace train {dataset}", err=as_json)
         click.echo(f"  To take it back: ./millrace champion {dataset} --rollback", err=as_json)
         return
     with connected("millrace champion") as connection:
-        present = reign.current(connection, dataset)
-        last = queries.load("registry").last_reign(connection, dataset=dataset)
+        present = champion_history.current(connection, dataset)
+        last = queries.load("registry").last_change(connection, dataset=dataset)
         latest = queries.load("registry").latest_judgement(connection, dataset=dataset)
-        state, says = register.training(connection, dataset)
+        state, says = catalog.training(connection, dataset)
     if present is None and latest is None:
         definitions.get(dataset)
     if as_json:
@@ -81,14 +81,14 @@ def value(dataset: str, as_json: bool) -> None:
     """What retraining has gained: what was live beside the first champion and the newest model, version by version."""
     from include.datasets import definitions
     from include.promotion import value as worth
-    from include.versions import register
+    from include.versions import catalog
     from include.warehouse.connection import connected
 
     os.environ.update(Platform().environment())
     with connected("millrace value") as connection:
         versions = worth.by_version(connection, dataset)
         summary = worth.summary(connection, dataset)
-        state, says = register.training(connection, dataset)
+        state, says = catalog.training(connection, dataset)
     if summary is None:
         definitions.get(dataset)
     if as_json:
@@ -105,13 +105,13 @@ def value(dataset: str, as_json: bool) -> None:
         return
     header = ["version", "until", "rows", "metric", "was live", "", "never retrained", "", "newest", ""]
     _table(header, [_cells(version) for version in versions])
-    for line in worth.told(summary, versions):
+    for line in worth.summary_lines(summary, versions):
         click.echo(line)
     if state == "failed":
         click.echo(says)
 
 
-def _plain(present: "Reign | None") -> dict[str, Any] | None:
+def _plain(present: "Champion | None") -> dict[str, Any] | None:
     if present is None:
         return None
     return {

@@ -63,7 +63,7 @@ def train(
     """Train on a published version, and follow it to its end."""
     from include.datasets import definitions
     from include.training.run import chosen
-    from include.versions import register
+    from include.versions import catalog
 
     candidates = None
     if grid is not None:
@@ -75,7 +75,7 @@ def train(
         # The run would fail with the same sentence, and stay in the list of runs.
         chosen(definitions.get(dataset), models, candidates)
     api = _api(dataset)
-    found = register.find(dataset, version, until and until.replace(tzinfo=UTC))
+    found = catalog.find(dataset, version, until and until.replace(tzinfo=UTC))
     form: dict[str, Any] = {"version": found.version, "models": list(models) or None, "seed": seed}
     if grid is not None:
         form["grid"] = candidates

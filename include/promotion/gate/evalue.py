@@ -14,7 +14,7 @@ from scipy.special import betainc, betaincc, betaln, hyp2f1, log_ndtr, logsumexp
 Floats = NDArray[np.float64]
 
 E_PER_CHALLENGER = 20.0
-"""1/alpha for the 5 % of one champion's reign; the number of challengers multiplies it."""
+"""1/alpha for the 5 % of one champion's tenure; the number of challengers multiplies it."""
 
 PRIOR = 10.0
 """A of the Beta(A, A) that spreads the bets; an integer, which makes the series in `log_e_value` finite."""
@@ -23,10 +23,10 @@ _LOG2 = np.log(2.0)
 
 
 def threshold(challengers: int) -> float:
-    """The e-value that decides: 1/alpha, with the 5 % of a reign shared equally by the challengers.
+    """The e-value that decides: 1/alpha, with the 5 % of a tenure shared equally by the challengers.
 
     Args:
-        challengers: Model lines compared with the champion in its reign, at least 1.
+        challengers: Model lines compared with the champion in its tenure, at least 1.
 
     Raises:
         ValueError: There is none.
@@ -122,7 +122,7 @@ def ruling(log_e: ArrayLike, log_e_reverse: ArrayLike, lead: ArrayLike, challeng
     own records. Reject where the reverse evidence reaches the threshold.
 
     Args:
-        log_e: Log e-values that the challenger is better, over the reign.
+        log_e: Log e-values that the challenger is better, over the tenure.
         log_e_reverse: Log e-values that the champion is.
         lead: How far this version is ahead on its own records, in any unit.
         challengers: See `threshold`.

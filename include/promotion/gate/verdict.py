@@ -51,7 +51,7 @@ class Verdict:
         challenger: The model line.
         sentence: The verdict for a person.
         policy: Name of the policy; under "manual" the outcome is advice.
-        challengers: Model lines compared with this champion in its reign.
+        challengers: Model lines compared with this champion in its tenure.
         threshold: The e-value that decides.
         log_e: Natural logarithm of the evidence that the challenger is better.
         log_e_reverse: Of the evidence that the champion is.
@@ -59,7 +59,7 @@ class Verdict:
         failed_guards: The guards that do not hold, in words.
         metric: "accuracy", "smaller error" or the name of a `metric.Metric`.
         gain: Difference in accuracy, in the share of records won, or in the metric; above 0 is better.
-        n: Records of the reign.
+        n: Records of the tenure.
         n01: Records only the challenger won. From here to ``mcnemar_p`` None under a `metric.Metric`.
         n10: Records only the champion won.
         discordance: (n01 + n10) / n.
@@ -121,9 +121,9 @@ def decide(
 
     Args:
         challenger: The model line.
-        past: Its counts against this champion from earlier versions; None at the start of a reign.
-        fresh: Its counts in this version, over records that no gate of this reign has counted.
-        challengers: Model lines compared with this champion in its reign, dropped ones included.
+        past: Its counts against this champion from earlier versions; None at the start of a tenure.
+        fresh: Its counts in this version, over records that no gate of this tenure has counted.
+        challengers: Model lines compared with this champion in its tenure, dropped ones included.
         champion_age: How long the champion has been live; None where the baseline plays the champion.
         policy: `policy.evidence` unless the definition says otherwise.
         guards: Limits for this version.
@@ -133,8 +133,8 @@ def decide(
         ValueError: The counts are of different kinds, or there is no challenger.
     """
     policy = policy or evidence()
-    reign = fresh if past is None else _sum(past, fresh)
-    case = _Case(reign, fresh, challengers, champion_age, policy)
+    total = fresh if past is None else _sum(past, fresh)
+    case = _Case(total, fresh, challengers, champion_age, policy)
     outcome, grounds = case.judge()
     failed = (*faults, *(str(guard) for guard in guards if not guard.holds))
     if failed:
@@ -144,15 +144,15 @@ def decide(
     return Verdict(
         outcome=outcome,
         challenger=challenger,
-        sentence=f"{verb} {challenger}: {reign.account(case.champion)}; {grounds}.{advice}",
+        sentence=f"{verb} {challenger}: {total.account(case.champion)}; {grounds}.{advice}",
         policy=policy.name,
         challengers=challengers,
         threshold=threshold(challengers),
-        log_e=reign.log_e,
-        log_e_reverse=reign.log_e_reverse,
+        log_e=total.log_e,
+        log_e_reverse=total.log_e_reverse,
         log_e_margin=case.log_e_margin,
         failed_guards=failed,
-        **reign.figures(),
+        **total.figures(),
     )
 
 
@@ -169,7 +169,7 @@ def choose(verdicts: Iterable[Verdict]) -> Verdict | None:
 class _Case:
     """The grounds of one decision, in numbers and in words."""
 
-    reign: Pairs | Gain
+    total: Pairs | Gain
     fresh: Pairs | Gain
     challengers: int
     champion_age: timedelta | None
@@ -177,8 +177,8 @@ class _Case:
 
     def judge(self) -> tuple[Outcome, str]:
         """Outcome, and its grounds as a clause."""
-        rule = int(ruling(self.reign.log_e, self.reign.log_e_reverse, self.fresh.lead, self.challengers))
-        better, worse = _e(self.reign.log_e), _e(self.reign.log_e_reverse)
+        rule = int(ruling(self.total.log_e, self.total.log_e_reverse, self.fresh.lead, self.challengers))
+        better, worse = _e(self.total.log_e), _e(self.total.log_e_reverse)
         if rule > 0:
             return "promote", f"the evidence that it is better, e = {better}, reaches {self.needed}"
         if self.passes_for_freshness():
@@ -188,7 +188,7 @@ class _Case:
                 "reject",
                 f"the evidence that {self.champion} is better, e = {worse}, reaches {self.needed}",
             )
-        if self.reign.log_e >= math.log(threshold(self.challengers)):
+        if self.total.log_e >= math.log(threshold(self.challengers)):
             behind = f"this version does not lead on its own {self.fresh.n:,} records"
             return (
                 "inconclusive",
@@ -208,7 +208,7 @@ class _Case:
 
     @property
     def log_e_margin(self) -> float | None:
-        return None if self.policy.margin is None else self.reign.log_e_margin(self.policy.margin)
+        return None if self.policy.margin is None else self.total.log_e_margin(self.policy.margin)
 
     def passes_for_freshness(self) -> bool:
         """Whether the champion is old enough, and the challenger shown not to be worse by the margin."""
@@ -216,10 +216,10 @@ class _Case:
         if margin is None or older_than is None or self.champion_age is None or self.champion_age <= older_than:
             return False
         lead = self.fresh.lead + margin if self.fresh.n else 0.0
-        return int(ruling(self.reign.log_e_margin(margin), -math.inf, lead, self.challengers)) > 0
+        return int(ruling(self.total.log_e_margin(margin), -math.inf, lead, self.challengers)) > 0
 
     def freshness(self) -> str:
-        unit = self.reign.metric if isinstance(self.reign, Gain) else "of all records"
+        unit = self.total.metric if isinstance(self.total, Gain) else "of all records"
         amount = f"{self.policy.margin or 0.0:.4g} {unit}"
         shown = f"the evidence that it is not worse by {amount}, e = {_e(self.log_e_margin or 0.0)}"
         ages = f"{_days(self.champion_age)} old, over {_days(self.policy.older_than)}"
@@ -231,7 +231,7 @@ def _sum(past: Pairs | Gain, fresh: Pairs | Gain) -> Pairs | Gain:
         return past + fresh
     if isinstance(past, Gain) and isinstance(fresh, Gain):
         return past + fresh
-    raise ValueError("The metric changed within a champion's reign; counts of another kind start a new model line.")
+    raise ValueError("The metric changed within a champion's tenure; counts of another kind start a new model line.")
 
 
 def _e(log_e: float) -> str:

@@ -1,22 +1,57 @@
-"""The warehouse's schema, migrated by alembic: one branch of revisions for each domain, all from ``0001_position``.
+"""The warehouse's schema, migrated by alembic: one linear history, forward only.
 
-What comes after what, a file's ``down_revision`` alone tells; the number in its name only keeps names apart.
+The files of ``versions`` are named in the order in which they apply. ``tables.sql`` and ``views.sql`` are what
+``0001_baseline`` makes; a later change is a file of its own and leaves these as they are.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+BASELINE = "0001_baseline"
+FORMER_HEADS = frozenset({"0010_landing_tables", "0011_retirement"})
+"""The heads of the former, branched history; a warehouse at both becomes one at ``BASELINE``."""
+FORMER = FORMER_HEADS | {
+    "0001_position",
+    "0002_training",
+    "0003_landing",
+    "0004_registry",
+    "0005_landing_gap",
+    "0006_forgotten",
+    "0006_repeats",
+    "0006_verification",
+    "0007_checkpoint",
+    "0008_landing_replay",
+    "0009_slices",
+}
+"""All revisions of the former history, which backups name."""
 
 
 def migrate() -> None:
-    """Brings the warehouse to the newest schema; a no-op when it is there already. Safe to call from two processes.
+    """Brings the warehouse to the newest schema; does nothing when it is there already. Safe from two processes at once.
 
     Raises:
-        UserError: PostgreSQL does not answer.
+        UserError: PostgreSQL does not answer, or the warehouse's revision is unknown.
     """
     from alembic import command
     from alembic.config import Config
 
     configuration = Config()
     configuration.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    command.upgrade(configuration, "heads")
+    command.upgrade(configuration, "head")
+
+
+def revisions() -> list[str]:
+    """The names of all revisions, in the order in which they apply."""
+    return sorted(path.stem for path in (Path(__file__).parent / "versions").glob("[0-9]*.py"))
+
+
+def statements(name: str) -> str:
+    """The SQL of a file of this folder, such as ``tables``."""
+    return (Path(__file__).parent / f"{name}.sql").read_text()
+
+
+def comments() -> str:
+    """The statements of ``tables.sql`` that comment tables and columns."""
+    return "\n".join(re.findall(r"^COMMENT ON .*?;$", statements("tables"), re.MULTILINE | re.DOTALL))

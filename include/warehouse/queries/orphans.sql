@@ -26,7 +26,7 @@ ORDER BY stream;
 -- What is there of datasets that are not among the given ones: versions, training runs, champions.
 SELECT dataset, count(*),
        (SELECT count(*) FROM millrace.training_run AS run WHERE run.dataset = version.dataset),
-       (SELECT count(*) FROM millrace.reign WHERE reign.dataset = version.dataset)
+       (SELECT count(*) FROM millrace.champion_change AS change WHERE change.dataset = version.dataset)
 FROM millrace.dataset_version AS version
 WHERE dataset <> ALL (CAST(:named AS text[]))
 GROUP BY dataset

@@ -4,7 +4,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('millrace gate ' || :dataset, 0));
 
 -- name: next_to_judge^
 -- The first finished run in version order that was not judged, unless an earlier version is still to come.
-SELECT run.run, run.seed, version.manifest, version_order.until, version_order.place
+SELECT run.run, run.seed, version.manifest, version_order.until, version_order.rank
 FROM millrace.training_run AS run
 JOIN millrace.dataset_version AS version USING (version)
 JOIN millrace.version_order USING (version)
@@ -14,34 +14,34 @@ WHERE run.dataset = :dataset AND run.state = 'success'
       SELECT FROM millrace.version_order AS earlier
       JOIN millrace.dataset_version AS awaited USING (version)
       LEFT JOIN millrace.training_run AS other USING (version)
-      WHERE earlier.dataset = :dataset AND earlier.place < version_order.place
+      WHERE earlier.dataset = :dataset AND earlier.rank < version_order.rank
       GROUP BY earlier.version, awaited.landed_at
       HAVING (count(other.run) = 0 AND awaited.landed_at > clock_timestamp() - CAST(:patience AS interval))
           OR (bool_or(other.state = 'running' AND other.started_at > clock_timestamp() - CAST(:patience AS interval))
               AND NOT bool_or(EXISTS (SELECT FROM millrace.gate WHERE gate.run = other.run)))
   )
-ORDER BY version_order.place, run.run
+ORDER BY version_order.rank, run.run
 LIMIT 1;
 
--- name: current_reign^
+-- name: current_champion^
 -- The last row of a dataset's history: its number, its artifact, its version's place in the order, and where that
 -- version ends. The last three are empty once the champion was retired.
-SELECT reign.reign, reign.artifact, coalesce(version_order.place, 0), version_order.until
-FROM millrace.reign
+SELECT change.number, change.artifact, coalesce(version_order.rank, 0), version_order.until
+FROM millrace.champion_change AS change
 LEFT JOIN millrace.artifact USING (artifact)
 LEFT JOIN millrace.training_run AS run USING (run)
 LEFT JOIN millrace.version_order ON version_order.version = run.version
-WHERE reign.dataset = :dataset
-ORDER BY reign.reign DESC
+WHERE change.dataset = :dataset
+ORDER BY change.number DESC
 LIMIT 1;
 
 -- name: first_artifact$
 -- The first champion of a dataset since the last one was retired.
-SELECT artifact FROM millrace.reign
-WHERE dataset = :dataset AND artifact IS NOT NULL AND reign > coalesce(
-    (SELECT max(reign) FROM millrace.reign WHERE dataset = :dataset AND artifact IS NULL), 0
+SELECT artifact FROM millrace.champion_change
+WHERE dataset = :dataset AND artifact IS NOT NULL AND number > coalesce(
+    (SELECT max(number) FROM millrace.champion_change WHERE dataset = :dataset AND artifact IS NULL), 0
 )
-ORDER BY reign
+ORDER BY number
 LIMIT 1;
 
 -- name: artifact_by_id^
@@ -82,22 +82,22 @@ CROSS JOIN LATERAL (
 ) AS measure (name, value)
 WHERE result.run = :run;
 
--- name: counted_in_reign
--- The records that have counted in a reign, one array of hashes for each gate.
-SELECT counted FROM millrace.gate WHERE dataset = :dataset AND reign = :reign AND state = 'judged';
+-- name: records_counted
+-- The records that have counted against a champion, one array of hashes for each gate.
+SELECT counted FROM millrace.gate WHERE dataset = :dataset AND champion_number = :champion_number AND state = 'judged';
 
--- name: evidence_of_reign
--- What each model line has gathered in a reign, by what was compared.
+-- name: evidence_against_champion
+-- The evidence of each model line against a champion, by what was compared.
 SELECT verdict.model, verdict.metric, CAST(sum(fresh_n) AS bigint), CAST(sum(fresh_n01) AS bigint),
        CAST(sum(fresh_n10) AS bigint), CAST(sum(fresh_right) AS bigint), sum(fresh_weighted), sum(fresh_information)
 FROM millrace.verdict JOIN millrace.gate USING (run)
-WHERE gate.dataset = :dataset AND gate.reign = :reign
+WHERE gate.dataset = :dataset AND gate.champion_number = :champion_number
 GROUP BY verdict.model, verdict.metric;
 
 -- name: add_gate!
 -- Writes that a run came before the gate.
-INSERT INTO millrace.gate (run, dataset, version, reign, state, reason, test_rows, trained, repeated, counted)
-VALUES (:run, :dataset, :version, :reign, :state, :reason, :test_rows, :trained, :repeated, :counted);
+INSERT INTO millrace.gate (run, dataset, version, champion_number, state, reason, test_rows, trained, repeated, counted)
+VALUES (:run, :dataset, :version, :champion_number, :state, :reason, :test_rows, :trained, :repeated, :counted);
 
 -- name: add_verdict!
 -- Writes what the gate said of one challenger.
@@ -118,39 +118,39 @@ FROM millrace.model_result WHERE run = :run AND model = :model AND fitted_sha256
 ON CONFLICT (run, model, sha256) DO UPDATE SET sha256 = excluded.sha256
 RETURNING artifact;
 
--- name: crown$
--- Begins the reign that follows another; nothing when that one is over already.
-INSERT INTO millrace.reign (dataset, reign, artifact, former, cause, decider, reason)
-VALUES (:dataset, :after + 1, :artifact, :former, :cause, :decider, :reason)
-ON CONFLICT (dataset, reign) DO NOTHING
-RETURNING reign;
+-- name: add_champion_change$
+-- Adds the change that follows another; returns nothing when another change did so before.
+INSERT INTO millrace.champion_change (dataset, number, artifact, rollback_to, cause, decider, reason)
+VALUES (:dataset, :after + 1, :artifact, :rollback_to, :cause, :decider, :reason)
+ON CONFLICT (dataset, number) DO NOTHING
+RETURNING number;
 
 -- name: champion_of^
 -- The champion of a dataset, for people.
-SELECT reign, artifact, model, version, interval_end, since, cause, decider, reason, former, run, sha256
+SELECT number, artifact, model, version, interval_end, since, cause, decider, reason, rollback_to, run, sha256
 FROM millrace.champion WHERE dataset = :dataset;
 
--- name: reign_of^
--- A reign of a dataset, for people.
-SELECT reign, artifact, model, version, interval_end, since, cause, decider, reason, former, run, sha256
-FROM millrace.champion_history WHERE dataset = :dataset AND reign = :reign;
+-- name: champion_numbered^
+-- A champion of a dataset by its number, for people.
+SELECT number, artifact, model, version, interval_end, since, cause, decider, reason, rollback_to, run, sha256
+FROM millrace.champion_history WHERE dataset = :dataset AND number = :number;
 
--- name: last_reign^
--- The last row of a dataset's history: its number, and the reign whose champion a rollback from it brings back.
-SELECT reign, artifact IS NULL AS retired, former, since, decider, reason
-FROM millrace.reign WHERE dataset = :dataset
-ORDER BY reign DESC
+-- name: last_change^
+-- The last change of a dataset's champion: its number, and the change whose champion a rollback restores.
+SELECT number, artifact IS NULL AS retired, rollback_to, since, decider, reason
+FROM millrace.champion_change WHERE dataset = :dataset
+ORDER BY number DESC
 LIMIT 1;
 
 -- name: rollback_target$
--- The reign whose champion a rollback brings back from the one that follows this one: this one's, or, when it is a
--- retirement, the one that was retired.
-SELECT CASE WHEN artifact IS NULL THEN former ELSE reign END
-FROM millrace.reign WHERE dataset = :dataset AND reign = :after;
+-- The change whose champion a rollback from the next change restores: this one, or, when this one is a retirement, the
+-- one that it retired.
+SELECT CASE WHEN artifact IS NULL THEN rollback_to ELSE number END
+FROM millrace.champion_change WHERE dataset = :dataset AND number = :after;
 
 -- name: judged^
 -- What a run was judged against.
-SELECT gate.dataset, gate.reign, gate.state, gate.reason, version.manifest
+SELECT gate.dataset, gate.champion_number, gate.state, gate.reason, version.manifest
 FROM millrace.gate JOIN millrace.dataset_version AS version USING (version)
 WHERE gate.run = :run;
 
@@ -172,8 +172,8 @@ SELECT answer, decider, answered_at, reason FROM millrace.approval WHERE run = :
 
 -- name: value_by_version
 -- What was live, the first champion and the newest model, on each version's test split.
-SELECT version, interval_end, metric, rows, reign, live_model, live, never_model, never, newest_model, newest
-FROM millrace.value WHERE dataset = :dataset ORDER BY place;
+SELECT version, interval_end, metric, rows, champion_number, live_model, live, never_model, never, newest_model, newest
+FROM millrace.value WHERE dataset = :dataset ORDER BY rank;
 
 -- name: value_of_retraining^
 -- What retraining has gained, and how many trainings changed nothing.

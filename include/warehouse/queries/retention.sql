@@ -3,19 +3,20 @@
 SELECT version FROM millrace.dataset_version WHERE topic = :topic ORDER BY number FOR UPDATE;
 
 -- name: versions_on
--- The versions whose records lie on a topic, the oldest first: whether they are forgotten, and what needs them.
+-- The versions whose records lie on a topic, the oldest first: whether they are expired, and what needs them.
 WITH live AS (
-    SELECT reign, artifact, former FROM millrace.reign
-    WHERE dataset = :dataset AND reign = (SELECT max(reign) FROM millrace.reign WHERE dataset = :dataset)
+    SELECT number, artifact, rollback_to FROM millrace.champion_change
+    WHERE dataset = :dataset AND number = (SELECT max(number) FROM millrace.champion_change WHERE dataset = :dataset)
 ),
 champion (version, as_what) AS (
-    SELECT run.version, CASE WHEN reign.reign = live.reign THEN 'the champion' ELSE 'the champion of a rollback' END
+    SELECT run.version, CASE WHEN change.number = live.number THEN 'the champion' ELSE 'the champion of a rollback' END
     FROM live
-    JOIN millrace.reign ON reign.dataset = :dataset AND reign.reign IN (live.reign, live.former)
-    JOIN millrace.artifact ON artifact.artifact = reign.artifact
+    JOIN millrace.champion_change AS change
+        ON change.dataset = :dataset AND change.number IN (live.number, live.rollback_to)
+    JOIN millrace.artifact ON artifact.artifact = change.artifact
     JOIN millrace.training_run AS run USING (run)
 )
-SELECT version.version, version.sealed_at, version.manifest, version.forgotten_at,
+SELECT version.version, version.sealed_at, version.manifest, version.expired_at,
        CASE
            WHEN version.dataset <> :dataset
                THEN 'it belongs to the dataset ' || version.dataset
@@ -50,13 +51,13 @@ FROM millrace.dataset_version AS version
 WHERE version.topic = :topic
 ORDER BY version.number;
 
--- name: mark_forgotten!
+-- name: mark_expired!
 -- Gives versions up.
-UPDATE millrace.dataset_version SET forgotten_at = clock_timestamp() WHERE version = ANY (:versions);
+UPDATE millrace.dataset_version SET expired_at = clock_timestamp() WHERE version = ANY (:versions);
 
--- name: forgotten_at$
+-- name: expired_at$
 -- When a version was given up, if it was; it stays what it is until the transaction ends.
-SELECT forgotten_at FROM millrace.dataset_version WHERE version = :version FOR SHARE;
+SELECT expired_at FROM millrace.dataset_version WHERE version = :version FOR SHARE;
 
 -- name: drop_run_logs!
 -- Deletes what training runs logged that ended before a moment; the logs of those that made a champion stay.
@@ -71,4 +72,4 @@ UPDATE millrace.model_result AS result
 SET unfitted = '', fitted = '', outcomes = '', probe = NULL
 FROM millrace.training_run AS run
 JOIN millrace.dataset_version AS version USING (version)
-WHERE result.run = run.run AND version.forgotten_at < :before AND result.fitted <> '';
+WHERE result.run = run.run AND version.expired_at < :before AND result.fitted <> '';

@@ -35,16 +35,16 @@ WHERE version = ANY (:versions) AND started_at IS NULL;
 -- The digests of content and the ids of a dataset's versions with as many rows and the same rule, the oldest last.
 SELECT content, version FROM millrace.dataset_version
 WHERE dataset = :dataset AND train_rows = :train_rows AND test_rows = :test_rows
-    AND split = CAST(:split AS jsonb) AND content <> '' AND forgotten_at IS NULL
+    AND split = CAST(:split AS jsonb) AND content <> '' AND expired_at IS NULL
 ORDER BY number DESC;
 
 -- name: find_versions
 -- The manifests of a dataset whose version begins like this, and whose interval ends then; the newest first. A
--- forgotten one is found only by its name.
-SELECT manifest, forgotten_at FROM millrace.dataset_version
+-- expired one is found only by its name.
+SELECT manifest, expired_at FROM millrace.dataset_version
 WHERE dataset = :dataset AND starts_with(version, :prefix)
   AND (CAST(:until AS timestamptz) IS NULL OR interval_end = :until)
-  AND (forgotten_at IS NULL OR :prefix <> '')
+  AND (expired_at IS NULL OR :prefix <> '')
 ORDER BY number DESC
 LIMIT 2;
 

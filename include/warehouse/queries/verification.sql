@@ -13,7 +13,7 @@ WHERE verification = :verification;
 
 -- name: run_to_verify^
 -- A run by its number or by its id in Airflow.
-SELECT run.run, run.dataset, run.state, run.libraries, version.manifest, version.forgotten_at
+SELECT run.run, run.dataset, run.state, run.libraries, version.manifest, version.expired_at
 FROM millrace.training_run AS run JOIN millrace.dataset_version AS version USING (version)
 WHERE CAST(run.run AS text) = :run OR run.run_id = :run
 ORDER BY CAST(run.run AS text) = :run DESC
@@ -33,7 +33,7 @@ FROM millrace.model_result WHERE run = :run AND model = :model;
 -- A finished run whose last proof lies furthest back; of those never proven any.
 SELECT run.run
 FROM millrace.training_run AS run JOIN millrace.dataset_version AS version USING (version)
-WHERE run.state = 'success' AND version.forgotten_at IS NULL
+WHERE run.state = 'success' AND version.expired_at IS NULL
 ORDER BY (
     SELECT max(verification.started_at) FROM millrace.verification
     WHERE verification.run = run.run AND verification.outcome IS NOT NULL

@@ -1,4 +1,4 @@
-"""Usage: how much memory a process holds, with the processes that it has started."""
+"""MemoryMonitor: how much memory a process holds, with the processes that it has started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 CHILDREN_EVERY_S = 1.0
 
 
-class Usage:
+class MemoryMonitor:
     """The memory of a process and its children.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Reigns: the champions of a dataset, one after the other. Whoever changes the champion names the one it replaces."""
+"""The champions of a dataset, one after another. A change of champion names the one that it replaces."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 
-class Overtaken(LastingError):
-    """The champion that a change was decided on is not the champion any more."""
+class ChampionChanged(LastingError):
+    """The champion changed after the decision to replace it was taken."""
 
 
 @dataclass(frozen=True)
-class Reign:
-    """A champion's time.
+class Champion:
+    """A row of the champion history.
 
     Attributes:
-        reign: Its number, from 1.
+        number: Of the change that made it champion, from 1.
         artifact: The number of the registered model.
         model: The model's line.
         version: The beginning of the id of the version that it trained on.
         interval_end: Where that version's interval ends.
         since: When it became champion.
         cause: What made it champion.
-        decider: Who: the gate, or a person.
-        reason: On what evidence, or why.
-        former: The reign whose champion a rollback brings back.
+        decider: The gate, or the name of a person.
+        reason: The evidence, or what the person said.
+        rollback_to: The number of the change whose champion a rollback restores.
         run: The model's training run.
         sha256: Of the model's bytes.
     """
 
-    reign: int
+    number: int
     artifact: int
     model: str
     version: str
@@ -46,7 +46,7 @@ class Reign:
     cause: Literal["evidence", "approval", "rollback"]
     decider: str
     reason: str
-    former: int | None
+    rollback_to: int | None
     run: int
     sha256: str
 
@@ -55,82 +55,83 @@ class Reign:
         return f"{self.model} of version {self.version}, since {since} by {self.cause} ({self.decider})"
 
 
-def current(connection: Connection, dataset: str) -> Reign | None:
-    """The present reign; None while the baseline plays the champion."""
+def current(connection: Connection, dataset: str) -> Champion | None:
+    """The present champion; None while the baseline takes its place."""
     row = queries.load("registry").champion_of(connection, dataset=dataset)
-    return Reign(*row) if row else None
+    return Champion(*row) if row else None
 
 
-def crown(
+def record_change(
     connection: Connection,
     dataset: str,
     *,
     after: int,
     artifact: int | None,
-    former: int | None,
+    rollback_to: int | None,
     cause: Literal["evidence", "approval", "rollback", "retirement"],
     decider: str,
     reason: str,
 ) -> int:
-    """Begins the reign that follows reign ``after``, in the caller's transaction. Returns its number.
+    """Adds the change that follows change number ``after``, in the caller's transaction. Returns its number.
 
     Args:
         artifact: The new champion; None for a retirement.
-        former: The reign whose champion a rollback brings back.
+        rollback_to: The number of the change whose champion a rollback restores.
 
     Raises:
-        Overtaken: Another change came first. The transaction can go on, and nothing was changed by it.
+        ChampionChanged: Another change came first. Nothing was changed, and the transaction can go on.
     """
-    new: int | None = queries.load("registry").crown(
+    new: int | None = queries.load("registry").add_champion_change(
         connection,
         dataset=dataset,
         after=after,
         artifact=artifact,
-        former=former,
+        rollback_to=rollback_to,
         cause=cause,
         decider=decider,
         reason=reason,
     )
     if new is None:
-        raise Overtaken(
-            f"The champion of {dataset!r} has changed meanwhile: it is {current(connection, dataset)}.",
+        raise ChampionChanged(
+            f"The champion of {dataset!r} has changed: it is now {current(connection, dataset)}.",
             "Look at it and decide again.",
         )
     return new
 
 
-def roll_back(dataset: str, decider: str, expected: int | None = None) -> Reign:
-    """Makes the former champion the champion again; after a retirement, the one that was retired.
+def roll_back(dataset: str, decider: str, expected: int | None = None) -> Champion:
+    """Makes the previous champion the champion again; after a retirement, the one that was retired.
 
     Args:
-        decider: Who wants it.
-        expected: The reign that is to end; by default the present one.
+        decider: Who asks for it.
+        expected: The number of the change to undo; the last one by default.
 
     Returns:
-        The new reign.
+        The new champion.
 
     Raises:
-        Overtaken: Another change came first.
+        ChampionChanged: Another change came first.
         UserError: There is no champion, or none before it.
     """
     with connected(f"millrace rollback {dataset}") as connection:
-        last = queries.load("registry").last_reign(connection, dataset=dataset)
+        last = queries.load("registry").last_change(connection, dataset=dataset)
         if last is None:
             raise UserError(f"Dataset {dataset!r} has no champion, so there is nothing to roll back.")
-        number, retired, former, *_ = last
+        number, retired, rollback_to, *_ = last
         ending = f"the retirement of the champion of {dataset!r}"
         if not retired:
             present = _numbered(connection, dataset, number if expected is None else expected)
-            number, former, ending = present.reign, present.former, f"{present.model} of version {present.version}"
-        if former is None:
-            raise UserError(f"{ending} is the first champion of {dataset!r}; none was before it.")
-        back = _numbered(connection, dataset, former)
-        crown(
+            number, rollback_to = present.number, present.rollback_to
+            ending = f"{present.model} of version {present.version}"
+        if rollback_to is None:
+            raise UserError(f"{ending} is the first champion of {dataset!r}; there is none to go back to.")
+        back = _numbered(connection, dataset, rollback_to)
+        record_change(
             connection,
             dataset,
             after=number,
             artifact=back.artifact,
-            former=back.former,
+            rollback_to=back.rollback_to,
             cause="rollback",
             decider=decider,
             reason=f"Rolled back from {ending}.",
@@ -141,30 +142,30 @@ def roll_back(dataset: str, decider: str, expected: int | None = None) -> Reign:
         return new
 
 
-def retire(dataset: str, decider: str, reason: str) -> Reign:
-    """Ends the champion's time without a successor: the next model that beats the baseline becomes champion.
+def retire(dataset: str, decider: str, reason: str) -> Champion:
+    """Retires the champion without a successor: the next model that beats the baseline becomes champion.
 
     Args:
-        decider: Who wants it.
+        decider: Who asks for it.
         reason: Why; kept with the change.
 
     Returns:
-        The reign that has ended.
+        The champion that was retired.
 
     Raises:
-        Overtaken: Another change came first.
+        ChampionChanged: Another change came first.
         UserError: There is no champion.
     """
     with connected(f"millrace retire {dataset}") as connection:
         present = current(connection, dataset)
         if present is None:
-            raise UserError(f"Dataset {dataset!r} has no champion, so there is none to retire.")
-        crown(
+            raise UserError(f"Dataset {dataset!r} has no champion, so there is nothing to retire.")
+        record_change(
             connection,
             dataset,
-            after=present.reign,
+            after=present.number,
             artifact=None,
-            former=present.reign,
+            rollback_to=present.number,
             cause="retirement",
             decider=decider,
             reason=reason,
@@ -173,8 +174,8 @@ def retire(dataset: str, decider: str, reason: str) -> Reign:
         return present
 
 
-def _numbered(connection: Connection, dataset: str, number: int) -> Reign:
-    row = queries.load("registry").reign_of(connection, dataset=dataset, reign=number)
+def _numbered(connection: Connection, dataset: str, number: int) -> Champion:
+    row = queries.load("registry").champion_numbered(connection, dataset=dataset, number=number)
     if row is None:
         raise UserError(f"Dataset {dataset!r} never had a champion number {number}.")
-    return Reign(*row)
+    return Champion(*row)

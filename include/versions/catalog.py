@@ -25,12 +25,12 @@ class UnknownVersion(LastingError):
     """No such version was ever sealed."""
 
 
-class Forgotten(LastingError):
+class VersionExpired(LastingError):
     """A version's records are no longer kept in Kafka."""
 
     def __init__(self, manifest: Manifest, at: datetime) -> None:
         super().__init__(
-            f"Version {manifest.short} of {manifest.dataset!r} was forgotten on {at:%Y-%m-%d %H:%M} UTC, as the "
+            f"Version {manifest.short} of {manifest.dataset!r} was expired on {at:%Y-%m-%d %H:%M} UTC, as the "
             "definition's keep says.",
             "Take a later version, or publish its interval again.",
         )
@@ -95,7 +95,7 @@ def find(dataset: str, version: str | None = None, until: datetime | None = None
 
     Raises:
         UnknownVersion: There is none, or the beginning fits several.
-        Forgotten: Its records are no longer kept.
+        VersionExpired: Its records are no longer kept.
     """
     with connected("millrace version") as connection:
         rows = list(
@@ -111,10 +111,10 @@ def find(dataset: str, version: str | None = None, until: datetime | None = None
         raise UnknownVersion(f"Dataset {dataset!r} {what}.", remedy)
     if version and len(rows) > 1:
         raise UnknownVersion(f"Several versions of {dataset!r} begin with {version!r}.", "Write more of its digits.")
-    manifest, forgotten_at = rows[0]
+    manifest, expired_at = rows[0]
     found = decode(bytes(manifest))
-    if forgotten_at is not None:
-        raise Forgotten(found, forgotten_at)
+    if expired_at is not None:
+        raise VersionExpired(found, expired_at)
     return found
 
 

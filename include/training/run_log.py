@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def journal(run: int, model: str | None = None, idle: Callable[[], Connection] | None = None) -> Iterator[None]:
+def logging_to_run(run: int, model: str | None = None, idle: Callable[[], Connection] | None = None) -> Iterator[None]:
     """Keeps in ``millrace.run_log`` what is logged, and warned of, inside the ``with`` block.
 
     Args:
