@@ -32,7 +32,7 @@ class Spread:
 
 
 def shuffled(names: Iterable[str], repetition: int) -> list[str]:
-    """The order of one repetition, the same in each run: whoever comes after a heavy one is not always the same."""
+    """The order of one repetition, the same in each run: the one that runs after a heavy one is not always the same."""
     order = list(names)
     random.Random(repetition).shuffle(order)
     return order

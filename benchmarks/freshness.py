@@ -4,8 +4,8 @@ Events go to a shipped stream at a steady rate, each with the time at which it w
 asks every 10 ms up to which offset rows are visible: the position is moved in the transaction that writes them. In the
 end each row's own time is compared with the moment at which its offset was first seen.
 
-The worst stretches of the run are told one by one, and whether each lies at a window change: from the last transaction
-of one drain to the first of the next.
+The worst stretches of the run are listed, with whether each lies at a window change: from the last transaction of one
+drain to the first of the next.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ WINDOW = "75 seconds"
 SAMPLE_S, PACE_S = 0.01, 0.002
 STARTED_S, LANDED_S = 60.0, 60.0
 DISTINCT = 20_000
-# What is called slow, how far apart two stretches of it are, and how many of them are told.
-SLOW_S, APART_S, TOLD = 0.3, 0.5, 5
+# What is called slow, how far apart two stretches of it are, and how many of them are shown.
+SLOW_S, APART_S, SHOWN = 0.3, 0.5, 5
 
 
 class Sample(NamedTuple):
@@ -115,7 +115,7 @@ def main(rate: int = 5_000, seconds: int = 300, json_path: str | None = None) ->
         raise UserError(f"{len(times)} rows for {rate * seconds} events are in landing.{stream.name}.")
     ages = ages_of(samples, offsets, times, partitions)
     changes = changes_of(samples)
-    worst = stretches_of(ages, times, changes)[:TOLD]
+    worst = stretches_of(ages, times, changes)[:SHOWN]
     _report(ages, times.min(), rate, seconds, changes, worst, json_path)
 
 
@@ -278,8 +278,8 @@ def _report(
             f"The events stay in landing.{STREAM}.",
         ],
     )
-    told = {
+    figure_values = {
         "window_changes": [{"at_s": each.left - started, "gap_s": each.gap_s} for each in changes],
         "worst": [asdict(each) for each in worst],
     }
-    figures.write(json_path, {"ours": {**result, **told}}, {}, rate=rate, seconds=seconds)
+    figures.write(json_path, {"ours": {**result, **figure_values}}, {}, rate=rate, seconds=seconds)

@@ -193,7 +193,7 @@ def main(
             filled[size] = stack.enter_context(topics.filled(size))
         connection = stack.enter_context(observing())
         for repetition in range(repetitions):
-            # Backwards every other time: whoever comes after a heavy one is not always the same.
+            # Backwards every other time: the one that runs after a heavy one is not always the same.
             for name in list(chosen)[:: -1 if repetition % 2 else 1]:
                 size = min(events, chosen[name].most)
                 landed = land(chosen[name], filled[size], size, connection)

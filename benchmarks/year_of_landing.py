@@ -14,7 +14,7 @@ import msgspec
 
 from include.errors import UserError
 from include.kafka import client, position, topics
-from include.kafka.stops import Fenced
+from include.kafka.position_errors import Fenced
 from include.landing import ledger, maintenance, problems, proof, table
 from include.landing.drain import Drained, drain
 from include.streams.definition import Instant, Stream
@@ -146,9 +146,9 @@ class Landing:
         assert self._producer.flush(PATIENCE_S) == 0
 
     def _reached(self, connection: Connection) -> dict[int, int]:
-        standings = position.standings(connection, self.stream.reader, self.topic)
+        stored_positions = position.read_positions(connection, self.stream.reader, self.topic)
         connection.rollback()
-        return {partition: standing.position.next_offset for partition, standing in standings.items()}
+        return {partition: stored.position.next_offset for partition, stored in stored_positions.items()}
 
     def _waiting(self, connection: Connection) -> int:
         return sum(self.sent) - sum(self._reached(connection).values())

@@ -57,7 +57,7 @@ transaction. A version's run has an id made from the version: it starts once, wh
         context = get_current_context()
         run_id = context["dag_run"].run_id
         states = context["ti"].get_task_states(dag_id="dispatch", task_ids=["start"], run_ids=[run_id])
-        with runs.told():
+        with runs.airflow_errors():
             dispatch.note(planned, states.get(run_id, {}))
 
     wait = ManifestSensor(

@@ -68,5 +68,5 @@ without a retry names what a person has to decide.
 
 
 for each in definitions.find().valid.values():
-    if runs.wanted(f"land__{each.name}"):
+    if runs.is_parsed_for(f"land__{each.name}"):
         landing(each)

@@ -1,4 +1,4 @@
-"""Once a day, for every dataset: versions that nothing needs expired, and whoever else would forget one named."""
+"""Once a day, for every dataset: expires versions that are past ``keep``, reports settings that would too early."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def maintain_datasets() -> None:
         from include.datasets import definitions
         from include.versions import retention
 
-        with runs.told():
+        with runs.airflow_errors():
             runs.require_known(get_current_context())
             return retention.maintain(definitions.get(dataset))
 

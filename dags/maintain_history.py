@@ -38,7 +38,7 @@ def maintain_history() -> None:
     def airflow_tables() -> None:
         from include import history
 
-        with runs.told():
+        with runs.airflow_errors():
             runs.require_known(get_current_context())
             print(history.clean_airflow(history.cut_off("keep_history")))
 
@@ -50,7 +50,7 @@ def maintain_history() -> None:
 
         from include import history
 
-        with runs.told():
+        with runs.airflow_errors():
             runs.require_known(get_current_context())
             before = history.cut_off("keep_history")
             removed = history.remove_logs(Path(conf.get("logging", "base_log_folder")), before)
@@ -61,7 +61,7 @@ def maintain_history() -> None:
         from include import history
         from include.warehouse.connection import connected
 
-        with runs.told(), connected("millrace maintain history") as connection:
+        with runs.airflow_errors(), connected("millrace maintain history") as connection:
             runs.require_known(get_current_context())
             lines = history.remove_run_logs(connection, history.cut_off("keep_run_log"))
             models = history.empty_models(connection, history.cut_off("keep_models"))
@@ -74,7 +74,7 @@ def maintain_history() -> None:
         from include.streams import definitions
         from include.warehouse.connection import connected
 
-        with runs.told(), connected(f"millrace maintain {stream}") as connection:
+        with runs.airflow_errors(), connected(f"millrace maintain {stream}") as connection:
             runs.require_known(get_current_context())
             merged = ledger.merge(connection, definitions.get(stream), history.cut_off("keep_ledger"))
         print(f"{merged:,} entries hold more than before")

@@ -33,7 +33,7 @@ def maintain_streams() -> None:
         from include.streams import definitions
         from include.warehouse.connection import connected
 
-        with runs.told():
+        with runs.airflow_errors():
             runs.require_known(get_current_context())
         with failing_for_good(), connected(f"millrace maintain {stream}") as connection:
             made, dropped = maintenance.maintain(connection, definitions.get(stream))

@@ -10,7 +10,11 @@ from include.promotion.approval import Approval
 
 FORM = {
     "run": Param(
-        type="integer", minimum=1, maximum=runs.MOST, title="Run", description="The number of the training run."
+        type="integer",
+        minimum=1,
+        maximum=runs.MAX_PARAMETER,
+        title="Run",
+        description="The number of the training run.",
     )
 }
 
@@ -36,7 +40,7 @@ def build(dataset: Dataset) -> DAG:
         def apply(answer: dict) -> None:
             from include.promotion import approval
 
-            with runs.told():
+            with runs.airflow_errors():
                 approval.apply(get_current_context()["params"]["run"], answer)
 
         ask = Approval(task_id="ask", response_timeout=timedelta(days=90))
@@ -45,5 +49,5 @@ def build(dataset: Dataset) -> DAG:
 
 
 for found in definitions.find().valid.values():
-    if found.promotion.name == "manual" and runs.wanted(dag_id := f"promote__{found.name}"):
+    if found.promotion.name == "manual" and runs.is_parsed_for(dag_id := f"promote__{found.name}"):
         globals()[dag_id] = build(found)

@@ -26,15 +26,15 @@ FORM = {
         None,
         type=["null", "integer"],
         minimum=2,
-        maximum=runs.MOST,
+        maximum=runs.MAX_PARAMETER,
         title="Rows",
         description="A sample of at most so many.",
     ),
     "seed": Param(
         0,
         type="integer",
-        minimum=-runs.MOST,
-        maximum=runs.MOST,
+        minimum=-runs.MAX_PARAMETER,
+        maximum=runs.MAX_PARAMETER,
         title="Seed",
         description="Another seed draws another sample.",
     ),
@@ -69,7 +69,7 @@ def build(dataset: Dataset) -> DAG:
             from include.versions import publication
 
             context = get_current_context()
-            with runs.told():
+            with runs.airflow_errors():
                 runs.require_known(context)
                 published = publication.publish(
                     dataset,
@@ -86,5 +86,5 @@ def build(dataset: Dataset) -> DAG:
 
 
 for found in definitions.find().valid.values():
-    if runs.wanted(dag_id := f"publish__{found.name}"):
+    if runs.is_parsed_for(dag_id := f"publish__{found.name}"):
         globals()[dag_id] = build(found)

@@ -70,7 +70,7 @@ def build(dataset: Dataset) -> DAG:
 
             context = get_current_context()
             facts = described(context)
-            with runs.told(), run.recorded(dataset, *facts):
+            with runs.airflow_errors(), run.recorded(dataset, *facts):
                 runs.require_known(context)
                 return run.begin(dataset, *facts)
 
@@ -82,7 +82,7 @@ def build(dataset: Dataset) -> DAG:
         def fit(run: int, model: str) -> None:
             from include.training import fitting
 
-            with runs.told():
+            with runs.airflow_errors():
                 fitting.fit(dataset, run, model)
 
         @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=20))
@@ -90,7 +90,7 @@ def build(dataset: Dataset) -> DAG:
             from include.promotion import evaluation_queue
             from include.training import run
 
-            with runs.told():
+            with runs.airflow_errors():
                 if planned:
                     run.settle(planned)
                 else:
@@ -104,7 +104,7 @@ def build(dataset: Dataset) -> DAG:
         def finish(planned: list[dict] | None) -> None:
             from include.training import run
 
-            with runs.told():
+            with runs.airflow_errors():
                 run.end(planned)
 
         planned = plan()
@@ -121,5 +121,5 @@ def build(dataset: Dataset) -> DAG:
 
 
 for found in definitions.find().valid.values():
-    if runs.wanted(dag_id := f"train__{found.name}"):
+    if runs.is_parsed_for(dag_id := f"train__{found.name}"):
         globals()[dag_id] = build(found)

@@ -24,7 +24,7 @@ Takes the run whose last proof lies furthest back, or the one that the form name
             None,
             type=["null", "integer"],
             minimum=1,
-            maximum=runs.MOST,
+            maximum=runs.MAX_PARAMETER,
             title="Run",
             description="Its number. Left empty: a sample.",
         )
@@ -38,7 +38,7 @@ Takes the run whose last proof lies furthest back, or the one that the form name
         from include.training import verification
 
         context = get_current_context()
-        with runs.told():
+        with runs.airflow_errors():
             runs.require_known(context)
             return verification.verify_one(context["params"]["run"], runs.cause(context))
 

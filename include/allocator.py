@@ -17,7 +17,7 @@ def keep_freed() -> None:
     """Lets this process use again what it frees; for work in which thousands of messages come and go.
 
     glibc takes a megabyte from the kernel and gives it back with each message, and the kernel makes every page of
-    it anew, which takes as long as filling it. Nothing happens where the C library is another.
+    it again, which takes as long as filling it. Does nothing with another C library.
     """
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_MMAP_THRESHOLD, APART_BYTES)

@@ -11,13 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Invalid(LastingError):
+class InvalidDefinition(NonRetryableError):
     """A definition says something that cannot be.
 
     Args:
@@ -41,7 +41,7 @@ class Found(Generic[T]):
 
     Attributes:
         valid: The definitions by their names.
-        broken: For every file without a usable definition, what is wrong and how to mend it.
+        broken: For every file without a usable definition, what is wrong and how to fix it.
     """
 
     valid: dict[str, T]
@@ -128,11 +128,11 @@ def _load(name: str, path: Path, file: str) -> ModuleType:
 
 
 def _explained(error: BaseException, path: Path, file: str) -> UserError:
-    if isinstance(error, Invalid):
+    if isinstance(error, InvalidDefinition):
         return UserError(f"{file}: {error.what}", error.remedy)
     if isinstance(error, SyntaxError):
-        return UserError(f"{file}, line {error.lineno}: {error.msg}.", "Mend the syntax.")
+        return UserError(f"{file}, line {error.lineno}: {error.msg}.", "Fix the syntax.")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{file}, line {lines[-1]}" if lines else file
-    told = str(error).rstrip(".")
-    return UserError(f"{where}: {type(error).__name__}: {told}.", "Mend the file, or move it out of the folder.")
+    message = str(error).rstrip(".")
+    return UserError(f"{where}: {type(error).__name__}: {message}.", "Fix the file, or move it out of the folder.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-from include.definitions import Invalid
+from include.definitions import InvalidDefinition
 
 UNITS = ("second", "minute", "hour", "day", "week")
 _DURATION = re.compile(rf"(\d+)\s*({'|'.join(f'{unit[0]}|{unit}s?' for unit in UNITS)})")
@@ -35,10 +35,10 @@ def of_field(field: str, text: str, remedy: str = "") -> timedelta:
         remedy: What to write instead; by default what a duration is.
 
     Raises:
-        Invalid: It names none; ``field`` is the culprit.
+        InvalidDefinition: It names none; ``field`` is the culprit.
     """
     try:
         return duration(text)
     except ValueError as error:
         default = f'Write a number and one of {", ".join(UNITS)}, such as "7 days".'
-        raise Invalid(field, f"{error}.", remedy or default) from error
+        raise InvalidDefinition(field, f"{error}.", remedy or default) from error

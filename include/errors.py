@@ -1,4 +1,4 @@
-"""Errors that a person can mend: one sentence for what and where, one for the remedy."""
+"""Errors that a person can fix: one sentence for what is wrong and where, one for the remedy."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class UserError(Exception):
         self.remedy = remedy
 
 
-class LastingError(UserError):
-    """Something is wrong that trying again does not mend."""
+class NonRetryableError(UserError):
+    """An error that a retry cannot fix."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.durations import duration
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def kept(name: str) -> timedelta:
         name: One of ``DEFAULTS``.
 
     Raises:
-        LastingError: The setting is not a duration.
+        NonRetryableError: The setting is not a duration.
     """
     from airflow.configuration import conf
 
@@ -64,7 +64,7 @@ def kept(name: str) -> timedelta:
     try:
         return duration(text)
     except ValueError as error:
-        raise LastingError(
+        raise NonRetryableError(
             f"The setting {name} of the section {SECTION} is {text!r}, which is not a duration.",
             f'Set MILLRACE_AIRFLOW__{SECTION.upper()}__{name.upper()}="{DEFAULTS[name]}", or the like.',
         ) from error
@@ -77,12 +77,12 @@ def clean_airflow(before: datetime) -> str:
     question without an answer, is left alone.
 
     Raises:
-        LastingError: The database is not named.
+        NonRetryableError: The database is not named.
         UserError: It does not answer, or the command fails.
     """
     url = os.environ.get(METADATA)
     if not url:
-        raise LastingError(
+        raise NonRetryableError(
             f"{METADATA} is not set, so that Airflow's tables cannot be cleaned from here.",
             "Set it to Airflow's sql_alchemy_conn on the workers, or pause this DAG and run airflow db clean yourself.",
         )

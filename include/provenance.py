@@ -22,8 +22,8 @@ def code_version() -> str:
         status = _git("status", "--porcelain=v2", "--branch", "--", "include", "dags")
     except OSError:
         return _digest_of_files()
-    told, lines = "# branch.oid ", status.stdout.splitlines()
-    commit = next((line.removeprefix(told) for line in lines if line.startswith(told)), "(initial)")
+    prefix, lines = "# branch.oid ", status.stdout.splitlines()
+    commit = next((line.removeprefix(prefix) for line in lines if line.startswith(prefix)), "(initial)")
     if status.returncode or commit == "(initial)" or not all(line.startswith("#") for line in lines):
         return _digest_of_files()
     return f"git:{commit}"

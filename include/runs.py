@@ -1,4 +1,4 @@
-"""What lies between Airflow and the work: DAGs that are needed, a run's interval and cause, how its errors are told."""
+"""What DAGs need to know of their runs: interval, cause, parameters, and how errors end a task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.versions.manifest import Interval
 
 if TYPE_CHECKING:
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
     from include.datasets import Dataset
 
-# What the numbers of a form may be at most: as much as a column holds, and as Airflow hands to a task.
-MOST = 2**63 - 1
+# The largest number that a form takes: what a bigint column holds, and what Airflow passes to a task.
+MAX_PARAMETER = 2**63 - 1
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """One sentence in the task's log for every error of ours; one that trying again does not mend ends the task.
+def airflow_errors() -> Iterator[None]:
+    """Logs each of our errors as one sentence; an error that a retry cannot fix ends the task without one.
 
     Raises:
         AirflowSkipException: There was nothing to publish.
-        AirflowFailException: Any other lasting error.
-        UserError: An error that may pass, such as a broker that does not answer; the task's retries are for it.
+        AirflowFailException: Any other error that a retry cannot fix.
+        UserError: An error that may pass, such as a broker that is down; the task is retried.
     """
     from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
@@ -40,7 +40,7 @@ def told() -> Iterator[None]:
     except NothingToPublish as reason:
         log.warning("Skipped: %s", reason)
         raise AirflowSkipException(str(reason)) from None
-    except LastingError as error:
+    except NonRetryableError as error:
         log.error("%s", error)
         raise AirflowFailException(str(error)) from None
     except UserError as error:
@@ -54,19 +54,19 @@ def require_known(context: Context) -> None:
     Airflow itself passes over such a key, and the run does all that it does without it.
 
     Raises:
-        LastingError: There is one.
+        NonRetryableError: There is one.
     """
     conf, dag = context["dag_run"].conf or {}, context["dag"]
     if unknown := sorted(set(conf) - set(dag.params)):
         known = ", ".join(dag.params)
-        raise LastingError(
+        raise NonRetryableError(
             f"The DAG {dag.dag_id} has no parameter {', '.join(map(repr, unknown))}.",
             f"It has {known}: trigger it again with these names." if known else "It takes none.",
         )
 
 
-def wanted(dag_id: str) -> bool:
-    """Whether whoever reads a DAG file needs this DAG: a task's process needs none but its own."""
+def is_parsed_for(dag_id: str) -> bool:
+    """Whether the process that parses a DAG file needs this DAG: a task needs only its own."""
     from airflow.sdk import get_parsing_context
 
     return get_parsing_context().dag_id in (None, dag_id)
@@ -76,11 +76,11 @@ def interval(dataset: Dataset, context: Context) -> Interval:
     """The interval that a run publishes: the form's, else the run's own, else the latest complete one.
 
     Raises:
-        LastingError: The form's dates are not dates, or in the wrong order.
+        NonRetryableError: The form's dates are not dates, or in the wrong order.
     """
     start, end = (_moment(context["params"], name) for name in ("interval_start", "interval_end"))
     if start and end and start >= end:
-        raise LastingError(f"The interval's start, {start}, does not lie before its end, {end}.", "Swap them.")
+        raise NonRetryableError(f"The interval's start, {start}, does not lie before its end, {end}.", "Swap them.")
     if start and not end and dataset.schedule is not None:
         # An open end would be another split of the same rows, and so another version.
         complete = latest(dataset, datetime.now(UTC)).end
@@ -153,5 +153,5 @@ def _moment(parameters: Mapping[str, Any], name: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(str(text))
     except ValueError as error:
-        raise LastingError(f"The parameter {name} is {text!r}, which is no date.", "Write 2015-01-01.") from error
+        raise NonRetryableError(f"The parameter {name} is {text!r}, which is no date.", "Write 2015-01-01.") from error
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

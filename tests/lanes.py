@@ -18,7 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 # The suite waits as much as it computes: for what was killed to be noticed, and for Airflow.
 PROCESSES = 6
 # Tests that stay together in one process, by how their ids begin. All others are of tests/faults, need its servers
-# alone, and go one by one to whoever is free.
+# alone, and go one by one to the next free process.
 TOGETHER = {
     "airflow": ("tests/e2e/",),
     "airflow that is ill": ("tests/faults/test_airflow.py", "tests/integration/test_platform.py::TestWhole"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 from benchmarks.peers import topic
-from include.landing.task import spare_pandas
+from include.landing.task import import_pyarrow_without_pandas
 
 NAME = "bench_landing"
 
 if __name__ == "__main__":
-    spare_pandas()
+    import_pyarrow_without_pandas()
     from include.landing.drain import drain
 
     drain(topic.stream_of(NAME, sys.argv[1]), owner="benchmark")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from include.datasets.sizes import size
 from include.datasets.splits import Split, TimeSplit
-from include.definitions import Invalid
+from include.definitions import InvalidDefinition
 from include.durations import of_field
 from include.promotion.gate.metric import Metric
 from include.promotion.gate.policy import Policy, evidence
@@ -89,7 +89,7 @@ class Dataset:
         passes: How often a model that learns batch by batch sees every row.
 
     Raises:
-        Invalid: A field is wrong.
+        InvalidDefinition: A field is wrong.
     """
 
     name: str
@@ -163,7 +163,7 @@ class Dataset:
         """The unfitted estimators by name, the baseline last.
 
         Raises:
-            Invalid: ``models`` does not return estimators by name.
+            InvalidDefinition: ``models`` does not return estimators by name.
         """
         from sklearn.base import BaseEstimator
         from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -172,105 +172,125 @@ class Dataset:
             models = self.models()
         except Exception as error:
             what = f"raises {type(error).__name__}: {str(error).rstrip('.')}."
-            raise Invalid("models", what, "Correct the function; ./millrace check calls it.") from error
+            raise InvalidDefinition("models", what, "Correct the function; ./millrace check calls it.") from error
         if not isinstance(models, Mapping) or not models:
-            raise Invalid("models", f"returns {models!r}.", 'Return {"name": estimator, …} with a model or more.')
+            raise InvalidDefinition(
+                "models", f"returns {models!r}.", 'Return {"name": estimator, …} with a model or more.'
+            )
         for name, estimator in models.items():
             if not usable(name) or name == BASELINE:
-                raise Invalid("models", f"{name!r} cannot name a model.", "Use letters, digits, underscores.")
+                raise InvalidDefinition("models", f"{name!r} cannot name a model.", "Use letters, digits, underscores.")
             if not isinstance(estimator, BaseEstimator):
-                raise Invalid("models", f"{name!r} is {estimator!r}.", "Return scikit-learn estimators.")
+                raise InvalidDefinition("models", f"{name!r} is {estimator!r}.", "Return scikit-learn estimators.")
         baseline = DummyRegressor() if self.kind == "regression" else DummyClassifier(strategy="prior")
         return {**models, BASELINE: baseline}
 
     def _check_names(self) -> None:
         if not usable(self.name):
-            raise Invalid(
+            raise InvalidDefinition(
                 "name", f"{self.name!r} is not a name.", "Use a lower-case letter, then letters, digits, underscores."
             )
         if not callable(getattr(self.source, "rows", None)):
-            raise Invalid("source", f"{self.source!r} is not a source.", "Use Packaged, File or Query.")
+            raise InvalidDefinition("source", f"{self.source!r} is not a source.", "Use Packaged, File or Query.")
         if not isinstance(self.split, Split):
-            raise Invalid("split", f"{self.split!r} is not a split.", "Use TimeSplit, GroupSplit or HashSplit.")
+            raise InvalidDefinition(
+                "split", f"{self.split!r} is not a split.", "Use TimeSplit, GroupSplit or HashSplit."
+            )
         if not callable(self.models):
-            raise Invalid(
+            raise InvalidDefinition(
                 "models", "is not a function.", "Give a function that returns the estimators, so that they load lazily."
             )
         if self.kind not in ("classification", "regression"):
-            raise Invalid("kind", f"{self.kind!r} is unknown.", "Use 'classification' or 'regression'.")
+            raise InvalidDefinition("kind", f"{self.kind!r} is unknown.", "Use 'classification' or 'regression'.")
 
     def _check_columns(self) -> None:
         for field in ("record_id", "target"):
             if not isinstance(getattr(self, field), str) or not getattr(self, field):
-                raise Invalid(field, f"{getattr(self, field)!r} is not a column.", "Name one column.")
+                raise InvalidDefinition(field, f"{getattr(self, field)!r} is not a column.", "Name one column.")
         if self.target == self.record_id:
-            raise Invalid("target", f"{self.target!r} is the record_id too.", "Name the column to predict.")
+            raise InvalidDefinition("target", f"{self.target!r} is the record_id too.", "Name the column to predict.")
         if self.target == self.event_time:
-            raise Invalid("target", f"{self.target!r} is the event_time too.", "Name the column to predict.")
+            raise InvalidDefinition("target", f"{self.target!r} is the event_time too.", "Name the column to predict.")
         if isinstance(self.features, str) or (self.features is not None and not self.features):
-            raise Invalid("features", f"{self.features!r} is no list of columns.", "Name one or more, or leave it.")
+            raise InvalidDefinition(
+                "features", f"{self.features!r} is no list of columns.", "Name one or more, or leave it."
+            )
         if self.features is not None and self.target in self.features:
-            raise Invalid("features", f"contains the target {self.target!r}.", "A model must not see it.")
+            raise InvalidDefinition("features", f"contains the target {self.target!r}.", "A model must not see it.")
         if self.event_time is None and isinstance(self.split, TimeSplit):
-            raise Invalid("event_time", "is missing, and a TimeSplit needs it.", "Name the column of the time.")
+            raise InvalidDefinition(
+                "event_time", "is missing, and a TimeSplit needs it.", "Name the column of the time."
+            )
         if self.event_time is None and self.history != "all":
-            raise Invalid("event_time", "is missing, and history needs it.", "Name the column of the time.")
+            raise InvalidDefinition("event_time", "is missing, and history needs it.", "Name the column of the time.")
 
     def _check_slices(self) -> None:
         if not isinstance(self.slices, Mapping):
-            raise Invalid("slices", f"{self.slices!r} is no mapping.", 'Write {"quarter": "date.dt.quarter"}.')
+            raise InvalidDefinition(
+                "slices", f"{self.slices!r} is no mapping.", 'Write {"quarter": "date.dt.quarter"}.'
+            )
         for name, expression in self.slices.items():
             if not usable(name):
-                raise Invalid("slices", f"{name!r} is no name.", "Use letters, digits, underscores.")
+                raise InvalidDefinition("slices", f"{name!r} is no name.", "Use letters, digits, underscores.")
             if not isinstance(expression, str) or not expression:
-                raise Invalid("slices", f"{name!r}: {expression!r} is no text.", "Name a column, or an expression.")
+                raise InvalidDefinition(
+                    "slices", f"{name!r}: {expression!r} is no text.", "Name a column, or an expression."
+                )
 
     def _check_schedule(self) -> None:
         for field in ("start", "end"):
             if getattr(self, field) is not None and not isinstance(getattr(self, field), date):
-                raise Invalid(field, f"{getattr(self, field)!r} is no date.", "Use date(2025, 1, 1).")
+                raise InvalidDefinition(field, f"{getattr(self, field)!r} is no date.", "Use date(2025, 1, 1).")
         if self.start and self.end and self.start >= self.end:
-            raise Invalid("end", f"{self.end} does not lie after start, {self.start}.", "Swap them.")
+            raise InvalidDefinition("end", f"{self.end} does not lie after start, {self.start}.", "Swap them.")
         if self.schedule is None:
             return
         if not isinstance(self.schedule, str) or not (
             self.schedule in _PRESETS or len(self.schedule.split()) in (5, 6)
         ):
-            raise Invalid(
+            raise InvalidDefinition(
                 "schedule", f"{self.schedule!r} is no schedule.", "Use a preset such as '@daily', or '30 6 * * MON'."
             )
         if self.start is None:
-            raise Invalid("start", "is missing, and a schedule needs it.", "Say where the first interval begins.")
+            raise InvalidDefinition(
+                "start", "is missing, and a schedule needs it.", "Say where the first interval begins."
+            )
 
     def _check_durations(self) -> None:
         if not _KEEP.fullmatch(str(self.keep)):
-            raise Invalid("keep", f"{self.keep!r} is not understood.", "Use 'all' or '5 versions'.")
+            raise InvalidDefinition("keep", f"{self.keep!r} is not understood.", "Use 'all' or '5 versions'.")
         if self.history not in ("all", "interval"):
             of_field("history", self.history, "Use 'all', 'interval' or '730 days'.")
 
     def _check_promotion(self) -> None:
         if not isinstance(self.promotion, Policy):
             remedy = "Use evidence(), not_worse_and_fresher(…) or manual()."
-            raise Invalid("promotion", f"{self.promotion!r} is no policy.", remedy)
+            raise InvalidDefinition("promotion", f"{self.promotion!r} is no policy.", remedy)
         if self.metric is not None and not isinstance(self.metric, Metric):
-            raise Invalid("metric", f"{self.metric!r} is no metric.", "Use Metric('f1', score, worth=0.01).")
+            raise InvalidDefinition("metric", f"{self.metric!r} is no metric.", "Use Metric('f1', score, worth=0.01).")
         if isinstance(self.trusted, str) or not all(isinstance(name, str) and "." in name for name in self.trusted):
-            raise Invalid("trusted", f"{self.trusted!r} is no list of types.", 'Write ["my_package.Transformer"].')
+            raise InvalidDefinition(
+                "trusted", f"{self.trusted!r} is no list of types.", 'Write ["my_package.Transformer"].'
+            )
         for name, limit in self.guards.items():
             if name.partition(" of ")[0] not in GUARDED or not isinstance(limit, int | float):
                 known = ", ".join(sorted(GUARDED))
-                raise Invalid("guards", f"{name!r}: {limit!r} is no limit.", f"Name one of {known} and a number.")
+                raise InvalidDefinition(
+                    "guards", f"{name!r}: {limit!r} is no limit.", f"Name one of {known} and a number."
+                )
             metric, _, part = name.partition(" of ")
             if metric not in OF_CLASSES and "=" in part and part.partition("=")[0] not in self.slices:
-                raise Invalid("guards", f"{name!r}: there is no such slice.", "Name it in slices.")
+                raise InvalidDefinition("guards", f"{name!r}: there is no such slice.", "Name it in slices.")
 
     def _check_limits(self) -> None:
         try:
             size(self.memory_limit)
         except ValueError as error:
-            raise Invalid("memory_limit", f"{error}.", "Write '4 GB' or '500 MiB'.") from error
+            raise InvalidDefinition("memory_limit", f"{error}.", "Write '4 GB' or '500 MiB'.") from error
         of_field("time_limit", self.time_limit)
         if self.out_of_core not in ("auto", "always", "never"):
-            raise Invalid("out_of_core", f"{self.out_of_core!r} is unknown.", "Use 'auto', 'always' or 'never'.")
+            raise InvalidDefinition(
+                "out_of_core", f"{self.out_of_core!r} is unknown.", "Use 'auto', 'always' or 'never'."
+            )
         if not isinstance(self.passes, int) or isinstance(self.passes, bool) or self.passes < 1:
-            raise Invalid("passes", f"{self.passes!r} is no number of passes.", "Use 1 or more.")
+            raise InvalidDefinition("passes", f"{self.passes!r} is no number of passes.", "Use 1 or more.")

@@ -34,7 +34,7 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 _MOMENT = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
 _TIME = r"^\d\d:\d\d(:\d\d(\.\d{1,9})?)?$"
 # Longer numbers are hashed as text, so that an exponent never makes a number of a thousand digits.
-_MOST_DIGITS = 40
+_MAX_DIGITS = 40
 
 
 def hash64(column: pa.Array | pa.ChunkedArray, salt: str = "", rule: str = RULE) -> NDArray[np.uint64]:
@@ -154,7 +154,7 @@ def _read_each(read: Callable[[str], int | None], texts: pa.Array) -> tuple[NDAr
 def _number(text: str) -> int | None:
     """The whole number that a text means, if it fits into 64 bits."""
     value = Decimal(text)
-    if value.adjusted() > _MOST_DIGITS or value != value.to_integral_value():
+    if value.adjusted() > _MAX_DIGITS or value != value.to_integral_value():
         return None
     whole = int(value)
     return whole if -(2**63) <= whole < 2**64 else None
@@ -192,7 +192,7 @@ def _without_end(value: float | Decimal) -> str:
 def _shortest(text: str) -> str:
     """A number in its shortest form."""
     value = Decimal(text)
-    return format(value.normalize(), "f" if abs(value.adjusted()) <= _MOST_DIGITS else "e")
+    return format(value.normalize(), "f" if abs(value.adjusted()) <= _MAX_DIGITS else "e")
 
 
 _READERS: Sequence[tuple[str, Callable[[pa.Array], tuple[NDArray[np.int64], NDArray[np.bool_]]]]] = (

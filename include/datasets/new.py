@@ -13,7 +13,7 @@ from include.datasets import definitions
 from include.datasets.definition import usable
 from include.datasets.profile import Answers, Profile, Taken, profile, quoted
 from include.datasets.sources import PROJECT, File
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 TEMPLATE = FOLDER / "template.txt"
 # What the columns made of categories may take together.
 CATEGORY_BYTES = 256 * 1024 * 1024
-MOST_CATEGORIES = 50
+MAX_CATEGORIES = 50
 _DEFAULTS = {"delimiter": ",", "quote": '"', "decimal": ".", "encoding": "utf-8", "skip": 0}
 
 
@@ -143,7 +143,7 @@ def write(name: str, source: Path | Data, answers: Answers | str, folder: Path =
         try:
             _require_rows(name, data, found, numbered, split)
             break
-        except LastingError as error:
+        except NonRetryableError as error:
             if split == splits[-1]:
                 raise UserError(
                     error.what, error.remedy or "Give a file with more rows, or another --target."
@@ -182,7 +182,7 @@ def _require_rows(name: str, data: Data, found: Profile, numbered: str | None, s
     with source.scan(None, None) as scan:
         chosen = select(dataset, scan, Interval())
     if isinstance(dataset.split, TimeSplit) and min(chosen.rows.values()) * 20 < sum(chosen.rows.values()):
-        raise LastingError("Most rows lie at one end of the time.")
+        raise NonRetryableError("Most rows lie at one end of the time.")
 
 
 def _filled(name: str, data: Data, found: Profile, target: str, numbered: str | None, split: str) -> str:
@@ -211,7 +211,7 @@ def _filled(name: str, data: Data, found: Profile, target: str, numbered: str | 
         "{kind}": "Regressor" if regression else "Classifier",
         "{linear}": "Ridge" if regression else "LogisticRegression",
         "{linear_call}": "Ridge()" if regression else "LogisticRegression(max_iter=1000)",
-        "{categories}": str(max(2, min(MOST_CATEGORIES, each))),
+        "{categories}": str(max(2, min(MAX_CATEGORIES, each))),
         "{fields}": "\n".join(fields),
     }
     # All at once: what is put in may look like a mark itself.

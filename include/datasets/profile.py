@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Whole numbers with at most this many different values are classes.
-MOST_CLASSES = 20
+MAX_CLASSES = 20
 # The same for text; with more values it may be anything.
-MOST_TEXT_CLASSES = 100
+MAX_TEXT_CLASSES = 100
 # Fewer rows say nothing about whether a column counts them.
 _FEW_ROWS = 10
 _NAMED = 3
@@ -282,7 +282,7 @@ class _Profiler:
                     f"{about} is text, and most of it is numbers: {odd.says}.",
                     f"If it is a number: {odd.remedy}. If these are {target.distinct} classes: --kind classification.",
                 )
-            if target.distinct > MOST_TEXT_CLASSES or target.distinct * 2 > target.rows - target.nulls:
+            if target.distinct > MAX_TEXT_CLASSES or target.distinct * 2 > target.rows - target.nulls:
                 raise UserError(
                     f"{about} is text with {target.distinct} different values in {target.rows - target.nulls} rows, "
                     f"such as {target.some()}.",
@@ -302,7 +302,7 @@ class _Profiler:
                 f"{about} counts the rows, which is nothing to predict.",
                 "Name another with --target; or give --kind regression if it is a number to predict.",
             )
-        few = target.distinct <= MOST_CLASSES and target.distinct * 2 <= target.rows - target.nulls
+        few = target.distinct <= MAX_CLASSES and target.distinct * 2 <= target.rows - target.nulls
         return "classification" if few and _is_whole(target) else "regression"
 
     def _require_kind(self, about: str, target: _Column, kind: Kind) -> None:
@@ -398,7 +398,7 @@ class _Profiler:
 
     def _most(self, column: _Column) -> int:
         """The number of categories that can be learned from."""
-        return max(MOST_CLASSES, column.rows // 20)
+        return max(MAX_CLASSES, column.rows // 20)
 
     def _why_not_number(self, column: _Column) -> str | None:
         if column.is_named_like_an_id and _is_whole(column) and column.distinct * 2 >= column.rows:
@@ -465,7 +465,7 @@ def _odd_numbers(column: _Column) -> _Odd | None:
     odd = text.misfits(pa.array(list(counts), pa.string()), pa.float64(), Numbers())
     forms = {form: [value for value in odd if pattern.fullmatch(value.strip())] for form, pattern in _FORMS.items()}
     # A few such as 4wd or 2nd are names.
-    if len(forms["unit"]) <= MOST_CLASSES:
+    if len(forms["unit"]) <= MAX_CLASSES:
         forms["unit"] = []
     # A text is of the first form that it has.
     seen: set[str] = set()

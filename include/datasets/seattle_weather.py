@@ -1,7 +1,7 @@
 """The weather of Seattle, 1,461 days of 2012 to 2015: drizzle, fog, rain, snow or sun from temperature, rain and wind.
 
 One version for each year. It trains on all the years before and is tested on its own, so that what retraining pays
-shows: the weather of a year is told better the more years were seen.
+shows: the weather of a year is predicted better the more years the model has seen.
 """
 
 from datetime import date

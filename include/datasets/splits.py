@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from include.definitions import Invalid
+from include.definitions import InvalidDefinition
 from include.durations import UNITS, duration, of_field
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +105,9 @@ class HashSplit(Split):
 
     def __post_init__(self) -> None:
         if not isinstance(self.test, int | float) or not 0 < self.test < 1:
-            raise Invalid("split", f"test={self.test!r} is no share of the rows.", "Give a number between 0 and 1.")
+            raise InvalidDefinition(
+                "split", f"test={self.test!r} is no share of the rows.", "Give a number between 0 and 1."
+            )
 
     def tests(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> NDArray[np.bool_]:
         return _drawn(rows, dataset, dataset.record_id, self.salt, self.test)
@@ -162,7 +164,7 @@ def moments(rows: pa.Table, dataset: Dataset) -> NDArray[np.datetime64]:
     assert dataset.event_time is not None
     column = rows[dataset.event_time]
     if not (types.is_timestamp(column.type) or types.is_date(column.type)) or column.null_count:
-        raise LastingError(
+        raise NonRetryableError(
             f"Dataset {dataset.name!r}: its event_time {dataset.event_time!r} must hold a time in every row, but is "
             f"{column.type} with {column.null_count} nulls.",
             "Name a column of timestamps or dates, and filter out the rows without one.",
@@ -182,19 +184,19 @@ def _drawn(rows: pa.Table, dataset: Dataset, column: str, salt: str, share: floa
     """For each row whether the hash of its value in a column lies in the share.
 
     Raises:
-        LastingError: The column has empty cells, or values of a type that has no hash.
+        NonRetryableError: The column has empty cells, or values of a type that has no hash.
     """
     import pyarrow.types as types
 
     values = rows[column]
     about = f"Dataset {dataset.name!r}, field split"
     if values.null_count:
-        raise LastingError(
+        raise NonRetryableError(
             f"{about}: {values.null_count} of {len(values)} rows have no {column!r}, which decides their side.",
             "Fill it in, leave these rows out in the source, or split by another column.",
         )
     if types.is_nested(values.type) or types.is_null(values.type):
-        raise LastingError(f"{about}: the column {column!r} is {values.type}.", "Split by text, numbers or dates.")
+        raise NonRetryableError(f"{about}: the column {column!r} is {values.type}.", "Split by text, numbers or dates.")
     return _below(values, salt, share)
 
 

@@ -20,7 +20,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from include.errors import UserError
 from include.kafka import position, topics
-from include.kafka.stops import Stop, TopicRecreated
+from include.kafka.position_errors import PositionError, TopicRecreated
 from include.kafka.topics import Extent, Topic
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ T = TypeVar("T")
 Key = tuple[str, str]
 """A reader and its topic."""
 # A broker that has just started may not know its topics for a moment.
-STOPS_SEEN = 2
+ERRORS_SEEN = 2
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,19 @@ def measure(brokers: AdminClient, connection: Connection, reader: str, topic: st
         UserError: Kafka does not answer.
     """
     found = topics.describe(topic, brokers)
-    standings = position.standings(connection, reader, topic)
+    stored_positions = position.read_positions(connection, reader, topic)
     connection.rollback()
-    for standing in standings.values():
-        if standing.topic_id != found.id:
-            raise TopicRecreated(reader, topic, standing.topic_id, found.id)
-    positions = {p: standings[p].position.next_offset if p in standings else 0 for p in found.partitions}
+    for stored in stored_positions.values():
+        if stored.topic_id != found.id:
+            raise TopicRecreated(reader, topic, stored.topic_id, found.id)
+    positions = {p: stored_positions[p].position.next_offset if p in stored_positions else 0 for p in found.partitions}
     return Backlog(positions, topics.extents(topic, found.partitions, brokers))
 
 
 def measure_all(brokers: AdminClient, connection: Connection, keys: Collection[Key]) -> dict[Key, Backlog | UserError]:
     """What ``measure`` returns or raises for each of some readers with their topics, asked all at once."""
     described = topics.describe_all([topic for _, topic in keys], brokers)
-    known = position.all_standings(connection, keys)
+    known = position.read_all_positions(connection, keys)
     connection.rollback()
     extents = topics.extents_of_all([found for found in described.values() if isinstance(found, Topic)], brokers)
     return {key: _one(*key, described[key[1]], known.get(key, {}), extents.get(key[1], {})) for key in keys}
@@ -93,17 +93,19 @@ def _one(
     reader: str,
     topic: str,
     found: Topic | UserError,
-    standings: Mapping[int, position.Standing],
+    stored_positions: Mapping[int, position.StoredPosition],
     extents: Mapping[int, Extent] | UserError,
 ) -> Backlog | UserError:
     if isinstance(found, UserError):
         return found
-    for standing in standings.values():
-        if standing.topic_id != found.id:
-            return TopicRecreated(reader, topic, standing.topic_id, found.id)
+    for stored in stored_positions.values():
+        if stored.topic_id != found.id:
+            return TopicRecreated(reader, topic, stored.topic_id, found.id)
     if isinstance(extents, UserError):
         return extents
-    return Backlog({p: standings[p].position.next_offset if p in standings else 0 for p in found.partitions}, extents)
+    return Backlog(
+        {p: stored_positions[p].position.next_offset if p in stored_positions else 0 for p in found.partitions}, extents
+    )
 
 
 class Probe:
@@ -236,13 +238,13 @@ class BacklogTrigger(BaseTrigger):
         started = time.monotonic()
         with Watch.shared() as watch:
             lag = stops = 0
-            while lag == 0 and stops < STOPS_SEEN and time.monotonic() - started < self.at_most_s:
+            while lag == 0 and stops < ERRORS_SEEN and time.monotonic() - started < self.at_most_s:
                 await asyncio.sleep(self._until_look())
                 try:
                     lag = (await watch.backlog(self.reader, self.topic)).lag
                     stops = 0
                 except Exception as error:
-                    stops = stops + 1 if isinstance(error, Stop) else 0
+                    stops = stops + 1 if isinstance(error, PositionError) else 0
                     self.log.warning("Still waiting for %s: %s", self.topic, error)
                     await asyncio.sleep(min(5.0, 10 * self.poll_s))
             await asyncio.sleep(max(0.0, HOLD_FIRE_S - (time.monotonic() - started)))
@@ -287,7 +289,7 @@ class BacklogSensor(BaseSensorOperator):
         lag = 0
         try:
             lag = probe.measure(self.reader, self.kafka_topic).lag
-        except Stop:
+        except PositionError:
             raise
         except UserError as error:
             self.log.warning("%s", error)

@@ -106,7 +106,7 @@ def _made(kind: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:
     except KafkaException as error:
         raise UserError(
             f"The Airflow connection {CONNECTION_ID!r} is not usable: {error.args[0].str()}.",
-            "Mend its extra; ./millrace takes it from MILLRACE_CONN_KAFKA, if that is set.",
+            "Fix its extra; ./millrace takes it from MILLRACE_CONN_KAFKA, if that is set.",
         ) from error
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from include.kafka.stops import Fenced, TopicRecreated
+from include.kafka.position_errors import Fenced, TopicRecreated
 from include.kafka.topics import Topic
 from include.warehouse import queries
 
@@ -40,7 +40,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StoredPosition:
     """A position as it stands in Postgres, with who owns it and since when it stands there (UTC)."""
 
     position: Position
@@ -78,7 +78,7 @@ def claim(
     return positions
 
 
-def hold(connection: Connection, reader: str, topic: str, partitions: Iterable[int]) -> None:
+def lock_positions(connection: Connection, reader: str, topic: str, partitions: Iterable[int]) -> None:
     """Locks positions until the transaction's end, so that nobody moves them; waits as ``claim`` does."""
     _lock(connection, reader, topic, sorted(partitions))
 
@@ -145,26 +145,26 @@ def advance(
     }
 
 
-def standings(connection: Connection, reader: str, topic: str) -> dict[int, Standing]:
+def read_positions(connection: Connection, reader: str, topic: str) -> dict[int, StoredPosition]:
     """The positions of a reader on a topic as they stand now; empty when it never read it."""
     rows = queries.load("position").read_positions(connection, reader=reader, topic=topic)
     return {
-        partition: Standing(Position(partition, next_offset, leader_epoch, epoch), topic_id, owner, updated_at)
+        partition: StoredPosition(Position(partition, next_offset, leader_epoch, epoch), topic_id, owner, updated_at)
         for partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at in rows
     }
 
 
-def all_standings(
+def read_all_positions(
     connection: Connection, keys: Iterable[tuple[str, str]]
-) -> dict[tuple[str, str], dict[int, Standing]]:
-    """What ``standings`` returns for each of some readers with their topics, but for those that were never read."""
+) -> dict[tuple[str, str], dict[int, StoredPosition]]:
+    """``read_positions`` for several readers and topics at once; those that were never read are left out."""
     readers, topics = zip(*keys, strict=True)
-    found: dict[tuple[str, str], dict[int, Standing]] = {}
+    found: dict[tuple[str, str], dict[int, StoredPosition]] = {}
     for reader, topic, partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at in queries.load(
         "position"
     ).read_all_positions(connection, readers=list(readers), topics=list(topics)):
-        standing = Standing(Position(partition, next_offset, leader_epoch, epoch), topic_id, owner, updated_at)
-        found.setdefault((reader, topic), {})[partition] = standing
+        stored = StoredPosition(Position(partition, next_offset, leader_epoch, epoch), topic_id, owner, updated_at)
+        found.setdefault((reader, topic), {})[partition] = stored
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from include.errors import UserError
 from include.kafka import client, topics
-from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
+from include.kafka.position_errors import LogTruncated, OffsetsGone, TopicMissing
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message
@@ -53,7 +53,7 @@ class Reader:
         topic: The topic's name.
         starts: For each partition to read, the offset to start at.
         leader_epochs: For some of them, the leader epoch of the record below the start: whether the log was truncated
-            and written anew there is noticed.
+            and rewritten there is noticed.
         consumer: What to read with, closed with the reader; a new one when None.
         **overrides: librdkafka settings of a new one, as for ``client.consumer``.
     """
@@ -150,7 +150,7 @@ class Reader:
         elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
             raise TopicMissing(self.topic)
         elif not (error.retriable() or code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)):
-            # What librdkafka mends by itself (a broker that is away, a new leader) it goes on mending.
+            # librdkafka recovers by itself from some errors: a broker that is down, a new leader.
             raise UserError(f"Kafka refuses to read topic {self.topic!r}: {error.str()}.")
 
     def _out_of_range(self, partition: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from include.errors import UserError
 from include.kafka import client
-from include.kafka.stops import TopicMissing
+from include.kafka.position_errors import TopicMissing
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -84,7 +84,7 @@ def create(
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
         raise _unreachable(error) from error
-    # Whoever sends next finds leaders: one that does not know its partition yet refuses a first batch.
+    # The next producer finds leaders: a broker that does not know its partition yet refuses a first batch.
     _once_led(name, range(partitions), brokers, made=True)
     return True
 
@@ -346,5 +346,5 @@ def _ends(places: Sequence[tuple[str, int]], brokers: AdminClient) -> Callable[[
 def _unreachable(error: Exception) -> UserError:
     return UserError(
         f"Kafka does not answer as asked: {error.args[0].str()}.",
-        "Start the platform with ./millrace up, or mend the connection millrace_kafka.",
+        "Start the platform with ./millrace up, or fix the connection millrace_kafka.",
     )

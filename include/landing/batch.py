@@ -21,7 +21,7 @@ from include.streams.definition import CALENDAR, Stream
 
 _EMPTY = b""
 # Partitions of the table that one transaction writes to.
-MOST_SPANS = 500
+MAX_SPANS = 500
 FATES = ("landed", DEAD_LETTER, QUARANTINED)
 """What can become of a record with a value."""
 _LANDED, _DEAD, _QUARANTINED, _SKIPPED = range(4)
@@ -156,7 +156,7 @@ class Preparer:
         """
         starts = dict(self._next)
         prepared = self.prepare(batch)
-        if len(prepared.spans) <= MOST_SPANS:
+        if len(prepared.spans) <= MAX_SPANS:
             return [prepared]
         self._next = starts
         return [self.prepare(piece) for piece in _pieces(batch)]
@@ -316,13 +316,13 @@ class Preparer:
 
 
 def _pieces(batch: Batch) -> Iterator[Batch]:
-    """The batch in pieces of ``MOST_SPANS`` records."""
+    """The batch in pieces of ``MAX_SPANS`` records."""
     reached: dict[int, int] = {}
-    for start in range(0, len(batch.messages), MOST_SPANS):
-        some = batch.messages[start : start + MOST_SPANS]
+    for start in range(0, len(batch.messages), MAX_SPANS):
+        some = batch.messages[start : start + MAX_SPANS]
         last = dict(zip(map(_partition, some), some, strict=True))
         ends = {partition: _offset(message) + 1 for partition, message in last.items()}
-        if start + MOST_SPANS >= len(batch.messages):
+        if start + MAX_SPANS >= len(batch.messages):
             # Behind the last records there may be offsets that are none.
             ends |= {p: end for p, end in batch.next_offsets.items() if p in ends or end > reached.get(p, -1)}
         reached |= ends

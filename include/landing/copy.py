@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.errors import LastingError
-from include.landing.decoder import DEEPEST, is_too_deep
+from include.errors import NonRetryableError
+from include.landing.decoder import MAX_DEPTH, is_too_deep
 from include.streams.definition import CALENDAR
 from include.streams.field import Field
 from include.warehouse import queries
@@ -45,7 +45,7 @@ _JSON_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 # Sets in one order, whichever process encodes them.
 _ENCODE = msgspec.json.Encoder(order="deterministic").encode
 # Python reads no integer of more digits, and PostgreSQL writes every number of jsonb without an exponent.
-_MOST_DIGITS = 4_300
+_MAX_DIGITS = 4_300
 _JSON_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|-?(\d+)(?:\.\d+)?(?:[eE]([+-]?\d+))?', re.DOTALL)
 
 
@@ -97,7 +97,7 @@ class Rows:
             before: A statement to be executed first, in the same round trip.
 
         Raises:
-            LastingError: Fewer rows were written than sent: a trigger of the table discards some.
+            NonRetryableError: Fewer rows were written than sent: a trigger of the table discards some.
         """
         last = len(self) if stop is None else stop
         if start == last:
@@ -113,7 +113,7 @@ class Rows:
             written = cursor.rowcount
         if 0 <= written < last - start:
             triggers = [name for (name,) in queries.load("landing").read_triggers(connection, table=table)]
-            raise LastingError(
+            raise NonRetryableError(
                 f"{last - start - written:,} of {last - start:,} rows were not written to {table}: "
                 f"{', '.join(triggers)} discarded them, and nothing of them is marked as landed.",
                 "Let the trigger return the row, or drop it.",
@@ -253,7 +253,7 @@ def _json(value: Any) -> bytes:
     if b"\\u0000" in text and _JSON_NUL.search(text):
         raise ValueError("PostgreSQL's jsonb cannot hold a NUL character")
     if is_too_deep(text):
-        raise ValueError(f"it nests deeper than {DEEPEST} levels")
+        raise ValueError(f"it nests deeper than {MAX_DEPTH} levels")
     return b"\x01" + text
 
 
@@ -261,8 +261,8 @@ def _raw_json(value: Any) -> bytes:
     text = _json(value)
     for number in _JSON_NUMBER.finditer(text):
         digits, exponent = number.groups()
-        if digits is not None and _whole_digits(digits, exponent) > _MOST_DIGITS:
-            raise ValueError(f"a number has more than {_MOST_DIGITS:,} digits, and clients could not read it")
+        if digits is not None and _whole_digits(digits, exponent) > _MAX_DIGITS:
+            raise ValueError(f"a number has more than {_MAX_DIGITS:,} digits, and clients could not read it")
     return text
 
 

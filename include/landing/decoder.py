@@ -13,12 +13,12 @@ from msgspec import inspect
 
 from include.landing import moments
 
-DEEPEST = 500
+MAX_DEPTH = 500
 """How many levels of lists and objects JSON may nest; where a decoder itself gives up depends on who calls it."""
 
-_LONGEST_REASON = 1_000
+_MAX_REASON = 1_000
 _JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_TOO_DEEP = f"ValidationError: nested deeper than {DEEPEST} levels"
+_TOO_DEEP = f"ValidationError: nested deeper than {MAX_DEPTH} levels"
 
 
 class Decoder:
@@ -42,7 +42,7 @@ class Decoder:
         events: list[Any] = []
         bad: dict[int, str] = {}
         deep: set[int] = set()
-        if max(map(len, values), default=0) > DEEPEST:
+        if max(map(len, values), default=0) > MAX_DEPTH:
             deep = {index for index, value in enumerate(values) if is_too_deep(value)}
             values = [b"" if index in deep else value for index, value in enumerate(values)] if deep else values
         remaining = map(self._decode, values)
@@ -82,8 +82,8 @@ class Decoder:
 
 
 def is_too_deep(text: bytes) -> bool:
-    """Whether JSON nests deeper than ``DEEPEST``."""
-    return len(text) > DEEPEST and text.count(b"[") + text.count(b"{") > DEEPEST and _depth(text) > DEEPEST
+    """Whether JSON nests deeper than ``MAX_DEPTH``."""
+    return len(text) > MAX_DEPTH and text.count(b"[") + text.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH
 
 
 def _depth(text: bytes) -> int:
@@ -105,4 +105,4 @@ def _reason(error: BaseException) -> str:
         said = str(error)
     except Exception:  # the definition's own class
         said = "(its message cannot be read)"
-    return f"{type(error).__name__}: {said}"[:_LONGEST_REASON]
+    return f"{type(error).__name__}: {said}"[:_MAX_REASON]

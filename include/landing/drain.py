@@ -20,16 +20,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.kafka import client, position, reader, topics
 from include.kafka.position import Position
+from include.kafka.position_errors import Fenced, PositionError, TopicRecreated
 from include.kafka.reader import Reader
-from include.kafka.stops import Fenced, Stop, TopicRecreated
 from include.kafka.topics import Topic
-from include.landing import choices, dead_letters, failures, incarnation, ledger, locks, refusals, table
-from include.landing.ahead import Ahead
-from include.landing.choices import BatchRefused
+from include.landing import dead_letters, failures, incarnation, ledger, locks, recovery, refusals, table
 from include.landing.partitions import Partitions
+from include.landing.prefetch import Prefetcher
+from include.landing.recovery import AllRecordsRejected
 from include.streams.definition import Stream
 from include.warehouse import queries
 from include.warehouse.connection import connect
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-MOST_RECORDS = 20_000
+MAX_RECORDS = 20_000
 _COLLECT_AFTER = 200_000
 # The longest that a record waits for others to share its transaction.
 GATHER_S = 0.05
@@ -57,7 +57,7 @@ FIRST_PATIENCE_S = 0.1
 # Behind its window a drain waits no longer than this for more to come.
 TAIL_QUIET_S = 3.0
 # So many records at once of which not one can be landed are taken for a wrong definition, not for bad records.
-BREAKER = 100
+MIN_REJECTED = 100
 # No transaction of a drain is ever idle or long; one that is belongs to a stopped process and must let go.
 _SESSION = "-c timezone=UTC -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 # Fetches of some megabytes, up to 8 MB held ready: a batch or two. A fetch answers as soon as there is anything.
@@ -99,7 +99,7 @@ def drain(stream: Stream, owner: str, share: int = 0, leave: Callable[[Drained],
         leave: See ``Drain.run``.
 
     Raises:
-        Stop: Going on would lose or repeat records; a person must choose.
+        PositionError: Going on would lose or repeat records; a person must choose.
         Fenced: Another drain has taken over; nothing of this one's last batch was written.
         UserError: Kafka or PostgreSQL were still away at the window's end.
     """
@@ -125,8 +125,8 @@ def _drain(stream: Stream, owner: str, share: int, leave: Callable[[Drained], No
         connection.rollback()
         failed = [task for task in failed if task in (failures.WAIT, failures.drain_of(share))]
         return Drain(stream, topic, connection, claim, brokers, consumer, lacking, failed).run(deadline, leave)
-    except Stop as stop:
-        raise choices.advised(stop, stream) from stop
+    except PositionError as stop:
+        raise recovery.with_remedy(stop, stream) from stop
 
 
 class Drain:
@@ -186,7 +186,7 @@ class Drain:
                 another drain has taken over (Fenced), the topic stays quiet, or anything fails.
         """
         try:
-            with _rare_collections(), Ahead(self._batches(), self._stopping) as ready:
+            with _rare_collections(), Prefetcher(self._batches(), self._stopping) as ready:
                 ended = self._drain(ready, deadline, deadline)
                 self._drained.reason = ended or OVER
                 if not self._connection.closed:
@@ -199,7 +199,7 @@ class Drain:
             self._connection.close()
         return self._drained
 
-    def _drain(self, ready: Ahead[Prepared], until: float, deadline: float, tail: bool = False) -> str | None:
+    def _drain(self, ready: Prefetcher[Prepared], until: float, deadline: float, tail: bool = False) -> str | None:
         """Lands one batch after the other, and returns what ended that before ``until``.
 
         Args:
@@ -229,8 +229,8 @@ class Drain:
     def _read(self) -> list[Prepared]:
         """The next batch, ready to be written; none when nothing came."""
         try:
-            batch = self._reader.batch(MOST_RECORDS, GATHER_S)
-        except Stop:
+            batch = self._reader.batch(MAX_RECORDS, GATHER_S)
+        except PositionError:
             # What looks like lost offsets is another topic's log, when the topic was recreated.
             self._confirm(topics.ask(self._topic.name, self._brokers))
             raise
@@ -249,7 +249,7 @@ class Drain:
         while not self._stopping.is_set():
             try:
                 found = asked()
-            except (Stop, LastingError):
+            except (PositionError, NonRetryableError):
                 raise
             except UserError as error:
                 log.warning("%s Asking again.", error.what)
@@ -274,7 +274,7 @@ class Drain:
                 if self._connection.closed and self._has_landed(batch):
                     return
                 self._land(batch, suspected)
-            except (Stop, LastingError):
+            except (PositionError, NonRetryableError):
                 self._undo()
                 raise
             except psycopg2.Error as error:
@@ -338,8 +338,8 @@ class Drain:
         batch.rows.send(self._connection, f"{table.SCHEMA}.{self._stream.name}", self._preparer.copied)
 
     def _require_some_good(self, batch: Prepared) -> None:
-        """Raises BatchRefused when there are many records and not one can be landed, unless somebody accepted that."""
-        if len(batch.rows) or len(batch.letters) < BREAKER:
+        """Raises AllRecordsRejected when not one of many records can be landed, unless a person accepted that."""
+        if len(batch.rows) or len(batch.letters) < MIN_REJECTED:
             return
         unaccepted = [
             (partition, offset, letter)
@@ -348,12 +348,12 @@ class Drain:
             )
             if offset >= self._accepted_bad.get(partition, 0)
         ]
-        if len(unaccepted) >= BREAKER:
+        if len(unaccepted) >= MIN_REJECTED:
             partition, offset, letter = unaccepted[0]
-            raise BatchRefused(self._stream.name, len(unaccepted), partition, offset, letter.reason)
+            raise AllRecordsRejected(self._stream.name, len(unaccepted), partition, offset, letter.reason)
 
     def _has_landed(self, batch: Prepared) -> bool:
-        """Connects anew, and finds out by the positions whether the batch's transaction took place before the break."""
+        """Connects again, and reads from the positions whether the batch's transaction was committed."""
         self._connection = connect(f"millrace land {self._stream.name}", options=_SESSION)
         found = position.resume(self._connection, self._stream.reader, self._stream.topic, self._claim)
         if any(found[partition].next_offset != end for partition, (end, _) in batch.reached.items()):
@@ -458,7 +458,7 @@ def _patiently(ask: Callable[[], T], deadline: float) -> T:
     while True:
         try:
             return ask()
-        except (Stop, LastingError):
+        except (PositionError, NonRetryableError):
             raise
         except UserError as error:
             if time.monotonic() > deadline:

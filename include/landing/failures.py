@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 WAIT = "wait"
-LONGEST = 2_000
+MAX_ERROR = 2_000
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def note(stream: str, task: str, error: BaseException) -> None:
     says = " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
     with suppress(UserError, psycopg2.Error), connected("millrace failure") as connection:
         queries.load("landing").note_failure(
-            connection, stream=stream, task=task, error=" ".join(says.split())[:LONGEST]
+            connection, stream=stream, task=task, error=" ".join(says.split())[:MAX_ERROR]
         )
         connection.commit()
 

@@ -5,7 +5,7 @@ drained fills them: it is a child of the task's process, and when the window is 
 task can end. What makes this safe is the epoch of the positions alone: once the successor has claimed them, nothing of
 the former drain's is written. It ends then, and in any case after ``LIMIT_S`` or with the worker that ran the task.
 
-What fails behind the task is told to nobody: nothing is lost by it, and the successor meets the same and says so.
+Errors after the task has ended are not reported. No data is lost: the next drain meets the same error and reports it.
 """
 
 from __future__ import annotations

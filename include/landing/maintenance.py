@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.landing import locks, partitions, refusals, table
 from include.landing.partitions import Partition, Span
 from include.streams.definition import Stream
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AHEAD = 3
+PARTITIONS_AHEAD = 3
 # A detachment waits for the transactions that have read the table; new ones do not wait for it.
 DETACH_TIMEOUT_MS = 10_000
 
@@ -32,7 +32,7 @@ def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[st
         The tables made, and the tables dropped.
 
     Raises:
-        LastingError: Something of a person's is in the way of one of these; named, after all else is done.
+        NonRetryableError: Something of a person's is in the way of one of these; named, after all else is done.
         UserError: The table was locked; the next maintenance tries again.
     """
     # Where even a look has to wait, so has all that follows.
@@ -43,7 +43,7 @@ def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[st
     _try(lambda: _fill(connection, stream), problems)
     now = _now(connection)
     before = {partition.table for partition in partitions.listed(connection, stream.name)}
-    _try(lambda: partitions.make(connection, stream, partitions.ahead(stream, now, AHEAD)), problems)
+    _try(lambda: partitions.make(connection, stream, partitions.ahead(stream, now, PARTITIONS_AHEAD)), problems)
     after = {partition.table for partition in partitions.listed(connection, stream.name)}
     connection.rollback()
     made, dropped = sorted(after - before), _drop_until(connection, stream, now - stream.retention, problems)
@@ -61,7 +61,7 @@ def drop_until(connection: Connection, stream: Stream, cut_off: datetime) -> lis
     something depends stays attached.
 
     Raises:
-        LastingError, UserError: Some partitions are there still; named, after the others are dropped.
+        NonRetryableError, UserError: Some partitions are there still; named, after the others are dropped.
     """
     problems: list[UserError] = []
     dropped = _drop_until(connection, stream, cut_off, problems)
@@ -69,7 +69,7 @@ def drop_until(connection: Connection, stream: Stream, cut_off: datetime) -> lis
     return dropped
 
 
-def overdue(connection: Connection, stream: Stream, cut_off: datetime) -> list[LastingError]:
+def overdue(connection: Connection, stream: Stream, cut_off: datetime) -> list[NonRetryableError]:
     """The partitions past ``cut_off`` that a maintenance cannot drop, with what is in the way. Changes nothing."""
     found = []
     for partition in _past(connection, stream, cut_off):
@@ -139,7 +139,7 @@ def _detach(connection: Connection, stream: Stream, partition: Partition) -> Non
     """Takes a partition out of the stream's table without making its readers wait.
 
     Raises:
-        LastingError: Rows of other tables refer to its rows.
+        NonRetryableError: Rows of other tables refer to its rows.
         Locked: Somebody has read the table and keeps the transaction open.
     """
     import psycopg2
@@ -190,7 +190,7 @@ def _drop_table(connection: Connection, stream: Stream, name: str, span: Span) -
     """Drops a table that is detached; one that cannot be dropped becomes a partition again.
 
     Raises:
-        LastingError: It could not be dropped.
+        NonRetryableError: It could not be dropped.
     """
     from psycopg2 import errors, sql
 
@@ -214,8 +214,8 @@ def _drop_table(connection: Connection, stream: Stream, name: str, span: Span) -
     return True
 
 
-def _kept(name: str, dependents: list[str]) -> LastingError:
-    return LastingError(
+def _kept(name: str, dependents: list[str]) -> NonRetryableError:
+    return NonRetryableError(
         f"landing.{name} is past its retention, and stays, because this depends on it: {'; '.join(dependents)}.",
         "Drop that, or let it use the stream's table and not one of its partitions.",
     )
@@ -242,7 +242,7 @@ def _raise(problems: list[UserError]) -> None:
         return
     for problem in problems[:-1] if len(problems) > 1 else []:
         log.error("%s", problem)
-    kind = LastingError if all(isinstance(problem, LastingError) for problem in problems) else UserError
+    kind = NonRetryableError if all(isinstance(problem, NonRetryableError) for problem in problems) else UserError
     raise kind(" ".join(str(problem) for problem in problems))
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.landing import locks, table
 from include.streams.definition import Stream
 from include.warehouse import queries
@@ -78,7 +78,7 @@ class Partitions:
         """Makes sure that the spans of the stream's width that begin at ``starts`` have their partitions; commits.
 
         Raises:
-            LastingError, Locked: See ``make``.
+            NonRetryableError, Locked: See ``make``.
         """
         wanted = [Span(start, start + self._stream.width) for start in starts]
         if any(list(gaps(span, self._known)) for span in wanted):
@@ -93,7 +93,7 @@ def make(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> list
     """Makes the partitions that the spans lack, some at a time, and returns all that there are; commits.
 
     Raises:
-        LastingError: A table of a person's is in the way of one of them.
+        NonRetryableError: A table of a person's is in the way of one of them.
         Locked: The table stayed locked for too long.
     """
     todo = iter(sorted(wanted))
@@ -228,13 +228,13 @@ def _make_room(connection: Connection, stream: Stream, gap: Span, there: Iterabl
     """Finishes the detachment of what a new partition would overlap with, and names the default partition, if any.
 
     Raises:
-        LastingError: There is a default partition, whose rows all would have to be searched.
+        NonRetryableError: There is a default partition, whose rows all would have to be searched.
     """
     for partition in there:
         if partition.detaching and list(gaps(gap, [partition.span])) != [gap]:
             finish_detaching(connection, stream, partition.table)
     if name is not None:
-        raise LastingError(
+        raise NonRetryableError(
             f"A partition of landing.{stream.name} has to be made for {gap.start:%Y-%m-%d %H:%M} UTC, and the table "
             f"{name} is the default partition, which Millrace did not make.",
             f"Detach it: ALTER TABLE landing.{stream.name} DETACH PARTITION {name}.",
@@ -254,7 +254,7 @@ def _attach(connection: Connection, stream: Stream, span: Span) -> None:
             cursor.execute(sql.SQL("DROP TABLE {}").format(partition))
         cursor.execute("SELECT to_regclass(%s)", (partition.as_string(cursor),))
         if cursor.fetchone() != (None,):
-            raise LastingError(
+            raise NonRetryableError(
                 f"A partition landing.{name} has to be made for landing.{stream.name}, and there is a table of that "
                 "name already, which is none of its partitions.",
                 f"Attach it again if it was one, or rename it: ALTER TABLE landing.{name} RENAME TO …",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Partitions that one transaction touches.
-AT_ONCE = 200
+PARTITIONS_PER_QUERY = 200
 Read = Callable[["sql.Composable", Mapping[str, Any]], list[tuple]]
 """Runs a query with its parameters in a transaction of its own."""
 
@@ -58,14 +58,14 @@ class Placement:
     event_time: str
 
     def conditions(self, first: int, until: int) -> Iterator[sql.Composable]:
-        """Conditions that together cover the rows of a range of offsets; each touches ``AT_ONCE`` partitions."""
+        """Conditions for the rows of a range of offsets, each for at most ``PARTITIONS_PER_QUERY`` partitions."""
         from psycopg2 import sql
 
         spans = [placed.span for placed in self.placed if placed.may_hold(first, until)]
         if not self.bounded:
             yield sql.SQL("true")
         elif spans:
-            for some in _some(spans, AT_ONCE):
+            for some in _some(spans, PARTITIONS_PER_QUERY):
                 yield within(self.event_time, some)
 
 
@@ -80,7 +80,7 @@ def place(
     """
     placed = [Placed(each.span, None, None) for each in there if not each.is_made_for(stream) and not each.detaching]
     own = [each for each in there if each.is_made_for(stream) and not each.detaching]
-    for some in _some(own, AT_ONCE):
+    for some in _some(own, PARTITIONS_PER_QUERY):
         ends = read(_ends(some), {"incarnation": incarnation, "partition": partition})
         placed += [Placed(some[at].span, lowest, highest) for at, lowest, highest in ends if lowest is not None]
     return Placement(sorted(placed, key=lambda each: each.span), bounded, stream.event_time)

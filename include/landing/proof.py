@@ -12,12 +12,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from include.kafka import position, reader, topics
-from include.kafka.stops import TopicMissing
+from include.kafka.position_errors import TopicMissing
 from include.landing import copy, partitions, placement, table
-from include.landing.choices import LOST, TRUNCATED
 from include.landing.dead_letters import DEAD_LETTER, QUARANTINED
 from include.landing.decoder import Decoder
 from include.landing.placement import Placement
+from include.landing.recovery import LOST, TRUNCATED
 from include.streams.definition import Stream
 from include.streams.field import TIMESTAMP, Field
 from include.warehouse import queries
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from include.landing.copy import Column
 
 SHOWN = 5
-AT_ONCE = 50_000
+ROWS_PER_QUERY = 50_000
 Place = tuple[int, int]
 """Incarnation and partition."""
 
@@ -141,9 +141,9 @@ class _Prover:
     def __init__(self, connection: Connection, stream: Stream, snapshot: Snapshot) -> None:
         sql = queries.load("landing")
         self._connection, self._stream = connection, stream
-        self._standings = position.standings(connection, stream.reader, stream.topic)
+        self._standings = position.read_positions(connection, stream.reader, stream.topic)
         numbers = {topic_id: number for number, topic_id in sql.read_incarnations(connection, topic=stream.topic)}
-        self._current = {p: numbers.get(standing.topic_id, 0) for p, standing in self._standings.items()}
+        self._current = {p: numbers.get(stored.topic_id, 0) for p, stored in self._standings.items()}
         self._ids = {number: topic_id for topic_id, number in numbers.items()}
         self._gaps = list(sql.read_gaps(connection, stream=stream.name))
         self._sql = sql
@@ -198,8 +198,8 @@ class _Prover:
         readable = self._readable(window)
         counts: Counter[str] = Counter()
         checksum = 0
-        for first in range(window.first, window.next, AT_ONCE):
-            until = min(first + AT_ONCE, window.next)
+        for first in range(window.first, window.next, ROWS_PER_QUERY):
+            until = min(first + ROWS_PER_QUERY, window.next)
             found = self._tables(window.place, first, until)
             counts.update(fate for _, fate, _ in found)
             times = Counter(offset for offset, _, _ in found)
@@ -259,7 +259,7 @@ class _Prover:
             "WHERE kafka_incarnation = %(incarnation)s AND kafka_partition = %(partition)s "
             "AND kafka_offset >= %(first)s AND kafka_offset < %(next)s"
         )
-        if len(self._there) <= placement.AT_ONCE:
+        if len(self._there) <= placement.PARTITIONS_PER_QUERY:
             with self._connection.cursor() as cursor:
                 cursor.execute(query, span)
                 yield from cursor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.landing import table
 from include.landing.batch import Refusal
 from include.warehouse import queries
@@ -49,7 +49,7 @@ def is_of_partition(error: psycopg2.Error) -> bool:
     return error.pgcode == _CHECK_VIOLATION and error.diag.constraint_name is None
 
 
-def named(error: psycopg2.Error) -> LastingError | None:
+def named(error: psycopg2.Error) -> NonRetryableError | None:
     """An error of PostgreSQL that trying again does not help, in a sentence; None for every other.
 
     It is of something that a person has done to a table: rights, security, what depends on it.
@@ -58,7 +58,9 @@ def named(error: psycopg2.Error) -> LastingError | None:
         return None
     said = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
     text = " ".join(part.rstrip(".") + "." for part in said if part)
-    return LastingError(f"PostgreSQL refuses ({error.pgcode}): {text}", "Nothing was written; see what forbids it.")
+    return NonRetryableError(
+        f"PostgreSQL refuses ({error.pgcode}): {text}", "Nothing was written; see what forbids it."
+    )
 
 
 def copy_accepted(connection: Connection, preparer: Preparer, batch: Prepared) -> Prepared:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.kafka import client, position, reader, topics
-from include.kafka.position import Standing
+from include.kafka.position import StoredPosition
+from include.kafka.position_errors import LogTruncated, OffsetsGone, PositionError, TopicRecreated
 from include.kafka.reader import Batch
-from include.kafka.stops import LogTruncated, OffsetsGone, Stop, TopicRecreated
 from include.kafka.topics import Extent, Topic
-from include.landing import choices, dead_letters, incarnation, partitions, placement, refusals, table
+from include.landing import dead_letters, incarnation, partitions, placement, recovery, refusals, table
 from include.landing.batch import FATES, Preparer
 from include.landing.dead_letters import DEAD_LETTER, QUARANTINED
 from include.landing.partitions import Partitions
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from include.landing.batch import Prepared
 
-AT_ONCE = 20_000
+RECORDS_PER_TRANSACTION = 20_000
 # So many records of a range of which not one can be landed, though some had been, are taken for a wrong definition.
-BREAKER = 100
+MIN_REJECTED = 100
 Counts = Mapping[str, int]
 """Numbers of records by their fate, those of ``FATES``."""
 
@@ -106,9 +106,9 @@ def replay(
         report: Called after each range with what has become of its span so far.
 
     Raises:
-        Stop: The topic is not the one that was read, or its log was written anew.
+        PositionError: The topic is not the one that was read, or its log was rewritten.
         UserError: There is nothing to replay, or a range would lose every row that it has.
-        LastingError: The table cannot be as the definition wants it.
+        NonRetryableError: The table cannot be as the definition wants it.
     """
     try:
         replayer = _Replayer(connection, stream, who)
@@ -129,8 +129,8 @@ def replay(
             f"{gone.first} while they were to be replayed; their rows stay.",
             "Repeat the command to replay what Kafka still has.",
         ) from gone
-    except Stop as stop:
-        raise choices.advised(stop, stream) from stop
+    except PositionError as stop:
+        raise recovery.with_remedy(stop, stream) from stop
     finally:
         if not connection.closed:
             connection.rollback()
@@ -140,7 +140,7 @@ def fill(connection: Connection, stream: Stream, who: str) -> list[Replayed]:
     """Lands again what has landed without the values of new columns, as soon as these are there.
 
     Raises:
-        LastingError: Kafka has some of these records no more; the others are filled first.
+        NonRetryableError: Kafka has some of these records no more; the others are filled first.
         UserError: Kafka does not answer.
     """
     marks = list(queries.load("landing").read_unfilled(connection, stream=stream.name))
@@ -163,7 +163,7 @@ def fill(connection: Connection, stream: Stream, who: str) -> list[Replayed]:
             if done.span.gone
         ]
     if gone:
-        raise LastingError(
+        raise NonRetryableError(
             f"Stream {stream.name!r}: Kafka has records no more whose values of new columns have not been filled yet "
             f"({'; '.join(gone)}). Their rows hold null there.",
             f"./millrace replay {stream.name} lands again what Kafka still has, and closes this.",
@@ -182,7 +182,7 @@ class _Replayer:
         self._connection, self._stream, self._who = connection, stream, who
         self._sql = queries.load("landing")
         self._brokers = client.admin()
-        self._standings = position.standings(connection, stream.reader, stream.topic)
+        self._standings = position.read_positions(connection, stream.reader, stream.topic)
         if not self._standings:
             raise _nothing_landed(f"stream {stream.name!r}")
         self._topic = topics.describe(stream.topic, self._brokers)
@@ -271,14 +271,14 @@ class _Replayer:
     def close_marks(self) -> None:
         """Removes the marks of values that were not filled: all that Kafka still has was landed again."""
         self._sql.forget_unfilled(self._connection, stream=self._stream.name, incarnation=self._incarnation)
-        for partition, standing in self._standings.items():
+        for partition, stored in self._standings.items():
             self._sql.close_unfilled(
                 self._connection,
                 stream=self._stream.name,
                 incarnation=self._incarnation,
                 partition=partition,
                 first=0,
-                next=standing.position.next_offset,
+                next=stored.position.next_offset,
             )
         self._connection.commit()
 
@@ -286,7 +286,9 @@ class _Replayer:
         """The span in ranges with their records; offsets that are no records belong to the range before them."""
         first = span.first
         held: list[Message] = []
-        for messages in reader.read_range(self._topic.name, {span.partition: (span.first, span.next)}, most=AT_ONCE):
+        for messages in reader.read_range(
+            self._topic.name, {span.partition: (span.first, span.next)}, most=RECORDS_PER_TRANSACTION
+        ):
             if held:
                 until = reader.place(messages[0])[1]
                 yield first, until, held
@@ -296,11 +298,11 @@ class _Replayer:
             yield first, span.next, held
 
     def _require_old_log(self, partition: int, messages: Sequence[Message]) -> None:
-        """A log that was cut and written anew gives its new records a newer leader epoch than the position's."""
-        standing = self._standings[partition].position
+        """A log that was truncated and written again gives its new records a newer leader epoch than the position's."""
+        stored = self._standings[partition].position
         newest = max((message.leader_epoch() or 0 for message in messages), default=0)
-        if standing.leader_epoch is not None and newest > standing.leader_epoch:
-            raise LogTruncated(self._topic.name, partition, standing.next_offset, reader.place(messages[0])[1])
+        if stored.leader_epoch is not None and newest > stored.leader_epoch:
+            raise LogTruncated(self._topic.name, partition, stored.next_offset, reader.place(messages[0])[1])
 
     def _land(
         self, preparer: Preparer, prepared: Prepared, partition: int, first: int, until: int
@@ -382,7 +384,7 @@ class _Replayer:
             expected: How many there are, unless retention has dropped some.
 
         Raises:
-            LastingError: A trigger or a rule of the table keeps rows from being deleted.
+            NonRetryableError: A trigger or a rule of the table keeps rows from being deleted.
         """
         spans = [partitions.Span(start, start + self._stream.width) for start in prepared.spans]
         deleted = self._delete(placement.within(self._stream.event_time, spans), span) if spans else 0
@@ -410,7 +412,7 @@ class _Replayer:
             (left,) = cursor.fetchone() or (0,)
         if left:
             triggers = self._sql.read_triggers(self._connection, table=f"{table.SCHEMA}.{self._stream.name}")
-            raise LastingError(
+            raise NonRetryableError(
                 f"{left:,} rows of landing.{self._stream.name} cannot be deleted, in order to be landed again: "
                 f"{', '.join(name for (name,) in triggers)} keeps them. Nothing of them was changed.",
                 "Disable that for the time of the replay.",
@@ -426,13 +428,13 @@ class _Replayer:
         ).format(table.identifier(self._stream.name), where)
 
     def _require_some_good(self, prepared: Prepared, changes: _Changes, partition: int, first: int, until: int) -> None:
-        if len(prepared.rows) or len(prepared.letters) < BREAKER or not changes.before()["landed"]:
+        if len(prepared.rows) or len(prepared.letters) < MIN_REJECTED or not changes.before()["landed"]:
             return
         raise UserError(
             f"None of {len(prepared.letters):,} records in partition {partition}, offsets {first} to {until - 1}, can "
             f"be landed as stream {self._stream.name!r} is defined now, and nothing of them was changed. "
             f"The first: {prepared.letters[0].reason}.",
-            "Mend the definition, and repeat the command.",
+            "Fix the definition, and repeat the command.",
         )
 
 
@@ -484,7 +486,7 @@ def _name(fate: str) -> str:
     return {"landed": "landed", DEAD_LETTER: "dead_letters", QUARANTINED: "quarantined"}[fate]
 
 
-def _require_same(stream: Stream, topic: Topic, standings: Iterable[Standing]) -> None:
-    for standing in standings:
-        if standing.topic_id != topic.id:
-            raise TopicRecreated(stream.reader, topic.name, standing.topic_id, topic.id)
+def _require_same(stream: Stream, topic: Topic, stored_positions: Iterable[StoredPosition]) -> None:
+    for stored in stored_positions:
+        if stored.topic_id != topic.id:
+            raise TopicRecreated(stream.reader, topic.name, stored.topic_id, topic.id)

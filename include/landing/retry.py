@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 # A transaction takes so many letters, or fewer whose values are so large together; one alone may be larger.
-AT_ONCE = 1_000
-MOST_BYTES = 32 * 1024 * 1024
+LETTERS_PER_TRANSACTION = 1_000
+MAX_BYTES = 32 * 1024 * 1024
 Place = tuple[int, int, int]
 """Incarnation, partition and offset."""
 
@@ -79,10 +79,10 @@ class _Retrier:
             incarnation=after[0],
             partition=after[1],
             offset=after[2],
-            most=AT_ONCE,
+            most=LETTERS_PER_TRANSACTION,
         ):
             length += size
-            if places and length > MOST_BYTES:
+            if places and length > MAX_BYTES:
                 break
             places.append(place)
         if not places:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from include.kafka.backlog import BacklogSensor
-from include.kafka.stops import Stop, TopicMissing
+from include.kafka.position_errors import PositionError, TopicMissing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -26,17 +26,17 @@ class StreamSensor(BacklogSensor):
         """Looks once, then defers. Returns the lag in offsets."""
         from include import runs
         from include.landing import failures
-        from include.landing.choices import advised
+        from include.landing.recovery import with_remedy
         from include.landing.task import failing_for_good
         from include.streams import definitions
 
-        with runs.told():
+        with runs.airflow_errors():
             runs.require_known(context)
         with failing_for_good():
             try:
                 return self._look(context)
-            except Stop as stop:
-                named = advised(stop, definitions.get(self.stream_name))
+            except PositionError as stop:
+                named = with_remedy(stop, definitions.get(self.stream_name))
                 failures.note(self.stream_name, failures.WAIT, named)
                 raise named from stop
 
@@ -54,6 +54,6 @@ class StreamSensor(BacklogSensor):
         from include.warehouse.connection import connected
 
         with connected("millrace sensor") as connection:
-            if position.standings(connection, self.reader, self.kafka_topic):
+            if position.read_positions(connection, self.reader, self.kafka_topic):
                 raise TopicMissing(self.kafka_topic)
         produce.make_topic(definitions.get(self.stream_name))

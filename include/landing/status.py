@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from include.kafka import backlog, client
 from include.kafka.backlog import Backlog
-from include.kafka.stops import OffsetsGone
+from include.kafka.position_errors import OffsetsGone
 from include.landing.dead_letters import NO_STAMP, STAMPS, appended_at
 from include.streams.definition import Stream
 from include.warehouse import queries

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.landing import locks
 from include.streams.definition import Stream
 from include.streams.field import Field, storable
@@ -91,7 +91,7 @@ def bring_up_to_date(connection: Connection, stream: Stream) -> list[str]:
     """Makes or changes the stream's table where it differs from the definition; commits. Returns the changes in words.
 
     Raises:
-        LastingError: The definition asks for what would lose or reinterpret rows, or something of a person's is in
+        NonRetryableError: The definition asks for what would lose or reinterpret rows, or something of a person's is in
             the way.
         Locked: Somebody keeps the table locked; nothing was changed.
     """
@@ -115,21 +115,21 @@ def changes(connection: Connection, stream: Stream) -> list[Change]:
     """What would have to change in the warehouse for the stream to land.
 
     Raises:
-        LastingError: As ``bring_up_to_date`` does.
+        NonRetryableError: As ``bring_up_to_date`` does.
     """
     kind = queries.load("landing").read_kind(connection, stream=stream.name)
     if kind is None:
         _require_no_other(connection, stream)
         return list(_creation(stream))
     if kind != "p":
-        raise LastingError(
+        raise NonRetryableError(
             f"Stream {stream.name!r}: landing.{stream.name} is a {_KINDS.get(kind, 'relation')}, which Millrace did "
             "not make.",
             f"Rename it, or give the stream another name: its table is landing.{stream.name}.",
         )
     key = queries.load("landing").read_partition_key(connection, stream=stream.name)
     if key not in (f"RANGE ({stream.event_time})", f'RANGE ("{stream.event_time}")'):
-        raise LastingError(
+        raise NonRetryableError(
             f"Stream {stream.name!r}, event_time: the table landing.{stream.name} is partitioned by {key}, "
             f"not by {stream.event_time!r}.",
             "Keep event_time as it was, or give the stream a new name and with it a new table.",
@@ -150,7 +150,7 @@ def look(connection: Connection, stream: Stream) -> list[Change]:
     """What ``changes`` finds, in a transaction of its own, without waiting for long when the table is locked.
 
     Raises:
-        LastingError: As ``bring_up_to_date`` does.
+        NonRetryableError: As ``bring_up_to_date`` does.
         Locked: Somebody keeps even those waiting who only look at the table's definition.
     """
     purpose = f"Stream {stream.name!r}: a look at the table"
@@ -199,7 +199,7 @@ def _require_no_other(connection: Connection, stream: Stream) -> None:
     """A table that was renamed has the partitions still, whose names a new one would need."""
     for known, schema, name in queries.load("landing").read_renamed(connection, stream=stream.name):
         back = f"SET SCHEMA {SCHEMA}" if schema != SCHEMA else f"RENAME TO {stream.name}"
-        raise LastingError(
+        raise NonRetryableError(
             f"Stream {stream.name!r}: there is no table landing.{stream.name}, and landing holds partitions of the "
             f"table {known if '.' in known else f'{schema}.{name}'} by its partitions' names: it seems to be the "
             "stream's, renamed.",
@@ -236,7 +236,7 @@ def _addition(stream: Stream, field: Field) -> list[Change]:
     from psycopg2 import sql
 
     if not field.nullable:
-        raise LastingError(
+        raise NonRetryableError(
             f"Stream {stream.name!r}, event.{field.name}: the field is new, and the rows in landing.{stream.name} have "
             "no value for it.",
             f"Let it be None: {field.name}: … | None = None.",
@@ -253,13 +253,13 @@ def _addition(stream: Stream, field: Field) -> list[Change]:
 def _alterations(stream: Stream, field: Field, column: Column) -> list[Change]:
     where = f"landing.{stream.name}.{field.name}"
     if column.is_generated:
-        raise LastingError(
+        raise NonRetryableError(
             f"Stream {stream.name!r}, event.{field.name}: the column {where} is a generated column, to which no value "
             "can be written.",
             "Give the field another name, or drop the column.",
         )
     if column.sql != field.sql:
-        raise LastingError(
+        raise NonRetryableError(
             f"Stream {stream.name!r}, event.{field.name}: it is {field.sql} in the definition and {column.sql} in the "
             f"table landing.{stream.name}.",
             "Keep its type and add a field of another name, or give the stream a new name and with it a new table. If "
@@ -282,7 +282,7 @@ def _release(stream: Stream, name: str, column: Column) -> list[Change]:
     if column.made:
         return [_relaxation(stream, name)]
     by_hand = "which Millrace did not say" if column.made is False else "and Millrace did not make it"
-    raise LastingError(
+    raise NonRetryableError(
         f"Stream {stream.name!r}: the column landing.{stream.name}.{name} is NOT NULL, {by_hand}; it has no default, "
         "and no field of the event fills it, so that no row can land.",
         f"Give it a default: ALTER TABLE landing.{stream.name} ALTER COLUMN {name} SET DEFAULT …; or allow null: "

@@ -1,4 +1,4 @@
-"""What the drain needs of Airflow: its owner's name, its log, and failures that no retry can mend."""
+"""What the drain needs of Airflow: its owner's name, its log, and failures that no retry can fix."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.forked import Killed
-from include.kafka.stops import Fenced, Stop
+from include.kafka.position_errors import Fenced, PositionError
 from include.landing import failures, handover
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def drain_in_task(stream_name: str, share: int) -> None:
 
 
 def _drain(stream: Stream, owner: str, share: int, leave: Leave) -> None:
-    spare_pandas()
+    import_pyarrow_without_pandas()
     from include.landing.drain import drain
 
     def leave_word(drained: Drained) -> None:
@@ -78,7 +78,7 @@ class _NoPandas:
             raise ModuleNotFoundError(name=name)
 
 
-def spare_pandas() -> None:
+def import_pyarrow_without_pandas() -> None:
     """Keeps pyarrow from importing pandas: it does so with its first array, for conversions that no drain has use of.
 
     A window starts 0.3 s earlier and holds 40 MB less. For a process that does nothing else: pyarrow remembers.
@@ -95,11 +95,11 @@ def spare_pandas() -> None:
 
 @contextmanager
 def failing_for_good() -> Iterator[None]:
-    """Turns what a retry cannot mend into Airflow's failure without a retry, and into a sentence in the log."""
+    """Turns an error that a retry cannot fix into a failure without a retry, with one sentence in the log."""
     from airflow.sdk.exceptions import AirflowFailException
 
     try:
         yield
-    except (Stop, Fenced, LastingError) as error:
+    except (PositionError, Fenced, NonRetryableError) as error:
         log.error("%s", error)
         raise AirflowFailException(str(error)) from error

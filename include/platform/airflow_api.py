@@ -188,7 +188,7 @@ class AirflowApi:
         lines = self._log(dag_id, run_id, task)
         return "\n".join(line if isinstance(line, str) else line.get("event", "") for line in lines)
 
-    def told(self, run: Run, task: TaskInstance) -> list[str]:
+    def task_messages(self, run: Run, task: TaskInstance) -> list[str]:
         """What Millrace itself said in the log of a task's last try, duplicates left out."""
         lines = self._log(run.dag_id, run.run_id, task)
         ours = (line for line in lines if str(line.get("logger", "")).startswith("include."))

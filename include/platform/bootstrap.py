@@ -237,7 +237,7 @@ def _child_environment(settings: dict[str, str]) -> dict[str, str]:
 def _run(command: list, settings: dict[str, str], step: str, failure: str) -> None:
     """Run a command that has to succeed. Raises InstallError."""
     if not _succeeds(command, settings, step):
-        raise InstallError(f"{failure}: the reason stands above. Mend it (often the network or the disk), start again.")
+        raise InstallError(f"{failure}: the reason is above. Fix it (often the network or the disk) and start again.")
 
 
 def _succeeds(command: list, settings: dict[str, str], step: str) -> bool:

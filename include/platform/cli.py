@@ -107,7 +107,7 @@ def millrace() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; gives the exit code: 0, 1 for what somebody can mend, 2 for a wrong call, 130 for Ctrl-C."""
+    """Run a command. Returns the exit code: 0, 1 for an error with a remedy, 2 for a wrong call, 130 for Ctrl-C."""
     # Airflow's imports make nothing but what stays: looking for garbage among it takes a tenth of a short command.
     gc.set_threshold(50_000)
     try:

@@ -2,7 +2,7 @@
 
 Airflow's scheduler looks for work in a loop, and one turn of it costs 40 ms of a core even when there is none: looking
 ten times a second it takes half a core from the tasks, looking once a second it leaves a second between two tasks.
-Most of what makes work is a task that has ended, and that the executor is told at once.
+Most of what makes work is a task that has ended, and the executor learns of it at once.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _fetch(dependency, staging: Path) -> Path:  # type: ignore[no-untyped-def]
     )
     component = context.project(dependency.groupId, dependency.artifactId).at_version(dependency.version)
     artifact = component.artifact(dependency.classifier or "", dependency.packaging)
-    # A name that is not resolved once, or a connection that is cut, is no reason to begin anew.
+    # A name that is not resolved once, or a connection that is cut, is no reason to start over.
     patient = Retrying(
         stop=stop_after_attempt(3),
         wait=wait_fixed(1),

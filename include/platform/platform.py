@@ -26,7 +26,7 @@ _TRIES = 3
 # Seconds that running tasks get to come to their own end when the platform is stopped.
 _PATIENCE = 2.0
 
-# Whoever needs another stops first.
+# A component stops before those that it needs.
 _STOP_ORDER = (("scheduler",), ("triggerer", "dag-processor", "api-server"), ("kafka",), ("postgres",))
 
 
@@ -51,7 +51,7 @@ class Health:
     uptime: float
 
 
-def generation() -> str:
+def code_fingerprint() -> str:
     """What code the platform runs, and with which connections and settings of the user's: a change of them, except to
     definitions, takes effect by a restart alone.
     """
@@ -101,7 +101,7 @@ class Platform:
             self.home.require_whole()
             self.home.clear_staging()
             fresh = not self._supervisor.is_alive()
-            if not fresh and self.home.state().get("generation") != generation():
+            if not fresh and self.home.state().get("generation") != code_fingerprint():
                 self._report("the running platform is of other code or settings, or half started; stopping it")
                 self.stop()
                 fresh = True
@@ -217,7 +217,7 @@ class Platform:
         self._supervisor.start_component("kafka")
         postgres.initialise(self.home)
         self._supervisor.start_component("postgres")
-        migrating = bool(airflow) and self.home.state().get("migrated") != generation()
+        migrating = bool(airflow) and self.home.state().get("migrated") != code_fingerprint()
         if airflow:
             # They import themselves, which takes the longest, and wait for the databases; see component.py.
             self._supervisor.import_airflow()
@@ -230,12 +230,12 @@ class Platform:
         if migrating:
             self._report("migrating the databases")
             self._finish_migration()
-            self.home.remember(migrated=generation())
+            self.home.remember(migrated=code_fingerprint())
         if airflow:
             gate(self.home).touch()
             self._report("waiting for Airflow")
         self._wait(wanted)
-        self.home.remember(generation=generation())
+        self.home.remember(generation=code_fingerprint())
 
     def _prepare(self, chosen: dict[str, int]) -> None:
         self.home.remember(ports=chosen, generation=None)

@@ -38,7 +38,7 @@ def end(processes: Iterable[psutil.Process], grace: float) -> None:
     """Ask the processes to end, and kill those that have not after `grace` seconds."""
     alive = list(processes)
     _signal(alive, signal.SIGTERM)
-    # Whoever is stopped hears it only when it goes on.
+    # A stopped process gets the signal only when it continues.
     _signal(alive, signal.SIGCONT)
     _, alive = psutil.wait_procs(alive, timeout=grace)
     _signal(alive, signal.SIGKILL)

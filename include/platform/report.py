@@ -26,7 +26,7 @@ def lag(platform: Platform, healthy: Collection[str]) -> list[dict[str, Any]]:
 
     For a stream also the time since which one does, how long the oldest record waits, the newest event that landed, and
     what is wrong: a task that fails, a table that is locked, a partition that cannot be dropped.
-    What cannot be known while Kafka or PostgreSQL is ill is told as an error.
+    What cannot be known while Kafka or PostgreSQL is down is reported as an error.
 
     Args:
         healthy: The names of the components that are well.
@@ -84,14 +84,14 @@ def _entry(
 
 
 def _freshness(stream: Stream, warehouse: Connection) -> dict[str, Any]:
-    from include.kafka.stops import Stop
-    from include.landing import choices, status
+    from include.kafka.position_errors import PositionError
+    from include.landing import recovery, status
 
     try:
         known = _known(status.of(stream, warehouse))
     except UserError as unknown:
-        if isinstance(unknown, Stop):
-            unknown = choices.advised(unknown, stream)
+        if isinstance(unknown, PositionError):
+            unknown = recovery.with_remedy(unknown, stream)
         return {"error": str(unknown)} | _totals(stream, warehouse)
     return known | {"blocked": known["blocked_since"] is not None}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -44,7 +44,7 @@ class Approval(HITLOperator):
         """Puts the evidence on the form, then waits for an answer."""
         from include import runs
 
-        with runs.told():
+        with runs.airflow_errors():
             runs.require_known(context)
             self.subject, self.body = form(context["params"]["run"])
         return super().execute(context)
@@ -100,7 +100,7 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
 
     Raises:
         ChampionChanged: The champion has changed since the evidence was gathered; this is written down, too.
-        LastingError: It was answered before, or there is no such model.
+        NonRetryableError: It was answered before, or there is no such model.
     """
     from include.promotion import comparison, evaluation_queue
     from include.registry.champion_history import ChampionChanged
@@ -121,9 +121,9 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
         again = f"Trigger promote__{dataset} with run {run} to be asked again, and name one."
         digests = dict(sql.digests_of(connection, run=run))
         if model is None:
-            raise LastingError(f"None of the models of run {run} is recommended, and none was named.", again)
+            raise NonRetryableError(f"None of the models of run {run} is recommended, and none was named.", again)
         if model not in digests:
-            raise LastingError(f"Run {run} has no model {model!r}; it has {', '.join(sorted(digests))}.", again)
+            raise NonRetryableError(f"Run {run} has no model {model!r}; it has {', '.join(sorted(digests))}.", again)
         verdicts = {name: (sentence, digest) for name, _, sentence, *_, digest in sql.verdicts_of(connection, run=run)}
         sentence, judged = verdicts.get(model, ("It was not compared.", digests[model]))
         trained_on = comparison.read_trained_on(manifest)
@@ -156,7 +156,7 @@ def _judged(connection: Connection, run: int) -> tuple[Any, ...]:
 
     found: tuple[Any, ...] | None = queries.load("registry").judged(connection, run=run)
     if found is None:
-        raise LastingError(f"Run {run} has not been before the gate.", "Name a training run that has ended well.")
+        raise NonRetryableError(f"Run {run} has not been before the gate.", "Name a training run that has ended well.")
     return found
 
 
@@ -174,4 +174,4 @@ def _add(connection: Connection, run: int, kind: str, model: str | None, decider
     sql = queries.load("registry")
     if not sql.add_approval(connection, run=run, answer=kind, model=model, decider=decider, reason=reason):
         before, who, when, _ = sql.approval_of(connection, run=run)
-        raise LastingError(f"Run {run} was {before} already, by {who} at {when:%Y-%m-%d %H:%M:%S} UTC.")
+        raise NonRetryableError(f"Run {run} was {before} already, by {who} at {when:%Y-%m-%d %H:%M:%S} UTC.")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from include.datasets.definition import BASELINE
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.registry import model as registry
-from include.registry.artifact import Rejected
-from include.registry.model import Model, Unfit
-from include.registry.probe import Drifted
+from include.registry.artifact import UntrustedArtifact
+from include.registry.model import IncompatibleModel, Model
+from include.registry.probe import PredictionMismatch
 from include.versions.manifest import Manifest
 from include.warehouse import queries
 
@@ -104,9 +104,10 @@ def compare(connection: Connection, dataset: Dataset, candidate: Candidate, curr
     """Reads the version, each message proven, and lets the champion predict its test records.
 
     Raises:
-        Refused: The version is not what its manifest says.
-        Unfit: The champion predicts something else or cannot take its rows, or the stored outcomes are of others.
-        Rejected, Drifted: The artifact of the champion, or of the baseline in its place, is not what it was.
+        VersionRefused: The version is not what its manifest says.
+        IncompatibleModel: The champion predicts something else or cannot take its rows, or the stored outcomes are of
+            others.
+        UntrustedArtifact, PredictionMismatch: The artifact of the champion, or of the baseline, has changed.
     """
     sql = queries.load("registry")
     champions = _champions(connection, dataset, candidate, current)
@@ -146,7 +147,7 @@ def read_trained_on(manifest: Manifest) -> NDArray[np.uint64]:
     """Hashes of the ids of a version's training records, ascending.
 
     Raises:
-        Refused: The version is not what its manifest says.
+        VersionRefused: The version is not what its manifest says.
     """
     return _predict(manifest, {}, optional=()).trained_on
 
@@ -172,7 +173,7 @@ def _champions(
     try:
         first = registry.load(connection, number, dataset.trusted)
         first.require_same_question(candidate.manifest)
-    except (Unfit, Rejected, Drifted) as error:
+    except (IncompatibleModel, UntrustedArtifact, PredictionMismatch) as error:
         log.warning("The first champion is left out of what retraining gained: %s", error)
         return {CHAMPION: champion}
     return {CHAMPION: champion, FIRST: first}
@@ -198,7 +199,7 @@ def _own(
                 model, candidate.manifest, bytes(content), sha256, bytes(probed), dataset.trusted, nothing
             )
             faults[model] = None
-        except (Rejected, Drifted) as error:
+        except (UntrustedArtifact, PredictionMismatch) as error:
             if model == BASELINE:
                 raise
             faults[model] = error.what.rstrip(".")
@@ -229,8 +230,8 @@ def _predict(manifest: Manifest, models: Mapping[str, Model], optional: Collecti
         optional: Which of the models are left out when they cannot predict the records.
 
     Raises:
-        Refused: The version is not what its manifest says.
-        Unfit: A model that is not optional cannot predict the records.
+        VersionRefused: The version is not what its manifest says.
+        IncompatibleModel: A model that is not optional cannot predict the records.
     """
     import pyarrow as pa
     from threadpoolctl import threadpool_limits
@@ -251,7 +252,7 @@ def _predict(manifest: Manifest, models: Mapping[str, Model], optional: Collecti
             for name in list(predicted):
                 try:
                     predicted[name][message.batch] = _answers(models[name], rows, manifest)
-                except Unfit as error:
+                except IncompatibleModel as error:
                     if name not in optional:
                         raise
                     log.warning("%s is left out: %s", name, error)
@@ -268,12 +269,12 @@ def _predict(manifest: Manifest, models: Mapping[str, Model], optional: Collecti
 def _answers(model: Model, rows: pa.Table, manifest: Manifest) -> NDArray[Any]:
     try:
         return model.predict(rows)
-    except (LastingError, MemoryError):
+    except (NonRetryableError, MemoryError):
         raise
     except Exception as error:
         # An estimator says in its own words what it does not take, such as a category that it has never seen.
         what = f"{type(error).__name__}: {str(error).rstrip('.')}"
-        raise Unfit(f"{model} cannot predict the records of version {manifest.short}: {what}.") from error
+        raise IncompatibleModel(f"{model} cannot predict the records of version {manifest.short}: {what}.") from error
 
 
 def _outcome(manifest: Manifest, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]:
@@ -287,7 +288,7 @@ def _stored(stream: bytes, ids: Sequence[NDArray[np.uint64]]) -> NDArray[Any]:
         rows = reader.read_all()
     stored = rows["id"].to_numpy()
     if not any(np.array_equal(stored, found) for found in ids):
-        raise Unfit("The stored outcomes are not those of the version's test records.", "Train again.")
+        raise IncompatibleModel("The stored outcomes are not those of the version's test records.", "Train again.")
     return rows.column(rows.num_columns - 1).to_numpy()
 
 

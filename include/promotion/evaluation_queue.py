@@ -11,20 +11,20 @@ import msgspec
 import numpy as np
 
 from include.datasets import Dataset
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.promotion import evidence
 from include.promotion.comparison import CHAMPION, FIRST, Candidate, Compared, CurrentChampion, compare, leading
 from include.promotion.gate.gain import Gain
 from include.promotion.gate.pairs import Pairs
 from include.promotion.gate.verdict import Verdict, choose
 from include.registry import champion_history
-from include.registry.artifact import Rejected
+from include.registry.artifact import UntrustedArtifact
 from include.registry.champion_history import ChampionChanged
-from include.registry.model import Unfit, trusted
-from include.registry.probe import Drifted
+from include.registry.model import IncompatibleModel, trusted
+from include.registry.probe import PredictionMismatch
 from include.training.run_log import logging_to_run
 from include.versions.manifest import Manifest, decode
-from include.versions.reading import Refused
+from include.versions.reading import VersionRefused
 from include.warehouse import queries
 from include.warehouse.connection import connected
 
@@ -85,7 +85,7 @@ def promote(
 
     Raises:
         ChampionChanged: The champion is no longer that of change number ``after``.
-        LastingError: The model was trained again since, or cannot be loaded.
+        NonRetryableError: The model was trained again since, or cannot be loaded.
     """
     sql = queries.load("registry")
     artifact = sql.register_artifact(
@@ -97,9 +97,11 @@ def promote(
         trained_on=trained_on.astype("<u8").tobytes(),
     )
     if artifact is None:
-        raise LastingError(f"The model {model} of run {run} was trained again since its verdict.", "Start a new run.")
+        raise NonRetryableError(
+            f"The model {model} of run {run} was trained again since its verdict.", "Start a new run."
+        )
     if not loaded and (fault := evidence.fault(connection, run, model, trusted(manifest.dataset))):
-        raise LastingError(f"The model {model} of run {run} cannot be the champion: {fault}.", "Start a new run.")
+        raise NonRetryableError(f"The model {model} of run {run} cannot be the champion: {fault}.", "Start a new run.")
     champion_history.record_change(
         connection,
         manifest.dataset,
@@ -139,9 +141,9 @@ def _evaluate(connection: Connection, dataset: Dataset, candidate: Candidate) ->
     )
     try:
         compared = compare(connection, dataset, candidate, current)
-    except Refused as error:
+    except VersionRefused as error:
         return _pass_over(connection, candidate, current, "incomparable", str(error))
-    except (Unfit, Rejected, Drifted) as error:
+    except (IncompatibleModel, UntrustedArtifact, PredictionMismatch) as error:
         forward = f"Or retire the champion and start again: ./millrace champion {dataset.name} --retire"
         return _pass_over(connection, candidate, current, "incomparable", f"{error} {forward}")
     verdicts = evidence.weigh(connection, dataset, candidate, current, compared)

@@ -56,7 +56,7 @@ def fault(connection: Connection, run: int, model: str, trusted: Collection[str]
     content, sha256, probed = queries.load("registry").fitted(connection, run=run, model=model)
     try:
         probe.recheck(artifact.loads(bytes(content), sha256, trusted), bytes(probed))
-    except (artifact.Rejected, probe.Drifted) as error:
+    except (artifact.UntrustedArtifact, probe.PredictionMismatch) as error:
         return error.what.rstrip(".")
     return None
 

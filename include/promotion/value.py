@@ -114,7 +114,7 @@ def _gain(found: Summary, since: Sequence[Worth]) -> str:
 
 
 def _newest(found: Summary, since: Sequence[Worth]) -> list[str]:
-    """What the newest models did on records that came before them; told where all three met on all records."""
+    """How the newest models did on earlier records; shown only when all three were compared on all of them."""
     if found.live is None or found.newest is None or any(worth.newest is None for worth in since):
         return []
     more = found.live - found.newest if found.metric == "rmse" else found.newest - found.live
@@ -122,7 +122,7 @@ def _newest(found: Summary, since: Sequence[Worth]) -> list[str]:
         return []
     side = "better" if more > 0 else "worse"
     return [
-        f"Trained anew for each version, the same line was {side} than what was live by "
+        f"Retrained for each version, the same line was {side} than what was live by "
         f"{_amount(found, abs(more), since)}; it did not exist yet when these records came."
     ]
 

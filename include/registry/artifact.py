@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -74,7 +74,7 @@ _OWN = "If they are the definition's own, name them in its field trusted."
 _STORABLE = "Use estimators of scikit-learn, or a class of the definition's own that is named in its field trusted."
 
 
-class Rejected(LastingError):
+class UntrustedArtifact(NonRetryableError):
     """An artifact is not what it should be. Nothing of it was executed."""
 
 
@@ -92,11 +92,13 @@ def loads(content: bytes, sha256: str, trusted: Collection[str] = ()) -> Any:
         trusted: Further types by their full names: a definition's own transformers. Never a list from the artifact.
 
     Raises:
-        Rejected: The bytes are others, or hold what is not allowed.
+        UntrustedArtifact: The bytes are others, or hold what is not allowed.
     """
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise Rejected(f"The artifact has the SHA-256 {found[:12]}… instead of {sha256[:12]}…: its bytes were changed.")
+        raise UntrustedArtifact(
+            f"The artifact has the SHA-256 {found[:12]}… instead of {sha256[:12]}…: its bytes were changed."
+        )
     return _loaded(content, trusted, "The artifact")
 
 
@@ -107,13 +109,15 @@ def require_storable(estimator: Any, trusted: Collection[str] = ()) -> bytes:
         trusted: Further types by their full names, see ``loads``.
 
     Raises:
-        Rejected: It holds what cannot be stored, or what would not load; the type is named.
+        UntrustedArtifact: It holds what cannot be stored, or what would not load; the type is named.
     """
     try:
         content = dumps(estimator)
     except Exception as error:
         # skops has no error of its own for everything that it cannot store.
-        raise Rejected(f"{type(estimator).__name__} cannot be stored: {str(error).rstrip('.')}.", _STORABLE) from error
+        raise UntrustedArtifact(
+            f"{type(estimator).__name__} cannot be stored: {str(error).rstrip('.')}.", _STORABLE
+        ) from error
     _loaded(content, trusted, type(estimator).__name__)
     return content
 
@@ -139,16 +143,16 @@ def _loaded(content: bytes, trusted: Collection[str], about: str) -> Any:
     except skops.exceptions.UntrustedTypesFoundException:
         found = skops.get_untrusted_types(data=content)
         strangers = ", ".join(sorted(name for name in found if not allowed(name) and name not in trusted))
-        raise Rejected(f"{about} holds types that are not allowed: {strangers}.", _OWN) from None
+        raise UntrustedArtifact(f"{about} holds types that are not allowed: {strangers}.", _OWN) from None
     except (zipfile.BadZipFile, ValueError, TypeError, KeyError, AttributeError, ImportError, RecursionError) as error:
-        raise Rejected(f"{about} cannot be read: {error}.") from error
+        raise UntrustedArtifact(f"{about} cannot be read: {error}.") from error
 
 
 def _known_schema(content: bytes) -> Any:
     """The schema of an artifact of known parts.
 
     Raises:
-        Rejected: It holds others.
+        UntrustedArtifact: It holds others.
     """
     import numpy as np
 
@@ -159,14 +163,16 @@ def _known_schema(content: bytes) -> Any:
                 array = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
                 _ = [array[member] for member in array.files] if name.endswith(".npz") else None
             elif name != "schema.json":
-                raise Rejected(f"The artifact holds the file {name!r}, which belongs to no model.")
+                raise UntrustedArtifact(f"The artifact holds the file {name!r}, which belongs to no model.")
         schema = json.loads(archive.read("schema.json"))
     if schema["protocol"] != _skops()._protocol.PROTOCOL:
-        raise Rejected(
+        raise UntrustedArtifact(
             f"The artifact is written in the format {schema['protocol']} of skops.", "Train the model again."
         )
     if strangers := {part["__loader__"] for part in _parts(schema)} - LOADERS:
-        raise Rejected(f"The artifact holds parts that are not allowed: {', '.join(sorted(map(str, strangers)))}.")
+        raise UntrustedArtifact(
+            f"The artifact holds parts that are not allowed: {', '.join(sorted(map(str, strangers)))}."
+        )
     return schema
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.warehouse import queries
 from include.warehouse.connection import connected
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 
-class ChampionChanged(LastingError):
+class ChampionChanged(NonRetryableError):
     """The champion changed after the decision to replace it was taken."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.registry import artifact, probe
 from include.warehouse import queries
 from include.warehouse.connection import connected
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SHOWN_CLASSES = 5
 
 
-class Unfit(LastingError):
+class IncompatibleModel(NonRetryableError):
     """Rows are not like those that a model was trained on."""
 
 
@@ -49,7 +49,7 @@ class Model:
         """One prediction for each row, shape (rows,); columns that are no features are not looked at.
 
         Raises:
-            Unfit: A feature is missing, or holds what cannot become its type without a loss.
+            IncompatibleModel: A feature is missing, or holds what cannot become its type without a loss.
         """
         predicted: NDArray[Any] = self.estimator.predict(self._features(rows))
         return predicted
@@ -58,11 +58,12 @@ class Model:
         """Whether the model predicts what a version asks for, so that its answers can be held against the labels.
 
         Raises:
-            Unfit: It predicts another column, another kind of target, labels of another type, or none of the classes.
+            IncompatibleModel: It predicts another column or kind of target, labels of another type, or none of the
+                classes.
         """
         own, version = self.manifest, f"version {manifest.short}"
         if (own.target, own.kind) != (manifest.target, manifest.kind):
-            raise Unfit(
+            raise IncompatibleModel(
                 f"{self} predicts {own.target!r} ({own.kind}), and {version} asks for {manifest.target!r} "
                 f"({manifest.kind})."
             )
@@ -70,13 +71,13 @@ class Model:
             return
         then, now = _type_of(own, own.target), _type_of(manifest, manifest.target)
         if _family_by_name(then) != _family_by_name(now):
-            raise Unfit(
+            raise IncompatibleModel(
                 f"{self} predicts {own.target!r} as {then} ({_some(own.classes)}), and in {version} it is {now} "
                 f"({_some(manifest.classes)}).",
                 "Have the source give the labels the same type as before.",
             )
         if own.classes and not set(own.classes) & set(manifest.classes):
-            raise Unfit(
+            raise IncompatibleModel(
                 f"{self} knows the classes {_some(own.classes)}, and {version} has none of them: "
                 f"{_some(manifest.classes)}.",
                 "Have the source give the classes the same names as before.",
@@ -86,14 +87,18 @@ class Model:
         import pyarrow as pa
 
         if missing := [name for name in self.schema.names if name not in _names(rows)]:
-            raise Unfit(f"{self} needs the column {', '.join(missing)}; the rows have {', '.join(_names(rows))}.")
+            raise IncompatibleModel(
+                f"{self} needs the column {', '.join(missing)}; the rows have {', '.join(_names(rows))}."
+            )
         try:
             given = rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows[self.schema.names], None, False)
             columns = [_cast(given[field.name], field) for field in self.schema]
             return pa.table(columns, names=self.schema.names).to_pandas()
         except pa.ArrowException as error:
             types = ", ".join(f"{field.name} {field.type}" for field in self.schema)
-            raise Unfit(f"{self} cannot take these rows: {error}.", f"Its features are: {types}.") from error
+            raise IncompatibleModel(
+                f"{self} cannot take these rows: {error}.", f"Its features are: {types}."
+            ) from error
 
     def __str__(self) -> str:
         return f"The model {self.name} of {self.manifest.dataset!r}, version {self.manifest.short},"
@@ -104,8 +109,8 @@ def champion(dataset: str) -> Model:
 
     Raises:
         UserError: There is none yet, or Postgres does not answer.
-        Rejected: Its bytes were changed, or hold what is not allowed.
-        Drifted: It does not predict what it predicted at its training.
+        UntrustedArtifact: Its bytes were changed, or hold what is not allowed.
+        PredictionMismatch: It does not predict what it predicted at its training.
     """
     with connected(f"millrace champion {dataset}") as connection:
         found = queries.load("registry").champion_of(connection, dataset=dataset)
@@ -125,8 +130,8 @@ def load(connection: Connection, number: int, trusted: Collection[str]) -> Model
         trusted: Types beside those of the project: the definition's own.
 
     Raises:
-        Rejected: Its bytes were changed, or hold what is not allowed.
-        Drifted: It does not predict what it predicted at its training.
+        UntrustedArtifact: Its bytes were changed, or hold what is not allowed.
+        PredictionMismatch: It does not predict what it predicted at its training.
     """
     import numpy as np
 
@@ -151,8 +156,8 @@ def proven(
     """A model from its bytes, whose predictions for its probe are as they were.
 
     Raises:
-        Rejected: Its bytes were changed, or hold what is not allowed.
-        Drifted: It does not predict what it predicted at its training.
+        UntrustedArtifact: Its bytes were changed, or hold what is not allowed.
+        PredictionMismatch: It does not predict what it predicted at its training.
     """
     import pyarrow as pa
 

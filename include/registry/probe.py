@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -13,7 +13,7 @@ ROWS = 32
 _REMEDY = "Install the versions of its training run, or train again."
 
 
-class Drifted(LastingError):
+class PredictionMismatch(NonRetryableError):
     """A loaded model does not predict what it predicted when it was trained."""
 
 
@@ -30,7 +30,7 @@ def recheck(model: Any, probe: bytes) -> None:
     """Lets the model predict a probe again.
 
     Raises:
-        Drifted: A prediction is another one, or there is none; numbers may differ in their last bits.
+        PredictionMismatch: A prediction is another one, or there is none; numbers may differ in their last bits.
     """
     import numpy as np
     import pyarrow as pa
@@ -40,7 +40,9 @@ def recheck(model: Any, probe: bytes) -> None:
             rows = reader.read_all()
         expected = rows.column(rows.num_columns - 1)
     except (pa.ArrowException, OSError, IndexError) as error:
-        raise Drifted(f"Whether the model predicts as before is unknown: its probe cannot be read: {error}.") from error
+        raise PredictionMismatch(
+            f"Whether the model predicts as before is unknown: its probe cannot be read: {error}."
+        ) from error
     try:
         predicted = _column(model.predict(rows.remove_column(rows.num_columns - 1).to_pandas()))
     except MemoryError:
@@ -48,16 +50,18 @@ def recheck(model: Any, probe: bytes) -> None:
     except Exception as error:
         # A model made by another version of a library fails in that library's own words.
         what = f"{type(error).__name__}: {str(error).rstrip('.')}"
-        raise Drifted(f"The loaded model cannot predict its stored rows: {what}.", _REMEDY) from error
+        raise PredictionMismatch(f"The loaded model cannot predict its stored rows: {what}.", _REMEDY) from error
     if len(predicted) != len(expected):
-        raise Drifted(f"The loaded model gives {len(predicted)} predictions for {len(expected)} stored rows.", _REMEDY)
+        raise PredictionMismatch(
+            f"The loaded model gives {len(predicted)} predictions for {len(expected)} stored rows.", _REMEDY
+        )
     if predicted.type == expected.type and pa.types.is_floating(predicted.type):
         same = np.isclose(predicted.to_numpy(), expected.to_numpy(), rtol=1e-9, atol=1e-12, equal_nan=True)
     else:
         pairs = zip(predicted.to_pylist(), expected.to_pylist(), strict=True)
         same = np.array([found == before for found, before in pairs])
     if not same.all():
-        raise Drifted(
+        raise PredictionMismatch(
             f"The loaded model predicts {np.count_nonzero(~same)} of {len(same)} stored rows otherwise than at its "
             "training: a library or the machine is another one.",
             _REMEDY,

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from include.definitions import Invalid
+from include.definitions import InvalidDefinition
 from include.durations import of_field
-from include.streams.field import MOST_BYTES, MOST_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
+from include.streams.field import MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 """A moment: a datetime that always carries its time zone."""
@@ -25,18 +25,18 @@ CALENDAR = (datetime.min.replace(tzinfo=UTC) + _ZONE, datetime.max.replace(tzinf
 """The first and the last time that lies within the years 1 to 9999, which clients can read, in every time zone."""
 
 # A partition's table is named <stream>_<YYYYMMDD>_<HHMM>, in PostgreSQL's 63 bytes.
-LONGEST_NAME = 48
+MAX_NAME = 48
 NAME_RULE = (
-    f"Use lower-case letters, digits and _, a letter first, {LONGEST_NAME} characters at most, and not "
+    f"Use lower-case letters, digits and _, a letter first, {MAX_NAME} characters at most, and not "
     "a day at the end (_20260131), as partitions have it, nor _pkey, as their indexes have it."
 )
 RESERVED_PREFIX = "kafka_"
 # PostgreSQL's documentation, "System Columns".
 SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
-LONGEST_COLUMN_BYTES = 63
-MOST = {"kafka_partitions": 10_000, "drains": 1_000}
+MAX_COLUMN_BYTES = 63
+MAX_COUNT = {"kafka_partitions": 10_000, "drains": 1_000}
 # Times between which no sum leaves the calendar, which ends with the year 9999.
-_LONGEST = {
+_MAX_DURATION = {
     "partition": timedelta(days=36_500),
     "keep": timedelta(days=500_000),
     "late": timedelta(days=365_000),
@@ -67,7 +67,7 @@ class Stream:
         simulate: Makes events for ``./millrace produce``, endlessly.
 
     Raises:
-        Invalid: A field says something that cannot be; names the field and the fix.
+        InvalidDefinition: A field says something that cannot be; names the field and the fix.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         if not usable(self.name):
-            raise Invalid(
+            raise InvalidDefinition(
                 "name",
                 f"{self.name!r} cannot name a table and a DAG.",
                 NAME_RULE,
@@ -99,9 +99,13 @@ class Stream:
         self._check_spans()
         self._check_counts()
         if self.key is not None and self.key not in self.event.__struct_fields__:
-            raise Invalid("key", f"the event has no field {self.key!r}.", f"Write one of {self._names()}, or None.")
+            raise InvalidDefinition(
+                "key", f"the event has no field {self.key!r}.", f"Write one of {self._names()}, or None."
+            )
         if self.simulate is not None and not callable(self.simulate):
-            raise Invalid("simulate", f"{self.simulate!r} is not a function.", "Write a generator function, or None.")
+            raise InvalidDefinition(
+                "simulate", f"{self.simulate!r} is not a function.", "Write a generator function, or None."
+            )
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
@@ -152,28 +156,32 @@ class Stream:
             or not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", self.topic)
             or self.topic in (".", "..")
         ):
-            raise Invalid(
+            raise InvalidDefinition(
                 "topic",
                 f"{self.topic!r} cannot be the name of a Kafka topic.",
                 "Use letters, digits, ., _ and -, 249 characters at most; a stream reads one topic, not a pattern.",
             )
 
     def _check_counts(self) -> None:
-        for name, most in MOST.items():
+        for name, most in MAX_COUNT.items():
             count = getattr(self, name)
             if not isinstance(count, int) or isinstance(count, bool):
-                raise Invalid(name, f"{count!r} is not a whole number.", f"Write 1 to {most:,}.")
+                raise InvalidDefinition(name, f"{count!r} is not a whole number.", f"Write 1 to {most:,}.")
             if not 1 <= count <= most:
-                raise Invalid(name, f"{count:,} is too {'few' if count < 1 else 'many'}.", f"Write 1 to {most:,}.")
+                raise InvalidDefinition(
+                    name, f"{count:,} is too {'few' if count < 1 else 'many'}.", f"Write 1 to {most:,}."
+                )
 
     def _check_event(self) -> None:
         if not (isinstance(self.event, type) and issubclass(self.event, msgspec.Struct)):
-            raise Invalid("event", f"{self.event!r} is no msgspec.Struct.", "Write class YourEvent(msgspec.Struct): …")
+            raise InvalidDefinition(
+                "event", f"{self.event!r} is no msgspec.Struct.", "Write class YourEvent(msgspec.Struct): …"
+            )
         try:
             msgspec.json.Decoder(self.event)
             fields, foreign = self.fields, undecodable(self.event)
         except Exception as error:  # annotations are code
-            raise Invalid(
+            raise InvalidDefinition(
                 "event",
                 f"{self.event.__name__} cannot be decoded: {type(error).__name__}: {error}.",
                 "Correct its types.",
@@ -181,53 +189,53 @@ class Stream:
         for field in fields:
             self._check_name(field.name)
             if field.name in foreign:
-                raise Invalid(
+                raise InvalidDefinition(
                     f"event.{field.name}",
                     f"no JSON can be decoded to {foreign[field.name]}.",
                     "Declare a type that msgspec decodes from JSON, or Any.",
                 )
             if field.is_naive:
-                raise Invalid(
+                raise InvalidDefinition(
                     f"event.{field.name}", "a time without a time zone is ambiguous.", "Declare it as Instant."
                 )
-        if len(fields) > MOST_FIELDS:
-            raise Invalid(
+        if len(fields) > MAX_FIELDS:
+            raise InvalidDefinition(
                 "event",
-                f"it has {len(fields):,} fields, and a table of PostgreSQL holds {MOST_FIELDS:,} of them.",
+                f"it has {len(fields):,} fields, and a table of PostgreSQL holds {MAX_FIELDS:,} of them.",
                 "Put some of them into a nested struct, which becomes one column.",
             )
-        if (size := least_bytes(fields)) > MOST_BYTES:
-            raise Invalid(
+        if (size := least_bytes(fields)) > MAX_BYTES:
+            raise InvalidDefinition(
                 "event",
-                f"its fields take {size:,} bytes in every row, and a row of PostgreSQL holds {MOST_BYTES:,}.",
+                f"its fields take {size:,} bytes in every row, and a row of PostgreSQL holds {MAX_BYTES:,}.",
                 "Put some of them into a nested struct, which becomes one column.",
             )
 
     def _check_name(self, name: str) -> None:
         remedy = 'Name it otherwise; msgspec.field(name="…") keeps the name in the JSON.'
         if name.startswith(RESERVED_PREFIX):
-            raise Invalid(
+            raise InvalidDefinition(
                 f"event.{name}",
                 f"names with {RESERVED_PREFIX!r} are for the columns that say where in Kafka a row comes from.",
                 remedy,
             )
         if name in SYSTEM_COLUMNS:
-            raise Invalid(f"event.{name}", "PostgreSQL has a column of that name in every table.", remedy)
-        if (size := len(name.encode())) > LONGEST_COLUMN_BYTES:
-            raise Invalid(
+            raise InvalidDefinition(f"event.{name}", "PostgreSQL has a column of that name in every table.", remedy)
+        if (size := len(name.encode())) > MAX_COLUMN_BYTES:
+            raise InvalidDefinition(
                 f"event.{name}",
-                f"the name takes {size} bytes, and PostgreSQL's columns {LONGEST_COLUMN_BYTES} at most.",
+                f"the name takes {size} bytes, and PostgreSQL's columns {MAX_COLUMN_BYTES} at most.",
                 remedy,
             )
 
     def _check_event_time(self) -> None:
         field = next((field for field in self.fields if field.name == self.event_time), None)
         if field is None:
-            raise Invalid(
+            raise InvalidDefinition(
                 "event_time", f"the event has no field {self.event_time!r}.", f"Write one of {self._names()}."
             )
         if field.sql != TIMESTAMP or field.nullable:
-            raise Invalid(
+            raise InvalidDefinition(
                 "event_time",
                 f"{self.event_time!r} is not always a moment.",
                 f"Declare it as {self.event_time}: Instant.",
@@ -235,19 +243,19 @@ class Stream:
 
     def _check_spans(self) -> None:
         day = timedelta(days=1)
-        for field, longest in _LONGEST.items():
+        for field, longest in _MAX_DURATION.items():
             if of_field(field, getattr(self, field)) > longest:
-                raise Invalid(
+                raise InvalidDefinition(
                     field, f"{getattr(self, field)!r} is longer than can be.", f'Write "{longest.days} days" at most.'
                 )
         if self.width < timedelta(hours=1) or (self.width % day and day % self.width):
-            raise Invalid(
+            raise InvalidDefinition(
                 "partition",
                 f"{self.partition!r} does not divide the days evenly.",
                 'Write whole days, or 1, 2, 3, 4, 6, 8 or 12 hours, such as "1 day".',
             )
         if self.retention < self.lateness + self.width:
-            raise Invalid(
+            raise InvalidDefinition(
                 "keep",
                 f"{self.keep!r} is shorter than late and partition together, so that fresh rows would be dropped.",
                 f'Write at least "{(self.lateness + self.width) // day + 1} days".',
@@ -259,6 +267,6 @@ def usable(name: object) -> bool:
     return (
         isinstance(name, str)
         and re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
-        and len(name) <= LONGEST_NAME
+        and len(name) <= MAX_NAME
         and re.search(r"_(\d{8}(_\d{4})?|pkey\d*)$", name) is None
     )

@@ -23,9 +23,9 @@ _SQL: dict[type[inspect.Type], str] = {
 }
 TIMESTAMP = _SQL[inspect.DateTimeType]
 # PostgreSQL's documentation, appendix "PostgreSQL Limits", less the columns that say where in Kafka a row comes from.
-MOST_FIELDS = 1600 - 3
+MAX_FIELDS = 1600 - 3
 # What a page of 8 kB leaves to one row; long texts are stored elsewhere.
-MOST_BYTES = 8_160
+MAX_BYTES = 8_160
 _HEADER_BYTES = 23
 # The columns before those of the event, then the types of a fixed size; all begin at a multiple of their size.
 _COORDINATE_BYTES = (8, 4, 2)

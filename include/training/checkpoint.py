@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from include.registry.artifact import Rejected, dumps, loads
+from include.registry.artifact import UntrustedArtifact, dumps, loads
 from include.training.out_of_core import Place
 from include.warehouse import queries
 
@@ -49,8 +49,8 @@ class Checkpoint:
         step, epoch, batch, estimator, sha256 = found
         try:
             return loads(bytes(estimator), sha256, self._trusted), Place(step, epoch, batch)
-        except Rejected as error:
-            log.warning("Beginning anew, since the checkpoint cannot be used: %s", error)
+        except UntrustedArtifact as error:
+            log.warning("Starting over, since the checkpoint cannot be used: %s", error)
             return None
 
     def reached(self, estimator: Any, place: Place) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.kafka.backlog import BacklogSensor
 from include.versions import catalog
 from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 READER = catalog.DISPATCH
-MOST_AT_ONCE = 100
+MAX_STARTS = 100
 """Runs that one run of the dispatch starts, some minutes of work; the next goes on. Airflow's limit is 1,024 a task."""
 
-MOST_TIMESTAMP_MS = 253_402_300_800_000
+MAX_TIMESTAMP_MS = 253_402_300_800_000
 """The year 10000."""
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class ManifestSensor(BacklogSensor):
         from include import runs
         from include.kafka import topics
 
-        with runs.told():
+        with runs.airflow_errors():
             runs.require_known(context)
         topics.create(CONTROL_TOPIC, partitions=1, config=TOPIC_CONFIG)
         return len(to_start(self.datasets)) or super().execute(context)
@@ -54,7 +54,7 @@ def land(owner: str) -> int:
     """Lands every manifest past the durable position, together with the position. Returns how many records there were.
 
     Raises:
-        Stop: The control topic was recreated or has lost records.
+        PositionError: The control topic was recreated or has lost records.
         Fenced: Another dispatch has taken over.
     """
     from include.kafka import position, reader, topics
@@ -81,7 +81,7 @@ def land(owner: str) -> int:
 
 
 def to_start(datasets: list[str]) -> list[tuple[str, str]]:
-    """Versions (dataset, id) of these datasets that no run was started for yet, ``MOST_AT_ONCE`` or fewer.
+    """Versions (dataset, id) of these datasets that no run was started for yet, ``MAX_STARTS`` or fewer.
 
     Each dataset's oldest come first, and the datasets take turns.
     """
@@ -90,7 +90,7 @@ def to_start(datasets: list[str]) -> list[tuple[str, str]]:
     with connected("millrace dispatch") as connection:
         return [
             tuple(row)
-            for row in queries.load("training").versions_to_start(connection, datasets=datasets, most=MOST_AT_ONCE)
+            for row in queries.load("training").versions_to_start(connection, datasets=datasets, most=MAX_STARTS)
         ]
 
 
@@ -111,16 +111,16 @@ def note(planned: Sequence[Mapping[str, Any]] | None, states: Mapping[str, str |
         states: The states of the mapped task ``start``, by ``start_0``, ``start_1`` and so on.
 
     Raises:
-        LastingError: There is no plan, or a run could not be started; the next run of the dispatch tries again.
+        NonRetryableError: There is no plan, or a run could not be started; the next run of the dispatch tries again.
     """
     if planned is None:
-        raise LastingError("The task land has not ended well.", "See its log.")
+        raise NonRetryableError("The task land has not ended well.", "See its log.")
     begun = [states.get(f"start_{number}") in ("success", "skipped") for number in range(len(planned))]
     mark_started([run["conf"]["version"] for run, done in zip(planned, begun, strict=True) if done])
     waiting = Counter(run["trigger_dag_id"] for run, done in zip(planned, begun, strict=True) if not done)
     if waiting:
         missing = ", ".join(f"{count} of {dag_id}" for dag_id, count in sorted(waiting.items()))
-        raise LastingError(
+        raise NonRetryableError(
             f"Runs that could not be started: {missing}. All others were, and the next dispatch tries these again.",
             "See the logs of the task start, and ./millrace check.",
         )
@@ -172,5 +172,5 @@ def _insert(connection: Connection, manifest: Manifest, message: Message) -> Non
         manifest=message.value(),
         manifest_offset=message.offset(),
         # A producer may write any number as a record's timestamp; no later clock can read a year beyond 9999.
-        sealed_at=sealed_ms / 1000 if 0 <= sealed_ms < MOST_TIMESTAMP_MS else time.time(),
+        sealed_at=sealed_ms / 1000 if 0 <= sealed_ms < MAX_TIMESTAMP_MS else time.time(),
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The two-sided 95 % quantile of the normal distribution.
 Z95 = 1.959963984540054
 
-MOST_PARTS = 50
+MAX_PARTS = 50
 """Of a slice: more are numbers that somebody forgot to group."""
 
 COUNTED_ROWS = 2**18
@@ -43,7 +43,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class ClassMetric:
-    """How well one class is told; ``support`` is how many test records are of it."""
+    """The metrics of one class; ``support`` is the number of its test records."""
 
     name: str
     precision: float
@@ -150,10 +150,10 @@ def sliced(rows: pa.Table, slices: Mapping[str, str]) -> dict[str, NDArray[Any]]
         except Exception as error:
             log.warning("The slice %s (%s) cannot be cut from this version: %s.", name, expression, error)
             continue
-        if count > MOST_PARTS:
+        if count > MAX_PARTS:
             log.warning(
                 "The slice %s (%s) has %d values, and at most %d are shown; group them by an expression.",
-                *(name, expression, count, MOST_PARTS),
+                *(name, expression, count, MAX_PARTS),
             )
             continue
         found[name] = parts
@@ -203,7 +203,7 @@ def _numbered(values: NDArray[Any], classes: Sequence[Any]) -> NDArray[Any]:
     places = order[np.minimum(np.searchsorted(names, values, sorter=order), len(names) - 1)]
     if not (names[places] == values).all():
         unknown = sorted(set(values.tolist()) - set(names.tolist()))
-        raise LastingError(f"The rows have a class {unknown[0]!r} that the version's manifest does not list.")
+        raise NonRetryableError(f"The rows have a class {unknown[0]!r} that the version's manifest does not list.")
     return places
 
 

@@ -17,11 +17,11 @@ from include.datasets import Dataset
 from include.datasets.definition import BASELINE
 from include.datasets.sizes import size
 from include.durations import duration
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.forked import Killed
 from include.provenance import library_versions
 from include.registry import probe
-from include.registry.artifact import Rejected, dumps, loads
+from include.registry.artifact import UntrustedArtifact, dumps, loads
 from include.training import grid, limits, out_of_core
 from include.training.checkpoint import Checkpoint
 from include.training.evaluation import Evaluation, evaluate, sliced
@@ -118,13 +118,15 @@ def _require_loadable(model: str, fitted: Fitted, trusted: Collection[str]) -> N
     """A model that cannot be loaded, or then predicts otherwise, is no result: it could become champion.
 
     Raises:
-        LastingError: It cannot be, and why.
+        NonRetryableError: It cannot be, and why.
     """
     try:
         loaded = loads(fitted.fitted, hashlib.sha256(fitted.fitted).hexdigest(), trusted)
         probe.recheck(loaded, fitted.probe)
-    except (Rejected, probe.Drifted) as error:
-        raise LastingError(f"Model {model!r} was fitted, but cannot be used: {error.what}", error.remedy) from error
+    except (UntrustedArtifact, probe.PredictionMismatch) as error:
+        raise NonRetryableError(
+            f"Model {model!r} was fitted, but cannot be used: {error.what}", error.remedy
+        ) from error
 
 
 def derive(
@@ -144,7 +146,7 @@ def derive(
         checkpoint: Where to go on with passes, and to note how far they came.
 
     Raises:
-        Refused: The version is not what its manifest says.
+        VersionRefused: The version is not what its manifest says.
     """
     from threadpoolctl import threadpool_limits
 

@@ -7,15 +7,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     from include.datasets import Dataset
 
-MOST = 100
+MAX_CANDIDATES = 100
 """Candidates of a run: each is a task, and each raises what the gate asks of all."""
 
-_LONGEST = 200
+_MAX_NAME = 200
 
 Grid = Mapping[str, Mapping[str, Sequence[Any]]]
 """Model, parameter, values: ``{"logistic": {"C": [0.1, 1]}}``."""
@@ -43,7 +43,7 @@ def estimators(dataset: Dataset, grid: Grid | None) -> dict[str, Any]:
     same model line in every run.
 
     Raises:
-        LastingError: The grid names what there is not, a value that its estimator does not take, or too many.
+        NonRetryableError: The grid names what there is not, a value that its estimator does not take, or too many.
     """
     from include.datasets.definition import BASELINE
 
@@ -51,8 +51,8 @@ def estimators(dataset: Dataset, grid: Grid | None) -> dict[str, Any]:
     known = dataset.estimators()
     found = dict(known)
     count = sum(math.prod(map(len, parameters.values())) for parameters in (grid or {}).values())
-    if count > MOST:
-        raise _wrong(f"it makes {count} candidates, and at most {MOST} are tried", "Leave some out.")
+    if count > MAX_CANDIDATES:
+        raise _wrong(f"it makes {count} candidates, and at most {MAX_CANDIDATES} are tried", "Leave some out.")
     for model, parameters in (grid or {}).items():
         if model not in known or model == BASELINE:
             names = ", ".join(name for name in known if name != BASELINE)
@@ -112,8 +112,8 @@ def _text(value: Any) -> str:
 
 
 def _require_valid(name: str, candidate: Any) -> None:
-    if len(name) > _LONGEST:
-        raise _wrong(f"the name {name[:50]!r}… has {len(name)} characters, and at most {_LONGEST} fit", "Shorten it.")
+    if len(name) > _MAX_NAME:
+        raise _wrong(f"the name {name[:50]!r}… has {len(name)} characters, and at most {_MAX_NAME} fit", "Shorten it.")
     for part in (candidate, *candidate.get_params(deep=True).values()):
         if not hasattr(part, "_parameter_constraints"):
             # Not of scikit-learn's own; it says at the fit what it does not take.
@@ -124,5 +124,5 @@ def _require_valid(name: str, candidate: Any) -> None:
             raise _wrong(f"{name}: {str(error).rstrip('.')}", "Correct the value.") from error
 
 
-def _wrong(what: str, remedy: str) -> LastingError:
-    return LastingError(f"The grid cannot be: {what}.", remedy)
+def _wrong(what: str, remedy: str) -> NonRetryableError:
+    return NonRetryableError(f"The grid cannot be: {what}.", remedy)

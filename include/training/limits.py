@@ -14,13 +14,13 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.forked import Child, Killed
 
 LOOK_EVERY_S = 0.05
 
 
-class Exceeded(LastingError):
+class Exceeded(NonRetryableError):
     """The work took more than it may."""
 
 
@@ -38,7 +38,7 @@ def within(memory: int, seconds: float, about: str, work: Callable[[], None]) ->
 
     Raises:
         Exceeded: It took more memory or time. What it had not committed is undone by the servers.
-        UserError, LastingError: As the work raised it.
+        UserError, NonRetryableError: As the work raised it.
         Killed: Something else ended the process.
         Failed: The work raised another error.
     """
@@ -83,7 +83,7 @@ def _work(work: Callable[[], None], writing: int) -> None:
     try:
         work()
     except UserError as error:
-        lasting = isinstance(error, LastingError)
+        lasting = isinstance(error, NonRetryableError)
         answer = {"ended": "lasting" if lasting else "user", "what": error.what, "remedy": error.remedy}
     except MemoryError as error:
         answer = {"ended": "memory", "what": str(error)}
@@ -96,7 +96,7 @@ def _work(work: Callable[[], None], writing: int) -> None:
 def _raise(answer: dict[str, Any], memory: int, about: str) -> None:
     match answer["ended"]:
         case "lasting":
-            raise LastingError(answer["what"], answer["remedy"])
+            raise NonRetryableError(answer["what"], answer["remedy"])
         case "user":
             raise UserError(answer["what"], answer["remedy"])
         case "memory":

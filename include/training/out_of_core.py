@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.datasets import Dataset
 from include.datasets.sizes import size
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.training.unfittable import in_own_words
 from include.versions.manifest import Manifest, Role
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from include.training.checkpoint import Checkpoint
     from include.training.evaluation import Evaluation
 
-SHARE = 0.25
+MEMORY_FRACTION = 0.25
 """Of ``memory_limit``, that a version's rows may take in memory: a fit copies them up to three times."""
 
 _TEXT_BYTES = 32
@@ -69,23 +69,23 @@ def chosen(dataset: Dataset, manifest: Manifest, estimator: Any) -> bool:
     """Whether a model is to learn a version batch by batch: by its definition, or because the version is too large.
 
     Raises:
-        LastingError: It would have to, and cannot.
+        NonRetryableError: It would have to, and cannot.
     """
     if dataset.out_of_core == "never":
         return False
     limit, needed = size(dataset.memory_limit), rows_bytes(manifest)
-    if dataset.out_of_core == "auto" and needed <= SHARE * limit:
+    if dataset.out_of_core == "auto" and needed <= MEMORY_FRACTION * limit:
         return False
     why = refusal(estimator)
     if not why:
         return True
     if dataset.out_of_core == "always":
-        raise LastingError(
+        raise NonRetryableError(
             f"Dataset {dataset.name!r} is defined with out_of_core='always', and {why}.",
             "Take a model whose steps all have partial_fit, or set out_of_core='auto'.",
         )
     if needed > limit:
-        raise LastingError(
+        raise NonRetryableError(
             f"The rows of version {manifest.short} take some {needed / 1e6:,.0f} MB, the memory_limit of "
             f"{dataset.name!r} is {limit / 1e6:,.0f} MB, and {why}.",
             "Raise memory_limit, publish fewer rows, or take a model whose steps all have partial_fit.",
@@ -120,7 +120,7 @@ def learn(
         checkpoint: Where to go on, and to write down how far it came.
 
     Raises:
-        Refused: The version is not what its manifest says.
+        VersionRefused: The version is not what its manifest says.
     """
     from include.versions.reading import prove
 

@@ -6,14 +6,14 @@ import copy
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.registry import artifact
 from include.registry.distribution import Distribution, is_frozen
 
 if TYPE_CHECKING:
     from include.datasets import Dataset
 
-_DEEPEST = 50
+_MAX_DEPTH = 50
 
 
 def require_storable(dataset: Dataset, models: Collection[str] | None = None) -> None:
@@ -23,15 +23,15 @@ def require_storable(dataset: Dataset, models: Collection[str] | None = None) ->
         models: Which of them; None for all.
 
     Raises:
-        LastingError: One cannot; the model and the type are named.
+        NonRetryableError: One cannot; the model and the type are named.
     """
     for name, estimator in dataset.estimators().items():
         if models is None or name in models:
             try:
                 artifact.require_storable(prepared(estimator, 0), dataset.trusted)
-            except artifact.Rejected as error:
+            except artifact.UntrustedArtifact as error:
                 about = f"Dataset {dataset.name!r}, model {name!r}"
-                raise LastingError(f"{about}: {error.what}", error.remedy) from error
+                raise NonRetryableError(f"{about}: {error.what}", error.remedy) from error
 
 
 def prepared(estimator: Any, seed: int) -> Any:
@@ -51,7 +51,7 @@ def _visited(value: Any, seed: int, seen: dict[int, Any], depth: int) -> Any:
     """The value itself, changed in place where that is possible, or what replaces it."""
     if is_frozen(value):
         return Distribution.of(value)
-    if depth > _DEEPEST or isinstance(value, str | bytes | int | float | type | None) or id(value) in seen:
+    if depth > _MAX_DEPTH or isinstance(value, str | bytes | int | float | type | None) or id(value) in seen:
         return seen.get(id(value), value)
     seen[id(value)] = value
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from include.datasets import Dataset
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.training import grid
 from include.training.grid import Grid
 from include.training.preparation import require_storable
@@ -34,7 +34,7 @@ def begin(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: s
         cause: What started the run, or who.
 
     Raises:
-        LastingError: No such version or model, or no such grid.
+        NonRetryableError: No such version or model, or no such grid.
     """
     from include.versions import catalog
 
@@ -72,7 +72,7 @@ def not_planned(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], ca
     The arguments are those of ``begin``.
     """
     reason = f"The task plan ended without a plan and without a reason. See its log in the UI, run {run_id}."
-    with suppress(LastingError):
+    with suppress(NonRetryableError):
         _write_failure(dataset, run_id, parameters, cause, reason, kept=["success", "failed"])
 
 
@@ -136,10 +136,10 @@ def end(planned: Sequence[Mapping[str, Any]] | None) -> None:
         planned: What ``begin`` returned; None when it failed.
 
     Raises:
-        LastingError: A model has no result; the run has failed.
+        NonRetryableError: A model has no result; the run has failed.
     """
     if not planned:
-        raise LastingError("The run ended before it began to train.", "See the log of the task plan.")
+        raise NonRetryableError("The run ended before it began to train.", "See the log of the task plan.")
     missing, run = settle(planned), planned[0]["run"]
     with connected("millrace train") as connection:
         results = list(queries.load("training").results_of(connection, run=run))
@@ -147,7 +147,7 @@ def end(planned: Sequence[Mapping[str, Any]] | None) -> None:
         interval = f" ({low:.3f} to {high:.3f})" if low is not None else ""
         log.info("%-20s %s %.3f%s", model, metric, value, interval)
     if missing:
-        raise LastingError(f"Run {run} has no result of {', '.join(missing)}.", "See the logs of these tasks.")
+        raise NonRetryableError(f"Run {run} has no result of {', '.join(missing)}.", "See the logs of these tasks.")
 
 
 def chosen(dataset: Dataset, asked: Sequence[str] | None, candidates: Grid | None) -> list[str]:
@@ -158,13 +158,15 @@ def chosen(dataset: Dataset, asked: Sequence[str] | None, candidates: Grid | Non
         candidates: See ``grid.Grid``.
 
     Raises:
-        LastingError: There is no such model, or no such grid.
+        NonRetryableError: There is no such model, or no such grid.
     """
     from include.datasets.definition import BASELINE
 
     known = list(dataset.estimators())
     if unknown := sorted(set(asked or ()) - set(known)):
-        raise LastingError(f"Dataset {dataset.name!r} has no model {', '.join(unknown)}; it has {', '.join(known)}.")
+        raise NonRetryableError(
+            f"Dataset {dataset.name!r} has no model {', '.join(unknown)}; it has {', '.join(known)}."
+        )
     added = [name for name in grid.estimators(dataset, candidates) if name not in known]
     # Every run has its baseline: without it an accuracy says little.
     return [model for model in known if not asked or model in asked or model == BASELINE] + added
@@ -181,4 +183,4 @@ def _day(text: str | None) -> datetime | None:
     try:
         return datetime.combine(date.fromisoformat(text), time(), UTC)
     except ValueError as error:
-        raise LastingError(f"The parameter until is {text!r}, which is no day.", "Write 2015-01-01.") from error
+        raise NonRetryableError(f"The parameter until is {text!r}, which is no day.", "Write 2015-01-01.") from error

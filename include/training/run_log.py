@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FLUSH_EVERY_S = 0.5
 CLOSE_WITHIN_S = 3.0
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 _LIBRARIES = ("airflow", "alembic", "sqlalchemy", "httpx", "httpcore")
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class _Handler(logging.Handler):
     def __init__(self, run: int, model: str | None) -> None:
         super().__init__(logging.INFO)
         self._run, self._model = run, model
-        self._lines: queue.Queue[logging.LogRecord] = queue.Queue(MOST_WAITING)
+        self._lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_WAITING)
         self._connection: Connection | None = None
         self._idle: Callable[[], Connection] | None = None
         self._ended = threading.Event()

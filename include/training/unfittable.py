@@ -6,13 +6,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.versions.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
 
-class Unfittable(LastingError):
+class Unfittable(NonRetryableError):
     """An estimator does not take a version's rows. Trying again gives the same: rows, seed and libraries stay."""
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.registry import artifact
 from include.registry.model import trusted
 from include.training.fitting import Fitted, derive
 from include.training.unfittable import Unfittable
 from include.versions import catalog
 from include.versions.manifest import Manifest, decode
-from include.versions.reading import Refused, prove
+from include.versions.reading import VersionRefused, prove
 from include.warehouse import queries
 from include.warehouse.connection import connected, lasting
 
@@ -92,17 +92,21 @@ def verify_run(run: int | str, asked_by: str) -> Verified:
         asked_by: Who wants to know.
 
     Raises:
-        LastingError: There is no such run, it has not finished, or its version is expired.
+        NonRetryableError: There is no such run, it has not finished, or its version is expired.
         UserError: Kafka or Postgres does not answer.
     """
     sql = queries.load("verification")
     with lasting(f"millrace verify run {run}") as connection:
         row = sql.run_to_verify(connection(), run=str(run))
         if row is None:
-            raise LastingError(f"There is no training run {run!r}.", "See millrace.training_run for those that are.")
+            raise NonRetryableError(
+                f"There is no training run {run!r}.", "See millrace.training_run for those that are."
+            )
         number, dataset, state, libraries, content, expired_at = row
         if state != "success":
-            raise LastingError(f"Run {number} of {dataset!r} has not ended well: {state}.", "Verify a finished one.")
+            raise NonRetryableError(
+                f"Run {number} of {dataset!r} has not ended well: {state}.", "Verify a finished one."
+            )
         manifest, models = decode(bytes(content)), [model for (model,) in sql.models_of(connection(), run=number)]
         if expired_at is not None:
             raise catalog.VersionExpired(manifest, expired_at)
@@ -111,7 +115,7 @@ def verify_run(run: int | str, asked_by: str) -> Verified:
         try:
             for model in models:
                 findings += _derived_again(connection, number, model, manifest, close=bool(others))
-        except Refused as error:
+        except VersionRefused as error:
             findings.append(str(error))
         return _end(connection(), verification, Verified(manifest, models, findings, others))
 
@@ -122,7 +126,7 @@ def verify_one(run: int | None, asked_by: str) -> Outcome | None:
     None is returned where no run has finished yet.
 
     Raises:
-        LastingError: The run came out different.
+        NonRetryableError: The run came out different.
     """
     if run is None:
         with connected("millrace verify") as connection:
@@ -132,7 +136,7 @@ def verify_one(run: int | None, asked_by: str) -> Outcome | None:
         return None
     found = verify_run(run, asked_by)
     if found.findings:
-        raise LastingError(f"Run {run} of {found.manifest.dataset!r} is {found}")
+        raise NonRetryableError(f"Run {run} of {found.manifest.dataset!r} is {found}")
     return found.outcome
 
 
@@ -140,7 +144,7 @@ def _refusal(manifest: Manifest) -> Iterator[str]:
     """Reads a version without keeping it; why it is refused, if it is."""
     try:
         prove(manifest)
-    except Refused as error:
+    except VersionRefused as error:
         yield str(error)
 
 
@@ -157,7 +161,7 @@ def _derived_again(
         # The stored bytes have no digest of their own: others would not give the predictions that were stored.
         estimator = artifact.loads(content, hashlib.sha256(content).hexdigest(), trusted(manifest.dataset))
         fitted = derive(estimator, manifest, {}, passes)
-    except artifact.Rejected as error:
+    except artifact.UntrustedArtifact as error:
         yield f"{model}: {error}"
         return
     except Unfittable as error:

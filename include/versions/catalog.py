@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.versions.manifest import CONTROL_TOPIC, Manifest, Role, decode
 from include.warehouse import queries
 from include.warehouse.connection import connected
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 DISPATCH = "dispatch"
 
 
-class UnknownVersion(LastingError):
+class UnknownVersion(NonRetryableError):
     """No such version was ever sealed."""
 
 
-class VersionExpired(LastingError):
+class VersionExpired(NonRetryableError):
     """A version's records are no longer kept in Kafka."""
 
     def __init__(self, manifest: Manifest, at: datetime) -> None:
@@ -73,12 +73,12 @@ def not_landed(connection: Connection, brokers: AdminClient | None = None) -> It
     from include.kafka import client, position, topics
     from include.kafka.reader import read_range
 
-    standings = position.standings(connection, DISPATCH, CONTROL_TOPIC)
+    stored_positions = position.read_positions(connection, DISPATCH, CONTROL_TOPIC)
     brokers = client.admin() if brokers is None else brokers
     extents = topics.extents(CONTROL_TOPIC, topics.describe(CONTROL_TOPIC, brokers).partitions, brokers)
     ranges = {}
     for partition, extent in extents.items():
-        landed = standings[partition].position.next_offset if partition in standings else 0
+        landed = stored_positions[partition].position.next_offset if partition in stored_positions else 0
         ranges[partition] = (max(landed, extent.first), extent.stable_end)
     for messages in read_range(CONTROL_TOPIC, ranges):
         for message in messages:

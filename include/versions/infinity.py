@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,7 @@ class Infinities:
         """To be called when all batches were seen.
 
         Raises:
-            LastingError: There are some; each column is named, with their number and the first rows.
+            NonRetryableError: There are some; each column is named, with their number and the first rows.
         """
         if not self._counts:
             return
@@ -65,7 +65,7 @@ class Infinities:
             f"{name} in {count:,} rows, the first with {self._record_id} {', '.join(map(str, self._first[name]))}"
             for name, count in self._counts.items()
         ]
-        raise LastingError(
+        raise NonRetryableError(
             f"Dataset {self._dataset!r} has infinite values: {'; '.join(found)}. Nothing was published.",
             "Have the source give null where there is no number, or name features without these columns.",
         )

@@ -20,7 +20,7 @@ NAMED = 5
 
 
 class Leaking(Exception):
-    """What is wrong with a version's rows; whoever reads it makes a refusal of it.
+    """What is wrong with a version's rows; the reader turns it into a refusal.
 
     Attributes:
         reason: ``repeated`` (ids occur more than once), ``leaking`` (rows lie on the wrong side of the split) or
@@ -79,7 +79,7 @@ class Watch:
     def doubtful(self) -> NDArray[np.uint64]:
         """Keys of ids that seem to occur more than once, ascending; to be called when all batches were seen.
 
-        Two ids can have the same key, so whoever finds one here looks at the ids themselves, see ``repeated``.
+        Two ids can have the same key, so compare the ids themselves, see ``repeated``.
 
         Raises:
             Leaking: A training record is not older than every test record, where the split is one by time.

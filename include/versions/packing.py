@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # More would be more than what librdkafka puts into one request and asks for in one.
 MESSAGE_BYTES = 960 * 1024
-FEWEST_ROWS = 16
+MIN_ROWS = 16
 # So many that the source's next rows are read while these are packed.
 PACKED_AHEAD = 12
 WORTH_COMPRESSING = 0.9
@@ -171,7 +171,7 @@ class _Layout:
     """Where everything lies in a message of so many rows without nulls, of columns of fixed width.
 
     Attributes:
-        spare: Messages of this layout to be filled anew.
+        spare: Messages of this layout to be filled again.
     """
 
     def __init__(self, schema: pa.Schema, rows: int) -> None:
@@ -229,7 +229,7 @@ def _clean(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _small(rows: pa.RecordBatch) -> Iterator[list[Part]]:
-    if rows.nbytes <= MESSAGE_BYTES or rows.num_rows <= FEWEST_ROWS:
+    if rows.nbytes <= MESSAGE_BYTES or rows.num_rows <= MIN_ROWS:
         yield [Part.of(rows)]
         return
     half = rows.num_rows // 2

@@ -13,10 +13,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from include import allocator
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.kafka import topics
+from include.kafka.position_errors import LogTruncated, OffsetsGone, TopicMissing
 from include.kafka.reader import Stalled, place, read_range
-from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
 from include.versions.assembly import Assembly
 from include.versions.leakage import Leaking, Watch, repeated
 from include.versions.manifest import PUBLICATION_HEADER, SPLITS, Column, Manifest, Message, Role
@@ -38,7 +38,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Refused(LastingError):
+class VersionRefused(NonRetryableError):
     """A version cannot be trained on; ``reason`` names why in a word.
 
     Reasons: ``trimmed`` (retention or somebody removed messages), ``short`` (listed messages are missing), ``altered``
@@ -71,7 +71,7 @@ def read(manifest: Manifest) -> Rows:
     """All rows of a version.
 
     Raises:
-        Refused: The version is not what its manifest says.
+        VersionRefused: The version is not what its manifest says.
         UserError: Kafka does not answer.
     """
     allocator.keep_freed()
@@ -98,7 +98,7 @@ def prove(manifest: Manifest) -> None:
     """Reads a version without keeping its rows.
 
     Raises:
-        Refused: The version is not what its manifest says.
+        VersionRefused: The version is not what its manifest says.
         UserError: Kafka does not answer.
     """
     proof, starts = Proof(manifest), manifest.starts()
@@ -113,7 +113,7 @@ def in_order(manifest: Manifest, split: Role, first: int = 0) -> Iterator[pa.Rec
     Each batch is proven before it is given. What lies between is passed over, unless it claims the version.
 
     Raises:
-        Refused: At the first message that does not fit.
+        VersionRefused: At the first message that does not fit.
         UserError: Kafka does not answer.
     """
     proof = Proof(manifest)
@@ -174,7 +174,7 @@ class Proof:
         """Each listed message with its rows, as it arrives: in offset order within a partition.
 
         Raises:
-            Refused: At the first message that does not fit, or at the end when one is missing.
+            VersionRefused: At the first message that does not fit, or at the end when one is missing.
         """
         yield from self.each(lambda message, value: (message, self.decoded(message, value)))
 
@@ -185,7 +185,7 @@ class Proof:
             work: Called in other threads, for several messages at a time, as soon as a message is proven.
 
         Raises:
-            Refused: At the first message that does not fit, or at the end when one is missing.
+            VersionRefused: At the first message that does not fit, or at the end when one is missing.
         """
         proving: deque[Future[T]] = deque()
         with ThreadPoolExecutor(THREADS, "prove") as threads:
@@ -207,10 +207,10 @@ class Proof:
 
     @contextmanager
     def watch(self) -> Iterator[Watch]:
-        """Proves that no record repeats and the split holds, for whoever shows it all batches in the ``with`` block.
+        """Proves that no record repeats and that the split holds, once it was shown all batches in the ``with`` block.
 
         Raises:
-            Refused: At the first batch that shows the contrary, or at the end.
+            VersionRefused: At the first batch that shows the contrary, or at the end.
         """
         watch = Watch(self.manifest)
         try:
@@ -234,7 +234,7 @@ class Proof:
             **options: As for ``read_range``.
 
         Raises:
-            Refused: A range is not there.
+            VersionRefused: A range is not there.
         """
         options = {"stalled_after_s": STABLE_WITHIN_S, **FETCH, **options}
         try:
@@ -267,7 +267,7 @@ class Proof:
         """The content of a listed message.
 
         Raises:
-            Refused: It is not what was sealed.
+            VersionRefused: It is not what was sealed.
         """
         value = message.value() or b""
         if not listed.is_of(value):
@@ -279,7 +279,7 @@ class Proof:
         """The rows of a listed message.
 
         Raises:
-            Refused: They are not what the manifest says.
+            VersionRefused: They are not what the manifest says.
         """
         import pyarrow as pa
 
@@ -306,7 +306,7 @@ class Proof:
         """Passes a message over that is not asked for.
 
         Raises:
-            Refused: It claims the version and is not listed.
+            VersionRefused: It claims the version and is not listed.
         """
         if place(message) in self._listed:
             return
@@ -315,7 +315,7 @@ class Proof:
             raise self._refused("unlisted", f"the message {where} claims the version and is not in its list.")
         self.foreign += 1
 
-    def short(self, missing: Collection[tuple[int, int]]) -> Refused:
+    def short(self, missing: Collection[tuple[int, int]]) -> VersionRefused:
         """The refusal of a version without some of its messages.
 
         Args:
@@ -326,8 +326,8 @@ class Proof:
             "short", f"{len(missing)} listed messages are missing, the first {_at(self.manifest, *first)}."
         )
 
-    def _refused(self, reason: str, what: str) -> Refused:
-        return Refused(self.manifest, reason, what)
+    def _refused(self, reason: str, what: str) -> VersionRefused:
+        return VersionRefused(self.manifest, reason, what)
 
 
 def _at(manifest: Manifest, partition: int, offset: int) -> str:

@@ -10,8 +10,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from include.datasets import Dataset
-from include.errors import LastingError
-from include.kafka.stops import TopicMissing
+from include.errors import NonRetryableError
+from include.kafka.position_errors import TopicMissing
 from include.versions import catalog
 from include.versions.manifest import Manifest, decode
 from include.warehouse import queries
@@ -58,14 +58,14 @@ def maintain(dataset: Dataset) -> list[str]:
     """Forgets what nothing needs. Returns the ids.
 
     Raises:
-        LastingError: A setting of the topic removes a version too early.
+        NonRetryableError: A setting of the topic removes a version too early.
         UserError: Kafka or Postgres does not answer.
     """
     with connected(f"millrace maintain {dataset.name}") as connection:
         expired = expire(connection, dataset)
         found = list(threats(connection, dataset))
     if found:
-        raise LastingError(" ".join(threat.what for threat in found), found[0].remedy)
+        raise NonRetryableError(" ".join(threat.what for threat in found), found[0].remedy)
     return expired
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.datasets.definition import Dataset
 from include.durations import duration
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.versions.infinity import FIRST_ROWS, Infinities
 from include.versions.manifest import SPLITS, Interval, Role, width
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from include.datasets.sources import Scan
 
 # A part that waits for its message holds its whole batch if that is at most so many times as large.
-HELD = 32
+MAX_WAITING_BATCHES = 32
 # No column of a source can be called so.
 _PLACE = "\0place"
 _FIRST_ROWS = 1_000
@@ -34,7 +34,7 @@ _FIRST_ROWS = 1_000
 log = logging.getLogger(__name__)
 
 
-class NothingToPublish(LastingError):
+class NothingToPublish(NonRetryableError):
     """The interval holds nothing to learn from or to test on; no version is made of it."""
 
 
@@ -93,10 +93,10 @@ class Part:
         return self.batch.take(self.rows)
 
     def alone(self) -> Part:
-        """The same rows, without holding more than ``HELD`` times as many that lie between them."""
+        """The same rows, without holding more than ``MAX_WAITING_BATCHES`` times as many that lie between them."""
         import numpy as np
 
-        if len(self) > self.batch.num_rows // HELD:
+        if len(self) > self.batch.num_rows // MAX_WAITING_BATCHES:
             return self
         rows = np.arange(self.rows.start, self.rows.stop) if isinstance(self.rows, slice) else self.rows
         return Part.of(self.batch.take(rows))
@@ -171,7 +171,9 @@ class Selection:
 
     def _require(self, found: int) -> None:
         if found != self.scanned:
-            raise LastingError(f"The source had {self.scanned} rows and now has {found}: it changes while it is read.")
+            raise NonRetryableError(
+                f"The source had {self.scanned} rows and now has {found}: it changes while it is read."
+            )
 
 
 def select(dataset: Dataset, scan: Scan, interval: Interval, most_rows: int | None = None, seed: int = 0) -> Selection:
@@ -308,19 +310,19 @@ def _schema(dataset: Dataset, scan: Scan) -> tuple[pa.Schema, list[str]]:
     }
     for field, names in wanted.items():
         if missing := [name for name in names if name not in found.names]:
-            raise LastingError(
+            raise NonRetryableError(
                 f"Dataset {dataset.name!r}, field {field}: its source has no column {', '.join(missing)}; "
                 f"it has {', '.join(found.names)}.",
                 "Correct the definition.",
             )
         if field != "slices" and (unfit := [name for name in names if name in scan.unfit]):
-            raise LastingError(
+            raise NonRetryableError(
                 f"Dataset {dataset.name!r}, field {field}: the column {unfit[0]!r} is {scan.unfit[unfit[0]]}, which "
                 "cannot be used there.",
                 "Name another, or have the source give it, or a part of it, as text or a number.",
             )
     if not features:
-        raise LastingError(f"Dataset {dataset.name!r}: no column is left to learn from.", "Name features.")
+        raise NonRetryableError(f"Dataset {dataset.name!r}: no column is left to learn from.", "Name features.")
     names = list(dict.fromkeys(name for names in wanted.values() for name in names))
     # Models compute with doubles; what names and divides records stays exact.
     exact = {dataset.record_id, dataset.event_time, dataset.split.column}
@@ -365,14 +367,14 @@ def _require_ids(dataset: Dataset, rows: pa.Table) -> None:
 
     ids = _without_nan(rows[dataset.record_id])
     if ids.null_count:
-        raise LastingError(
+        raise NonRetryableError(
             f"Dataset {dataset.name!r}: {ids.null_count} rows have no {dataset.record_id!r}, their record_id.",
             "Name a column that has a value in every row, or leave these rows out in the source.",
         )
     if not _ascending([ids]) and (distinct := pc.count_distinct(ids).as_py()) < len(ids):
         counts = pc.value_counts(ids)
         twice = counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py()
-        raise LastingError(
+        raise NonRetryableError(
             f"Dataset {dataset.name!r}: {len(ids) - distinct} rows repeat a record_id, such as "
             f"{dataset.record_id}={twice['values']} in {twice['counts']} rows.",
             "Name a column that is different in every row, or remove the repeated rows.",
@@ -391,7 +393,7 @@ def _with_target(dataset: Dataset, rows: pa.Table, interval: Interval) -> pa.Tab
         rows = rows.filter(pc.is_valid(column))
     if types.is_floating(column.type) and (count := pc.sum(pc.is_inf(rows[dataset.target])).as_py()):
         first = rows.filter(pc.is_inf(rows[dataset.target]))[dataset.record_id].slice(0, FIRST_ROWS).to_pylist()
-        raise LastingError(
+        raise NonRetryableError(
             f"Dataset {dataset.name!r}: the target {dataset.target!r} is infinite in {count:,} rows, the first with "
             f"{dataset.record_id} {', '.join(map(str, first))}.",
             "Have the source give a number, or null to leave these rows out.",
@@ -406,12 +408,12 @@ def _require_target(dataset: Dataset, kind: pa.DataType) -> None:
 
     numeric = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
     if dataset.kind == "regression" and not numeric:
-        raise LastingError(
+        raise NonRetryableError(
             f"Dataset {dataset.name!r}: a regression needs a numeric target, and {dataset.target!r} is {kind}.",
             "Name another target, or set kind='classification'.",
         )
     if dataset.kind == "classification" and (types.is_temporal(kind) or types.is_decimal(kind)):
-        raise LastingError(
+        raise NonRetryableError(
             f"Dataset {dataset.name!r}: the target {dataset.target!r} is {kind}, which are no classes.",
             "Name another target, or have the source give it as text or whole numbers: in SQL target::integer or "
             "target::text.",

@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation, localcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import psycopg2
@@ -56,7 +56,7 @@ class Column:
         """The values, ``PIECE_ROWS`` at a time; they are converted when they are asked for first.
 
         Raises:
-            LastingError: The Arrow type has no place for a value, such as an infinite date.
+            NonRetryableError: The Arrow type has no place for a value, such as an infinite date.
         """
         if self._pieces is None:
             self._pieces = [self._converted(texts) for texts in self._texts]
@@ -69,7 +69,7 @@ class Column:
         if (found := self._attempt(texts)) is not None:
             return found
         value = next(text for text in texts if self._attempt(pa.array([text.as_py()], text.type)) is None)
-        raise LastingError(
+        raise NonRetryableError(
             f"The query's column {self.name!r} is {self.database} and holds {value.as_py()!r}, for which the Arrow "
             f"type {self.type} has no place.",
             "Convert it in the SQL, or leave the column out.",
@@ -89,7 +89,7 @@ def run(cursor: Cursor, statement: str) -> list[Column]:
 
     Raises:
         psycopg2.Error: PostgreSQL refuses it.
-        LastingError: It gives no columns, or two of one name.
+        NonRetryableError: It gives no columns, or two of one name.
     """
     _as_text(cursor)
     cursor.execute(statement)
@@ -106,7 +106,7 @@ def describe(cursor: Cursor, statement: str) -> list[Column]:
 
     Raises:
         psycopg2.Error: PostgreSQL refuses it.
-        LastingError: It gives no columns, or two of one name.
+        NonRetryableError: It gives no columns, or two of one name.
     """
     cursor.execute(f"DECLARE millrace_described NO SCROLL CURSOR FOR {statement}")
     cursor.execute("FETCH FORWARD 0 FROM millrace_described")
@@ -115,11 +115,11 @@ def describe(cursor: Cursor, statement: str) -> list[Column]:
 
 def _described(cursor: Cursor) -> list[psycopg2.extensions.Column]:
     if cursor.description is None:
-        raise LastingError("The source's query gives no rows.", "Write a SELECT.")
+        raise NonRetryableError("The source's query gives no rows.", "Write a SELECT.")
     described = list(cursor.description)
     names = [column.name for column in described]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise LastingError(
+        raise NonRetryableError(
             f"The source's query has several columns called {', '.join(twice)}.",
             "Name all but one differently, with AS.",
         )

@@ -57,7 +57,7 @@ def connect(application_name: str = "millrace", **options: Any) -> Connection:
     except psycopg2.ProgrammingError as error:
         raise UserError(
             f"The Airflow connection {CONNECTION_ID!r} is not usable: {str(error).strip()}.",
-            "Mend its extra; ./millrace takes it from MILLRACE_CONN_POSTGRES, if that is set.",
+            "Fix its extra; ./millrace takes it from MILLRACE_CONN_POSTGRES, if that is set.",
         ) from error
     except psycopg2.OperationalError as error:
         # libpq's further lines ask whether the server runs, which is what the remedy says.
@@ -66,7 +66,7 @@ def connect(application_name: str = "millrace", **options: Any) -> Connection:
             f"PostgreSQL at {settings.host}:{parameters['port']} does not answer: {reason}.",
             "End clients that never close; ./millrace doctor names them."
             if "connection slots" in reason or "too many" in reason
-            else "Start the platform with ./millrace up, or mend the connection millrace_postgres.",
+            else "Start the platform with ./millrace up, or fix the connection millrace_postgres.",
         ) from error
 
 

@@ -26,7 +26,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 
 from include import runs
 from include.datasets import definitions
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.landing.sensor import StreamSensor
 from include.promotion.approval import Approval
 from include.training.dispatch import ManifestSensor
@@ -128,7 +128,7 @@ def test_the_versions_that_a_schedule_owes_are_counted(
 def test_a_key_that_no_parameter_has_is_refused_in_every_dag(dags: dict[str, DAG], conf: dict[str, Any]) -> None:
     for dag in dags.values():
         context: Any = {"dag": dag, "dag_run": SimpleNamespace(conf=conf)}
-        with pytest.raises(LastingError, match=f"The DAG {dag.dag_id} has no parameter ") as refused:
+        with pytest.raises(NonRetryableError, match=f"The DAG {dag.dag_id} has no parameter ") as refused:
             runs.require_known(context)
         unknown = sorted(set(conf) - set(dag.params))
         assert all(repr(name) in str(refused.value) for name in unknown)
@@ -271,7 +271,7 @@ import runpy
 from pathlib import Path
 from include import runs
 from include.datasets import definitions
-from include.errors import LastingError
+from include.errors import NonRetryableError
 found = definitions.find(Path({str(folder)!r}))
 definitions.find = lambda: found
 print(sorted(name for name in runpy.run_path("dags/train.py") if name.startswith("train__")))

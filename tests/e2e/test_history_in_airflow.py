@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from include import history
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.platform import postgres
 from include.platform.airflow_api import AirflowApi
 from include.platform.platform import Platform
@@ -68,5 +68,5 @@ def test_what_is_old_goes_and_what_waits_stays(airflow_api: AirflowApi, metadata
 
 def test_a_database_without_an_address(airflow_platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(history.METADATA)
-    with pytest.raises(LastingError, match="MILLRACE_METADATA is not set"):
+    with pytest.raises(NonRetryableError, match="MILLRACE_METADATA is not set"):
         history.clean_airflow(datetime.now(UTC) - OLD)

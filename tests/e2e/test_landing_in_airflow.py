@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from include.kafka import backlog, client
-from include.landing.drain import BREAKER
+from include.landing.drain import MIN_REJECTED
 from include.platform.airflow_api import AirflowApi, Run, TaskInstance
 from include.platform.commands import doctor
 from include.platform.commands.landing import accept
@@ -191,14 +191,14 @@ def test_a_stream_that_pauses_itself_tells_doctor_why(
     stream, dag = definitions.get("payments"), "land__payments"
     make_topic(stream)
     producer = client.producer()
-    for _ in range(BREAKER):
+    for _ in range(MIN_REJECTED):
         producer.produce(stream.topic, b"no payment")
     producer.flush()
     airflow_api.wait_for_dags([dag])
     airflow_api.unpause(dag)
     until("the stream has paused itself", lambda: airflow_api.is_paused(dag) or None, 90)
     (finding,) = doctor._paused(airflow_platform)
-    assert finding.what.startswith(f"{dag} has paused itself after 3 runs that failed. None of {BREAKER} records")
+    assert finding.what.startswith(f"{dag} has paused itself after 3 runs that failed. None of {MIN_REJECTED} records")
     assert "./millrace accept payments bad" in finding.what
     said = CliRunner().invoke(accept, ["payments", "bad"])
     assert said.exit_code == 0, said.output

@@ -62,12 +62,12 @@ def test_c21_c22_no_group_has_members(stage: Stage) -> None:
     stage.until_landed(600)
     admin = AdminClient({"bootstrap.servers": stage.world.broker.direct})
     group = stage.stream.reader
-    told = threading.Event()
-    while drain.alive and not told.wait(0.2):
+    reported = threading.Event()
+    while drain.alive and not reported.wait(0.2):
         listed = admin.list_consumer_groups(request_timeout=WAIT_S).result()
         if group in {each.group_id for each in listed.valid}:
-            told.set()
-    assert told.is_set(), "the drain tells Kafka how far it is"
+            reported.set()
+    assert reported.is_set(), "the drain tells Kafka how far it is"
     described = admin.describe_consumer_groups([group])[group].result(WAIT_S)
     assert (described.state, list(described.members)) == (ConsumerGroupState.EMPTY, [])
     stage.finish()

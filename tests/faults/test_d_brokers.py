@@ -11,8 +11,8 @@ import pytest
 
 from include.errors import UserError
 from include.kafka import topics
-from include.kafka.stops import TopicMissing
-from include.landing import choices
+from include.kafka.position_errors import TopicMissing
+from include.landing import recovery
 from include.streams.definition import Stream
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.audit import snapshot
@@ -29,7 +29,7 @@ def patient(stream: Stream) -> Stream:
 def accept(stage: Stage, choice: str) -> None:
     """What ./millrace accept does."""
     with stage.connected() as connection:
-        assert choices.accept(connection, stage.stream, choice, "a test")
+        assert recovery.accept(connection, stage.stream, choice, "a test")
 
 
 @pytest.fixture(params=["stop", "kill"], ids=["d26_clean_bounce", "d27_hard_kill"])
@@ -400,7 +400,7 @@ def test_d37_clocks_differ(staged: Callable[..., Stage], event: timedelta, fate:
 def remake(stage: Stage) -> None:
     """Deletes the topic, and makes another of its name."""
     stage.topic.delete()
-    eventually(lambda: made(stage), 20, "the topic is made anew", every_s=0.3)
+    eventually(lambda: made(stage), 20, "the topic is made again", every_s=0.3)
     # Until the broker has let go of the old logs it takes records for them, and loses these with them.
     eventually(lambda: not any(stage.topic.stable_ends().values()), 20, "the new topic's logs are at work")
 

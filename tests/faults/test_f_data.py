@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from include.landing import choices
+from include.landing import recovery
 from include.streams.definition import Instant
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.events import ANYTHING, Fate
@@ -276,7 +276,7 @@ def test_f63_timestamps(anything: Stage) -> None:
         moment.astimezone(tz(-9.5)).isoformat(),
         moment.replace(microsecond=0).isoformat(),
         moment.isoformat().replace("T", "t").replace("+00:00", "z"),
-        # The same hour of a clock that was set back, told apart by its offset.
+        # The same hour of a clock that was set back, which its offset distinguishes.
         moment.astimezone(tz(2)).isoformat(),
         moment.astimezone(tz(1)).isoformat(),
     ]
@@ -347,7 +347,7 @@ def test_f64_nothing_but_bad_records(stage: Stage) -> None:
     assert stage.query("SELECT count(*) FROM millrace.dead_letter") == [(0,)]
     assert not stage.audit().wrong
     with stage.connected() as connection:
-        choices.accept(connection, stage.stream, "bad", "a test")
+        recovery.accept(connection, stage.stream, "bad", "a test")
     assert stage.finish().fates == {"landed": 300, "dead letter": 9_000}
 
 

@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 import psycopg2
 import pytest
 
-from include.definitions import Invalid
+from include.definitions import InvalidDefinition
 from include.landing import maintenance
-from include.streams.definition import LONGEST_NAME
+from include.streams.definition import MAX_NAME
 from tests.faults.toolbox.events import READINGS, WAIT_S
 from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
@@ -88,7 +88,7 @@ def test_g68_the_far_future(stage: Stage) -> None:
 
 
 def test_g69_a_partition_is_dropped_while_late_rows_arrive(stage: Stage) -> None:
-    """The drain knows the partition; it is dropped; a late row for it comes. It is made anew."""
+    """The drain knows the partition; it is dropped; a late row for it comes. It is made again."""
     late = midnight() - 5 * DAY
     stage.topic.events(100)
     stage.topic.events(100, ts=late)
@@ -164,13 +164,13 @@ def interrupt(stage: Stage, cut_off: datetime, moment: str) -> None:
 
 
 def test_g71_a_default_partition_of_somebodys_own(stage: Stage) -> None:
-    """Millrace makes none. One that somebody adds is named, and how to mend it, rather than filled."""
+    """Millrace makes none. One that somebody adds is named, with how to fix it, rather than filled."""
     stage.topic.events(100)
     stage.land()
     stage.query(f"CREATE TABLE landing.catchall PARTITION OF landing.{stage.stream.name} DEFAULT")
     stage.topic.events(100, ts=now() - 2 * DAY)
     outcome = stage.drain().wait()
-    assert (outcome.kind, outcome.what) == ("failed", "LastingError"), outcome
+    assert (outcome.kind, outcome.what) == ("failed", "NonRetryableError"), outcome
     assert "catchall" in outcome.says
     stage.query(f"ALTER TABLE landing.{stage.stream.name} DETACH PARTITION landing.catchall")
     stage.finish()
@@ -228,14 +228,14 @@ def maintained(stage: Stage, faults: list[BaseException]) -> None:
 
 def test_g74_long_names(staged: Callable[..., Stage]) -> None:
     """The longest name still gives every partition a name of its own; a longer one is refused in the definition."""
-    name = "a" * (LONGEST_NAME - 4)
+    name = "a" * (MAX_NAME - 4)
     stage = staged(replace(READINGS, name=name, partition="1 hour"))
     for hours in range(4):
         stage.topic.events(30, ts=now() - timedelta(hours=hours))
     assert stage.finish().fates == {"landed": 120}
     assert len(attached(stage)) == 4
-    with pytest.raises(Invalid, match="name"):
-        replace(READINGS, name="a" * (LONGEST_NAME + 1))
+    with pytest.raises(InvalidDefinition, match="name"):
+        replace(READINGS, name="a" * (MAX_NAME + 1))
 
 
 def test_g75_a_thousand_partitions(staged: Callable[..., Stage]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,8 @@ from include.landing import status
 from tests.faults.toolbox.events import ANYTHING, READINGS
 from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
+
+FORMER = Path(__file__).parents[1] / "integration/data/former_warehouse.sql.gz"
 
 
 def test_h79_the_definition_changes_under_a_drain(stage: Stage) -> None:
@@ -42,19 +45,15 @@ def test_h79_the_definition_changes_under_a_drain(stage: Stage) -> None:
 
 
 def test_h80_the_warehouse_is_migrated(stage: Stage) -> None:
-    """From the first revision, with a position in it, to the newest: the stream goes on where it was."""
-    from alembic import command
-    from alembic.config import Config
-
+    """From the former history, with a position in it, to the newest revision: the stream goes on where it was."""
     from include.warehouse import migrations
 
-    configuration = Config()
-    configuration.set_main_option("script_location", str(Path(migrations.__file__).parent))
     stage.topic.events(300, partition=0)
     stage.query("DROP SCHEMA IF EXISTS landing CASCADE; DROP SCHEMA millrace CASCADE")
-    stage.query("CREATE SCHEMA IF NOT EXISTS millrace AUTHORIZATION warehouse")
-    with stage.connected():
-        command.upgrade(configuration, "0001_position")
+    with stage.connected() as connection, connection.cursor() as cursor:
+        cursor.execute(gzip.decompress(FORMER.read_bytes()).decode())
+        cursor.execute("INSERT INTO millrace.schema_revision SELECT unnest(%s)", (sorted(migrations.FORMER_HEADS),))
+        connection.commit()
     stage.query(
         "INSERT INTO millrace.position (reader, topic, partition, topic_id, next_offset, owner, backend_pid,"
         " backend_start) VALUES (%s, %s, 0, %s, 100, 'an earlier version', 0, now())",
@@ -181,7 +180,7 @@ def test_h82_nothing_drains(stage: Stage) -> None:
 
 
 def test_h82_stuck_behind_an_open_transaction(stage: Stage) -> None:
-    """That is told apart from idle, with the time since when; what lies behind it is no lag: nobody could read it."""
+    """It is distinguished from idle, with the time since when; what follows it is not lag, since it cannot be read."""
     stage.topic.events(300)
     stage.land()
     with stage.connected() as connection:
@@ -204,7 +203,7 @@ def test_h82_stuck_behind_an_open_transaction(stage: Stage) -> None:
 
 
 def test_h82_the_broker_is_away(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the lag is not known, and nobody is told that it is 0; how fresh the table is can still be told."""
+    """Then the lag is unknown, not 0; how fresh the table is can still be shown."""
     monkeypatch.setattr(client, "REQUEST_TIMEOUT_S", 3.0)
     stage.topic.events(300)
     stage.land()

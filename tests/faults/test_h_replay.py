@@ -221,7 +221,7 @@ def test_h77_a_replay_beside_live_events(stage: Stage) -> None:
 
 
 @pytest.fixture
-def mended(stage: Stage) -> Stage:
+def fixed(stage: Stage) -> Stage:
     """A stage with 300 dead letters whose reason is gone, and six that stay what they are."""
     stage.topic.events(30)
     stage.land()
@@ -236,43 +236,43 @@ def mended(stage: Stage) -> Stage:
 
 
 @pytest.mark.parametrize(("moment", "skip", "landed_then"), RETRIED.values(), ids=RETRIED.keys())
-def test_h84_landing_dead_letters_is_interrupted(mended: Stage, moment: str, skip: int, landed_then: int) -> None:
+def test_h84_landing_dead_letters_is_interrupted(fixed: Stage, moment: str, skip: int, landed_then: int) -> None:
     """Each letter is closed with its row or not at all; another retry closes the rest, and none lands twice."""
-    relay = mended.relay()
-    with pytest.raises(psycopg2.Error), mended.connected(relay) as connection:
+    relay = fixed.relay()
+    with pytest.raises(psycopg2.Error), fixed.connected(relay) as connection:
         trap = relay.trap(moment, skip, act=lambda link: link.cut())
-        retry.retry(connection, mended.stream)
+        retry.retry(connection, fixed.stream)
     assert trap.sprung
     # Until its end is noticed, the interrupted one keeps its letters from others.
-    eventually(lambda: mended.backends("faults") == 0, 10, "the interrupted one's backend has ended")
-    assert mended.landed() == 330 + landed_then
-    with mended.connected() as connection:
-        assert retry.retry(connection, mended.stream) == (300 - landed_then, 6)
-        assert retry.retry(connection, mended.stream) == (0, 6)
-    assert mended.prove().fates == {"landed": 630, "dead letter": 6}
+    eventually(lambda: fixed.backends("faults") == 0, 10, "the interrupted one's backend has ended")
+    assert fixed.landed() == 330 + landed_then
+    with fixed.connected() as connection:
+        assert retry.retry(connection, fixed.stream) == (300 - landed_then, 6)
+        assert retry.retry(connection, fixed.stream) == (0, 6)
+    assert fixed.prove().fates == {"landed": 630, "dead letter": 6}
 
 
-def test_h84_dead_letters_are_landed_by_several_at_once(mended: Stage) -> None:
+def test_h84_dead_letters_are_landed_by_several_at_once(fixed: Stage) -> None:
     """One is held in the middle: another takes none of its letters, and a replay of the same records waits for it."""
-    relay = mended.relay()
-    with mended.connected(relay) as held:
+    relay = fixed.relay()
+    with fixed.connected(relay) as held:
         trap = relay.trap(RETRIED["mid_copy"][0])
-        holding = threading.Thread(target=retry.retry, args=(held, mended.stream))
+        holding = threading.Thread(target=retry.retry, args=(held, fixed.stream))
         holding.start()
         try:
             trap.wait()
-            with mended.connected() as free:
-                assert retry.retry(free, mended.stream) == (0, 6)
-                waiting = threading.Thread(target=replay.replay, args=(free, mended.stream, EVERYTHING, "a test"))
+            with fixed.connected() as free:
+                assert retry.retry(free, fixed.stream) == (0, 6)
+                waiting = threading.Thread(target=replay.replay, args=(free, fixed.stream, EVERYTHING, "a test"))
                 waiting.start()
                 try:
                     locked = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
-                    eventually(lambda: mended.query(locked, mended.name) == [(1,)], 20, "the replay waits")
+                    eventually(lambda: fixed.query(locked, fixed.name) == [(1,)], 20, "the replay waits")
                 finally:
                     trap.release()
                     waiting.join()
         finally:
             trap.release()
             holding.join()
-    assert mended.query("SELECT sum(landed), sum(more_landed) FROM millrace.landing_replay") == [(630, 0)]
-    assert mended.prove().fates == {"landed": 630, "dead letter": 6}
+    assert fixed.query("SELECT sum(landed), sum(more_landed) FROM millrace.landing_replay") == [(630, 0)]
+    assert fixed.prove().fates == {"landed": 630, "dead letter": 6}

@@ -274,7 +274,7 @@ class Case:
     records: list[tuple[bytes | None, int]] = field(default_factory=list)
 
     def stream(self) -> Stream:
-        """Raises Invalid, and nothing else, when the definition is refused."""
+        """Raises InvalidDefinition, and nothing else, when the definition is refused."""
         return Stream(**self.settings)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from include.datasets import Dataset, Metric, manual
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.promotion import approval, evaluation_queue, value
 from include.registry import artifact, champion, champion_history
 from include.training import fitting, run
@@ -263,7 +263,7 @@ def test_what_cannot_be_loaded_is_not_promoted(
     (verdict,) = ask(warehouse, "SELECT outcome, sentence FROM millrace.verdict WHERE run = %s", number)
     assert verdict.outcome == "reject"
     assert "types that are not allowed: builtins.len" in verdict.sentence
-    with pytest.raises(LastingError, match="cannot be the champion"):
+    with pytest.raises(NonRetryableError, match="cannot be the champion"):
         approval.answer(number, True, "tree", "ann")
     assert ask(warehouse, "SELECT FROM millrace.champion_change WHERE dataset = %s", dataset.name) == []
 
@@ -314,7 +314,7 @@ def unnamed() -> dict[str, Any]:
 def test_a_model_that_cannot_be_stored_fails_the_plan(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, counted(400), models=unnamed)
     version = seal(dataset)
-    with pytest.raises(LastingError, match=r"model 'unnamed': Pipeline holds types .*<lambda>"):
+    with pytest.raises(NonRetryableError, match=r"model 'unnamed': Pipeline holds types .*<lambda>"):
         run.begin(dataset, "run", {"version": version}, "test")
     assert len(run.begin(dataset, "run", {"version": version, "models": ["logistic"]}, "test")) == 2
 
@@ -323,7 +323,7 @@ def test_rows_that_a_model_does_not_take_are_one_sentence(topic: Callable[..., s
     rows = counted(400)
     dataset = given(topic, with_column(rows, "count", [None, *rows["count"].to_pylist()[1:]]), models=strict)
     planned = run.begin(dataset, "run", {"version": seal(dataset)}, "test")
-    with pytest.raises(LastingError, match=r"cannot be .* on version .* ValueError: Input X contains NaN"):
+    with pytest.raises(NonRetryableError, match=r"cannot be .* on version .* ValueError: Input X contains NaN"):
         for task in planned:
             fitting.fit(dataset, task["run"], task["model"])
 
@@ -372,7 +372,9 @@ def test_infinite_features_are_one_error_at_publishing(
         numbers[place] = value
     numbers[9], numbers[10] = float("nan"), None  # type: ignore[call-overload]
     dataset = given(topic, with_column(rows, "count", numbers))
-    with pytest.raises(LastingError, match=r"infinite values: count in 4 rows, the first with id 7, 8, 30\. Nothing"):
+    with pytest.raises(
+        NonRetryableError, match=r"infinite values: count in 4 rows, the first with id 7, 8, 30\. Nothing"
+    ):
         seal(dataset)
     # Rows that are not published do no harm.
     labels = [None if place in (7, 8, 30, 300) else label for place, label in enumerate(rows["target"].to_pylist())]
@@ -388,12 +390,14 @@ def test_a_target_that_is_no_number_is_treated_as_a_null(
     train(dataset, seal(dataset))
     assert "2 rows have no target and are left out" in caplog.text
     dataset = later(dataset, rows.set_column(2, "target", pa.array([float("inf")] * 400)), kind="regression")
-    with pytest.raises(LastingError, match="the target 'target' is infinite in 400 rows, the first with id 0, 1, 2"):
+    with pytest.raises(
+        NonRetryableError, match="the target 'target' is infinite in 400 rows, the first with id 0, 1, 2"
+    ):
         seal(dataset)
 
 
 def test_an_id_that_is_no_number_is_missing(topic: Callable[..., str]) -> None:
     rows = counted(400)
     ids = pa.array([float("nan"), *map(float, range(1, 400))], from_pandas=False)
-    with pytest.raises(LastingError, match="1 rows have no 'id'"):
+    with pytest.raises(NonRetryableError, match="1 rows have no 'id'"):
         seal(given(topic, rows.set_column(0, "id", ids)))

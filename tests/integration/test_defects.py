@@ -20,7 +20,7 @@ from include.versions import catalog, publication
 from include.versions.catalog import UnknownVersion
 from include.versions.manifest import CONTROL_TOPIC, PUBLICATION_HEADER, Interval
 from include.versions.publication import publish
-from include.versions.reading import Refused, read
+from include.versions.reading import VersionRefused, read
 from tests.integration import foreign
 from tests.integration.registry import ask, given, seal, signal, train
 
@@ -110,7 +110,7 @@ def test_a_manifest_that_agrees_with_itself_and_not_with_its_messages_is_refused
     name = topic("lying").replace("-", "_")
     honest = foreign.seal(name, {"train": signal(20), "test": signal(10, first=20)}, SOMEHOW)
     more = [structs.replace(m, rows=m.rows + 1) for m in honest.messages]
-    with pytest.raises(Refused, match=r"is refused, altered: the message at .*, holds 20 rows, not 21"):
+    with pytest.raises(VersionRefused, match=r"is refused, altered: the message at .*, holds 20 rows, not 21"):
         read(structs.replace(honest, messages=more))
 
 
@@ -160,7 +160,9 @@ def test_records_that_retention_removed_are_never_replaced_by_others(
     for partition in end:
         foreign_.produce(dataset.topic, b"another's", partition=partition)
     assert foreign_.flush(30) == 0
-    with pytest.raises(Refused, match=r"is refused, trimmed: .* were removed before they were read \(retention\)"):
+    with pytest.raises(
+        VersionRefused, match=r"is refused, trimmed: .* were removed before they were read \(retention\)"
+    ):
         read(manifest)
 
 

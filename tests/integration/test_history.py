@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from include import history
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.kafka import topics
-from include.landing import choices, ledger, proof, replay, retry
+from include.landing import ledger, proof, recovery, replay, retry
 from include.landing.drain import drain
 from include.promotion import evaluation_queue
 from include.registry import champion_history
@@ -113,10 +113,10 @@ class TestLedger:
         topics.drop_below(landed.topic, {0: 106})
         send(landed, [event(str(number)) for number in range(4)])
         topics.drop_below(landed.topic, {0: 108})
-        choices.accept(warehouse, landed, "lost", "somebody")
+        recovery.accept(warehouse, landed, "lost", "somebody")
         drain_twice(landed)
         recreate(landed)
-        choices.accept(warehouse, landed, "recreated", "somebody")
+        recovery.accept(warehouse, landed, "recreated", "somebody")
         drain_twice(landed)
         age(warehouse, 40)
         assert ledger.merge(warehouse, landed, LATER) > 0
@@ -197,7 +197,9 @@ class TestLogs:
 
     def test_a_setting_that_is_not_a_duration(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW__MILLRACE__KEEP_LEDGER", "a while")
-        with pytest.raises(LastingError, match=r"'a while', which is not a duration\. Set MILLRACE_AIRFLOW__MILLRACE"):
+        with pytest.raises(
+            NonRetryableError, match=r"'a while', which is not a duration\. Set MILLRACE_AIRFLOW__MILLRACE"
+        ):
             history.kept("keep_ledger")
         monkeypatch.setenv("AIRFLOW__MILLRACE__KEEP_LEDGER", "2 days")
         assert history.kept("keep_ledger") == 2 * DAY

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import pytest
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.kafka import client, position, topics
 from include.kafka.backlog import BacklogTrigger
-from include.kafka.stops import Fenced, OffsetsGone, TopicMissing, TopicRecreated
-from include.landing import choices, incarnation, maintenance, partitions, retry, status, table
+from include.kafka.position_errors import Fenced, OffsetsGone, TopicMissing, TopicRecreated
+from include.landing import incarnation, maintenance, partitions, recovery, retry, status, table
 from include.landing.batch import Preparer
-from include.landing.choices import BatchRefused
 from include.landing.drain import Drain, Drained, drain
+from include.landing.recovery import AllRecordsRejected
 from include.streams import produce
 from include.streams.definition import Instant, Stream
 from include.warehouse.connection import connect
@@ -107,7 +107,9 @@ def kept_aside(connection: Connection) -> dict[int, tuple[str, str]]:
 
 def one_fate_each(connection: Connection, stream: Stream) -> None:
     """The promise: below the position every offset has one disposition, and the ledger says the same."""
-    ends = {p: s.position.next_offset for p, s in position.standings(connection, stream.reader, stream.topic).items()}
+    ends = {
+        p: s.position.next_offset for p, s in position.read_positions(connection, stream.reader, stream.topic).items()
+    }
     fates = rows(
         connection,
         "SELECT kafka_incarnation, kafka_partition, kafka_offset FROM landing.readings UNION ALL "
@@ -285,8 +287,8 @@ def test_markers_and_aborted_records_move_the_position(stream: Stream, warehouse
     transact(event("never"), event("never"), commit=False)
     drained = drain(stream, "test")
     assert (drained.landed, drained.batches) == (0, 1), "a drain that meets only markers still moves the position"
-    standing = position.standings(warehouse, stream.reader, stream.topic)[0]
-    assert standing.position.next_offset == topics.extents(stream.topic, [0])[0].end == 8
+    stored = position.read_positions(warehouse, stream.reader, stream.topic)[0]
+    assert stored.position.next_offset == topics.extents(stream.topic, [0])[0].end == 8
     assert sum(count for (count,) in rows(warehouse, "SELECT no_records FROM millrace.landing_ledger")) == 6
     one_fate_each(warehouse, stream)
 
@@ -299,10 +301,10 @@ def test_an_open_transaction_holds_back_what_follows_and_shows(stream: Stream, w
     producer.flush(20)
     send(stream, [event("behind")])
     assert drain(stream, "test").landed == 0
-    standing = status.of(stream, warehouse)
-    assert standing.lag == 0
-    assert standing.blocked_since is not None
-    assert abs(standing.blocked_since - datetime.now(UTC)) < timedelta(minutes=1)
+    stored = status.of(stream, warehouse)
+    assert stored.lag == 0
+    assert stored.blocked_since is not None
+    assert abs(stored.blocked_since - datetime.now(UTC)) < timedelta(minutes=1)
     producer.commit_transaction(20)
     assert drain(stream, "test").landed == 2
     assert status.of(stream, warehouse).blocked_since is None
@@ -437,7 +439,7 @@ def test_partitions_change_their_width_without_losing_rows(stream: Stream, wareh
 
 def test_upkeep_makes_partitions_ahead_and_drops_the_old_alone(stream: Stream, warehouse: Connection) -> None:
     made, dropped = maintenance.maintain(warehouse, stream)
-    assert (len(made), dropped) == (maintenance.AHEAD + 1, [])
+    assert (len(made), dropped) == (maintenance.PARTITIONS_AHEAD + 1, [])
     assert maintenance.maintain(warehouse, stream) == ([], [])
     now = datetime.now(UTC)
     send(stream, [event("old", now - timedelta(days=5)), event("new", now)])
@@ -475,7 +477,7 @@ def test_tables_that_only_look_like_partitions_are_left_alone(stream: Stream, wa
     warehouse.commit()
     assert maintenance.maintain(warehouse, stream)[1] == []
     send(stream, [event("late", day)])
-    with pytest.raises(LastingError, match=f"there is a table of that name already.*landing.{archived} RENAME TO"):
+    with pytest.raises(NonRetryableError, match=f"there is a table of that name already.*landing.{archived} RENAME TO"):
         drain(stream, "test")
     assert rows(warehouse, f"SELECT text FROM landing.{archived}") == [("archived",)]
     assert rows(warehouse, "SELECT answer FROM landing.readings_20010101") == [(42,)]
@@ -645,12 +647,12 @@ def test_nothing_but_bad_records_stops_and_marks_nothing_as_done(
     send(stream, [event("good")])
     drain(stream, "test")
     send(stream, [b"bad" if by == "decoding" else event(number=-1)] * 500)
-    with pytest.raises(BatchRefused, match="accept readings bad") as stop:
+    with pytest.raises(AllRecordsRejected, match="accept readings bad") as stop:
         drain(patient(stream), "test")
     assert "None of 500 records" in stop.value.what
     assert not kept_aside(warehouse)
-    assert position.standings(warehouse, stream.reader, stream.topic)[0].position.next_offset == 1
-    assert choices.accept(warehouse, stream, "bad", "somebody")
+    assert position.read_positions(warehouse, stream.reader, stream.topic)[0].position.next_offset == 1
+    assert recovery.accept(warehouse, stream, "bad", "somebody")
     assert drain(stream, "test").dead_letters == 500
     one_fate_each(warehouse, stream)
 
@@ -662,7 +664,7 @@ def test_a_recreated_topic_goes_on_once_somebody_accepts_it(stream: Stream, ware
     send(stream, [event("new")])
     with pytest.raises(TopicRecreated, match=r"\./millrace accept readings recreated"):
         drain(stream, "test")
-    choices.accept(warehouse, stream, "recreated", "somebody")
+    recovery.accept(warehouse, stream, "recreated", "somebody")
     assert drain(stream, "test").landed == 1
     found = rows(warehouse, "SELECT kafka_incarnation, kafka_offset, text FROM landing.readings ORDER BY 1")
     assert found == [(1, 0, "old"), (2, 0, "new")]
@@ -670,8 +672,8 @@ def test_a_recreated_topic_goes_on_once_somebody_accepts_it(stream: Stream, ware
         warehouse, "SELECT choice, kafka_partition, first_offset, next_offset, accepted_by FROM millrace.landing_gap"
     )
     assert gaps == [("recreated", p, int(p == 0), None, "somebody") for p in range(3)]
-    with pytest.raises(UserError, match="Nothing of stream"):
-        choices.accept(warehouse, stream, "recreated", "somebody")
+    with pytest.raises(UserError, match="There is nothing to accept as'recreated'"):
+        recovery.accept(warehouse, stream, "recreated", "somebody")
 
 
 def test_a_topic_recreated_under_a_drain_lands_nothing_under_the_old_name(
@@ -711,7 +713,7 @@ def test_what_retention_removed_is_lost_once_somebody_accepts_it(stream: Stream,
         drain(patient(stream), "test")
     with pytest.raises(OffsetsGone, match="offsets 5 to 7 were removed"):
         status.of(stream, warehouse)
-    assert choices.accept(warehouse, stream, "lost", "somebody") == ["partition 0: offsets 5 to 7 are lost; next 8"]
+    assert recovery.accept(warehouse, stream, "lost", "somebody") == ["partition 0: offsets 5 to 7 are lost; next 8"]
     assert drain(stream, "test").landed == 2
     assert [offset for _, offset, _ in landed(warehouse)] == [0, 1, 2, 3, 4, 8, 9]
 
@@ -756,7 +758,7 @@ def test_a_partition_that_retention_drops_under_a_drain_is_made_again(stream: St
 
 
 def recreate(stream: Stream) -> None:
-    """Deletes the topic and makes it anew."""
+    """Deletes the topic and makes it again."""
     brokers = client.admin()
     brokers.delete_topics([stream.topic])[stream.topic].result()
     deadline = time.monotonic() + 20
@@ -800,8 +802,8 @@ def test_a_retry_of_dead_letters_that_is_killed_goes_on(
     warehouse.cursor().execute("ALTER TABLE landing.readings DROP CONSTRAINT mine")
     warehouse.commit()
     # Batches are bounded by their bytes as well.
-    monkeypatch.setattr(retry, "AT_ONCE", 200)
-    monkeypatch.setattr(retry, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(retry, "LETTERS_PER_TRANSACTION", 200)
+    monkeypatch.setattr(retry, "MAX_BYTES", 100_000)
     child = os.fork()
     if not child:
         killing = itertools.count(1)
@@ -864,7 +866,7 @@ def test_nothing_is_chosen_for_a_stream_that_was_never_read(
     unread = replace(stream, topic=topic("unread"))
     for choice in ("recreated", "lost"):
         with pytest.raises(TopicMissing, match=r"does not exist\. Create it"):
-            choices.accept(warehouse, unread, choice, "somebody")
+            recovery.accept(warehouse, unread, choice, "somebody")
     assert unread.topic not in topics.names()
 
 
@@ -874,4 +876,4 @@ def test_of_a_topic_that_is_gone_the_choice_that_helps_is_named(stream: Stream, 
     brokers = client.admin()
     brokers.delete_topics([stream.topic])[stream.topic].result()
     with pytest.raises(TopicMissing, match=r"\./millrace accept readings recreated"):
-        choices.accept(warehouse, stream, "lost", "somebody")
+        recovery.accept(warehouse, stream, "lost", "somebody")

@@ -18,7 +18,7 @@ from include.errors import UserError
 from include.kafka import topics
 from include.landing import proof, retry, status
 from include.landing import replay as replays
-from include.landing.decoder import DEEPEST
+from include.landing.decoder import MAX_DEPTH
 from include.landing.drain import Drained, drain
 from include.streams import produce
 from include.streams.definition import Instant, Stream
@@ -156,14 +156,14 @@ def test_a_record_whose_time_is_none_is_quarantined(
 def test_many_records_whose_time_is_none_stop_the_stream_until_they_are_accepted(
     timed_by_producers: Stream, warehouse: Connection
 ) -> None:
-    from include.landing import choices
-    from include.landing.choices import BatchRefused
+    from include.landing import recovery
+    from include.landing.recovery import AllRecordsRejected
 
     stream = timed_by_producers
     send(stream, [event()] * 150, timestamp=MILLISECONDS * 1_000)
-    with pytest.raises(BatchRefused, match=r"may count in another unit.*accept readings bad"):
+    with pytest.raises(AllRecordsRejected, match=r"may count in another unit.*accept readings bad"):
         drain(stream, "test")
-    choices.accept(warehouse, stream, "bad", "somebody")
+    recovery.accept(warehouse, stream, "bad", "somebody")
     assert settle(warehouse, stream).quarantined == 150
 
 
@@ -290,17 +290,24 @@ def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
 def test_nesting_ends_at_one_declared_limit(stream: Stream, warehouse: Connection) -> None:
     """At any depth of calls: a drain, a replay, a retry and `verify` agree."""
     good = [
-        nested(DEEPEST),
-        nested(DEEPEST, b'{"a":', b"}"),
+        nested(MAX_DEPTH),
+        nested(MAX_DEPTH, b'{"a":', b"}"),
         event("[" * 5_000, extra=['"' + "{" * 5_000, "\\" * 3 + '"[' * 600]),
         event(extra=[[[]]] * 2_000),
     ]
-    unknown = event(unknown="@").replace(b'"@"', b"[" * DEEPEST + b"]" * DEEPEST)
-    bad = [nested(DEEPEST + 1), nested(DEEPEST + 1, b'{"a":', b"}"), nested(960), nested(994), nested(100_000), unknown]
+    unknown = event(unknown="@").replace(b'"@"', b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    bad = [
+        nested(MAX_DEPTH + 1),
+        nested(MAX_DEPTH + 1, b'{"a":', b"}"),
+        nested(960),
+        nested(994),
+        nested(100_000),
+        unknown,
+    ]
     drained = settle(warehouse, stream, [*good, *bad])
     assert (drained.landed, drained.dead_letters) == (len(good), len(bad))
     assert {reason for _, reason in kept_aside(warehouse).values()} == {
-        f"ValidationError: nested deeper than {DEEPEST} levels"
+        f"ValidationError: nested deeper than {MAX_DEPTH} levels"
     }
 
     def prove(calls: int) -> list[str]:

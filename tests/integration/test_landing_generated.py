@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from include.definitions import Invalid
+from include.definitions import InvalidDefinition
 from include.kafka import client, topics
 from include.landing import maintenance, proof, retry, status, table
 from include.landing import replay as replays
@@ -67,7 +67,7 @@ def outcome(seed: int, case: Case) -> tuple[Counter[str], str]:
     """What became of a definition and its records, and what is wrong with that."""
     try:
         stream = case.stream()
-    except Invalid:
+    except InvalidDefinition:
         return Counter(["refused"]), ""
     try:
         with closing(connect(f"generated {seed}")) as connection:

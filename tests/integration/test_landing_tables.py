@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import pytest
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.kafka import client
 from include.landing import batch, locks, maintenance, partitions, placement, problems, proof, replay, table
 from include.landing.drain import drain
@@ -222,7 +222,9 @@ def test_a_column_that_nothing_fills_is_named_and_stays(stream: Stream, warehous
     table.bring_up_to_date(warehouse, stream)
     execute(warehouse, "ALTER TABLE landing.readings ADD mine text NOT NULL")
     send(stream, [event()])
-    with pytest.raises(LastingError, match=r"landing\.readings\.mine is NOT NULL, .* Give it a default: ALTER TABLE"):
+    with pytest.raises(
+        NonRetryableError, match=r"landing\.readings\.mine is NOT NULL, .* Give it a default: ALTER TABLE"
+    ):
         drain(stream, "test")
     execute(warehouse, "ALTER TABLE landing.readings ALTER mine SET DEFAULT ''")
     assert drain(stream, "test").landed == 1
@@ -235,7 +237,7 @@ def test_null_is_refused_only_where_somebody_said_so(stream: Stream, warehouse: 
     drain(stream, "test")
     execute(warehouse, "ALTER TABLE landing.readings ALTER real SET NOT NULL")
     shrunk = replace(stream, event=Shrunk)
-    with pytest.raises(LastingError, match=r"landing\.readings\.real is NOT NULL"):
+    with pytest.raises(NonRetryableError, match=r"landing\.readings\.real is NOT NULL"):
         drain(shrunk, "test")
     send(stream, [event("null"), event("one", real=1.0)])
     assert drain(stream, "test").landed == 1
@@ -250,7 +252,7 @@ def test_a_field_that_becomes_a_generated_column_is_named(stream: Stream, wareho
     table.bring_up_to_date(warehouse, stream)
     execute(warehouse, "ALTER TABLE landing.readings ADD more text GENERATED ALWAYS AS (text || '!') STORED")
     send(stream, [event()])
-    with pytest.raises(LastingError, match=r"event\.more: .* landing\.readings\.more is a generated column"):
+    with pytest.raises(NonRetryableError, match=r"event\.more: .* landing\.readings\.more is a generated column"):
         drain(replace(stream, event=Grown), "test")
     assert drain(stream, "test").landed == 1
 
@@ -289,7 +291,7 @@ def test_a_partition_on_which_something_depends_stays_and_the_others_go(
     before, old, _, today = (partition_of(stream, NOW - days * DAY) for days in (6, 5, 4, 0))
     execute(warehouse, DEPENDENTS[what].format(old))
     for _ in range(2):
-        with pytest.raises(LastingError) as kept:
+        with pytest.raises(NonRetryableError) as kept:
             maintenance.drop_until(warehouse, stream, NOW - 3 * DAY)
         assert f"landing.{old} is past its retention" in kept.value.what
         assert what.format(old) in str(kept.value)
@@ -321,7 +323,7 @@ def test_a_partition_that_is_detached_already_and_cannot_be_dropped_is_attached_
     assert drain(stream, "test").landed == 1
     assert old in attached(warehouse)
     detached()
-    with pytest.raises(LastingError, match=f"landing.{old} is past its retention.*view public.mine"):
+    with pytest.raises(NonRetryableError, match=f"landing.{old} is past its retention.*view public.mine"):
         maintenance.maintain(warehouse, stream)
     assert old in attached(warehouse)
     assert [text for _, _, text in landed(warehouse)] == ["old", "new", "late"]
@@ -342,11 +344,11 @@ def test_rows_that_are_referred_to_keep_their_partition_and_refuse_a_replay(
         "INSERT INTO mine SELECT kafka_incarnation, kafka_partition, kafka_offset, ts FROM landing.readings "
         "WHERE text = 'old'",
     )
-    with pytest.raises(LastingError, match=f"landing.{old} is past its retention.*refers"):
+    with pytest.raises(NonRetryableError, match=f"landing.{old} is past its retention.*refers"):
         maintenance.drop_until(warehouse, stream, OLD + DAY)
     assert attached(warehouse) == [old, partition_of(stream, NOW)]
     assert rows(warehouse, "SELECT obj_description(%s::regclass)", f"landing.{old}") == [(None,)]
-    with pytest.raises(LastingError, match="refers"):
+    with pytest.raises(NonRetryableError, match="refers"):
         replayed(warehouse, stream)
     assert [text for _, _, text in landed(warehouse)] == ["old", "new"]
 
@@ -377,11 +379,11 @@ def test_a_default_partition_is_only_in_the_way_of_new_partitions(stream: Stream
     execute(warehouse, "CREATE TABLE landing.catchall PARTITION OF landing.readings DEFAULT")
     send(stream, [event("again")])
     assert drain(stream, "test").landed == 1
-    with pytest.raises(LastingError, match=r"landing\.catchall is the default partition.*DETACH PARTITION"):
+    with pytest.raises(NonRetryableError, match=r"landing\.catchall is the default partition.*DETACH PARTITION"):
         maintenance.maintain(warehouse, stream)
     assert maintenance.drop_until(warehouse, stream, OLD + DAY) == [partition_of(stream, OLD)]
     send(stream, [event("before", ts=NOW - 3 * DAY)])
-    with pytest.raises(LastingError, match=r"landing\.catchall is the default partition"):
+    with pytest.raises(NonRetryableError, match=r"landing\.catchall is the default partition"):
         drain(stream, "test")
     execute(warehouse, "ALTER TABLE landing.readings DETACH PARTITION landing.catchall")
     assert drain(stream, "test").landed == 1
@@ -394,7 +396,7 @@ def test_a_table_that_was_renamed_is_named(stream: Stream, warehouse: Connection
     execute(warehouse, f"ALTER TABLE landing.readings {how}")
     other = "landing.mine" if "mine" in how else "public.readings"
     send(stream, [event("new")])
-    with pytest.raises(LastingError, match=f"partitions of the table {other}"):
+    with pytest.raises(NonRetryableError, match=f"partitions of the table {other}"):
         drain(stream, "test")
     assert rows(warehouse, "SELECT to_regclass('landing.readings')") == [(None,)]
     execute(
@@ -417,7 +419,9 @@ def test_a_table_that_was_renamed_is_named(stream: Stream, warehouse: Connection
 def test_what_has_the_tables_name_is_named(stream: Stream, warehouse: Connection, made: str) -> None:
     execute(warehouse, made)
     send(stream, [event()])
-    with pytest.raises(LastingError, match=r"landing\.readings (is a (view|table|sequence)|is partitioned by LIST)"):
+    with pytest.raises(
+        NonRetryableError, match=r"landing\.readings (is a (view|table|sequence)|is partitioned by LIST)"
+    ):
         drain(stream, "test")
 
 
@@ -431,7 +435,7 @@ def test_rows_that_a_trigger_discards_are_not_called_landed(stream: Stream, ware
     table.bring_up_to_date(warehouse, stream)
     execute(warehouse, DISCARDING.format("INSERT"))
     send(stream, [event()] * 3)
-    with pytest.raises(LastingError, match=r"3 of 3 rows .* trigger mine"):
+    with pytest.raises(NonRetryableError, match=r"3 of 3 rows .* trigger mine"):
         drain(stream, "test")
     execute(warehouse, "DROP TRIGGER mine ON landing.readings")
     assert drain(stream, "test").landed == 3
@@ -445,7 +449,7 @@ def test_rows_that_cannot_be_deleted_refuse_a_replay(stream: Stream, warehouse: 
     send(stream, [event()] * 3)
     drain(stream, "test")
     execute(warehouse, keeping)
-    with pytest.raises(LastingError, match=r"mine"):
+    with pytest.raises(NonRetryableError, match=r"mine"):
         replayed(warehouse, stream)
     assert len(landed(warehouse)) == 3
     proven(warehouse, stream)
@@ -464,7 +468,7 @@ def test_what_forbids_landing_is_said_in_a_sentence(
     table.bring_up_to_date(warehouse, stream)
     execute(warehouse, statement)
     send(stream, [event()])
-    with pytest.raises(LastingError, match=says):
+    with pytest.raises(NonRetryableError, match=says):
         drain(stream, "test")
 
 
@@ -555,7 +559,7 @@ def test_values_whose_records_are_gone_are_named_until_somebody_replays(stream: 
     for removed in brokers.delete_records([TopicPartition(stream.topic, 0, 2)]).values():
         removed.result()
     for _ in range(2):
-        with pytest.raises(LastingError, match=r"offsets 1 to 1, more.*replay readings"):
+        with pytest.raises(NonRetryableError, match=r"offsets 1 to 1, more.*replay readings"):
             maintenance.maintain(warehouse, grown)
     found = rows(warehouse, "SELECT text, more FROM landing.readings ORDER BY kafka_offset")
     assert found == [("before", None), ("gone", None), ("there", "b")]
@@ -569,7 +573,7 @@ def test_a_drain_that_keeps_failing_is_named_with_since_when_and_why(stream: Str
     execute(warehouse, "REVOKE INSERT ON landing.readings FROM CURRENT_USER")
     send(stream, [event()])
     for _ in range(2):
-        with pytest.raises(LastingError):
+        with pytest.raises(NonRetryableError):
             drain(stream, "test")
     (problem,) = problems.of(warehouse, stream)
     assert problem.what.startswith(f"land__readings, task drain 0, fails since {datetime.now(UTC):%Y-%m-%d}")
@@ -619,7 +623,7 @@ def test_many_partitions_land_and_are_replayed_and_proven_with_few_locks(
     stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event for each of many hours, in one batch; no transaction holds locks on all of the partitions."""
-    for module, name in ((partitions, "MADE_AT_ONCE"), (batch, "MOST_SPANS"), (placement, "AT_ONCE")):
+    for module, name in ((partitions, "MADE_AT_ONCE"), (batch, "MAX_SPANS"), (placement, "PARTITIONS_PER_QUERY")):
         monkeypatch.setattr(module, name, 40)
     stream = replace(stream, partition="1 hour", late="400 days", keep="500 days", window="5 minutes")
     hour = NOW.replace(minute=30)

@@ -13,11 +13,11 @@ import pytest
 
 from include.datasets import GroupSplit, HashSplit, hashing
 from include.datasets.splits import Split
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.training import fitting, run
 from include.training.verification import verify_version
 from include.versions import leakage
-from include.versions.reading import Refused, read
+from include.versions.reading import VersionRefused, read
 from tests.integration import foreign
 from tests.integration.registry import ask, given, seal, signal, train
 
@@ -40,7 +40,7 @@ def test_ids_that_repeat_within_a_split_are_refused_and_named(name: str) -> None
     twice = pa.concat_tables([signal(500), signal(2, first=7), signal(1, first=7)])
     manifest = foreign.seal(name, parts(twice, signal(100, first=500)), SOMEHOW)
     with pytest.raises(
-        Refused, match=r"refused, repeated: 2 values of id occur more than once, 0 of them in both"
+        VersionRefused, match=r"refused, repeated: 2 values of id occur more than once, 0 of them in both"
     ) as e:
         read(manifest)
     assert str(e.value).endswith(": 7 (3 times, in train), 8 (2 times, in train).")
@@ -51,7 +51,7 @@ def test_a_test_record_that_trains_too_is_refused_before_a_model_sees_it(name: s
     dataset = replace(given(lambda _: name, signal(1)), name=name)
     planned = run.begin(dataset, "run", {}, "test")
     says = "refused, repeated: 9 values of id occur more than once, 9 of them in both splits: 491 "
-    with pytest.raises(LastingError, match=says) as e:
+    with pytest.raises(NonRetryableError, match=says) as e:
         fitting.fit(dataset, planned[0]["run"], "tree")
     assert str(e.value).endswith("495 (2 times, in train and test) and 4 more.")
     assert ask(warehouse, "SELECT * FROM millrace.model_result") == []
@@ -70,7 +70,9 @@ def test_ids_with_the_same_hash_are_told_apart(name: str, monkeypatch: pytest.Mo
     manifest = foreign.seal(name, parts(texts(signal(500)), texts(signal(100, first=500))), SOMEHOW)
     assert read(manifest).train.num_rows == 500, "hits are confirmed by the ids themselves"
     manifest = foreign.seal(name, parts(texts(signal(500)), texts(signal(100, first=499))), SOMEHOW)
-    with pytest.raises(Refused, match=r"refused, repeated: 1 values of id .* 1 of them in both splits: record 499"):
+    with pytest.raises(
+        VersionRefused, match=r"refused, repeated: 1 values of id .* 1 of them in both splits: record 499"
+    ):
         read(manifest)
 
 
@@ -84,7 +86,9 @@ def test_ids_in_any_order_are_told_apart(name: str, order: int) -> None:
     rows = [signal(200)[::order], signal(100, first=200)[::order]]
     assert read(foreign.seal(name, parts(*rows), SOMEHOW)).test.num_rows == 100
     rows = [signal(200)[::order], signal(100, first=199)[::order]]
-    with pytest.raises(Refused, match=r"refused, repeated: 1 values of id .*: 199 \(2 times, in train and test\)"):
+    with pytest.raises(
+        VersionRefused, match=r"refused, repeated: 1 values of id .*: 199 \(2 times, in train and test\)"
+    ):
         read(foreign.seal(name, parts(*rows), SOMEHOW))
 
 
@@ -92,7 +96,7 @@ def test_a_record_without_an_id_is_refused(name: str) -> None:
     rows = signal(50)
     nameless = rows.set_column(0, "id", pa.array([None, *range(1, 50)], pa.int64()))
     manifest = foreign.seal(name, parts(nameless, signal(10, first=50)), SOMEHOW)
-    with pytest.raises(Refused, match="refused, repeated: 1 or more records have no id"):
+    with pytest.raises(VersionRefused, match="refused, repeated: 1 or more records have no id"):
         read(manifest)
 
 
@@ -110,7 +114,7 @@ def test_a_split_by_time_whose_training_reaches_into_the_test_is_refused(name: s
     says = (
         r"refused, leaking: .* in at, but training goes to 2025-01-02 00:00:00 and testing begins at 2025-01-02 00:00"
     )
-    with pytest.raises(Refused, match=says):
+    with pytest.raises(VersionRefused, match=says):
         read(manifest)
 
 
@@ -125,9 +129,9 @@ def test_a_split_by_hash_that_does_not_follow_its_rule_is_refused(name: str, spl
     assert read(foreign.seal(name, by_rule, rule)).train.num_rows == int((~tests).sum())
     moved = parts(rows.filter(~tests), rows.filter(tests).slice(1))
     moved["train"] = pa.concat_tables([moved["train"], rows.filter(tests).slice(0, 1)])
-    with pytest.raises(Refused, match="refused, leaking: 1 or more train records belong to the other split"):
+    with pytest.raises(VersionRefused, match="refused, leaking: 1 or more train records belong to the other split"):
         read(foreign.seal(name, moved, rule))
-    with pytest.raises(Refused, match=r"refused, leaking: \d+ or more (train|test) records"):
+    with pytest.raises(VersionRefused, match=r"refused, leaking: \d+ or more (train|test) records"):
         read(foreign.seal(name, by_rule, rule | {"salt": "another"}))
 
 

@@ -18,7 +18,7 @@ from include.training import dispatch, fitting, run
 from include.versions import catalog, reading
 from include.versions.manifest import CONTROL_TOPIC, Manifest, version_id
 from include.versions.publication import TOPIC_CONFIG
-from include.versions.reading import Refused
+from include.versions.reading import VersionRefused
 from tests.integration import foreign
 from tests.integration.registry import ask, given, signal, train
 
@@ -83,7 +83,7 @@ def test_kind_and_classes_that_contradict_the_rows_are_refused_as_altered(
 ) -> None:
     manifest = foreign.seal(name, with_target(signal(100), target), SOMEHOW, **changes)
     for look in (reading.read, reading.prove):
-        with pytest.raises(Refused, match="is refused, altered: ") as refused:
+        with pytest.raises(VersionRefused, match="is refused, altered: ") as refused:
             look(manifest)
         assert says in str(refused.value)
 
@@ -223,7 +223,7 @@ def test_rows_and_places_that_are_not_there_are_refused(name: str, warehouse: Co
         if reason == "nothing":
             assert reading.read(manifest).train.num_rows == 80
             continue
-        with pytest.raises(Refused, match=f"is refused, {reason}"):
+        with pytest.raises(VersionRefused, match=f"is refused, {reason}"):
             reading.read(manifest)
 
 
@@ -233,11 +233,13 @@ def test_rows_without_the_value_that_decides_their_side_are_refused(name: str) -
     parts = {"train": rows.slice(0, 80), "test": rows.slice(80)}
     for kind in ("group", "time"):
         manifest = foreign.seal(f"{name}_{kind}", parts, {"kind": kind, "column": "group"})
-        with pytest.raises(Refused, match="leaking: 1 or more train records have no group, which decides their side"):
+        with pytest.raises(
+            VersionRefused, match="leaking: 1 or more train records have no group, which decides their side"
+        ):
             reading.read(manifest)
     lists = signal(100).append_column("group", pa.array([[1]] * 100))
     manifest = foreign.seal(
         f"{name}_list", {"train": lists.slice(0, 80), "test": lists.slice(80)}, {"kind": "time", "column": "group"}
     )
-    with pytest.raises(Refused, match="leaking: its split is by time, and group is list"):
+    with pytest.raises(VersionRefused, match="leaking: its split is by time, and group is list"):
         reading.read(manifest)

@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks import doubles
 from include.datasets import Dataset, File, HashSplit
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.registry import artifact
 from include.training import checkpoint, dispatch, fitting, limits, out_of_core, run
 from include.training.checkpoint import Checkpoint
@@ -240,7 +240,7 @@ def test_who_learns_batch_by_batch(changes: dict[str, Any], model: str, expected
     estimator = changed.estimators()[model]
     manifest = sealed(dataset)
     if isinstance(expected, str):
-        with pytest.raises(LastingError, match=expected):
+        with pytest.raises(NonRetryableError, match=expected):
             out_of_core.chosen(changed, manifest, estimator)
     else:
         assert out_of_core.chosen(changed, manifest, estimator) is expected
@@ -252,9 +252,11 @@ def test_a_fit_over_its_limit_says_so_in_the_runs_log(
     sealed(dataset)
     number = begun(dataset, "run")
     monkeypatch.setattr(out_of_core, "_learn", lambda *_: time.sleep(60))
-    with pytest.raises(LastingError, match=r"Model 'sgd' of dataset '.*' has taken 1 s, and its time_limit is 1 s"):
+    with pytest.raises(
+        NonRetryableError, match=r"Model 'sgd' of dataset '.*' has taken 1 s, and its time_limit is 1 s"
+    ):
         fitting.fit(replace(dataset, time_limit="1s"), number, "sgd")
-    with pytest.raises(LastingError, match=r"holds [\d,]+ MB of memory, and its memory_limit is 10 MB"):
+    with pytest.raises(NonRetryableError, match=r"holds [\d,]+ MB of memory, and its memory_limit is 10 MB"):
         fitting.fit(replace(dataset, memory_limit="10 MB"), number, "sgd")
     with warehouse.cursor() as cursor:
         cursor.execute(

@@ -293,8 +293,8 @@ class TestServices:
         Platform(elsewhere).up(SERVICES)
         Platform(elsewhere).down()
         done = run("airflow", "dags", "list", home=elsewhere)
-        told = "millrace: The platform is down, and its databases with it. Run ./millrace up first.\n"
-        assert (done.returncode, done.stderr) == (1, told)
+        says = "millrace: The platform is down, and its databases with it. Run ./millrace up first.\n"
+        assert (done.returncode, done.stderr) == (1, says)
         assert run("airflow", "version", home=elsewhere).returncode == 0
         (elsewhere.postgres / "postgresql.conf").write_text("shared_buffers = 'plenty'\n")
         done = run("up", home=elsewhere)

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from include.kafka import position
-from include.kafka.stops import Fenced, TopicRecreated
+from include.kafka.position_errors import Fenced, TopicRecreated
 from include.kafka.topics import Topic
 from include.warehouse.connection import connect
 
@@ -26,9 +26,9 @@ def claim(connection: Connection, owner: str = "test", topic: Topic = TOPIC) -> 
 
 
 def next_offsets(connection: Connection) -> dict[int, int]:
-    found = position.standings(connection, "landing:orders", "orders")
+    found = position.read_positions(connection, "landing:orders", "orders")
     connection.rollback()
-    return {partition: standing.position.next_offset for partition, standing in found.items()}
+    return {partition: stored.position.next_offset for partition, stored in found.items()}
 
 
 def test_new_partitions_begin_at_0(warehouse: Connection) -> None:
@@ -96,9 +96,9 @@ def test_claims_of_many_at_once_leave_one_owner(warehouse: Connection) -> None:
         one.start()
     for one in contenders:
         one.join()
-    found = position.standings(warehouse, "landing:orders", "orders")
-    assert {standing.position.epoch for standing in found.values()} == {8}
-    assert len({standing.owner for standing in found.values()}) == 1
+    found = position.read_positions(warehouse, "landing:orders", "orders")
+    assert {stored.position.epoch for stored in found.values()} == {8}
+    assert len({stored.owner for stored in found.values()}) == 1
 
 
 def test_a_recreated_topic_is_named(warehouse: Connection) -> None:

@@ -26,7 +26,10 @@ from tests.unit import independent_gate
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-FORGET = "TRUNCATE millrace.gate, millrace.verdict, millrace.artifact, millrace.champion_change, millrace.approval, millrace.score"
+FORGET = (
+    "TRUNCATE millrace.gate, millrace.verdict, millrace.artifact, millrace.champion_change, millrace.approval,"
+    " millrace.score"
+)
 
 
 def judged(connection: Connection, dataset: Dataset) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from include.kafka import topics
-from include.landing import choices, proof
+from include.landing import proof, recovery
 from include.landing.drain import drain
 from include.streams.definition import Stream
 from tests.integration.test_landing import event, recreate, refusing, send, stream
@@ -66,7 +66,7 @@ def test_what_is_planted_is_found(landed: Stream, warehouse: Connection, planted
 def test_an_accepted_gap_is_accounted_for(landed: Stream, warehouse: Connection) -> None:
     recreate(landed)
     send(landed, [event("new")])
-    choices.accept(warehouse, landed, "recreated", "somebody")
+    recovery.accept(warehouse, landed, "recreated", "somebody")
     drain(landed, "test")
     found = proof.prove(warehouse, landed)
     assert found.wrong == []

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from include.datasets import Dataset, HashSplit, Query, TimeSplit
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.training import dispatch
 from include.versions import catalog
 from include.versions.manifest import Interval, Manifest
@@ -167,7 +167,7 @@ def test_a_value_that_arrow_has_no_place_for_is_named_if_its_column_is_asked_for
     warehouse: Connection, sql: str, says: str
 ) -> None:
     source = Query(f"select n as id, {sql} as x from generate_series(1, 3) as n")
-    with pytest.raises(LastingError, match=f"The query's column {says}"):
+    with pytest.raises(NonRetryableError, match=f"The query's column {says}"):
         source.rows(None, None)
     with source.scan(None, None) as scan:
         assert sum(batch.num_rows for batch in scan.batches(["id"])) == 3
@@ -240,7 +240,7 @@ def test_a_column_that_cannot_be_used_is_named_with_its_type(
     dataset = queried(
         "select n as id, n % 2 as y, '{}'::jsonb as payload, array[n] as parts from generate_series(1, 9) n"
     )
-    with pytest.raises(LastingError, match=says):
+    with pytest.raises(NonRetryableError, match=says):
         publish(replace(dataset, **changes), Interval())
 
 
@@ -281,7 +281,7 @@ def test_decimals_are_learned_as_doubles_and_predicted_as_such(queried: Callable
     ],
 )
 def test_what_is_no_query_is_refused_with_one_sentence(warehouse: Connection, sql: str, says: str) -> None:
-    with pytest.raises(LastingError, match=says):
+    with pytest.raises(NonRetryableError, match=says):
         Query(sql).rows(None, None)
 
 

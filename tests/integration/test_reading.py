@@ -8,7 +8,7 @@ import pytest
 
 from include.errors import UserError
 from include.kafka import client, reader, topics
-from include.kafka.stops import LogTruncated, OffsetsGone, TopicMissing
+from include.kafka.position_errors import LogTruncated, OffsetsGone, TopicMissing
 
 
 @pytest.fixture

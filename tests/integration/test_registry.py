@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 
 from include.datasets import Dataset, manual
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.promotion import approval, evaluation_queue, value
 from include.registry import champion, champion_history
-from include.registry.artifact import Rejected
+from include.registry.artifact import UntrustedArtifact
 from include.registry.champion_history import ChampionChanged
-from include.registry.model import Unfit
-from include.registry.probe import Drifted
+from include.registry.model import IncompatibleModel
+from include.registry.probe import PredictionMismatch
 from tests.integration.registry import (
     YEARS,
     ask,
@@ -40,10 +40,10 @@ TRIES = 3
 
 @dataclass
 class Outcomes:
-    """What several did at the same moment: who won, and what the others were told."""
+    """What several did at the same moment: who won, and the errors of the others."""
 
     winners: list[Any]
-    told: list[str]
+    errors: list[str]
 
 
 def at_once(*actions: Callable[[], Any]) -> Outcomes:
@@ -53,8 +53,8 @@ def at_once(*actions: Callable[[], Any]) -> Outcomes:
         start.wait()
         try:
             outcomes.winners.append(action())
-        except LastingError as error:
-            outcomes.told.append(str(error))
+        except NonRetryableError as error:
+            outcomes.errors.append(str(error))
 
     threads = [threading.Thread(target=act, args=(action,)) for action in actions]
     for thread in threads:
@@ -90,8 +90,8 @@ def test_two_approvals_at_the_same_moment(decided: Dataset, warehouse: Connectio
             lambda runs=runs: approval.answer(runs[0], True, "tree", "ann"),  # type: ignore[misc]
             lambda runs=runs: approval.answer(runs[1], True, "tree", "bob"),  # type: ignore[misc]
         )
-        assert (len(outcomes.winners), len(outcomes.told)) == (1, 1)
-        assert "has changed: it is now" in outcomes.told[0]
+        assert (len(outcomes.winners), len(outcomes.errors)) == (1, 1)
+        assert "has changed: it is now" in outcomes.errors[0]
         assert len(champions(warehouse, decided)) == version
         answers = ask(warehouse, "SELECT answer FROM millrace.approval WHERE run = ANY (%s) ORDER BY answer", runs)
         assert [row.answer for row in answers] == ["approved", "refused"]
@@ -100,8 +100,8 @@ def test_two_approvals_at_the_same_moment(decided: Dataset, warehouse: Connectio
 def test_an_approval_twice_at_the_same_moment(decided: Dataset, warehouse: Connection) -> None:
     run = better(decided, 3)
     outcomes = at_once(*[lambda who=who: approval.answer(run, True, "tree", who) for who in ("ann", "bob")])
-    assert (len(outcomes.winners), len(outcomes.told)) == (1, 1)
-    assert "was approved already, by" in outcomes.told[0]
+    assert (len(outcomes.winners), len(outcomes.errors)) == (1, 1)
+    assert "was approved already, by" in outcomes.errors[0]
     assert len(champions(warehouse, decided)) == 3
 
 
@@ -113,8 +113,8 @@ def test_an_approval_and_a_rollback_at_the_same_moment(decided: Dataset, warehou
             lambda run=run: approval.answer(run, True, "tree", "ann"),  # type: ignore[misc]
             lambda before=before: champion_history.roll_back(decided.name, "bob", expected=before),  # type: ignore[misc]
         )
-        assert (len(outcomes.winners), len(outcomes.told)) == (1, 1)
-        assert "has changed: it is now" in outcomes.told[0]
+        assert (len(outcomes.winners), len(outcomes.errors)) == (1, 1)
+        assert "has changed: it is now" in outcomes.errors[0]
         assert len(champions(warehouse, decided)) == before + 1
         assert len(ask(warehouse, "SELECT FROM millrace.champion WHERE dataset = %s", decided.name)) == 1
         if champions(warehouse, decided)[-1][2] == "rollback":
@@ -126,13 +126,15 @@ def test_two_rollbacks_at_the_same_moment(decided: Dataset, warehouse: Connectio
     outcomes = at_once(
         *[lambda who=who: champion_history.roll_back(decided.name, who, expected=3) for who in ("ann", "bob")]
     )
-    assert (len(outcomes.winners), len(outcomes.told)) == (1, 1)
+    assert (len(outcomes.winners), len(outcomes.errors)) == (1, 1)
     assert len(champions(warehouse, decided)) == 4
 
 
 def test_the_database_itself_lets_no_second_champion_in_and_none_out(decided: Dataset, warehouse: Connection) -> None:
-    copy = "INSERT INTO millrace.champion_change (dataset, number, artifact, cause, decider, reason) SELECT dataset, {}, artifact, "
-    copy += "cause, decider, reason FROM millrace.champion_change WHERE dataset = %s AND number = 2"
+    copy = (
+        "INSERT INTO millrace.champion_change (dataset, number, artifact, cause, decider, reason) SELECT dataset, {},"
+    )
+    copy += " artifact, cause, decider, reason FROM millrace.champion_change WHERE dataset = %s AND number = 2"
     for number, broken in ((2, psycopg2.errors.UniqueViolation), (4, psycopg2.errors.ForeignKeyViolation)):
         with pytest.raises(broken):
             change(warehouse, copy.format(number), decided.name)
@@ -149,7 +151,7 @@ def test_an_approval_is_refused_when_the_champion_has_changed(decided: Dataset, 
         ChampionChanged, match=r"has changed: it is now tree of version \w+, since .* by rollback \(bob\)"
     ):
         approval.answer(run, True, "tree", "ann")
-    with pytest.raises(LastingError, match="was refused already, by ann"):
+    with pytest.raises(NonRetryableError, match="was refused already, by ann"):
         approval.answer(run, True, "tree", "ann")
     assert [cause for _, _, cause in champions(warehouse, decided)] == ["approval", "approval", "rollback"]
 
@@ -170,15 +172,15 @@ def test_a_model_that_was_trained_again_is_not_promoted_on_old_evidence(
 ) -> None:
     run = better(decided, 3)
     change(warehouse, "UPDATE millrace.model_result SET fitted_sha256 = repeat('0', 64) WHERE run = %s", run)
-    with pytest.raises(LastingError, match="was trained again since its verdict"):
+    with pytest.raises(NonRetryableError, match="was trained again since its verdict"):
         approval.answer(run, True, "tree", "ann")
-    with pytest.raises(LastingError, match=r"has no model 'forest'; it has baseline, tree\. Trigger promote__"):
+    with pytest.raises(NonRetryableError, match=r"has no model 'forest'; it has baseline, tree\. Trigger promote__"):
         approval.answer(run, True, "forest", "ann")
 
 
 def test_of_a_run_that_was_not_judged_nobody_is_asked(warehouse: Connection) -> None:
     for ask_or_answer in (lambda: approval.form(99_999), lambda: approval.answer(99_999, True, "tree", "ann")):
-        with pytest.raises(LastingError, match="Run 99999 has not been before the gate"):
+        with pytest.raises(NonRetryableError, match="Run 99999 has not been before the gate"):
             ask_or_answer()
 
 
@@ -225,7 +227,7 @@ def test_the_champion_predicts_in_two_lines(decided: Dataset) -> None:
     ],
 )
 def test_the_champion_refuses_other_rows(decided: Dataset, spoil: Callable[[Any], Any], says: str) -> None:
-    with pytest.raises(Unfit, match=says):
+    with pytest.raises(IncompatibleModel, match=says):
         champion(decided.name).predict(spoil(signal(50).to_pandas()))
 
 
@@ -236,7 +238,7 @@ def test_without_a_champion_there_is_an_error(warehouse: Connection) -> None:
 
 def test_a_changed_byte_in_the_database_is_refused(decided: Dataset, warehouse: Connection) -> None:
     change(warehouse, "UPDATE millrace.artifact SET content = set_byte(content, 99, get_byte(content, 99) # 1)")
-    with pytest.raises(Rejected, match="its bytes were changed"):
+    with pytest.raises(UntrustedArtifact, match="its bytes were changed"):
         champion(decided.name)
 
 
@@ -252,7 +254,7 @@ def test_a_champion_that_predicts_otherwise_is_refused(decided: Dataset, warehou
             writer.write_table(other)
         statement = "UPDATE millrace.artifact SET probe = %s WHERE artifact = %s"
         change(warehouse, statement, sink.getvalue().to_pybytes(), row.artifact)
-    with pytest.raises(Drifted, match="predicts 32 of 32 stored rows otherwise"):
+    with pytest.raises(PredictionMismatch, match="predicts 32 of 32 stored rows otherwise"):
         champion(decided.name)
 
 

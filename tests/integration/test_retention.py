@@ -10,7 +10,7 @@ import pytest
 
 from include.datasets import Dataset, definitions
 from include.definitions import Found
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.kafka import client, topics
 from include.platform.commands import doctor
 from include.platform.platform import Platform
@@ -21,7 +21,7 @@ from include.training.verification import verify_run, verify_version
 from include.versions import catalog, publication, retention
 from include.versions.catalog import VersionExpired
 from include.versions.manifest import Interval
-from include.versions.reading import Refused, read
+from include.versions.reading import VersionRefused, read
 from tests.integration.registry import Given, ask, change, given, seal, signal, train
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_the_oldest_versions_are_forgotten_and_nothing_else(kept: Dataset, wareh
     assert retention.expire(warehouse, kept) == versions[:3]
     assert legible(kept, versions) == [False] * 3 + [True] * 2
     for manifest in manifests[:3]:
-        with pytest.raises(Refused, match="trimmed"):
+        with pytest.raises(VersionRefused, match="trimmed"):
             read(manifest)
     assert retention.expire(warehouse, kept) == []
     first = {p: extent.first for p, extent in topics.extents(kept.topic, (0, 1, 2)).items()}
@@ -97,7 +97,7 @@ def test_what_a_forgotten_version_is_asked_for_names_keep(kept: Dataset, warehou
     assert isinstance(kept.source, Given)
     kept.source.table = signal(200, strength=0.0, seed=0, first=0)
     again = publication.publish(kept, Interval())
-    assert again.new and again.version not in versions, "the same rows can be published anew"
+    assert again.new and again.version not in versions, "the same rows can be published again"
 
 
 @pytest.mark.altered("records")
@@ -111,7 +111,7 @@ def test_a_run_that_begins_while_a_version_is_forgotten_does_not_begin(kept: Dat
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(register, "find", overtaken)
+        patch.setattr(catalog, "find", overtaken)
         with pytest.raises(VersionExpired):
             run.begin(kept, "late", {"version": version}, "test")
     assert ask(warehouse, "SELECT * FROM millrace.training_run WHERE run_id = 'late'") == []
@@ -211,7 +211,7 @@ def test_a_setting_that_forgets_too_early_is_named_with_its_remedy(kept: Dataset
         "(it is among the newest 2), goes after 20"
     )
     assert threat.remedy.startswith("Set retention.ms=-1, retention.bytes=-1 and cleanup.policy=delete on it")
-    with pytest.raises(LastingError, match=r"has retention\.ms=604800000.* Set retention\.ms=-1"):
+    with pytest.raises(NonRetryableError, match=r"has retention\.ms=604800000.* Set retention\.ms=-1"):
         retention.maintain(kept)
     set_on(kept.topic, retention_ms=str(365 * 86_400_000))
     assert list(retention.threats(warehouse, kept)) == [], "by then it will not be needed"

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import include.streams.definitions
 from include.definitions import Found
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.kafka import client, position, topics
 from include.kafka.backlog import BacklogTrigger
 from include.landing.drain import drain
@@ -91,8 +91,8 @@ def test_the_health_of_the_platforms_postgres_says_nothing_of_ones_own(stream: S
 @pytest.mark.parametrize(
     ("name", "extra", "says"),
     [
-        ("MILLRACE_CONN_POSTGRES", {"nonsense": "1"}, 'invalid connection option "nonsense". Mend its extra'),
-        ("MILLRACE_CONN_KAFKA", {"bootstrap.servers": "x:1", "no.such": "1"}, 'property: "no.such". Mend its extra'),
+        ("MILLRACE_CONN_POSTGRES", {"nonsense": "1"}, 'invalid connection option "nonsense". Fix its extra'),
+        ("MILLRACE_CONN_KAFKA", {"bootstrap.servers": "x:1", "no.such": "1"}, 'property: "no.such". Fix its extra'),
     ],
 )
 def test_streams_are_named_when_ones_own_connection_is_not_usable(
@@ -117,7 +117,7 @@ def test_a_drain_that_fails_is_named_with_its_error(stream: Stream, services: Pl
     with warehouse.cursor() as cursor:
         cursor.execute("REVOKE INSERT ON landing.readings FROM CURRENT_USER")
     warehouse.commit()
-    with pytest.raises(LastingError):
+    with pytest.raises(NonRetryableError):
         drain(stream, "test")
     (line,) = words(services, "kafka", "postgres")
     assert "1 records wait" in line

@@ -21,9 +21,9 @@ from psycopg2.extras import NamedTupleCursor
 
 from include.datasets import Dataset, definitions
 from include.definitions import Found
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.kafka import client
-from include.kafka.stops import Fenced
+from include.kafka.position_errors import Fenced
 from include.platform.commands import doctor, registry
 from include.platform.platform import Platform
 from include.training import dispatch, fitting, run, run_log
@@ -58,13 +58,13 @@ def test_a_run_that_cannot_be_started_does_not_hold_up_the_others(
     assert [version for _, version in waiting] == versions
     planned = [{"trigger_dag_id": f"train__{name}", "conf": {"version": version}} for name, version in waiting]
     states = {"start_0": "success", "start_1": "failed", "start_2": "skipped"}
-    with pytest.raises(LastingError, match=f"could not be started: 1 of train__{names[1]}. All others were"):
+    with pytest.raises(NonRetryableError, match=f"could not be started: 1 of train__{names[1]}. All others were"):
         dispatch.note(planned, states)
     assert dispatch.to_start(names) == [(names[1], versions[1])]
     dispatch.note(planned[1:2], {"start_0": "success"})
     assert dispatch.to_start(names) == []
     dispatch.note([], {})
-    with pytest.raises(LastingError, match="The task land has not ended well"):
+    with pytest.raises(NonRetryableError, match="The task land has not ended well"):
         dispatch.note(None, {})
 
 
@@ -84,7 +84,7 @@ def cancer(warehouse: Connection, topic: Callable[..., str]) -> Dataset:
 def test_versions_are_started_some_hundred_at_a_time_and_no_dataset_waits_for_another(
     warehouse: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert dispatch.MOST_AT_ONCE < 1024, "of which Airflow maps no task over more"
+    assert dispatch.MAX_STARTS < 1024, "of which Airflow maps no task over more"
     statement = """
         INSERT INTO millrace.dataset_version (version, dataset, topic, kind, train_rows, test_rows, split, content,
             asked_by, code, manifest, manifest_offset, sealed_at)
@@ -95,7 +95,7 @@ def test_versions_are_started_some_hundred_at_a_time_and_no_dataset_waits_for_an
     warehouse.commit()
     started: list[tuple[str, str]] = []
     while waiting := dispatch.to_start(["early", "late"]):
-        assert len(waiting) <= dispatch.MOST_AT_ONCE
+        assert len(waiting) <= dispatch.MAX_STARTS
         if not started:
             assert {dataset for dataset, _ in waiting} == {"early", "late"}
         started += waiting
@@ -411,7 +411,7 @@ def test_a_plan_that_fails_is_shown_with_its_reason_and_the_command_that_continu
             return run.begin(dataset, run_id, form, "test")
 
     # Trying again helps none of them.
-    with pytest.raises(LastingError, match=r"forest|depth"):
+    with pytest.raises(NonRetryableError, match=r"forest|depth"):
         plan(dataset, form)
     run.not_planned(dataset, run_id, form, "test")
     (found,) = ask(warehouse, "SELECT run, version, state, parameters FROM millrace.training_run")

@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition
 
 from include import provenance
 from include.datasets import Dataset, HashSplit
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.kafka import client
 from include.training import run as runs
 from include.training.verification import verify_one, verify_run, verify_version
@@ -102,7 +102,7 @@ def test_a_run_that_comes_out_otherwise_is_different_and_says_where(noisy: Datas
     assert any("its log_loss was" in finding for finding in found.findings)
     (row,) = ask(warehouse, "SELECT outcome, findings FROM millrace.verification")
     assert (row.outcome, row.findings) == ("different", list(found.findings))
-    with pytest.raises(LastingError, match=rf"Run {number} of '{noisy.name}' is different\nforest: "):
+    with pytest.raises(NonRetryableError, match=rf"Run {number} of '{noisy.name}' is different\nforest: "):
         verify_one(number, "schedule")
 
 
@@ -163,10 +163,10 @@ def test_a_version_read_again_is_identical(noisy: Dataset, warehouse: Connection
 
 
 def test_what_cannot_be_verified_is_named(noisy: Dataset) -> None:
-    with pytest.raises(LastingError, match="There is no training run 99"):
+    with pytest.raises(NonRetryableError, match="There is no training run 99"):
         verify_run(99, "ada")
     planned = runs.begin(noisy, "run", {"version": seal(noisy)}, "test")
-    with pytest.raises(LastingError, match="has not ended well: running"):
+    with pytest.raises(NonRetryableError, match="has not ended well: running"):
         verify_run(planned[0]["run"], "ada")
 
 

@@ -23,7 +23,7 @@ from include.training import dispatch
 from include.versions import catalog, packing, publication, reading
 from include.versions.manifest import PUBLICATION_HEADER, Column, Interval, Manifest, Message, Role, version_id
 from include.versions.publication import NothingToPublish, publish
-from include.versions.reading import Refused, read
+from include.versions.reading import VersionRefused, read
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -249,7 +249,7 @@ def test_messages_of_others_are_skipped_and_counted(own_topic: str) -> None:
 def test_a_message_that_claims_the_version_is_refused(own_topic: str) -> None:
     manifest = seal(own_topic, between=lambda: send(own_topic, b"this"))
     with pytest.raises(
-        Refused, match=r"refused, unlisted: the message at .*, partition 0, offset 2, claims the version"
+        VersionRefused, match=r"refused, unlisted: the message at .*, partition 0, offset 2, claims the version"
     ):
         read(manifest)
 
@@ -258,7 +258,7 @@ def test_a_trimmed_version_is_refused(own_topic: str) -> None:
     manifest = seal(own_topic)
     brokers = client.admin()
     brokers.delete_records([TopicPartition(own_topic, 0, 1)])[TopicPartition(own_topic, 0, 1)].result(30)
-    with pytest.raises(Refused, match=r"refused, trimmed: .* offsets 0 to 0 were removed before they were read"):
+    with pytest.raises(VersionRefused, match=r"refused, trimmed: .* offsets 0 to 0 were removed before they were read"):
         read(manifest)
 
 
@@ -277,7 +277,7 @@ def test_a_message_that_is_not_as_sealed_is_refused(
 ) -> None:
     manifest = seal(own_topic)
     send(own_topic)
-    with pytest.raises(Refused, match=f"refused, {reason}: .*{says}"):
+    with pytest.raises(VersionRefused, match=f"refused, {reason}: .*{says}"):
         read(altered(manifest, **changes))
 
 
@@ -285,7 +285,7 @@ def test_another_schema_is_refused(own_topic: str) -> None:
     manifest = structs.replace(
         seal(own_topic), columns=[Column("id", "int64"), Column("x", "float"), Column("y", "int64")]
     )
-    with pytest.raises(Refused, match=r"refused, altered: .* has another schema than the manifest"):
+    with pytest.raises(VersionRefused, match=r"refused, altered: .* has another schema than the manifest"):
         read(manifest)
 
 
@@ -299,6 +299,6 @@ def test_a_version_behind_an_open_transaction_is_refused_in_time(
     opened.begin_transaction()
     opened.produce(own_topic, b"open", partition=0)
     opened.flush(30)
-    with pytest.raises(Refused, match=r"refused, open: .* a transaction may be open there"):
+    with pytest.raises(VersionRefused, match=r"refused, open: .* a transaction may be open there"):
         read(altered(manifest, offset=4))
     opened.abort_transaction(30)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from include.landing.ahead import Ahead
+from include.landing.prefetch import Prefetcher
 
 
 def test_items_come_in_their_order() -> None:
-    with Ahead(iter(range(100)), threading.Event()) as ready:
+    with Prefetcher(iter(range(100)), threading.Event()) as ready:
         assert [ready.get(5) for _ in range(100)] == list(range(100))
         assert ready.get(0.05) is None
 
@@ -25,7 +25,7 @@ def test_it_stays_within_its_depth() -> None:
             made.append(number)
             yield number
 
-    with Ahead(items(), threading.Event(), depth=2) as ready:
+    with Prefetcher(items(), threading.Event(), depth=2) as ready:
         time.sleep(0.3)
         assert len(made) <= 4
         assert ready.get(5) == 0
@@ -36,7 +36,7 @@ def test_an_error_is_raised_behind_the_items_before_it() -> None:
         yield 1
         raise KeyError("gone")
 
-    with Ahead(items(), threading.Event()) as ready:
+    with Prefetcher(items(), threading.Event()) as ready:
         assert ready.get(5) == 1
         with pytest.raises(KeyError, match="gone"):
             ready.get(5)
@@ -52,6 +52,6 @@ def test_closing_ends_the_iterator_in_its_thread() -> None:
         finally:
             cleaned.set()
 
-    with Ahead(items(), stopping) as ready:
+    with Prefetcher(items(), stopping) as ready:
         ready.get(5)
     assert cleaned.wait(5)

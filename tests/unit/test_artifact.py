@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from include.registry import artifact
-from include.registry.artifact import Rejected
+from include.registry.artifact import UntrustedArtifact
 
 MODELS = {
     "logistic": make_pipeline(StandardScaler(), LogisticRegression()),
@@ -122,7 +122,7 @@ def test_what_was_saved_loads_and_predicts_the_same(name: str) -> None:
 def test_a_changed_byte_is_refused(good: bytes) -> None:
     middle = len(good) // 2
     changed = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
-    with pytest.raises(Rejected, match="its bytes were changed"):
+    with pytest.raises(UntrustedArtifact, match="its bytes were changed"):
         artifact.loads(changed, digest(good))
 
 
@@ -131,7 +131,7 @@ def test_a_foreign_type_is_refused_and_not_imported(good: bytes, stranger: str, 
         schema["content"]["content"]["estimator"] = node("ObjectNode", stranger, "Model")
 
     content = altered(good, change)
-    with pytest.raises(Rejected, match=r"types that are not allowed: stranger\.Model"):
+    with pytest.raises(UntrustedArtifact, match=r"types that are not allowed: stranger\.Model"):
         artifact.loads(content, digest(content))
     assert stranger not in sys.modules
 
@@ -142,7 +142,7 @@ def test_a_foreign_function_is_refused_and_not_imported(good: bytes, stranger: s
         schema["content"]["content"]["estimator"] = node(loader, stranger, "act")
 
     content = altered(good, change)
-    with pytest.raises(Rejected, match=r"stranger\.act"):
+    with pytest.raises(UntrustedArtifact, match=r"stranger\.act"):
         artifact.loads(content, digest(content))
     assert stranger not in sys.modules
 
@@ -154,7 +154,7 @@ def test_what_would_call_something_is_refused(good: bytes, mark: Path, loader: s
         schema["content"]["content"]["estimator"] = call
 
     content = altered(good, change)
-    with pytest.raises(Rejected, match=f"parts that are not allowed: {loader}"):
+    with pytest.raises(UntrustedArtifact, match=f"parts that are not allowed: {loader}"):
         artifact.loads(content, digest(content))
 
 
@@ -164,22 +164,22 @@ def test_a_trust_list_of_its_own_is_not_heard(good: bytes, stranger: str, mark: 
         schema["trusted"] = schema["content"]["trusted"] = [f"{stranger}.Model"]
 
     content = altered(good, change)
-    with pytest.raises(Rejected, match=r"stranger\.Model"):
+    with pytest.raises(UntrustedArtifact, match=r"stranger\.Model"):
         artifact.loads(content, digest(content))
     listed = altered(good, change, **{"trusted.json": json.dumps([f"{stranger}.Model"]).encode()})
-    with pytest.raises(Rejected, match=r"the file 'trusted\.json'"):
+    with pytest.raises(UntrustedArtifact, match=r"the file 'trusted\.json'"):
         artifact.loads(listed, digest(listed))
 
 
 def test_a_pickle_is_refused(mark: Path) -> None:
     content = pickle.dumps(Trap(mark))
-    with pytest.raises(Rejected, match="cannot be read"):
+    with pytest.raises(UntrustedArtifact, match="cannot be read"):
         artifact.loads(content, digest(content))
 
 
 def test_a_pickle_inside_is_refused(good: bytes, mark: Path) -> None:
     with_file = altered(good, lambda schema: None, **{"model.pkl": pickle.dumps(Trap(mark))})
-    with pytest.raises(Rejected, match=r"the file 'model\.pkl'"):
+    with pytest.raises(UntrustedArtifact, match=r"the file 'model\.pkl'"):
         artifact.loads(with_file, digest(with_file))
 
 
@@ -189,14 +189,14 @@ def test_a_pickle_inside_an_array_is_refused(good: bytes, mark: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([Trap(mark)], dtype=object), allow_pickle=True)
     content = altered(good, lambda schema: None, **{array: buffer.getvalue()})
-    with pytest.raises(Rejected, match="cannot be read: Object arrays"):
+    with pytest.raises(UntrustedArtifact, match="cannot be read: Object arrays"):
         artifact.loads(content, digest(content))
 
 
 def test_an_older_format_is_refused(good: bytes) -> None:
     """Older formats were checked less strictly, and an artifact could choose one."""
     content = altered(good, lambda schema: schema.update(protocol=0))
-    with pytest.raises(Rejected, match="format 0 of skops"):
+    with pytest.raises(UntrustedArtifact, match="format 0 of skops"):
         artifact.loads(content, digest(content))
 
 
@@ -204,7 +204,7 @@ def test_a_transformer_of_the_definition_loads_when_the_definition_names_it() ->
     rows, target = load_iris(return_X_y=True)
     content = artifact.dumps(make_pipeline(Doubled(), LogisticRegression(max_iter=500)).fit(rows, target))
     own = f"{Doubled.__module__}.Doubled"
-    with pytest.raises(Rejected, match="name them in its field trusted"):
+    with pytest.raises(UntrustedArtifact, match="name them in its field trusted"):
         artifact.loads(content, digest(content))
     assert artifact.loads(content, digest(content), trusted=[own]).predict(rows).shape == target.shape
 
@@ -240,7 +240,7 @@ def test_a_partial_is_allowed_when_its_function_is(good: bytes, stranger: str, m
         schema["content"]["content"]["func"]["content"]["func"] = node("FunctionNode", stranger, "act")
 
     content = altered(content, change)
-    with pytest.raises(Rejected, match=r"stranger\.act"):
+    with pytest.raises(UntrustedArtifact, match=r"stranger\.act"):
         artifact.loads(content, digest(content))
 
 
@@ -255,5 +255,5 @@ def test_a_partial_is_allowed_when_its_function_is(good: bytes, stranger: str, m
     ids=["lambda", "class of its own", "method", "Birch"],
 )
 def test_what_cannot_be_stored_is_named(estimator: Any, named: str) -> None:
-    with pytest.raises(Rejected, match=named):
+    with pytest.raises(UntrustedArtifact, match=named):
         artifact.require_storable(estimator)

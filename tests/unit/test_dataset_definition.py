@@ -1,4 +1,4 @@
-"""What a definition of a dataset may say, and how a wrong one is told."""
+"""What a dataset's definition may say, and the errors of a wrong one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from include.datasets import Dataset, GroupSplit, HashSplit, Packaged, TimeSplit, definitions
-from include.definitions import Invalid
+from include.definitions import InvalidDefinition
 from include.errors import UserError
 
 SOUND = """
@@ -72,7 +72,7 @@ def define(**changes: Any) -> Dataset:
     ],
 )
 def test_a_wrong_field_is_named_with_its_remedy(changes: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(Invalid) as raised:
+    with pytest.raises(InvalidDefinition) as raised:
         define(**changes)
     assert raised.value.field == field
     assert says in str(raised.value)
@@ -89,7 +89,7 @@ def test_slices_look_at_columns_also_in_expressions() -> None:
 
 @pytest.mark.parametrize("wrong", [lambda: TimeSplit("soon"), lambda: HashSplit(1.5), lambda: GroupSplit("shop", 0)])
 def test_a_wrong_split_is_named(wrong: Any) -> None:
-    with pytest.raises(Invalid, match=r"^split: "):
+    with pytest.raises(InvalidDefinition, match=r"^split: "):
         wrong()
 
 
@@ -100,7 +100,7 @@ def test_a_model_must_be_an_estimator_with_a_usable_name() -> None:
         ({"baseline": 1}, "cannot name a model"),
         ({"linear": 1}, "'linear' is 1"),
     ]:
-        with pytest.raises(Invalid, match=says):
+        with pytest.raises(InvalidDefinition, match=says):
             define(models=lambda models=models: models).estimators()
 
 
@@ -119,12 +119,12 @@ def test_a_broken_file_is_told_and_the_others_work(tmp_path: Path) -> None:
     (tmp_path / "twin.py").write_text(SOUND.format(name="good"))
     found = definitions.find(tmp_path)
     assert set(found.valid) == {"good"}
-    told = {Path(file).stem: str(error) for file, error in found.broken.items()}
-    assert "name: 'Wrong Name' is not a name" in told["wrong_field"]
-    assert "syntax.py, line 1" in told["syntax"]
-    assert "missing.py, line 3" in told["missing"] and "'source'" in told["missing"]
-    assert "no 'dataset' in it" in told["nothing"]
-    assert "the name 'good' is taken by" in told["twin"]
+    errors = {Path(file).stem: str(error) for file, error in found.broken.items()}
+    assert "name: 'Wrong Name' is not a name" in errors["wrong_field"]
+    assert "syntax.py, line 1" in errors["syntax"]
+    assert "missing.py, line 3" in errors["missing"] and "'source'" in errors["missing"]
+    assert "no 'dataset' in it" in errors["nothing"]
+    assert "the name 'good' is taken by" in errors["twin"]
 
 
 def test_an_unknown_dataset_is_told_with_the_known_ones() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from include.landing import decoder
-from include.landing.decoder import DEEPEST, Decoder
+from include.landing.decoder import MAX_DEPTH, Decoder
 from include.streams.definition import Instant
 
 TEN = datetime(2026, 1, 15, 10, tzinfo=UTC)
@@ -91,17 +91,17 @@ def test_deep_structs_are_rewritten_too() -> None:
         inner = f', "more": {nested(levels - 1)}' if levels else ""
         return f'{{"type": "part", "at": "{WRITTEN}"{inner}}}'
 
-    event = decoded(f', "part": {nested(DEEPEST - 3)}')
+    event = decoded(f', "part": {nested(MAX_DEPTH - 3)}')
     assert event.part.more.more.at == TEN
 
 
 @pytest.mark.parametrize(
     ("text", "is_too_deep"),
     [
-        (b"[" * DEEPEST + b"]" * DEEPEST, False),
-        (b"[" * (DEEPEST + 1), True),
-        (b"[{}" * DEEPEST, True),
-        (b"[" + b"[],{}," * DEEPEST, False),
+        (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, False),
+        (b"[" * (MAX_DEPTH + 1), True),
+        (b"[{}" * MAX_DEPTH, True),
+        (b"[" + b"[],{}," * MAX_DEPTH, False),
         (b'"' + b"[" * 5_000 + b'"', False),
         (b'"\\"' + b"[" * 5_000 + b'"', False),
         (b'"\\\\"' + b"[" * 5_000, True),

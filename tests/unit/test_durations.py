@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from include.datasets import TimeSplit
-from include.definitions import Invalid
+from include.definitions import InvalidDefinition
 from include.durations import duration
 from include.streams.definition import Instant, Stream
 
@@ -38,9 +38,9 @@ def test_a_dataset_and_a_stream_read_the_same(text: str, span: timedelta) -> Non
     "text", ["", "soon", "0 days", "5", "d", "-1 days", "1 year", "1.5 hours", "9999999999 weeks", 7]
 )
 def test_what_is_no_duration_is_said_the_same_way(text: str) -> None:
-    with pytest.raises(Invalid) as dataset:
+    with pytest.raises(InvalidDefinition) as dataset:
         TimeSplit(text)
-    with pytest.raises(Invalid) as stream:
+    with pytest.raises(InvalidDefinition) as stream:
         Stream(name="events", event=Event, event_time="ts", early=text)
     assert str(dataset.value) == f'split: {text!r} is no duration. Write TimeSplit(test="365 days").'
     assert str(stream.value).startswith(f"early: {text!r} is no duration. Write a number and one of second, ")

@@ -13,7 +13,7 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.training.evaluation import _area, _classification, evaluate, sliced, wilson
 from include.versions.manifest import Column, Manifest, Message, version_id
 
@@ -85,7 +85,7 @@ def test_the_area_under_the_curve_agrees_with_scikit_learn_also_where_scores_are
 
 def test_a_class_that_the_manifest_does_not_list_is_named() -> None:
     model = DummyClassifier(strategy="prior").fit([[0], [0]], ["a", "b"])
-    with pytest.raises(LastingError, match="have a class 'c' that the version's manifest does not list"):
+    with pytest.raises(NonRetryableError, match="have a class 'c' that the version's manifest does not list"):
         evaluate(model, [[0], [0]], np.array(["a", "c"]), manifest("classification", ["a", "b"]))
 
 

@@ -18,8 +18,8 @@ from pyarrow import parquet
 from include.datasets import File, new
 from include.datasets.sources import delimited, sniff, text
 from include.datasets.sources import file as files
-from include.definitions import Invalid
-from include.errors import LastingError, UserError
+from include.definitions import InvalidDefinition
+from include.errors import NonRetryableError, UserError
 
 PLAIN = "city,price,label\nKöln,1.5,yes\nBonn,22.25,no\nKöln,3.0,yes\nBonn,4.5,no\n"
 PLAIN_ROWS = {
@@ -104,11 +104,11 @@ def test_types_decide(text: list[str], asked: str, values: list[Any], tmp_path: 
 
 def test_types_that_do_not_fit_are_one_error(tmp_path: Path) -> None:
     path = put(tmp_path, "a\n1\n2\n12%\n")
-    with pytest.raises(LastingError, match=r"the column 'a' is to be double, which '12%' is not; .* in row 3\."):
+    with pytest.raises(NonRetryableError, match=r"the column 'a' is to be double, which '12%' is not; .* in row 3\."):
         rows(path, types={"a": "number"})
-    with pytest.raises(LastingError, match="types names 'z', which is not among its columns a"):
+    with pytest.raises(NonRetryableError, match="types names 'z', which is not among its columns a"):
         rows(path, types={"z": "number"})
-    with pytest.raises(Invalid, match="types: 'float' of the column 'a' is unknown"):
+    with pytest.raises(InvalidDefinition, match="types: 'float' of the column 'a' is unknown"):
         File("rows.csv", types={"a": "float"})
 
 
@@ -132,7 +132,7 @@ def test_types_decide_of_parquet_files_as_well(tmp_path: Path) -> None:
     }
     parquet.write_table(pa.table({"label": [0.5]}), tmp_path / "rows.parquet")
     with pytest.raises(
-        LastingError, match="the column 'label' is double, and not all of it can be int64: Float value 0"
+        NonRetryableError, match="the column 'label' is double, and not all of it can be int64: Float value 0"
     ):
         rows(tmp_path / "rows.parquet", types={"label": "integer"})
 
@@ -202,7 +202,7 @@ def test_line_breaks_in_quoted_text_are_read_wherever_a_block_ends(
 
 def test_a_quotation_mark_that_is_not_closed_is_one_error(tmp_path: Path) -> None:
     path = put(tmp_path, 'a,b\n1,x\n2,"y\n3,z\n')
-    with pytest.raises(LastingError, match="the quotation mark before 'y' is not closed"):
+    with pytest.raises(NonRetryableError, match="the quotation mark before 'y' is not closed"):
         rows(path)
     assert rows(path, quote="")["b"].to_pylist() == ["x", '"y', "z"]
     assert rows(put(tmp_path, 'a,b\n5" pipe,x\n2,"y\n"\n'))["a"].to_pylist() == ['5" pipe', "2"]
@@ -288,7 +288,7 @@ def test_a_letter_in_another_encoding_may_come_late(tmp_path: Path) -> None:
     data = new.read(path)
     assert data.options == {"encoding": "cp1252"}
     assert data.rows["word"][-1].as_py() == "Größe"
-    with pytest.raises(LastingError, match=r"is not in UTF-8\. It looks like File\(…, encoding='cp1252'\)"):
+    with pytest.raises(NonRetryableError, match=r"is not in UTF-8\. It looks like File\(…, encoding='cp1252'\)"):
         rows(path)
 
 
@@ -337,7 +337,7 @@ def test_a_header_without_the_name_of_the_rows_names_is_read(
     assert data.rows.column_names == data.options["names"] == names
     assert data.rows.num_rows == 2
     assert rows(path, **data.options).equals(data.rows)
-    with pytest.raises(LastingError, match=r"It looks like File\(…, .*names="):
+    with pytest.raises(NonRetryableError, match=r"It looks like File\(…, .*names="):
         rows(path, delimiter=delimiter)
 
 
@@ -370,7 +370,7 @@ def test_a_spreadsheet_is_said_to_be_one(tmp_path: Path) -> None:
 
 def test_a_definition_in_the_wrong_dialect_is_shown_the_right_one(tmp_path: Path) -> None:
     path = put(tmp_path, "a;b\n1,5;x,y\n2,5;y\n")
-    with pytest.raises(LastingError, match=r"It looks like File\(…, delimiter=';', decimal=','\)"):
+    with pytest.raises(NonRetryableError, match=r"It looks like File\(…, delimiter=';', decimal=','\)"):
         rows(path)
 
 
@@ -410,5 +410,5 @@ def test_decimals_become_the_nearest_numbers(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_cannot_be_are_invalid(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(Invalid, match=says):
+    with pytest.raises(InvalidDefinition, match=says):
         File("rows.csv", **options)

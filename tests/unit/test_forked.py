@@ -11,11 +11,11 @@ from include.forked import Child
 class Cycle:
     """Garbage that only a collection finds, and that says who has found it."""
 
-    def __init__(self, told: int) -> None:
-        self.told, self.me = told, self
+    def __init__(self, sent: int) -> None:
+        self.sent, self.me = sent, self
 
     def __del__(self) -> None:
-        os.write(self.told, str(os.getpid()).encode())
+        os.write(self.sent, str(os.getpid()).encode())
 
 
 def test_a_child_never_collects_what_its_parent_has_left() -> None:
@@ -25,9 +25,9 @@ def test_a_child_never_collects_what_its_parent_has_left() -> None:
         gc.collect()
         os.write(out, b"done")
 
-    reading, told = os.pipe()
+    reading, sent = os.pipe()
     gc.collect()
-    Cycle(told)
+    Cycle(sent)
     child = Child(work)
     try:
         assert child.read() == b"done"
@@ -38,4 +38,4 @@ def test_a_child_never_collects_what_its_parent_has_left() -> None:
     gc.collect()
     assert int(os.read(reading, 100)) == os.getpid()
     os.close(reading)
-    os.close(told)
+    os.close(sent)

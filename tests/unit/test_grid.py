@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from include.datasets import Dataset, HashSplit, Packaged
-from include.errors import LastingError
-from include.training.grid import MOST, SCHEMA, Grid, estimators
+from include.errors import NonRetryableError
+from include.training.grid import MAX_CANDIDATES, SCHEMA, Grid, estimators
 
 
 class Foreign(BaseEstimator):
@@ -89,12 +89,12 @@ def test_a_candidate_has_one_name_however_it_is_written() -> None:
             "Got 'large' instead. Correct the value.",
         ),
         ({"logistic": {"C": [-1]}}, "Got -1 instead"),
-        ({"logistic": {"C": list(range(1, MOST + 2))}}, "it makes 101 candidates, and at most 100 are tried"),
+        ({"logistic": {"C": list(range(1, MAX_CANDIDATES + 2))}}, "it makes 101 candidates, and at most 100 are tried"),
         ({"foreign": {"width": ["x" * 300]}}, "has 314 characters, and at most 200 fit"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_with_one_sentence(grid: Any, says: str) -> None:
-    with pytest.raises(LastingError) as raised:
+    with pytest.raises(NonRetryableError) as raised:
         estimators(DATASET, grid)
     assert str(raised.value).startswith("The grid cannot be: ") and says in str(raised.value)
     assert "\n" not in str(raised.value)

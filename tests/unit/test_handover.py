@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.forked import Killed
-from include.kafka.stops import Fenced, OffsetsGone, Stop
+from include.kafka.position_errors import Fenced, OffsetsGone, PositionError
 from include.landing import handover
 from include.landing.handover import Leave
 
@@ -53,13 +53,13 @@ def test_work_is_done_elsewhere(tmp_path: Path) -> None:
 
 def test_errors_come_back_as_they_were_raised() -> None:
     with pytest.raises(OffsetsGone, match=r"offsets 3 to 6 were removed .* accept it") as gone:
-        run(lambda _: fail(OffsetsGone("topic", 1, 3, 7).advised("accept it")))
-    assert isinstance(gone.value, Stop)
+        run(lambda _: fail(OffsetsGone("topic", 1, 3, 7).with_remedy("accept it")))
+    assert isinstance(gone.value, PositionError)
     assert (gone.value.topic, gone.value.partition, gone.value.first, gone.value.remedy) == ("topic", 1, 7, "accept it")
     assert "fail(" in "".join(gone.value.__notes__)
-    with pytest.raises(LastingError, match="broken") as lasting:
-        run(lambda _: fail(LastingError("broken.", "mend it")))
-    assert lasting.value.remedy == "mend it"
+    with pytest.raises(NonRetryableError, match="broken") as lasting:
+        run(lambda _: fail(NonRetryableError("broken.", "fix it")))
+    assert lasting.value.remedy == "fix it"
     with pytest.raises(Fenced, match="taken over"):
         run(lambda _: fail(Fenced("taken over")))
 
@@ -101,7 +101,7 @@ def test_what_fails_behind_the_end_is_told_to_nobody(tmp_path: Path) -> None:
     def work(leave: Leave) -> None:
         (tmp_path / "pid").write_text(str(os.getpid()))
         leave()
-        raise LastingError("broken.")
+        raise NonRetryableError("broken.")
 
     run(work)
     child = int(wait_for(tmp_path / "pid"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.forked import Killed
 from include.training import limits
 
@@ -38,7 +38,7 @@ def test_too_much_memory_is_named() -> None:
     with pytest.raises(limits.Exceeded, match=r"Model 'm' of dataset 'd' holds [\d,]+ MB .* its memory_limit is") as it:
         within(hoard, memory=limit)
     held, allowed = (int(number.replace(",", "")) * MB for number in re.findall(r"([\d,]+) MB", str(it.value)))
-    # Both are told in whole megabytes.
+    # Both are given in whole megabytes.
     assert allowed <= held < allowed + 400 * MB
 
 
@@ -60,9 +60,9 @@ def test_errors_come_back() -> None:
 
     with pytest.raises(UserError, match=r"away\. wait") as user:
         within(lambda: fail(UserError("away.", "wait")))
-    assert not isinstance(user.value, LastingError)
-    with pytest.raises(LastingError, match="gone"):
-        within(lambda: fail(LastingError("gone")))
+    assert not isinstance(user.value, NonRetryableError)
+    with pytest.raises(NonRetryableError, match="gone"):
+        within(lambda: fail(NonRetryableError("gone")))
     with pytest.raises(limits.Failed, match="ValueError: n_jobs") as failed:
         within(lambda: fail(ValueError("n_jobs")))
     assert "in fail" in failed.value.__notes__[0], "the traceback of where it happened"
@@ -78,10 +78,10 @@ def test_what_somebody_else_ends_is_no_riddle() -> None:
 
 
 def test_work_ends_with_the_process_that_waits_for_it(tmp_path: Path) -> None:
-    told = tmp_path / "pid"
+    pid_file = tmp_path / "pid"
 
     def tell() -> None:
-        told.write_text(str(os.getpid()))
+        pid_file.write_text(str(os.getpid()))
         time.sleep(60)
 
     waiting = os.fork()
@@ -89,9 +89,9 @@ def test_work_ends_with_the_process_that_waits_for_it(tmp_path: Path) -> None:
         within(tell)
         os._exit(0)
     deadline = time.monotonic() + 10
-    while not (told.exists() and told.read_text()):
+    while not (pid_file.exists() and pid_file.read_text()):
         assert time.monotonic() < deadline
     os.kill(waiting, signal.SIGKILL)
     os.waitpid(waiting, 0)
-    while psutil.pid_exists(int(told.read_text())):
+    while psutil.pid_exists(int(pid_file.read_text())):
         assert time.monotonic() < deadline

@@ -17,7 +17,7 @@ from pyarrow import csv, parquet
 from include.datasets import Dataset, File, HashSplit
 from include.datasets.sources import Scan, Whole, delimited
 from include.datasets.sources import file as files
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 from include.versions import packing
 from include.versions.assembly import Assembly
 from include.versions.manifest import Column, Interval, Message, Role, width
@@ -234,5 +234,5 @@ def test_names_of_columns_that_clash_are_told(
 ) -> None:
     monkeypatch.setattr(files, "TEXT_IN_MEMORY_BYTES", 10_000 if in_memory else 0)
     (tmp_path / "rows.csv").write_text(f"{header}\n1,2\n")
-    with pytest.raises(LastingError, match=says), File(str(tmp_path / "rows.csv"), number="row").scan(None, None):
+    with pytest.raises(NonRetryableError, match=says), File(str(tmp_path / "rows.csv"), number="row").scan(None, None):
         pass

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from include.datasets import Dataset, File, GroupSplit, HashSplit, TimeSplit
 from include.datasets.sources import Whole
-from include.errors import LastingError
+from include.errors import NonRetryableError
 from include.versions import packing
 from include.versions.assembly import Assembly
 from include.versions.leakage import keys
@@ -165,7 +165,7 @@ def test_every_type_of_class_is_one(values: pa.Array, classes: list[Any], tmp_pa
 def test_a_feature_that_no_model_takes_is_one_error(values: pa.Array, tmp_path: Path) -> None:
     columns = {"id": range(N), "x": X, "odd": values, "y": [n % 2 for n in range(N)]}
     definition = dataset(tmp_path / "rows.parquet", columns, features=["x", "odd"])
-    with pytest.raises(LastingError, match=r"field features: the column 'odd' is .*, which cannot be used there"):
+    with pytest.raises(NonRetryableError, match=r"field features: the column 'odd' is .*, which cannot be used there"):
         published(definition)
     # A column that the definition does not name does not matter.
     parts = published(dataset(tmp_path / "rows.parquet", columns))
@@ -174,7 +174,9 @@ def test_a_feature_that_no_model_takes_is_one_error(values: pa.Array, tmp_path: 
 
 def test_a_list_names_no_record(tmp_path: Path) -> None:
     columns = {"id": [[n] for n in range(N)], "x": X, "y": [n % 2 for n in range(N)]}
-    with pytest.raises(LastingError, match=r"field record_id: the column 'id' is list<.*>, which cannot be used there"):
+    with pytest.raises(
+        NonRetryableError, match=r"field record_id: the column 'id' is list<.*>, which cannot be used there"
+    ):
         published(dataset(tmp_path / "rows.parquet", columns))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from include.datasets import Dataset, GroupSplit, HashSplit, Packaged, TimeSplit
 from include.datasets.splits import Split
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 
 ROWS = pa.table(
     {
@@ -76,13 +76,13 @@ def test_empty_cells_of_a_groups_column_are_counted_and_named() -> None:
     cells = pa.array([None] * 3 + ["a"] * 997)
     rows = ROWS.set_column(ROWS.schema.get_field_index("shop"), "shop", cells)
     split = GroupSplit("shop", 0.3)
-    with pytest.raises(LastingError, match="field split: 3 of 1000 rows have no 'shop', which decides their side"):
+    with pytest.raises(NonRetryableError, match="field split: 3 of 1000 rows have no 'shop', which decides their side"):
         split.tests(rows, dataset(split), None)
     numbers = ROWS.set_column(2, "shop", pa.array([None, *range(999)], pa.int64()))
-    with pytest.raises(LastingError, match="1 of 1000 rows have no 'shop'"):
+    with pytest.raises(NonRetryableError, match="1 of 1000 rows have no 'shop'"):
         split.tests(numbers, dataset(split), None)
     lists = ROWS.set_column(2, "shop", pa.array([[1]] * 1000))
-    with pytest.raises(LastingError, match="the column 'shop' is list<"):
+    with pytest.raises(NonRetryableError, match="the column 'shop' is list<"):
         split.tests(lists, dataset(split), None)
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from include.definitions import Invalid
+from include.definitions import InvalidDefinition
 from include.errors import UserError
 from include.streams import definitions, new
 from include.streams.definition import Instant, Stream
@@ -201,7 +201,7 @@ def test_spans_are_durations() -> None:
     ],
 )
 def test_what_cannot_be_names_the_field_and_the_fix(changes: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(Invalid, match=says) as raised:
+    with pytest.raises(InvalidDefinition, match=says) as raised:
         replace(GOOD, **changes)
     assert raised.value.field == field
     assert str(raised.value).startswith(f"{field}: ")

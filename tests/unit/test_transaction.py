@@ -15,15 +15,15 @@ from include.kafka.publisher import Transaction
 
 @dataclass
 class Stored:
-    """A message that the brokers have, at an offset that they may not have told."""
+    """A message that the brokers have, at an offset that they may not have reported."""
 
-    told: int | None
+    reported: int | None
 
     def partition(self) -> int:
         return 0
 
     def offset(self) -> int | None:
-        return self.told
+        return self.reported
 
 
 class Reporting:

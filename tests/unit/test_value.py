@@ -68,7 +68,7 @@ def test_a_champion_pays_from_the_next_version_on() -> None:
     lines = summary_lines(summary(2, newest=0.8), [worth(0), worth(1), worth(1, newest=0.9)])
     assert lines[1].startswith("Retraining has gained nothing yet: the first champion was replaced on the last version")
     assert lines[2] == (
-        "Trained anew for each version, the same line was better than what was live by 10.0 points of accuracy "
+        "Retrained for each version, the same line was better than what was live by 10.0 points of accuracy "
         "(20 test records); it did not exist yet when these records came."
     )
 
@@ -91,4 +91,4 @@ def test_of_an_error_less_is_better() -> None:
 
 def test_the_newest_is_compared_only_where_there_was_one() -> None:
     lines = summary_lines(summary(1, newest=0.9), [worth(1), worth(1, newest=None, newest_model=None)])
-    assert not any("Trained anew" in line for line in lines)
+    assert not any("Retrained" in line for line in lines)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 # What pyarrow reads itself.
 _ARROW = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
@@ -35,7 +35,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """The file's content.
 
     Raises:
-        LastingError: It is an archive of several files.
+        NonRetryableError: It is an archive of several files.
         OSError: It cannot be read.
     """
     import pyarrow as pa
@@ -59,9 +59,9 @@ def _only_one(path: Path) -> Iterator[BinaryIO]:
         names = [found.filename for found in archive.infolist() if not found.is_dir()]
         names = [name for name in names if not name.startswith("__MACOSX/")]
         if "[Content_Types].xml" in names:
-            raise LastingError(f"The file {path} is a spreadsheet or a document.", "Save it as CSV.")
+            raise NonRetryableError(f"The file {path} is a spreadsheet or a document.", "Save it as CSV.")
         if len(names) != 1:
-            raise LastingError(
+            raise NonRetryableError(
                 f"The archive {path} holds {len(names)} files: {', '.join(names[:5])}.", "Unpack it and name one."
             )
         with archive.open(names[0]) as file:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from include.datasets.sources import compressed, text
 from include.datasets.sources.text import Numbers
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK_BYTES = 8 * 1024 * 1024
 # A single value is no longer than a block.
-MOST_BLOCK_BYTES = 512 * 1024 * 1024
+MAX_BLOCK_BYTES = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Delimited:
             most_bytes: Only the rows in so many bytes at its beginning are looked at.
 
         Raises:
-            LastingError: A column is given twice, or is not there.
+            NonRetryableError: A column is given twice, or is not there.
             pyarrow.ArrowInvalid, UnicodeError: The file cannot be read in this dialect.
         """
         import pyarrow as pa
@@ -98,7 +98,7 @@ class Delimited:
         except pa.ArrowInvalid as error:
             odd = text.misfits(texts, wanted, self._dialect.numbers)
             row = first + texts.to_pylist().index(odd[0]) if odd else first
-            raise LastingError(
+            raise NonRetryableError(
                 f"{self._path}: the column {name!r} is to be {wanted}, which {', '.join(map(repr, odd[:3]))} is not; "
                 f"the first such value is in row {row}.",
                 "Name what means a missing value in nulls=, correct types=, or correct the file.",
@@ -111,9 +111,9 @@ class Delimited:
             try:
                 return text.guess(self._pieces(), self._dialect.numbers)
             except pa.ArrowInvalid as error:
-                if "straddling" not in str(error) or self._block_bytes >= MOST_BLOCK_BYTES:
+                if "straddling" not in str(error) or self._block_bytes >= MAX_BLOCK_BYTES:
                     raise
-                self._block_bytes = min(8 * self._block_bytes, MOST_BLOCK_BYTES)
+                self._block_bytes = min(8 * self._block_bytes, MAX_BLOCK_BYTES)
 
     def _pieces(self) -> Iterator[Mapping[str, pa.Array]]:
         self._texts, last = [], None
@@ -137,7 +137,7 @@ class Delimited:
                 last = line.strip() or last
             lines.detach()
         if not last.endswith(self._dialect.quote):
-            raise LastingError(
+            raise NonRetryableError(
                 f"{self._path}: the quotation mark before {value.splitlines()[0][:40]!r} is not closed; the rest of "
                 "the file would be one value.",
                 "Close it, or give quote='' when quotation marks mean nothing.",
@@ -267,10 +267,10 @@ def _header(path: Path, dialect: Dialect) -> tuple[list[str], int, bool]:
         empty = not dialect.names and not any(line.strip() for line in rest)
         lines.detach()
     if first is None:
-        raise LastingError(f"The file {path} is empty.", "Give one with rows.")
+        raise NonRetryableError(f"The file {path} is empty.", "Give one with rows.")
     if dialect.names:
         if len(dialect.names) != len(first):
-            raise LastingError(
+            raise NonRetryableError(
                 f"The rows of {path} have {len(first)} fields, and names= has {len(dialect.names)} names.",
                 "Correct names=.",
             )

@@ -16,8 +16,8 @@ from include.datasets.sources.delimited import Delimited, Dialect
 from include.datasets.sources.plain import cast
 from include.datasets.sources.source import PROJECT, SCAN_ROWS, Scan, Source, Whole, numbered, require_free
 from include.datasets.sources.text import Numbers
-from include.definitions import Invalid
-from include.errors import LastingError
+from include.definitions import InvalidDefinition
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +65,7 @@ class File(Source):
         comment: What a line begins with that is no row.
 
     Raises:
-        Invalid: An option is wrong.
+        InvalidDefinition: An option is wrong.
     """
 
     path: str
@@ -90,26 +90,32 @@ class File(Source):
             ("thousands", self.thousands, False),
         ):
             if value is not None and (not isinstance(value, str) or len(value) > 1 or not (value or empty)):
-                raise Invalid("source", f"{option}={value!r} is not one character.", 'Write it as in delimiter=";".')
+                raise InvalidDefinition(
+                    "source", f"{option}={value!r} is not one character.", 'Write it as in delimiter=";".'
+                )
             if value in ("\n", "\r"):
-                raise Invalid("source", f"{option}={value!r} is a line break.", "Name another character.")
+                raise InvalidDefinition("source", f"{option}={value!r} is a line break.", "Name another character.")
         if self.decimal == (self.thousands or ""):
-            raise Invalid("source", f"decimal and thousands are both {self.decimal!r}.", "Correct one of them.")
+            raise InvalidDefinition(
+                "source", f"decimal and thousands are both {self.decimal!r}.", "Correct one of them."
+            )
         if self.quote and self.quote == self.delimiter:
-            raise Invalid("source", f"delimiter and quote are both {self.quote!r}.", "Correct one of them.")
+            raise InvalidDefinition("source", f"delimiter and quote are both {self.quote!r}.", "Correct one of them.")
         try:
             codecs.lookup(self.encoding)
         except (LookupError, TypeError) as error:
-            raise Invalid(
+            raise InvalidDefinition(
                 "source", f"the encoding {self.encoding!r} is unknown.", "Write 'utf-8' or 'cp1252'."
             ) from error
         for option, texts in (("nulls", self.nulls), ("names", self.names)):
             if isinstance(texts, str) or not all(isinstance(value, str) and value for value in texts):
-                raise Invalid("source", f"{option}={texts!r} is not a list of texts.", f'Write {option}=["a", "b"].')
+                raise InvalidDefinition(
+                    "source", f"{option}={texts!r} is not a list of texts.", f'Write {option}=["a", "b"].'
+                )
         if not isinstance(self.skip, int) or self.skip < 0:
-            raise Invalid("source", f"skip={self.skip!r} is not a number of lines.", "Write skip=2.")
+            raise InvalidDefinition("source", f"skip={self.skip!r} is not a number of lines.", "Write skip=2.")
         if self.comment is not None and (not isinstance(self.comment, str) or not self.comment):
-            raise Invalid("source", f"comment={self.comment!r} is not a text.", 'Write comment="#".')
+            raise InvalidDefinition("source", f"comment={self.comment!r} is not a text.", 'Write comment="#".')
 
     @property
     def dialect(self) -> Dialect:
@@ -174,18 +180,20 @@ class File(Source):
 
         path = PROJECT / self.path
         if path.is_dir():
-            raise LastingError(f"{path} is a directory, not a file.", "Name a CSV or Parquet file in it.")
+            raise NonRetryableError(f"{path} is a directory, not a file.", "Name a CSV or Parquet file in it.")
         try:
             require_rows(path)
             yield path
         except FileNotFoundError as error:
-            raise LastingError(f"The file {path} does not exist.", "Put it there, or correct the path.") from error
+            raise NonRetryableError(f"The file {path} does not exist.", "Put it there, or correct the path.") from error
         except UnicodeError as error:
-            raise LastingError(f"The file {path} is not in {self.encoding.upper()}.", self._otherwise(path)) from error
+            raise NonRetryableError(
+                f"The file {path} is not in {self.encoding.upper()}.", self._otherwise(path)
+            ) from error
         except (*compressed.BROKEN, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             if "invalid UTF8" in str(error):
-                raise LastingError(f"The file {path} is not in UTF-8.", self._otherwise(path)) from error
-            raise LastingError(
+                raise NonRetryableError(f"The file {path} is not in UTF-8.", self._otherwise(path)) from error
+            raise NonRetryableError(
                 f"The file {path} cannot be read: {_in_one_line(error)}.", self._otherwise(path)
             ) from error
 
@@ -207,11 +215,13 @@ class File(Source):
 
     def _check_types(self) -> None:
         if not isinstance(self.types, Mapping):
-            raise Invalid("source", f"types={self.types!r} is not a mapping.", 'Write types={"zip": "text"}.')
+            raise InvalidDefinition("source", f"types={self.types!r} is not a mapping.", 'Write types={"zip": "text"}.')
         for name, kind in self.types.items():
             if kind not in text.TYPES:
                 known = ", ".join(text.TYPES)
-                raise Invalid("source", f"types: {kind!r} of the column {name!r} is unknown.", f"Use one of {known}.")
+                raise InvalidDefinition(
+                    "source", f"types: {kind!r} of the column {name!r} is unknown.", f"Use one of {known}."
+                )
 
 
 def _size(path: Path) -> int:
@@ -228,15 +238,15 @@ def require_rows(path: Path) -> None:
     """Refuses files that are neither text nor Parquet.
 
     Raises:
-        LastingError: The file is empty, or something else.
+        NonRetryableError: The file is empty, or something else.
         OSError: It cannot be read.
     """
     start = compressed.beginning(path)
     other = next((name for magic, name in _OTHERS.items() if start.startswith(magic)), None)
     if other is not None:
-        raise LastingError(f"The file {path} is {other}, neither delimited text nor Parquet.", "Save it as CSV.")
+        raise NonRetryableError(f"The file {path} is {other}, neither delimited text nor Parquet.", "Save it as CSV.")
     if not start:
-        raise LastingError(f"The file {path} is empty.", "Give one with rows.")
+        raise NonRetryableError(f"The file {path} is empty.", "Give one with rows.")
 
 
 class _Numbered(Scan):
@@ -299,7 +309,7 @@ class _Parquet(_Numbered):
                 values = values.dictionary_decode()
             return cast(values, wanted)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise LastingError(
+            raise NonRetryableError(
                 f"{self._path}: the column {name!r} is {values.type}, and not all of it can be {wanted}: "
                 f"{_in_one_line(error)}.",
                 "Correct types=.",
@@ -317,7 +327,7 @@ class _Text(_Numbered):
 
 def _require_columns(path: Path, types: Mapping[str, str], names: Sequence[str]) -> None:
     if unknown := [name for name in types if name not in names]:
-        raise LastingError(
+        raise NonRetryableError(
             f"{path}: types names {', '.join(map(repr, unknown))}, which is not among its columns {', '.join(names)}.",
             "Correct the definition.",
         )

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from include.datasets.sources.source import Scan, Source, Whole, numbered
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +54,7 @@ class Packaged(Source):
             for name in path.split("."):
                 found = getattr(found, name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise LastingError(
+            raise NonRetryableError(
                 f"The packaged data set {self.function!r} cannot be imported: {error}.",
                 "Write package.module:function, and have the package installed.",
             ) from error

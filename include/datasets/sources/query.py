@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from include.datasets.sources.source import Scan, Source
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +65,9 @@ class Query(Source):
                 # A server that restarts, a lock, a time limit: another try may succeed.
                 raise UserError(f"The source's query was ended: {str(error).strip()}.") from error
             except psycopg2.Error as error:
-                raise LastingError(f"The source's query fails: {str(error).strip()}.", "Correct its SQL.") from error
+                raise NonRetryableError(
+                    f"The source's query fails: {str(error).strip()}.", "Correct its SQL."
+                ) from error
 
     def __str__(self) -> str:
         return " ".join(self.sql.split())

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from include.errors import LastingError
+from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,9 +93,9 @@ def numbered(source: str, rows: pa.Table, number: str | None) -> pa.Table:
 def require_free(source: str, number: str | None, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise LastingError(f"{source} has several columns called {', '.join(twice)}.", "Rename all but one.")
+        raise NonRetryableError(f"{source} has several columns called {', '.join(twice)}.", "Rename all but one.")
     if number in names:
-        raise LastingError(
+        raise NonRetryableError(
             f"{source} has a column {number!r}, and its rows' numbers are to be one of the same name.",
             "Give number= another name.",
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from include.errors import LastingError, UserError
+from include.errors import NonRetryableError, UserError
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from include.streams.definition import Stream
 
 # More intervals than this are not counted: there may be a hundred thousand.
-MOST_DUE = 1_000
-# Whoever checks a definition does not wait for servers that are away.
+MAX_DUE = 1_000
+# `check` does not wait for servers that are down.
 PATIENCE_S = 3
 
 
@@ -105,8 +105,8 @@ def _schedule(dataset: Dataset, airflow: AirflowApi | None) -> Iterator[str]:
     begun = known is not None and known["timetable_summary"] is not None
     since = known["next_dagrun_run_after"] if known and begun else None
     now = datetime.now(UTC)
-    due = 0 if begun and not since else runs.due(dataset, since and datetime.fromisoformat(since), now, MOST_DUE + 1)
-    number = f"more than {MOST_DUE:,}" if due > MOST_DUE else f"{due:,}"
+    due = 0 if begun and not since else runs.due(dataset, since and datetime.fromisoformat(since), now, MAX_DUE + 1)
+    number = f"more than {MAX_DUE:,}" if due > MAX_DUE else f"{due:,}"
     span = f"from {dataset.start}" + (f" to {dataset.end}" if dataset.end else " on")
     yield f"schedule {dataset.schedule!r} {span}: a version for each interval, the oldest first"
     if begun:
@@ -179,7 +179,7 @@ def _compare(connection: Connection, streams: Iterable[Stream]) -> list[UserErro
     for stream in sorted(streams, key=lambda stream: stream.name):
         try:
             changes = table.look(connection, stream)
-        except LastingError as error:
+        except NonRetryableError as error:
             stopped.append(error)
             continue
         except Locked as locked:

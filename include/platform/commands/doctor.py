@@ -164,10 +164,10 @@ def _paused(platform: Platform) -> Iterator[Finding]:
     for dag, run_id, runs in found:
         run = api.run(dag, run_id)
         failed = [task for task in api.task_instances(dag, run_id) if task.state == "failed"]
-        *_, reason = "Their logs are in the UI.", *(line for task in failed for line in api.told(run, task))
+        *_, reason = "Their logs are in the UI.", *(line for task in failed for line in api.task_messages(run, task))
         yield Finding(
             f"{dag} has paused itself after {runs} runs that failed. {reason}",
-            f"When it is mended: ./millrace airflow dags unpause {dag}",
+            f"Once it is fixed: ./millrace airflow dags unpause {dag}",
         )
 
 

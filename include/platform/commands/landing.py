@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from include.landing.replay import Replayed
 
-MOST_REASONS = 20
+MAX_REASONS = 20
 CHOICES = ("lost", "recreated", "truncated", "bad")
 
 
@@ -65,7 +65,7 @@ def accept(stream: str, choice: str) -> None:
     truncated  keep the rows that Kafka no longer has, and go on where its log was cut
     bad        let everything that the topic holds now become dead letters, if it must
     """
-    from include.landing import choices
+    from include.landing import recovery
     from include.platform.airflow_api import AirflowApi
     from include.streams import definitions
     from include.warehouse.connection import connected
@@ -74,7 +74,7 @@ def accept(stream: str, choice: str) -> None:
     platform = Platform()
     os.environ.update(platform.environment())
     with connected("millrace accept") as connection:
-        for line in choices.accept(connection, definition, choice, getpass.getuser()):
+        for line in recovery.accept(connection, definition, choice, getpass.getuser()):
             click.echo(line)
     AirflowApi.of(platform).unpause(f"land__{stream}")
     click.echo(f"land__{stream} goes on")
@@ -128,11 +128,11 @@ def _list_dead_letters(connection: "Connection", stream: str, most: int, reason:
     ):
         click.echo(f"{'/'.join(map(str, where))}  {appended:%Y-%m-%d %H:%M:%S}  {kind}  {sqlstate}  {_printable(why)}")
     click.echo(f"\n{total:,} kept aside, {size:,} bytes, by reason:")
-    for kind, sqlstate, why, count, _ in counts[:MOST_REASONS]:
+    for kind, sqlstate, why, count, _ in counts[:MAX_REASONS]:
         click.echo(f"{count:9,}  {kind}  {sqlstate}  {_printable(why)}")
-    if len(counts) > MOST_REASONS:
-        others = sum(count for *_, count, _ in counts[MOST_REASONS:])
-        click.echo(f"{others:9,}  for {len(counts) - MOST_REASONS:,} other reasons")
+    if len(counts) > MAX_REASONS:
+        others = sum(count for *_, count, _ in counts[MAX_REASONS:])
+        click.echo(f"{others:9,}  for {len(counts) - MAX_REASONS:,} other reasons")
     if total > most:
         click.echo(f"{total - most:,} more are not listed: --most {total} lists all, --reason TEXT some of them")
     click.echo(f"One in full: ./millrace dead-letters {stream} --show {'/'.join(map(str, where))}")
@@ -205,7 +205,7 @@ def replay(
 ) -> None:
     """Land again what has landed before, from the records that Kafka still has, as the stream is defined now.
 
-    Use it after a definition changed: a new field fills its column, other limits decide anew what is late. Without
+    Use it after a definition changed: a new field fills its column, other limits decide again what is late. Without
     options everything is replayed. Each range of some thousand records is replaced in one transaction, and the DAG goes
     on meanwhile. The command can be repeated. Records that Kafka no longer has keep their rows.
     """

@@ -15,7 +15,7 @@ from include.platform.commands.parameters import Moment
 from include.platform.platform import Platform
 
 _PATIENCE_S = 5.0
-_UNTOLD = "failed; its log is in the UI, and what led to it in ./millrace logs scheduler"
+_NO_MESSAGE = "failed; its log is in the UI, and what led to it in ./millrace logs scheduler"
 
 
 @click.command()
@@ -38,7 +38,7 @@ def publish(dataset: str, start: datetime | None, end: datetime | None, rows: in
     form = {**bounds, "rows": rows, "seed": seed}
     run = _follow(api, f"publish__{dataset}", {name: value for name, value in form.items() if value is not None})
     (task,) = api.task_instances(run.dag_id, run.run_id)
-    for line in api.told(run, task) or ([_UNTOLD] if task.state == "failed" else []):
+    for line in api.task_messages(run, task) or ([_NO_MESSAGE] if task.state == "failed" else []):
         click.echo(line)
     if task.state != "success":
         sys.exit(1)
@@ -83,7 +83,7 @@ def train(
     tasks = api.task_instances(run.dag_id, run.run_id)
     for task in tasks:
         if task.state == "failed":
-            for line in api.told(run, task) or [_UNTOLD]:
+            for line in api.task_messages(run, task) or [_NO_MESSAGE]:
                 click.echo(f"{task.label}: {line}", err=True)
     _show(dataset, run.run_id)
     if run.state != "success":
@@ -97,7 +97,7 @@ def _api(dataset: str) -> AirflowApi:
     definitions.get(dataset)
     platform = Platform()
     os.environ.update(platform.environment())
-    # A run's tasks would try again and again; whoever waits for them wants to know at once.
+    # The tasks of a run would be retried for a long time; a person who waits wants to know at once.
     topics.names(_PATIENCE_S)
     api = AirflowApi.of(platform)
     api.wait_for_dags([f"publish__{dataset}", f"train__{dataset}"])

@@ -29,7 +29,7 @@ FORMER = FORMER_HEADS | {
 
 
 def migrate() -> None:
-    """Brings the warehouse to the newest schema; does nothing when it is there already. Safe from two processes at once.
+    """Brings the warehouse to the newest schema; does nothing when it has it. Two processes may call it at once.
 
     Raises:
         UserError: PostgreSQL does not answer, or the warehouse's revision is unknown.

@@ -161,7 +161,7 @@ ORDER BY contype, conname;
 SELECT pg_get_partkeydef(to_regclass('landing.' || quote_ident(:stream)));
 
 -- name: read_partitions
--- The partitions of a stream's table and their bounds, as PostgreSQL words them; a half-done detachment is told.
+-- The partitions of a stream's table and their bounds, as PostgreSQL words them, and whether a detachment is unfinished.
 SELECT schema.nspname, child.relname, pg_get_expr(child.relpartbound, child.oid), inhdetachpending,
        obj_description(child.oid, 'pg_class') IS NOT DISTINCT FROM :mark
 FROM pg_inherits

@@ -44,7 +44,7 @@ GROUP BY 1, 2 ORDER BY 3 DESC, 1 LIMIT :most;
 SELECT dag_id FROM dag WHERE is_paused ORDER BY dag_id;
 
 -- name: paused_by_failures
--- DAGs that paused themselves: as many of their newest runs as they were told to stand have failed (metadata database).
+-- DAGs that paused themselves: as many of their newest runs as they allow have failed (metadata database).
 SELECT dag.dag_id, newest.run_id, dag.max_consecutive_failed_dag_runs AS runs
 FROM dag
 CROSS JOIN LATERAL (

@@ -71,8 +71,8 @@ FROM millrace.position
 WHERE reader = :reader AND topic = :topic
 ORDER BY partition;
 
--- name: place_position!
--- Puts a locked position where somebody decided, and fences whoever read there.
+-- name: set_position!
+-- Sets a locked position, and fences its reader.
 UPDATE millrace.position
 SET topic_id = :topic_id, next_offset = :next, leader_epoch = NULL, epoch = epoch + 1, updated_at = clock_timestamp()
 WHERE reader = :reader AND topic = :topic AND partition = :partition;

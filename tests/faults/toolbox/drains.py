@@ -177,7 +177,7 @@ def _stay_until_awaited(test: Pipe) -> None:
 
 
 def _drain(stream: Stream, share: int, tamper: Callable[[], None] | None, handing_over: bool) -> Outcome:
-    from include.kafka.stops import Fenced, Stop
+    from include.kafka.position_errors import Fenced, PositionError
     from include.landing import handover
     from include.landing.drain import Drained, drain
 
@@ -191,7 +191,7 @@ def _drain(stream: Stream, share: int, tamper: Callable[[], None] | None, handin
             handover.run("The drain", lambda leave: drain(stream, owner, share, lambda _: leave()))
         else:
             drained = drain(stream, owner, share)
-    except Stop as stop:
+    except PositionError as stop:
         return Outcome("stop", type(stop).__name__, str(stop))
     except Fenced as fenced:
         return Outcome("fenced", "Fenced", str(fenced))

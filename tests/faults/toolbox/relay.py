@@ -213,7 +213,7 @@ class Relay:
             link.hang_up()
 
     def wait_to_tell(self) -> None:
-        """Called before one side is told that the other has ended."""
+        """Called before one side learns that the other has ended."""
         self._telling.wait()
 
     @contextmanager

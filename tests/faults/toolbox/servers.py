@@ -70,7 +70,7 @@ class Server:
         raise NotImplementedError
 
     def start(self, wait: bool = True) -> None:
-        """Starts the process and, unless told otherwise, waits until it answers."""
+        """Starts the process and, unless asked otherwise, waits until it answers."""
         self.starts += 1
         self.home.logs.mkdir(parents=True, exist_ok=True)
         with open(self.home.logs / f"{self.name}.log", "ab") as log:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 TEMPLATE = "template_warehouse"
-MOST_TRIES = 10
+MAX_TRIES = 10
 _numbers = itertools.count(1)
 
 
@@ -61,7 +61,7 @@ class Stage:
         **topic: The topic's settings, ``_`` for ``.``.
 
     Attributes:
-        postgres: A proxy before the warehouse; drains go through it unless told otherwise.
+        postgres: A proxy before the warehouse; drains go through it unless asked otherwise.
         kafka_settings: Added to the connection's own.
     """
 
@@ -127,7 +127,7 @@ class Stage:
         """Drains past the proxies, again after each failure as Airflow would, until everything readable is landed."""
         outcomes: list[Outcome] = []
         while not outcomes or outcomes[-1].kind != "drained" or self.lag():
-            assert len(outcomes) < MOST_TRIES, f"not landed after {MOST_TRIES} tries: {outcomes[-1]}"
+            assert len(outcomes) < MAX_TRIES, f"not landed after {MAX_TRIES} tries: {outcomes[-1]}"
             drain = Drain(stream or self.stream, self.connections(), self._log, tamper=tampering.topics_are_quiet_soon)
             self._drains.append(drain)
             outcomes.append(drain.wait())
@@ -236,10 +236,10 @@ class Stage:
     def _standstill(self) -> str:
         """Whether records are missing in the topic, or read by nobody."""
         ends, positions = self.topic.stable_ends(), self.positions()
-        told = "\n".join(drain.log() for drain in self._drains if drain.alive)
+        logs = "\n".join(drain.log() for drain in self._drains if drain.alive)
         return (
             f": {self.landed()} are; {len(self.topic.acknowledged)} records were acknowledged, "
-            f"the topic ends at {ends}, read up to {positions}; the drains wrote:\n{told}"
+            f"the topic ends at {ends}, read up to {positions}; the drains wrote:\n{logs}"
         )
 
     def _rows(self, connection: Connection) -> int:

@@ -40,7 +40,7 @@ def rows_are_committed_alone() -> None:
 
 
 def nobody_compares() -> None:
-    """The position moves whoever owns it and wherever it is."""
+    """The position moves whatever its owner and offset are."""
     from include.kafka import position
 
     def advance(

@@ -66,9 +66,9 @@ def test_what_cannot_be_is_said_at_once(
     call: str, code: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(call.split()) == code
-    told = capsys.readouterr().err
-    assert says in told
-    assert "Traceback" not in told
+    errors = capsys.readouterr().err
+    assert says in errors
+    assert "Traceback" not in errors
     if code == 1:
-        assert len(told.splitlines()) == 1
+        assert len(errors.splitlines()) == 1
     assert not (tmp_path / "home").exists()

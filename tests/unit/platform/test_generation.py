@@ -34,20 +34,20 @@ def write(file: Path, text: str) -> None:
     ],
 )
 def test_code_that_tasks_are_forked_with_makes_another(code: Path, name: str) -> None:
-    before = platform.generation()
+    before = platform.code_fingerprint()
     write(code / name, "new")
-    assert platform.generation() != before
+    assert platform.code_fingerprint() != before
 
 
 @pytest.mark.parametrize("name", ["datasets/digits.py", "datasets/mine.py", "streams/payments.py", "streams/mine.py"])
 def test_definitions_are_read_anew_by_each_task_and_make_none(code: Path, name: str) -> None:
-    before = platform.generation()
+    before = platform.code_fingerprint()
     write(code / "include" / name, "new")
-    assert platform.generation() == before
+    assert platform.code_fingerprint() == before
 
 
 def test_other_connections_make_another(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The warehouse behind them may never have been migrated, and running tasks have the old ones."""
-    before = platform.generation()
+    before = platform.code_fingerprint()
     monkeypatch.setenv("MILLRACE_CONN_POSTGRES", '{"conn_type": "postgres", "host": "db.example"}')
-    assert platform.generation() != before
+    assert platform.code_fingerprint() != before

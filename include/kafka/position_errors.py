@@ -1,21 +1,21 @@
-"""The named stops: what ends reading because going on would lose or repeat records, and only a person can choose."""
+"""Errors of a stored position: going on would lose or repeat records, so a person decides how to go on."""
 
 from __future__ import annotations
 
 from include.errors import UserError
 
 
-class Stop(UserError):
-    """Reading cannot go on without a decision. Retrying does not help."""
+class PositionError(UserError):
+    """Reading cannot go on without a decision of a person. Retrying does not help."""
 
-    def advised(self, remedy: str) -> Stop:
-        """The same stop with a remedy that its finder could not know."""
+    def with_remedy(self, remedy: str) -> PositionError:
+        """The same error with a remedy that only the caller knows."""
         self.remedy = remedy
         self.args = (f"{self.what} {remedy}",)
         return self
 
 
-class TopicMissing(Stop):
+class TopicMissing(PositionError):
     """The topic does not exist."""
 
     def __init__(self, topic: str) -> None:
@@ -23,7 +23,7 @@ class TopicMissing(Stop):
         self.topic = topic
 
 
-class TopicRecreated(Stop):
+class TopicRecreated(PositionError):
     """The topic was deleted and made again: its offsets now name other records."""
 
     def __init__(self, reader: str, topic: str, known: str, found: str) -> None:
@@ -34,7 +34,7 @@ class TopicRecreated(Stop):
         self.reader, self.topic, self.known, self.found = reader, topic, known, found
 
 
-class OffsetsGone(Stop):
+class OffsetsGone(PositionError):
     """Records that were not read yet were removed by retention."""
 
     def __init__(self, topic: str, partition: int, wanted: int, first: int) -> None:
@@ -45,8 +45,8 @@ class OffsetsGone(Stop):
         self.topic, self.partition, self.wanted, self.first = topic, partition, wanted, first
 
 
-class LogTruncated(Stop):
-    """The log ends before the position: records that were read exist no longer in Kafka."""
+class LogTruncated(PositionError):
+    """The log ends before the position: records that were read no longer exist in Kafka."""
 
     def __init__(self, topic: str, partition: int, position: int, end: int) -> None:
         super().__init__(
