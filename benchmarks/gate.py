@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binom
 
-from include.promotion.gate.evalue import leader, log_e_gain, log_e_margin, log_e_value, ruling
+from include.gate.evalue import leader, log_e_gain, log_e_margin, log_e_value, ruling
 
 WEEKS, ROWS, CHALLENGERS = 52, 2000, 6
 DISCORDANCES = (0.04, 0.06, 0.12)

@@ -26,8 +26,8 @@ from benchmarks import figures
 from benchmarks.figures import Spread
 from benchmarks.peers import debezium, ours
 from benchmarks.peers import topic as topics
+from include import connections
 from include.errors import UserError
-from include.kafka import client
 from include.platform.home import ROOT, Home
 from include.streams import vehicle_positions
 from include.warehouse.connection import connected
@@ -147,7 +147,7 @@ def _debezium(version: str, mode: Mapping[str, str]) -> Peer:
         with connected() as connection:
             postgres = {**connection.get_dsn_parameters(), "password": connection.info.password}
         schema = debezium.schema_of(vehicle_positions.stream.fields)
-        worker = debezium.worker_settings(task.work, client.connection_config()["bootstrap.servers"], schema)
+        worker = debezium.worker_settings(task.work, connections.kafka()["bootstrap.servers"], schema)
         sink = debezium.sink_settings(task.group, task.topic, "bench.debezium", postgres, mode)
         return [debezium.command(jars, task.work, worker, sink)]
 

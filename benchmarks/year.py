@@ -23,7 +23,7 @@ from benchmarks.out_of_core import own_warehouse
 from benchmarks.peers import topic
 from benchmarks.year_of_landing import Landing
 from benchmarks.year_of_retraining import Retraining
-from include import history
+from include.airflow import history
 from include.errors import UserError
 from include.warehouse.connection import connected
 

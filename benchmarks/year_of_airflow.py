@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from psycopg2.extras import execute_values
 
-from include import history
+from include.airflow import history
 from include.platform import postgres
 from include.platform.home import Home
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, get_current_context, task
 
+from include.airflow.manifest_sensor import ManifestSensor
 from include.datasets import definitions
-from include.training.dispatch import ManifestSensor
 
 datasets = sorted(definitions.find().valid)
 
@@ -51,13 +51,13 @@ transaction. A version's run has an id made from the version: it starts once, wh
     # One dataset whose run cannot be started must not hold up what was started of the others.
     @task(trigger_rule="all_done")
     def note(planned: list[dict] | None) -> None:
-        from include import runs
+        from include.airflow import dag_runs
         from include.training import dispatch
 
         context = get_current_context()
         run_id = context["dag_run"].run_id
         states = context["ti"].get_task_states(dag_id="dispatch", task_ids=["start"], run_ids=[run_id])
-        with runs.airflow_errors():
+        with dag_runs.airflow_errors():
             dispatch.note(planned, states.get(run_id, {}))
 
     wait = ManifestSensor(

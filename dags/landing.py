@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, dag, task
 
-from include import runs
-from include.landing.sensor import StreamSensor
+from include.airflow import dag_runs
+from include.airflow.stream_sensor import StreamSensor
 from include.streams import definitions
 from include.streams.definition import Stream
 
@@ -46,7 +46,7 @@ def landing(stream: Stream) -> DAG:
             execution_timeout=timedelta(seconds=stream.window_s) + timedelta(minutes=5),
         )
         def drain(share: int) -> None:
-            from include.landing.task import drain_in_task
+            from include.airflow.drain_task import drain_in_task
 
             drain_in_task(stream.name, share)
 
@@ -68,5 +68,5 @@ without a retry names what a person has to decide.
 
 
 for each in definitions.find().valid.values():
-    if runs.is_parsed_for(f"land__{each.name}"):
+    if dag_runs.is_parsed_for(f"land__{each.name}"):
         landing(each)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import dag, get_current_context, task
 
-from include import runs
+from include.airflow import dag_runs
 from include.datasets import definitions
 
 DATASETS = sorted(definitions.find().valid)
@@ -31,8 +31,8 @@ def maintain_datasets() -> None:
         from include.datasets import definitions
         from include.versions import retention
 
-        with runs.airflow_errors():
-            runs.require_known(get_current_context())
+        with dag_runs.airflow_errors():
+            dag_runs.require_known(get_current_context())
             return retention.maintain(definitions.get(dataset))
 
     maintain.expand(dataset=DATASETS)

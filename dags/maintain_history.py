@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import dag, get_current_context, task
 
-from include import runs
+from include.airflow import dag_runs
 from include.streams import definitions
 
 STREAMS = sorted(definitions.find().valid)
@@ -36,10 +36,10 @@ STREAMS = sorted(definitions.find().valid)
 def maintain_history() -> None:
     @task
     def airflow_tables() -> None:
-        from include import history
+        from include.airflow import history
 
-        with runs.airflow_errors():
-            runs.require_known(get_current_context())
+        with dag_runs.airflow_errors():
+            dag_runs.require_known(get_current_context())
             print(history.clean_airflow(history.cut_off("keep_history")))
 
     @task
@@ -48,34 +48,34 @@ def maintain_history() -> None:
 
         from airflow.configuration import conf
 
-        from include import history
+        from include.airflow import history
 
-        with runs.airflow_errors():
-            runs.require_known(get_current_context())
+        with dag_runs.airflow_errors():
+            dag_runs.require_known(get_current_context())
             before = history.cut_off("keep_history")
             removed = history.remove_logs(Path(conf.get("logging", "base_log_folder")), before)
         print(f"{removed:,} files of before {before:%Y-%m-%d} removed")
 
     @task
     def training() -> None:
-        from include import history
+        from include.airflow import history
         from include.warehouse.connection import connected
 
-        with runs.airflow_errors(), connected("millrace maintain history") as connection:
-            runs.require_known(get_current_context())
+        with dag_runs.airflow_errors(), connected("millrace maintain history") as connection:
+            dag_runs.require_known(get_current_context())
             lines = history.remove_run_logs(connection, history.cut_off("keep_run_log"))
             models = history.empty_models(connection, history.cut_off("keep_models"))
         print(f"{lines:,} lines of run logs removed, {models:,} models of expired versions emptied")
 
     @task(map_index_template="{{ task.op_kwargs['stream'] }}")
     def ledger(stream: str) -> None:
-        from include import history
+        from include.airflow import history
         from include.landing import ledger
         from include.streams import definitions
         from include.warehouse.connection import connected
 
-        with runs.airflow_errors(), connected(f"millrace maintain {stream}") as connection:
-            runs.require_known(get_current_context())
+        with dag_runs.airflow_errors(), connected(f"millrace maintain {stream}") as connection:
+            dag_runs.require_known(get_current_context())
             merged = ledger.merge(connection, definitions.get(stream), history.cut_off("keep_ledger"))
         print(f"{merged:,} entries hold more than before")
 

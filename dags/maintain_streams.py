@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import dag, get_current_context, task
 
-from include import runs
+from include.airflow import dag_runs
 from include.streams import definitions
 
 STREAMS = sorted(definitions.find().valid)
@@ -28,14 +28,14 @@ STREAMS = sorted(definitions.find().valid)
 def maintain_streams() -> None:
     @task(map_index_template="{{ task.op_kwargs['stream'] }}", execution_timeout=timedelta(minutes=20))
     def maintain(stream: str) -> None:
+        from include.airflow.drain_task import stream_errors
         from include.landing import maintenance
-        from include.landing.task import failing_for_good
         from include.streams import definitions
         from include.warehouse.connection import connected
 
-        with runs.airflow_errors():
-            runs.require_known(get_current_context())
-        with failing_for_good(), connected(f"millrace maintain {stream}") as connection:
+        with dag_runs.airflow_errors():
+            dag_runs.require_known(get_current_context())
+        with stream_errors(), connected(f"millrace maintain {stream}") as connection:
             made, dropped = maintenance.maintain(connection, definitions.get(stream))
         print(f"made: {', '.join(made) or 'nothing'}; dropped: {', '.join(dropped) or 'nothing'}")
 

@@ -4,15 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param, get_current_context, task
 
-from include import runs
+from include.airflow import dag_runs
+from include.airflow.approval import ApprovalOperator
 from include.datasets import Dataset, definitions
-from include.promotion.approval import Approval
 
 FORM = {
     "run": Param(
         type="integer",
         minimum=1,
-        maximum=runs.MAX_PARAMETER,
+        maximum=dag_runs.MAX_PARAMETER,
         title="Run",
         description="The number of the training run.",
     )
@@ -40,14 +40,14 @@ def build(dataset: Dataset) -> DAG:
         def apply(answer: dict) -> None:
             from include.promotion import approval
 
-            with runs.airflow_errors():
+            with dag_runs.airflow_errors():
                 approval.apply(get_current_context()["params"]["run"], answer)
 
-        ask = Approval(task_id="ask", response_timeout=timedelta(days=90))
+        ask = ApprovalOperator(task_id="ask", response_timeout=timedelta(days=90))
         apply(ask.output)  # type: ignore[arg-type]
     return dag
 
 
 for found in definitions.find().valid.values():
-    if found.promotion.name == "manual" and runs.is_parsed_for(dag_id := f"promote__{found.name}"):
+    if found.promotion.name == "manual" and dag_runs.is_parsed_for(dag_id := f"promote__{found.name}"):
         globals()[dag_id] = build(found)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, Asset, Param, get_current_context, task
 from airflow.timetables.interval import CronDataIntervalTimetable
 
-from include import runs
+from include.airflow import dag_runs
 from include.datasets import Dataset, definitions
 
 # Airflow does not look at the format; the form's widget does.
@@ -26,15 +26,15 @@ FORM = {
         None,
         type=["null", "integer"],
         minimum=2,
-        maximum=runs.MAX_PARAMETER,
+        maximum=dag_runs.MAX_PARAMETER,
         title="Rows",
         description="A sample of at most so many.",
     ),
     "seed": Param(
         0,
         type="integer",
-        minimum=-runs.MAX_PARAMETER,
-        maximum=runs.MAX_PARAMETER,
+        minimum=-dag_runs.MAX_PARAMETER,
+        maximum=dag_runs.MAX_PARAMETER,
         title="Seed",
         description="Another seed draws another sample.",
     ),
@@ -47,8 +47,8 @@ def build(dataset: Dataset) -> DAG:
         description=f"Seals a version of {dataset.name} in Kafka; its training starts by itself.",
         doc_md=f"{dataset.doc}\n\nPublishes to the topic `{dataset.topic}` in one transaction with a manifest.",
         schedule=CronDataIntervalTimetable(dataset.schedule, timezone="UTC") if dataset.schedule else None,
-        start_date=runs.midnight(dataset.start) if dataset.start else datetime(2020, 1, 1, tzinfo=UTC),
-        end_date=runs.midnight(dataset.end) - timedelta(microseconds=1) if dataset.end else None,
+        start_date=dag_runs.midnight(dataset.start) if dataset.start else datetime(2020, 1, 1, tzinfo=UTC),
+        end_date=dag_runs.midnight(dataset.end) - timedelta(microseconds=1) if dataset.end else None,
         # A version for every interval since the start is what a dataset with a schedule means.
         catchup=True,
         max_active_runs=1,
@@ -69,14 +69,14 @@ def build(dataset: Dataset) -> DAG:
             from include.versions import publication
 
             context = get_current_context()
-            with runs.airflow_errors():
-                runs.require_known(context)
+            with dag_runs.airflow_errors():
+                dag_runs.require_known(context)
                 published = publication.publish(
                     dataset,
-                    runs.interval(dataset, context),
+                    dag_runs.interval(dataset, context),
                     most_rows=context["params"]["rows"],
                     seed=context["params"]["seed"],
-                    asked_by=runs.cause(context),
+                    asked_by=dag_runs.cause(context),
                     parameters=context["params"],
                 )
             return published.version
@@ -86,5 +86,5 @@ def build(dataset: Dataset) -> DAG:
 
 
 for found in definitions.find().valid.values():
-    if runs.is_parsed_for(dag_id := f"publish__{found.name}"):
+    if dag_runs.is_parsed_for(dag_id := f"publish__{found.name}"):
         globals()[dag_id] = build(found)

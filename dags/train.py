@@ -6,7 +6,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Context, Param, get_current_context, task
 
-from include import runs
+from include.airflow import dag_runs
 from include.datasets import Dataset, definitions
 from include.durations import duration
 from include.training.grid import SCHEMA
@@ -45,7 +45,7 @@ FORM = {
 
 def described(context: Context) -> tuple[str, dict[str, Any], str]:
     """The run's id, its form and its cause."""
-    return context["dag_run"].run_id, dict(context["params"]), runs.cause(context)
+    return context["dag_run"].run_id, dict(context["params"]), dag_runs.cause(context)
 
 
 def build(dataset: Dataset) -> DAG:
@@ -70,8 +70,8 @@ def build(dataset: Dataset) -> DAG:
 
             context = get_current_context()
             facts = described(context)
-            with runs.airflow_errors(), run.recorded(dataset, *facts):
-                runs.require_known(context)
+            with dag_runs.airflow_errors(), run.recorded(dataset, *facts):
+                dag_runs.require_known(context)
                 return run.begin(dataset, *facts)
 
         # The definition's limit comes first, with a sentence of its own.
@@ -82,7 +82,7 @@ def build(dataset: Dataset) -> DAG:
         def fit(run: int, model: str) -> None:
             from include.training import fitting
 
-            with runs.airflow_errors():
+            with dag_runs.airflow_errors():
                 fitting.fit(dataset, run, model)
 
         @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=20))
@@ -90,7 +90,7 @@ def build(dataset: Dataset) -> DAG:
             from include.promotion import evaluation_queue
             from include.training import run
 
-            with runs.airflow_errors():
+            with dag_runs.airflow_errors():
                 if planned:
                     run.settle(planned)
                 else:
@@ -104,7 +104,7 @@ def build(dataset: Dataset) -> DAG:
         def finish(planned: list[dict] | None) -> None:
             from include.training import run
 
-            with runs.airflow_errors():
+            with dag_runs.airflow_errors():
                 run.end(planned)
 
         planned = plan()
@@ -121,5 +121,5 @@ def build(dataset: Dataset) -> DAG:
 
 
 for found in definitions.find().valid.values():
-    if runs.is_parsed_for(dag_id := f"train__{found.name}"):
+    if dag_runs.is_parsed_for(dag_id := f"train__{found.name}"):
         globals()[dag_id] = build(found)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param, get_current_context, task
 
-from include import runs
+from include.airflow import dag_runs
 
 with DAG(
     "verify",
@@ -24,7 +24,7 @@ Takes the run whose last proof lies furthest back, or the one that the form name
             None,
             type=["null", "integer"],
             minimum=1,
-            maximum=runs.MAX_PARAMETER,
+            maximum=dag_runs.MAX_PARAMETER,
             title="Run",
             description="Its number. Left empty: a sample.",
         )
@@ -38,8 +38,8 @@ Takes the run whose last proof lies furthest back, or the one that the form name
         from include.training import verification
 
         context = get_current_context()
-        with runs.airflow_errors():
-            runs.require_known(context)
-            return verification.verify_one(context["params"]["run"], runs.cause(context))
+        with dag_runs.airflow_errors():
+            dag_runs.require_known(context)
+            return verification.verify_one(context["params"]["run"], dag_runs.cause(context))
 
     verify()

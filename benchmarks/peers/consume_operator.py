@@ -44,12 +44,12 @@ def land(name: str, group: str, events: int, batch: Callable[..., None]) -> None
     """Executes the operator until it has taken that many events."""
     from airflow.providers.apache.kafka.operators.consume import ConsumeFromTopicOperator
 
-    from include.kafka import client
+    from include import connections
     from include.warehouse.connection import connected
 
     # The settings that the provider asks for, and those of the bare loop.
     config = {"group.id": group, "enable.auto.commit": "false", "auto.offset.reset": "earliest"}
-    extra = {**client.connection_config(), **topic.FETCH, **config}
+    extra = {**connections.kafka(), **topic.FETCH, **config}
     os.environ[f"AIRFLOW_CONN_{CONNECTION_ID.upper()}"] = json.dumps({"conn_type": "kafka", "extra": extra})
     with connected("bench operator") as connection:
         ConsumeFromTopicOperator(

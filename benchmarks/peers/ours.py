@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks.peers import topic
-from include.landing.task import import_pyarrow_without_pandas
+from include.airflow.drain_task import import_pyarrow_without_pandas
 
 NAME = "bench_landing"
 

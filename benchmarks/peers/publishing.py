@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import process
+from include import connections
 from include.datasets import Dataset, File, HashSplit
 from include.kafka import client, publisher, topics
 from include.platform import preload
@@ -78,7 +79,7 @@ def publish_bare_defaults(name: str, file: str) -> dict[str, float]:
     _make_topics(f"{name}.bare")
 
     def work() -> None:
-        producer = Producer({**client.connection_config(), "transactional.id": name})
+        producer = Producer({**connections.kafka(), "transactional.id": name})
         producer.init_transactions()
         producer.begin_transaction()
         with parquet.ParquetFile(file) as rows:
@@ -96,7 +97,7 @@ def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
 
     _make_topics(f"{name}.operator")
     # Its queue has to hold what it sends, or produce() raises BufferError.
-    extra = {**client.connection_config(), "queue.buffering.max.messages": 1_000_000}
+    extra = {**connections.kafka(), "queue.buffering.max.messages": 1_000_000}
     os.environ[f"AIRFLOW_CONN_{CONNECTION_ID.upper()}"] = json.dumps({"conn_type": "kafka", "extra": extra})
     operator = ProduceToTopicOperator(
         task_id="produce",
@@ -215,7 +216,7 @@ def _timed(work: Callable[[], object], prepare: Callable[[], object] = lambda: N
     prepare()
     gc.collect()
     gc.freeze()
-    client.connection_config()
+    connections.kafka()
     started = time.perf_counter()
     work()
     return {"seconds": time.perf_counter() - started, "peak_rss": process.peak_rss()}

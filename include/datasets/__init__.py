@@ -3,8 +3,8 @@
 from include.datasets.definition import Dataset
 from include.datasets.sources import File, Packaged, Query
 from include.datasets.splits import GroupSplit, HashSplit, TimeSplit
-from include.promotion.gate.metric import Metric
-from include.promotion.gate.policy import evidence, manual, not_worse_and_fresher
+from include.gate.metric import Metric
+from include.gate.policy import evidence, manual, not_worse_and_fresher
 
 __all__ = [
     "Dataset",

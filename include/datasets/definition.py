@@ -18,8 +18,8 @@ from include.datasets.sizes import size
 from include.datasets.splits import Split, TimeSplit
 from include.definitions import InvalidDefinition
 from include.durations import of_field
-from include.promotion.gate.metric import Metric
-from include.promotion.gate.policy import Policy, evidence
+from include.gate.metric import Metric
+from include.gate.policy import Policy, evidence
 
 if TYPE_CHECKING:
     from include.datasets.sources import Source

@@ -1,10 +1,11 @@
-"""Kafka clients made from the Airflow connection ``millrace_kafka``, with the settings that correctness needs."""
+"""Kafka clients made from the connection ``millrace_kafka``, with the settings that correctness needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from include import connections
 from include.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,35 +14,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECTION_ID = "millrace_kafka"
 REQUEST_TIMEOUT_S = 15.0
-
-
-def connection_config() -> dict[str, Any]:
-    """The librdkafka settings of the connection, callbacks and cloud tokens resolved as the Kafka provider does.
-
-    Raises:
-        UserError: The connection is not defined or names no brokers.
-    """
-    from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    class ConfigHook(KafkaBaseHook):
-        def _get_client(self, config: dict[str, Any]) -> dict[str, Any]:
-            return config
-
-    try:
-        return ConfigHook(CONNECTION_ID).get_conn
-    except AirflowNotFoundException as error:
-        raise UserError(
-            f"The Airflow connection {CONNECTION_ID!r} is not defined.",
-            "Run this through ./millrace, or define the connection in Airflow.",
-        ) from error
-    except ValueError as error:
-        raise UserError(
-            f"The Airflow connection {CONNECTION_ID!r} is not usable: {error}",
-            'Its extra needs at least {"bootstrap.servers": "host:port"}.',
-        ) from error
 
 
 def admin() -> AdminClient:
@@ -49,7 +22,7 @@ def admin() -> AdminClient:
     from confluent_kafka.admin import AdminClient
 
     # Where brokers make topics that are asked for, a question would make one that is missing.
-    return _made(AdminClient, _quiet(connection_config()) | {"allow.auto.create.topics": False})
+    return _made(AdminClient, _quiet(connections.kafka()) | {"allow.auto.create.topics": False})
 
 
 def consumer(**overrides: Any) -> Consumer:
@@ -62,7 +35,7 @@ def consumer(**overrides: Any) -> Consumer:
 
     return _made(
         Consumer,
-        _quiet(connection_config())
+        _quiet(connections.kafka())
         | {
             # librdkafka asks for a name even when nothing is subscribed to or committed.
             "group.id": "millrace",
@@ -83,7 +56,7 @@ def producer(**overrides: Any) -> Producer:
 
     return _made(
         Producer,
-        _quiet(connection_config())
+        _quiet(connections.kafka())
         | {
             "enable.idempotence": True,
             "acks": "all",
@@ -105,7 +78,7 @@ def _made(kind: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:
         return kind(config)
     except KafkaException as error:
         raise UserError(
-            f"The Airflow connection {CONNECTION_ID!r} is not usable: {error.args[0].str()}.",
+            f"The Airflow connection {connections.KAFKA!r} is not usable: {error.args[0].str()}.",
             "Fix its extra; ./millrace takes it from MILLRACE_CONN_KAFKA, if that is set.",
         ) from error
 

@@ -6,48 +6,14 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import Param
-
 from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
     from psycopg2.extensions import connection as Connection
 
 APPROVE, DECLINE = "Approve", "Reject"
 
 log = logging.getLogger(__name__)
-
-
-class Approval(HITLOperator):
-    """Asks in the Airflow UI whether a run's model is to become the champion; waits without a slot.
-
-    Its result has ``chosen_options`` and, in ``params_input``, the ``model`` that was named, if any.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        model = Param("", type="string", title="Model", description="Left empty: the one recommended.")
-        # Airflow puts the DAG's own params among the arguments; the form shows this one alone.
-        super().__init__(
-            **kwargs
-            | {
-                "subject": "Promotion",
-                "options": [APPROVE, DECLINE],
-                # Taken when nobody answers in time.
-                "defaults": DECLINE,
-                "params": {"model": model},
-            }
-        )
-
-    def execute(self, context: Context) -> Any:
-        """Puts the evidence on the form, then waits for an answer."""
-        from include import runs
-
-        with runs.airflow_errors():
-            runs.require_known(context)
-            self.subject, self.body = form(context["params"]["run"])
-        return super().execute(context)
 
 
 def form(run: int) -> tuple[str, str]:
@@ -79,7 +45,7 @@ def apply(run: int, answered: Mapping[str, Any]) -> None:
     """Does what was answered on the form; see ``answer``.
 
     Args:
-        answered: The result of ``Approval``.
+        answered: The result of ``ApprovalOperator``.
     """
     person = answered["responded_by_user"]
     answer(

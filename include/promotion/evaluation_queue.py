@@ -12,11 +12,11 @@ import numpy as np
 
 from include.datasets import Dataset
 from include.errors import NonRetryableError
+from include.gate.gain import Gain
+from include.gate.pairs import Pairs
+from include.gate.verdict import Verdict, choose
 from include.promotion import evidence
 from include.promotion.comparison import CHAMPION, FIRST, Candidate, Compared, CurrentChampion, compare, leading
-from include.promotion.gate.gain import Gain
-from include.promotion.gate.pairs import Pairs
-from include.promotion.gate.verdict import Verdict, choose
 from include.registry import champion_history
 from include.registry.artifact import UntrustedArtifact
 from include.registry.champion_history import ChampionChanged

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from include.datasets.definition import BASELINE, ERRORS
+from include.gate.gain import Gain
+from include.gate.pairs import Pairs
+from include.gate.verdict import Guard, Verdict, decide
 from include.promotion.comparison import CHAMPION, FIRST, Candidate, Compared, CurrentChampion, leading
-from include.promotion.gate.gain import Gain
-from include.promotion.gate.pairs import Pairs
-from include.promotion.gate.verdict import Guard, Verdict, decide
 from include.registry import artifact, probe
 from include.warehouse import queries
 

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from include.errors import NonRetryableError, UserError
-from include.kafka.backlog import BacklogSensor
 from include.versions import catalog
 from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
-from include.versions.publication import TOPIC_CONFIG
 from include.warehouse import queries
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
     from confluent_kafka import Message
     from psycopg2.extensions import connection as Connection
 
@@ -30,24 +27,6 @@ MAX_TIMESTAMP_MS = 253_402_300_800_000
 """The year 10000."""
 
 log = logging.getLogger(__name__)
-
-
-class ManifestSensor(BacklogSensor):
-    """Waits for manifests; does not wait while a version of ``datasets`` has no run yet."""
-
-    def __init__(self, *, datasets: list[str], **kwargs: Any) -> None:
-        super().__init__(reader=READER, kafka_topic=CONTROL_TOPIC, **kwargs)
-        self.datasets = datasets
-
-    def execute(self, context: Context) -> int:
-        """Looks once, then defers. Returns how many versions or offsets wait."""
-        from include import runs
-        from include.kafka import topics
-
-        with runs.airflow_errors():
-            runs.require_known(context)
-        topics.create(CONTROL_TOPIC, partitions=1, config=TOPIC_CONFIG)
-        return len(to_start(self.datasets)) or super().execute(context)
 
 
 def land(owner: str) -> int:

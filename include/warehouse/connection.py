@@ -1,4 +1,4 @@
-"""Connections to the warehouse, the PostgreSQL database behind the Airflow connection ``millrace_postgres``."""
+"""Connections to the warehouse, the PostgreSQL database behind the connection ``millrace_postgres``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from include import connections
 from include.errors import UserError
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-CONNECTION_ID = "millrace_postgres"
 CONNECT_TIMEOUT_S = 10
 
 
@@ -26,22 +26,14 @@ def connect(application_name: str = "millrace", **options: Any) -> Connection:
         UserError: The connection is not defined or usable, or the server does not answer.
     """
     import psycopg2
-    from airflow.sdk import Connection as AirflowConnection
-    from airflow.sdk.exceptions import AirflowNotFoundException
 
-    try:
-        settings = AirflowConnection.get(CONNECTION_ID)
-    except AirflowNotFoundException as error:
-        raise UserError(
-            f"The Airflow connection {CONNECTION_ID!r} is not defined.",
-            "Run this through ./millrace, or define the connection in Airflow.",
-        ) from error
+    settings = connections.postgres()
     parameters = {
         "host": settings.host,
         "port": settings.port or 5432,
         "user": settings.login,
         "password": settings.password,
-        "dbname": settings.schema,
+        "dbname": settings.database,
         "connect_timeout": CONNECT_TIMEOUT_S,
         # A client whose machine vanished must not hold its locks for the two hours of the kernel's default.
         "keepalives_idle": 10,
@@ -49,14 +41,14 @@ def connect(application_name: str = "millrace", **options: Any) -> Connection:
         "keepalives_count": 3,
         "application_name": application_name,
         "options": "-c timezone=UTC",
-        **settings.extra_dejson,
+        **settings.extra,
         **options,
     }
     try:
         return psycopg2.connect(**parameters)
     except psycopg2.ProgrammingError as error:
         raise UserError(
-            f"The Airflow connection {CONNECTION_ID!r} is not usable: {str(error).strip()}.",
+            f"The Airflow connection {connections.POSTGRES!r} is not usable: {str(error).strip()}.",
             "Fix its extra; ./millrace takes it from MILLRACE_CONN_POSTGRES, if that is set.",
         ) from error
     except psycopg2.OperationalError as error:

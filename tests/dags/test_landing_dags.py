@@ -14,7 +14,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 
-from include.landing.sensor import StreamSensor
+from include.airflow.stream_sensor import StreamSensor
 from include.streams import definitions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,12 +24,12 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.interval import CronDataIntervalTimetable
 
-from include import runs
+from include.airflow import dag_runs
+from include.airflow.approval import ApprovalOperator
+from include.airflow.manifest_sensor import ManifestSensor
+from include.airflow.stream_sensor import StreamSensor
 from include.datasets import definitions
 from include.errors import NonRetryableError
-from include.landing.sensor import StreamSensor
-from include.promotion.approval import Approval
-from include.training.dispatch import ManifestSensor
 from include.versions.manifest import Interval
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def test_every_dag_says_what_it_is_and_ends(dags: dict[str, DAG]) -> None:
         for task in dag.tasks:
             assert task.owner == "millrace"
             assert task.retries
-            longest = task.response_timeout if isinstance(task, Approval) else task.execution_timeout
+            longest = task.response_timeout if isinstance(task, ApprovalOperator) else task.execution_timeout
             assert longest and longest < dag.dagrun_timeout
 
 
@@ -121,7 +121,7 @@ def test_the_versions_that_a_schedule_owes_are_counted(
 ) -> None:
     dataset = replace(definitions.get("seattle_weather"), **changes)
     first = None if since is None else datetime.fromisoformat(since).replace(tzinfo=UTC)
-    assert runs.due(dataset, first, datetime.fromisoformat(now).replace(tzinfo=UTC), 100) == due
+    assert dag_runs.due(dataset, first, datetime.fromisoformat(now).replace(tzinfo=UTC), 100) == due
 
 
 @pytest.mark.parametrize("conf", [{"modles": ["tree"]}, {"seed": 1, "x": 2, "Seed": 3}])
@@ -129,12 +129,12 @@ def test_a_key_that_no_parameter_has_is_refused_in_every_dag(dags: dict[str, DAG
     for dag in dags.values():
         context: Any = {"dag": dag, "dag_run": SimpleNamespace(conf=conf)}
         with pytest.raises(NonRetryableError, match=f"The DAG {dag.dag_id} has no parameter ") as refused:
-            runs.require_known(context)
+            dag_runs.require_known(context)
         unknown = sorted(set(conf) - set(dag.params))
         assert all(repr(name) in str(refused.value) for name in unknown)
         assert all(name in refused.value.remedy for name in dag.params) or "takes none" in refused.value.remedy
         context["dag_run"].conf = dict.fromkeys(dag.params)
-        runs.require_known(context)
+        dag_runs.require_known(context)
 
 
 def test_every_dag_looks_at_its_conf_first() -> None:
@@ -144,8 +144,8 @@ def test_every_dag_looks_at_its_conf_first() -> None:
         text = file.read_text()
         if "description=" in text and file.name not in own:
             tasks = len(re.findall(r"@task\b", text)) if file.name.startswith("maintain") else 1
-            assert text.count("runs.require_known(") >= tasks, file.name
-    for operator in (StreamSensor, ManifestSensor, Approval):
+            assert text.count("dag_runs.require_known(") >= tasks, file.name
+    for operator in (StreamSensor, ManifestSensor, ApprovalOperator):
         assert "require_known(context)" in inspect.getsource(operator.execute)
 
 
@@ -182,7 +182,7 @@ def test_a_manual_dataset_asks_about_each_compared_run_once_and_a_question_holds
 
 def test_a_question_that_nobody_answers_declines(dags: dict[str, DAG]) -> None:
     ask = dags["promote__breast_cancer"].get_task("ask")
-    assert isinstance(ask, Approval)
+    assert isinstance(ask, ApprovalOperator)
     assert ask.options == ["Approve", "Reject"] and ask.defaults == ["Reject"]
     assert list(ask.params) == ["model"], "the form asks for nothing else"
 
@@ -269,7 +269,7 @@ def test_a_broken_definition_shows_and_harms_only_itself(tmp_path: Path) -> None
     program = f"""
 import runpy
 from pathlib import Path
-from include import runs
+from include.airflow import dag_runs
 from include.datasets import definitions
 from include.errors import NonRetryableError
 found = definitions.find(Path({str(folder)!r}))
@@ -292,16 +292,16 @@ def test_a_past_run_is_verified_each_week_and_missed_weeks_are_not_made_up_for(d
 def test_the_latest_interval_is_complete_and_fits_into_a_manifest() -> None:
     dataset = definitions.get("seattle_weather")
     for now, year in ((datetime(2014, 6, 1, tzinfo=UTC), 2013), (datetime(2030, 1, 1, tzinfo=UTC), 2015)):
-        found = runs.latest(dataset, now)
+        found = dag_runs.latest(dataset, now)
         assert found == Interval(datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC))
         assert msgspec.json.decode(msgspec.json.encode(found), type=Interval) == found
-    assert runs.latest(definitions.get("digits"), datetime(2030, 1, 1, tzinfo=UTC)) == Interval()
+    assert dag_runs.latest(definitions.get("digits"), datetime(2030, 1, 1, tzinfo=UTC)) == Interval()
 
 
 def test_an_interval_without_an_end_goes_to_the_end_of_the_latest_complete_one() -> None:
     def asked(name: str, **form: str) -> Interval:
         context: Any = {"params": form, "dag_run": None}
-        return runs.interval(definitions.get(name), context)
+        return dag_runs.interval(definitions.get(name), context)
 
     first, last = datetime(2014, 1, 1, tzinfo=UTC), datetime(2016, 1, 1, tzinfo=UTC)
     assert asked("seattle_weather", interval_start="2014-01-01") == Interval(first, last)

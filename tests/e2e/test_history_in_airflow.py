@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from include import history
+from include.airflow import history
 from include.errors import NonRetryableError
 from include.platform import postgres
 from include.platform.airflow_api import AirflowApi

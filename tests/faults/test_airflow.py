@@ -16,7 +16,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 
-from include.landing.sensor import StreamSensor
+from include.airflow.stream_sensor import StreamSensor
 from include.platform import postgres
 from include.platform.airflow_api import AirflowApi
 from include.platform.home import ROOT

@@ -313,11 +313,11 @@ def test_d34_a_transaction_stays_open(stage: Stage) -> None:
     assert stage.drain().wait().kind == "drained"
     assert stage.landed() == 300
     with stage.connected():
-        found = backlog.Probe().measure(stage.stream.reader, stage.stream.topic)
+        found = backlog.BacklogReader().measure(stage.stream.reader, stage.stream.topic)
         assert (found.lag, found.blocked) == (0, True)
         producer.commit_transaction(WAIT_S)
         eventually(lambda: stage.lag() > 0, 10, "the transaction's end reached the partitions")
-        found = backlog.Probe().measure(stage.stream.reader, stage.stream.topic)
+        found = backlog.BacklogReader().measure(stage.stream.reader, stage.stream.topic)
         assert found.lag > 0
     assert stage.finish().fates["landed"] == 690
 

@@ -15,9 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
+from include.airflow.backlog import BacklogTrigger
 from include.errors import UserError
 from include.kafka import client
-from include.kafka.backlog import Backlog, BacklogTrigger, Probe
+from include.kafka.backlog import Backlog, BacklogReader
 from include.landing import status
 from tests.faults.toolbox.events import ANYTHING, READINGS
 from tests.faults.toolbox.servers import eventually
@@ -107,7 +108,7 @@ def test_h81_an_hour_of_looks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> 
     stage.topic.events(30)
     stage.land()
     with stage.connected():
-        probe, key = Probe(), (stage.stream.reader, stage.stream.topic)
+        probe, key = BacklogReader(), (stage.stream.reader, stage.stream.topic)
         process = psutil.Process()
 
         def look(times: int) -> tuple[int, int, int, float]:

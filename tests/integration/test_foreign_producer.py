@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from include.kafka import client, topics
+from include import connections
+from include.kafka import topics
 from include.platform.platform import Platform
 from include.versions import reading
 from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
@@ -21,7 +22,7 @@ def test_a_version_of_another_program_is_proven(services: Platform, tmp_path: Pa
     assert code is not None
     topics.create(CONTROL_TOPIC, partitions=1, config={"retention.ms": "-1"})
     before = topics.extents(CONTROL_TOPIC, [0])[0].end
-    brokers = client.connection_config()["bootstrap.servers"]
+    brokers = connections.kafka()["bootstrap.servers"]
     program = [sys.executable, "-c", code[1], brokers]
     done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=tmp_path, env=_without_project())
     manifest = next(found for found in _manifests(before) if found.version == done.stdout.strip())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from include import history
+from include.airflow import history
 from include.errors import NonRetryableError
 from include.kafka import topics
 from include.landing import ledger, proof, recovery, replay, retry

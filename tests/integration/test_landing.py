@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import pytest
 
+from include.airflow.backlog import BacklogTrigger
 from include.errors import NonRetryableError, UserError
 from include.kafka import client, position, topics
-from include.kafka.backlog import BacklogTrigger
 from include.kafka.position_errors import Fenced, OffsetsGone, TopicMissing, TopicRecreated
 from include.landing import incarnation, maintenance, partitions, recovery, retry, status, table
 from include.landing.batch import Preparer

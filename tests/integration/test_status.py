@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner
 
 import include.streams.definitions
+from include.airflow.backlog import BacklogTrigger
 from include.definitions import Found
 from include.errors import NonRetryableError
 from include.kafka import client, position, topics
-from include.kafka.backlog import BacklogTrigger
 from include.landing.drain import drain
 from include.platform import report
 from include.platform.commands import doctor, landing

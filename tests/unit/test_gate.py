@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from benchmarks import gate as benchmark
-from include.promotion.gate.evalue import leader, log_e_gain, log_e_margin, log_e_value, ruling, threshold
-from include.promotion.gate.gain import Gain
-from include.promotion.gate.metric import Metric
-from include.promotion.gate.pairs import Pairs
-from include.promotion.gate.policy import Policy, evidence, manual, not_worse_and_fresher
-from include.promotion.gate.verdict import Guard, Verdict, choose, decide
+from include.gate.evalue import leader, log_e_gain, log_e_margin, log_e_value, ruling, threshold
+from include.gate.gain import Gain
+from include.gate.metric import Metric
+from include.gate.pairs import Pairs
+from include.gate.policy import Policy, evidence, manual, not_worse_and_fresher
+from include.gate.verdict import Guard, Verdict, choose, decide
 from tests.unit import independent_gate as independent
 
 MONTH = timedelta(days=30)
@@ -553,5 +553,5 @@ def test_a_promotion_begins_a_new_tenure() -> None:
 
 
 def test_what_definitions_import_is_light() -> None:
-    code = "import sys, include.promotion.gate.policy, include.promotion.gate.metric; sys.exit('numpy' in sys.modules)"
+    code = "import sys, include.gate.policy, include.gate.metric; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

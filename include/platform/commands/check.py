@@ -88,7 +88,7 @@ def _airflow() -> AirflowApi | None:
 
 def _schedule(dataset: Dataset, airflow: AirflowApi | None) -> Iterator[str]:
     """What the dataset's schedule will do, and whether anything keeps it from that."""
-    from include import runs
+    from include.airflow import dag_runs
 
     dag_id = f"publish__{dataset.name}"
     known: dict[str, Any] | None = None
@@ -105,7 +105,7 @@ def _schedule(dataset: Dataset, airflow: AirflowApi | None) -> Iterator[str]:
     begun = known is not None and known["timetable_summary"] is not None
     since = known["next_dagrun_run_after"] if known and begun else None
     now = datetime.now(UTC)
-    due = 0 if begun and not since else runs.due(dataset, since and datetime.fromisoformat(since), now, MAX_DUE + 1)
+    due = 0 if begun and not since else dag_runs.due(dataset, since and datetime.fromisoformat(since), now, MAX_DUE + 1)
     number = f"more than {MAX_DUE:,}" if due > MAX_DUE else f"{due:,}"
     span = f"from {dataset.start}" + (f" to {dataset.end}" if dataset.end else " on")
     yield f"schedule {dataset.schedule!r} {span}: a version for each interval, the oldest first"
@@ -145,14 +145,14 @@ def _unsound(datasets: Mapping[str, Dataset], remarks: list[str], away: UserErro
 
 def _require_usable(dataset: Dataset) -> None:
     """Refuses a source whose rows cannot be published, as far as can be seen at once."""
-    from include import runs
+    from include.airflow import dag_runs
     from include.versions.selection import NothingToPublish, require_usable
 
     with dataset.source.beginning() as scan:
         if scan is None:
             return
         try:
-            require_usable(dataset, scan, runs.latest(dataset, datetime.now(UTC)))
+            require_usable(dataset, scan, dag_runs.latest(dataset, datetime.now(UTC)))
         except NothingToPublish:
             # An interval without rows is skipped; the next one may have some.
             if dataset.schedule is None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap
 
-from include.promotion.gate.evalue import log_e_gain
-from include.promotion.gate.metric import Metric
+from include.gate.evalue import log_e_gain
+from include.gate.metric import Metric
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
-from include.promotion.gate.evalue import log_e_margin, log_e_value
+from include.gate.evalue import log_e_margin, log_e_value
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def drain_in_task(stream_name: str, share: int) -> None:
     window = Variable.get(f"window__{stream_name}", default=None)
     if window is not None:
         stream = replace(stream, window=window)
-    with failing_for_good():
+    with stream_errors():
         try:
             handover.run(f"The drain of {stream_name!r}", lambda leave: _drain(stream, owner, share, leave))
         except Killed as killed:
@@ -94,7 +94,7 @@ def import_pyarrow_without_pandas() -> None:
 
 
 @contextmanager
-def failing_for_good() -> Iterator[None]:
+def stream_errors() -> Iterator[None]:
     """Turns an error that a retry cannot fix into a failure without a retry, with one sentence in the log."""
     from airflow.sdk.exceptions import AirflowFailException
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from include.kafka.backlog import BacklogSensor
+from include.airflow.backlog import BacklogSensor
 from include.kafka.position_errors import PositionError, TopicMissing
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ class StreamSensor(BacklogSensor):
 
     def execute(self, context: Context) -> int:
         """Looks once, then defers. Returns the lag in offsets."""
-        from include import runs
+        from include.airflow import dag_runs
+        from include.airflow.drain_task import stream_errors
         from include.landing import failures
         from include.landing.recovery import with_remedy
-        from include.landing.task import failing_for_good
         from include.streams import definitions
 
-        with runs.airflow_errors():
-            runs.require_known(context)
-        with failing_for_good():
+        with dag_runs.airflow_errors():
+            dag_runs.require_known(context)
+        with stream_errors():
             try:
                 return self._look(context)
             except PositionError as stop:

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from include.promotion.gate.evalue import leader, ruling, threshold
-from include.promotion.gate.gain import Gain
-from include.promotion.gate.pairs import Pairs
-from include.promotion.gate.policy import Policy, evidence
+from include.gate.evalue import leader, ruling, threshold
+from include.gate.gain import Gain
+from include.gate.pairs import Pairs
+from include.gate.policy import Policy, evidence
 
 Outcome = Literal["promote", "reject", "inconclusive"]
 
