@@ -7,4 +7,4 @@ WORKDIR /opt/millrace
 COPY requirements.txt .
 RUN python -m pip install --no-cache-dir --require-hashes --no-deps -r requirements.txt
 USER millrace
-ENV PYTHONPATH=/opt/millrace:/opt/millrace/include/platform/airflow AIRFLOW_HOME=/opt/millrace/airflow PYTHONUNBUFFERED=1
+ENV PYTHONPATH=/opt/millrace:/opt/millrace/include/airflow/local_settings AIRFLOW_HOME=/opt/millrace/airflow PYTHONUNBUFFERED=1

@@ -26,10 +26,10 @@ import aiosql
 import numpy as np
 
 from benchmarks import figures
+from embedded.airflow_api import AirflowApi, ApiError
+from embedded.platform import Platform
 from include.errors import UserError
 from include.kafka import client, topics
-from include.platform.airflow_api import AirflowApi, ApiError
-from include.platform.platform import Platform
 from include.streams import definitions, produce
 from include.streams.definition import Stream
 from include.warehouse.connection import connected

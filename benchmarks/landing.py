@@ -26,9 +26,9 @@ from benchmarks import figures
 from benchmarks.figures import Spread
 from benchmarks.peers import debezium, ours
 from benchmarks.peers import topic as topics
+from embedded.home import ROOT, Home
 from include import connections
 from include.errors import UserError
-from include.platform.home import ROOT, Home
 from include.streams import vehicle_positions
 from include.warehouse.connection import connected
 

@@ -19,9 +19,9 @@ from benchmarks import doubles
 from benchmarks.figures import progress, show, write
 from benchmarks.peers import learning, process
 from benchmarks.publish import BARE, OURS, rows_in_a_file, topics_of
+from embedded import environment, postgres
+from embedded.home import ROOT, Home
 from include.errors import UserError
-from include.platform import environment, postgres
-from include.platform.home import ROOT, Home
 from include.warehouse.connection import connected
 from include.warehouse.migrations import migrate
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from embedded.home import ROOT, Home
 from include.errors import UserError
-from include.platform.home import ROOT, Home
 
 DEFINITIONS = ROOT / "include" / "datasets"
 # A user's own dataset may be called bench_press.

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from benchmarks import doubles, passing
 from benchmarks.figures import Spread, progress, show, write
+from embedded.airflow_api import AirflowApi
+from embedded.platform import Platform
 from include.errors import UserError
-from include.platform.airflow_api import AirflowApi
-from include.platform.platform import Platform
 from include.training.run import sealed_run_id
 from include.warehouse.connection import connected
 

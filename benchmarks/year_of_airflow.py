@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from psycopg2.extras import execute_values
 
+from embedded import postgres
+from embedded.home import Home
 from include.airflow import history
-from include.platform import postgres
-from include.platform.home import Home
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection

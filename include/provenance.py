@@ -19,7 +19,7 @@ def code_version() -> str:
     """``git:<commit>`` of a clean checkout, otherwise ``sha256:<digest>`` of all of Millrace's Python files."""
     try:
         # Its first lines, which begin with a #, tell the commit; each further one tells of a change.
-        status = _git("status", "--porcelain=v2", "--branch", "--", "include", "dags")
+        status = _git("status", "--porcelain=v2", "--branch", "--", "include", "embedded", "dags")
     except OSError:
         return _digest_of_files()
     prefix, lines = "# branch.oid ", status.stdout.splitlines()
@@ -48,7 +48,7 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _digest_of_files() -> str:
     digest = hashlib.sha256()
-    for folder in ("include", "dags"):
+    for folder in ("include", "embedded", "dags"):
         for path in sorted((PROJECT / folder).rglob("*.py")):
             digest.update(f"{path.relative_to(PROJECT)}\n".encode() + path.read_bytes())
     return f"sha256:{digest.hexdigest()}"

@@ -15,17 +15,17 @@ import psutil
 import pytest
 from filelock import FileLock, Timeout
 
-from include.platform import component, environment, postgres, processes
-from include.platform.home import Home
-from include.platform.platform import SERVICES, Platform
-from include.platform.supervisor import Supervisor
+from embedded import component, environment, postgres, processes
+from embedded.home import Home
+from embedded.platform import SERVICES, Platform
+from embedded.supervisor import Supervisor
 from tests import lanes
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
     from xdist.remote import Producer
 
-    from include.platform.airflow_api import AirflowApi
+    from embedded.airflow_api import AirflowApi
 
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 _numbers = itertools.count(1)
@@ -61,7 +61,7 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     gc.disable()
     with lanes.first_alone():
-        # Behind Airflow it takes ten times as long; see include/platform/preload.py.
+        # Behind Airflow it takes ten times as long; see include/airflow/patches/preload.py.
         import_module("skops.io")
         done = yield
     gc.freeze()
@@ -133,7 +133,7 @@ def airflow_platform(services: Platform) -> Platform:
 @pytest.fixture(scope="session")
 def airflow_api(airflow_platform: Platform) -> "AirflowApi":
     """A client of the whole platform's REST API, logged in as admin."""
-    from include.platform.airflow_api import AirflowApi
+    from embedded.airflow_api import AirflowApi
 
     return AirflowApi.of(airflow_platform)
 

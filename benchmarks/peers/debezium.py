@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from include.platform import jars
+from embedded import jars
 
 CONNECT = "4.3.1"
 # The version of the comparison, and the newest that offers UNNEST and whose dependencies can all be had.

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import process
 from include import connections
+from include.airflow.patches import preload
 from include.datasets import Dataset, File, HashSplit
 from include.kafka import client, publisher, topics
-from include.platform import preload
 from include.versions import catalog, packing, publication
 from include.versions.manifest import Interval, Manifest, decode
 

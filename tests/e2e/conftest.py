@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from embedded.airflow_api import AirflowApi, Run
+from embedded.platform import Platform
 from include.datasets import definitions
-from include.platform.airflow_api import AirflowApi, Run
-from include.platform.platform import Platform
 from include.warehouse.connection import connect
 from tests.e2e.retraining import YEARS, finished, until
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from include.platform.airflow_api import AirflowApi, Run
+from embedded.airflow_api import AirflowApi, Run
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from embedded import postgres
+from embedded.airflow_api import AirflowApi
+from embedded.platform import Platform
 from include.airflow import history
 from include.errors import NonRetryableError
-from include.platform import postgres
-from include.platform.airflow_api import AirflowApi
-from include.platform.platform import Platform
 from tests.e2e.retraining import until
 from tests.integration.registry import ask, change
 

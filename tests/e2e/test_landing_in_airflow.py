@@ -13,12 +13,12 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+from cli import doctor
+from cli.landing import accept
+from embedded.airflow_api import AirflowApi, Run, TaskInstance
+from embedded.platform import Platform
 from include.kafka import backlog, client
 from include.landing.drain import MIN_REJECTED
-from include.platform.airflow_api import AirflowApi, Run, TaskInstance
-from include.platform.commands import doctor
-from include.platform.commands.landing import accept
-from include.platform.platform import Platform
 from include.streams import definitions
 from include.streams.definition import Stream
 from include.streams.produce import make_topic, produce

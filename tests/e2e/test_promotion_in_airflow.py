@@ -9,8 +9,8 @@ import pytest
 from threadpoolctl import threadpool_limits
 from vega_datasets import data
 
+from embedded.airflow_api import AirflowApi, ApiError, Run
 from include.datasets import definitions
-from include.platform.airflow_api import AirflowApi, ApiError, Run
 from include.training.preparation import prepared
 from include.versions.manifest import Interval
 from include.versions.publication import publish

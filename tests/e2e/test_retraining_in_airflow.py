@@ -13,9 +13,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 from vega_datasets import data
 
+from embedded.airflow_api import AirflowApi, ApiError, Run
+from embedded.platform import Platform
 from include.datasets import definitions
-from include.platform.airflow_api import AirflowApi, ApiError, Run
-from include.platform.platform import Platform
 from include.training import run
 from include.training.preparation import prepared
 from include.training.verification import verify_run

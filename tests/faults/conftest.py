@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from include.platform.home import Home
+from embedded.home import Home
 from include.streams.definition import Stream
 from tests.faults.toolbox.events import READINGS
 from tests.faults.toolbox.relay import KafkaRelay
@@ -63,7 +63,7 @@ def stage(staged: Callable[..., Stage]) -> Stage:
 
 def make_template(database: Database) -> None:
     """The database that every stage's warehouse is a copy of."""
-    from include.platform import environment
+    from embedded import environment
     from include.warehouse.migrations import migrate
 
     database.execute(f"CREATE DATABASE {TEMPLATE} OWNER warehouse")

@@ -16,11 +16,11 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 
+from embedded import postgres
+from embedded.airflow_api import AirflowApi
+from embedded.home import ROOT
+from embedded.platform import Platform
 from include.airflow.stream_sensor import StreamSensor
-from include.platform import postgres
-from include.platform.airflow_api import AirflowApi
-from include.platform.home import ROOT
-from include.platform.platform import Platform
 from include.streams import definitions
 from include.streams.produce import produce
 from tests.faults.toolbox.audit import audit, snapshot

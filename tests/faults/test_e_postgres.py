@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from embedded import postgres
+from embedded.home import Home
 from include.landing import maintenance, replay, retry
 from include.landing.replay import Wanted
-from include.platform import postgres
-from include.platform.home import Home
 from tests.faults.conftest import make_template, stage_of
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.events import READINGS

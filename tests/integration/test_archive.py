@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from include.platform import kafka
-from include.platform.home import Home
+from embedded import kafka
+from embedded.home import Home
 
 
 def loading(home: Home) -> "subprocess.CompletedProcess[str]":

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from embedded import backup, postgres, processes, restore
+from embedded.home import Home
+from embedded.platform import SERVICES, Platform
 from include.datasets import definitions as datasets
 from include.errors import UserError
 from include.landing import proof
 from include.landing.drain import drain
-from include.platform import backup, postgres, processes, restore
-from include.platform.home import Home
-from include.platform.platform import SERVICES, Platform
 from include.promotion import evaluation_queue
 from include.registry import champion_history
 from include.streams import definitions as streams
@@ -218,8 +218,8 @@ def test_files_that_a_backup_must_not_be(backed_up: BackedUp, tmp_path: Path) ->
 KILLED = """
 import os, signal, shutil, sys
 from pathlib import Path
-from include.platform import backup, backup_file, restore
-from include.platform.platform import Platform
+from embedded import backup, backup_file, restore
+from embedded.platform import Platform
 def die(*args, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 home, file = map(Path, sys.argv[1:])

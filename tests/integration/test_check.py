@@ -18,6 +18,7 @@ from pyarrow import csv, parquet
 
 import include.datasets.definitions
 import include.streams.definitions
+from cli.check import check
 from include.datasets import Dataset, File, HashSplit, Packaged, Query
 from include.datasets.sources import Source
 from include.datasets.sources.file import LOOK_BYTES
@@ -26,7 +27,6 @@ from include.errors import UserError
 from include.kafka import client
 from include.landing import table
 from include.landing.drain import drain
-from include.platform.commands.check import check
 from include.streams import produce
 from include.streams.definition import Instant, Stream
 from tests.integration.registry import ask, given, seal, signal, the_median, train

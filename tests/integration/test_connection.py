@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cli.doctor import Finding, _add
+from embedded import postgres
+from embedded.platform import Platform
 from include.errors import UserError
-from include.platform import postgres
-from include.platform.commands.doctor import Finding, _add
-from include.platform.platform import Platform
 from include.warehouse.connection import connect, lasting
 from include.warehouse.queries import load
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from cli import doctor
+from embedded.platform import Platform
 from include.datasets import Dataset, definitions
 from include.definitions import Found
-from include.platform.commands import doctor
-from include.platform.platform import Platform
 from include.promotion import evaluation_queue
 from include.registry import champion_history
 from tests.integration.registry import Given, change, given, seal, signal, train

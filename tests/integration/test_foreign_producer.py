@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from embedded.platform import Platform
 from include import connections
 from include.kafka import topics
-from include.platform.platform import Platform
 from include.versions import reading
 from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
 

@@ -6,8 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from include.platform import kafka
-from include.platform.home import ROOT
+from embedded import kafka
+from embedded.home import ROOT
 
 
 def start(environment: Path) -> "subprocess.Popen[str]":

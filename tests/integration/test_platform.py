@@ -17,11 +17,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from include.platform import component, ports, postgres, processes
-from include.platform.component import NAMES
-from include.platform.home import ROOT, Home
-from include.platform.platform import SERVICES, Platform
-from include.platform.supervisor import Supervisor
+from embedded import component, ports, postgres, processes
+from embedded.component import NAMES
+from embedded.home import ROOT, Home
+from embedded.platform import SERVICES, Platform
+from embedded.supervisor import Supervisor
 
 LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
@@ -50,7 +50,7 @@ def run(*arguments: str, home: Home, **environment: str) -> subprocess.Completed
 
 def python(code: str, home: Home, *prefix: str) -> subprocess.Popen[str]:
     """A Python process with `platform`, the platform of the home."""
-    program = f"from include.platform.platform import *\nplatform = Platform({str(home.path)!r})\n{code}"
+    program = f"from embedded.platform import *\nplatform = Platform({str(home.path)!r})\n{code}"
     return subprocess.Popen([*prefix, sys.executable, "-c", program], text=True, stdout=-1, stderr=-1)
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cli import doctor
+from embedded.platform import Platform
 from include.datasets import Dataset, definitions
 from include.definitions import Found
 from include.errors import NonRetryableError
 from include.kafka import client, topics
-from include.platform.commands import doctor
-from include.platform.platform import Platform
 from include.promotion import evaluation_queue
 from include.registry import champion_history
 from include.training import run

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from embedded import environment, postgres
+from embedded.home import ROOT
 from include.errors import UserError
-from include.platform import environment, postgres
-from include.platform.home import ROOT
 from include.warehouse import migrations, schema
 from include.warehouse.connection import connect
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-    from include.platform.platform import Platform
+    from embedded.platform import Platform
 
 FORMER = Path(__file__).parent / "data/former_warehouse.sql.gz"
 # What a person can see of a schema, one row for each thing that has a name.

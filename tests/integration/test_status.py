@@ -15,16 +15,16 @@ import pytest
 from click.testing import CliRunner
 
 import include.streams.definitions
+from cli import doctor, landing
+from cli.doctor import Finding
+from cli.platform import in_words
+from embedded import report
+from embedded.platform import Platform
 from include.airflow.backlog import BacklogTrigger
 from include.definitions import Found
 from include.errors import NonRetryableError
 from include.kafka import client, position, topics
 from include.landing.drain import drain
-from include.platform import report
-from include.platform.commands import doctor, landing
-from include.platform.commands.doctor import Finding
-from include.platform.commands.platform import in_words
-from include.platform.platform import Platform
 from include.streams import produce
 from include.streams.definition import Instant, Stream
 from tests.integration.registry import ask

@@ -19,13 +19,13 @@ import skops.io
 from click.testing import CliRunner
 from psycopg2.extras import NamedTupleCursor
 
+from cli import doctor, registry
+from embedded.platform import Platform
 from include.datasets import Dataset, definitions
 from include.definitions import Found
 from include.errors import NonRetryableError, UserError
 from include.kafka import client
 from include.kafka.position_errors import Fenced
-from include.platform.commands import doctor, registry
-from include.platform.platform import Platform
 from include.training import dispatch, fitting, run, run_log
 from include.training.preparation import prepared
 from include.versions import catalog

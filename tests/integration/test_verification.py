@@ -185,7 +185,7 @@ def test_the_sample_is_what_was_proven_longest_ago(noisy: Dataset, warehouse: Co
 def test_the_command_prints_the_proof(noisy: Dataset, warehouse: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 
-    from include.platform.commands import verify as command
+    from cli import verify as command
 
     version = seal(noisy)
     number = train(noisy, version, seed=11)

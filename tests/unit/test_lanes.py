@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from include.platform.home import ROOT
+from embedded.home import ROOT
 from tests import lanes
 
 

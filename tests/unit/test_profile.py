@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from cli.new import new as command
 from include.datasets import new
 from include.datasets.profile import Answers, Profile, profile
 from include.errors import UserError
-from include.platform.commands.new import new as command
 
 N = 400
 RNG = np.random.default_rng(0)

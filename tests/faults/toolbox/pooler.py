@@ -14,7 +14,7 @@ import struct
 import threading
 from contextlib import suppress
 
-from include.platform.ports import HOST
+from embedded.ports import HOST
 
 _NO_ENCRYPTION = (80877103, 80877104)
 _LEND_WITHIN_S = 20.0

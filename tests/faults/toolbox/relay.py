@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from include.platform.ports import HOST
+from embedded.ports import HOST
 
 Side = Literal["client", "server"]
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from embedded import kafka, ports, postgres, processes
+from embedded.home import ROOT, Home
+from embedded.ports import HOST
 from include.errors import UserError
-from include.platform import kafka, ports, postgres, processes
-from include.platform.home import ROOT, Home
-from include.platform.ports import HOST
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection

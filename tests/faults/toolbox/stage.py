@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from include.platform.ports import HOST
+from embedded.ports import HOST
 from include.streams.definition import Stream
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.audit import Findings, Snapshot, audit, snapshot

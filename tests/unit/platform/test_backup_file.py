@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow
 import pytest
 
+from embedded import backup_file
+from embedded.backup_file import Progress
+from embedded.home import explain_disk
 from include.errors import UserError
-from include.platform import backup_file
-from include.platform.backup_file import Progress
-from include.platform.home import explain_disk
 
 
 def silent(step: str) -> None:

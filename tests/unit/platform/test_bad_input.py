@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from include.platform import cli
+from cli import main as cli
 
 UNKNOWN_DATASET = "millrace: There is no dataset 'nope'; there are: "
 UNKNOWN_STREAM = "millrace: There is no stream 'nope'; there are: "

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from include.platform import bootstrap
-from include.platform.home import ROOT
+from embedded import bootstrap
+from embedded.home import ROOT
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The launcher in a checkout whose bootstrap only says which Python runs it, in a path with a space."""
     root = tmp_path / "a checkout"
-    package = root / "include/platform"
+    package = root / "embedded"
     package.mkdir(parents=True)
     shutil.copy(ROOT / "millrace", root)
     (package / "bootstrap.py").write_text(
@@ -66,7 +66,7 @@ def test_an_installed_environment_is_used_at_once(checkout: Path, tmp_path: Path
     (environment / "installed").mkdir()
     for lock in bootstrap.LOCKS:
         (environment / "installed" / lock.name).write_text("locked")
-    assert launch(checkout, tmp_path / "bin").stdout == "-P -m include.platform.cli up\n"
+    assert launch(checkout, tmp_path / "bin").stdout == "-P -m cli.main up\n"
 
 
 def test_a_changed_lock_installs_again(checkout: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_too_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert not (tmp_path / "env").exists()
 
 
-@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt", "include/platform/kafka.lock.toml"])
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt", "embedded/kafka.lock.toml"])
 def test_locks_are_pinned_by_hash_and_name_no_host(lock: str) -> None:
     text = (ROOT / lock).read_text()
     assert "://" not in text

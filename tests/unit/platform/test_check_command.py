@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cli import main as cli
 from include.datasets import definitions as datasets
-from include.platform import cli
 from include.streams import definitions as streams
 
 

@@ -7,8 +7,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from cli import main as cli
 from include.errors import UserError
-from include.platform import cli
 
 ENTRIES = [entry for panel in cli.PANELS.values() for entry in panel]
 

@@ -4,14 +4,14 @@ import re
 
 import yaml
 
-from include.platform import compose, settings
-from include.platform.home import ROOT
+from embedded import compose, settings
+from embedded.home import ROOT
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
 
 
 def test_the_file_is_generated_from_the_settings() -> None:
-    assert compose.text() == TEXT, "run: python -m include.platform.compose > docker-compose.yml"
+    assert compose.text() == TEXT, "run: python -m embedded.compose > docker-compose.yml"
 
 
 def test_the_components_have_the_settings_of_the_embedded_platform() -> None:
@@ -48,6 +48,6 @@ def test_everything_is_checked_pinned_and_on_loopback() -> None:
 
 def test_folders_and_versions_are_those_of_the_project() -> None:
     assert f"apache-airflow=={settings.AIRFLOW_VERSION} " in (ROOT / "requirements.txt").read_text()
-    assert f":{settings.KAFKA_VERSION}" in (ROOT / "include/platform/jars.py").read_text()
+    assert f":{settings.KAFKA_VERSION}" in (ROOT / "embedded/jars.py").read_text()
     for folder in ("dags", "include", "plugins"):
         assert f"./{folder}:/opt/millrace/{folder}:ro" in TEXT

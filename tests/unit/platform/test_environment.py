@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from include.platform import environment
-from include.platform.home import Home
-from include.platform.ports import USUAL
+from embedded import environment
+from embedded.home import Home
+from embedded.ports import USUAL
 
 
 @pytest.fixture

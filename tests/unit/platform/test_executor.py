@@ -20,8 +20,8 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess, PsutilTracker
 from airflow.utils.state import TaskInstanceState
 
-from include.platform import settings
-from include.platform.executor import PromptExecutor
+from embedded import settings
+from include.airflow.patches.executor import PromptExecutor
 
 KEY = TaskInstanceKey("dag", "task", "run", 1)
 
@@ -95,7 +95,7 @@ def test_a_worker_that_is_done_with_a_task_which_another_has_again_is_no_news(mo
 
 def test_a_process_that_ends_just_after_its_files_is_noticed_at_once() -> None:
     """The supervisor of a task looks at its process when that has closed its last file, and has not ended."""
-    import_module("include.platform.task_end")
+    import_module("include.airflow.patches.task_end")
     with selectors.DefaultSelector() as selector, subprocess.Popen(["sleep", "0.3"]) as process:
         supervisor = ActivitySubprocess(
             id=uuid.uuid4(),

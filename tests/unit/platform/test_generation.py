@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from include.platform import platform
+from embedded import platform
 
 
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of a few files."""
-    for name in ("requirements.txt", "include/platform/kafka.lock.toml", "include/runs.py", "include/queries/some.sql"):
+    for name in ("requirements.txt", "embedded/kafka.lock.toml", "include/runs.py", "include/queries/some.sql"):
         write(tmp_path / name, "old")
     for name in ("datasets/splits.py", "datasets/digits.py", "streams/field.py", "streams/payments.py"):
         write(tmp_path / "include" / name, "old")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from embedded.home import Home, explain_disk, write_private
 from include.errors import UserError
-from include.platform.home import Home, explain_disk, write_private
 
 
 def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:

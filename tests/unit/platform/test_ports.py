@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from embedded import ports
 from include.errors import UserError
-from include.platform import ports
 
 
 @pytest.fixture

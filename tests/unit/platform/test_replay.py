@@ -8,8 +8,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from cli.landing import Moment, replay
 from include.errors import UserError
-from include.platform.commands.landing import Moment, replay
 
 
 @pytest.mark.parametrize(

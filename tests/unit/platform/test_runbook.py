@@ -6,12 +6,14 @@ import re
 
 import pytest
 
-from include.platform.cli import PANELS
-from include.platform.home import ROOT
+from cli.main import PANELS
+from embedded.home import ROOT
 
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
 COMMANDS = {entry.name for entries in PANELS.values() for entry in entries}
-CODE = "\n".join(path.read_text() for path in (ROOT / "include").rglob("*.py"))
+CODE = "\n".join(
+    path.read_text() for folder in ("include", "embedded", "cli") for path in (ROOT / folder).rglob("*.py")
+)
 PLAIN = re.sub(r'"\s*\n\s*f?"', "", CODE)
 
 

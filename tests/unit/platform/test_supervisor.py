@@ -5,10 +5,10 @@ from __future__ import annotations
 from configparser import RawConfigParser
 from pathlib import Path
 
-from include.platform.component import NAMES
-from include.platform.home import Home
-from include.platform.ports import USUAL
-from include.platform.supervisor import Supervisor
+from embedded.component import NAMES
+from embedded.home import Home
+from embedded.ports import USUAL
+from embedded.supervisor import Supervisor
 
 
 def test_every_log_is_rotated(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from include.platform import processes
+from embedded import processes
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
@@ -21,7 +21,7 @@ def test_a_full_disk_does_not_end_it(tmp_path: Path) -> None:
     )
     with open("/dev/full", "w") as full:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "include.platform.supervisord", "--nodaemon", "-c", str(configuration)],
+            [sys.executable, "-P", "-m", "embedded.supervisord", "--nodaemon", "-c", str(configuration)],
             stdout=full,
             stderr=full,
         )

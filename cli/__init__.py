@@ -1,0 +1,1 @@
+"""The commands of `./millrace`, one file for each group; cli/main.py lists them."""

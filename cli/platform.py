@@ -1,0 +1,183 @@
+"""up, down, status, logs and reset."""
+
+import json
+import shutil
+import sys
+import time
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embedded.component import NAMES
+from embedded.home import Home
+from embedded.platform import Health, Platform
+from embedded.ports import HOST
+from include.errors import UserError
+
+
+def steps(text: str) -> None:
+    """Report a step of something that takes a while."""
+    click.echo(f"  {text} …", err=True)
+
+
+@click.command()
+def up() -> None:
+    """Start Kafka, PostgreSQL and Airflow, and bring the databases up to date.
+
+    Does nothing when they run. Ports are the usual ones when these are free, else others that are kept for the next
+    time; MILLRACE_PORT_API, _KAFKA, _KAFKA_CONTROLLER, _POSTGRES and _SUPERVISOR set them.
+    """
+    started = time.monotonic()
+    platform = Platform(report=steps)
+    changed = platform.up()
+    click.echo(f"ready after {time.monotonic() - started:.0f} s" if changed else "already up")
+    show_addresses(platform)
+
+
+def show_addresses(platform: Platform) -> None:
+    """Print where the UI is and how to enter it."""
+    from embedded.environment import api_url, overrides
+
+    click.echo(f"  Airflow   {api_url(platform.home)}   user admin, password {platform.home.password}")
+    ports, own = platform.home.state()["ports"], overrides()
+    kafka = "yours, of MILLRACE_CONN_KAFKA" if "AIRFLOW_CONN_MILLRACE_KAFKA" in own else f"127.0.0.1:{ports['kafka']}"
+    postgres = f"127.0.0.1:{ports['postgres']}"
+    if "AIRFLOW_CONN_MILLRACE_POSTGRES" in own:
+        postgres = "yours, of MILLRACE_CONN_POSTGRES"
+    click.echo(f"  Kafka     {kafka}")
+    click.echo(f"  Postgres  {postgres}   ./millrace psql")
+
+
+@click.command()
+def down() -> None:
+    """Stop everything; the data stays."""
+    Platform(report=steps).down()
+    click.echo("down")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(as_json: bool) -> None:
+    """What runs, where it listens, how well it is. Exits with 1 unless everything is healthy."""
+    platform = Platform()
+    healths = platform.status()
+    if as_json:
+        click.echo(json.dumps(_report(platform, healths), indent=2))
+    elif not healths:
+        click.echo("down (./millrace up starts it)")
+    for health in [] if as_json else healths:
+        word = "healthy" if health.healthy else health.state.lower()
+        restarts = f"restarted {health.restarts} times" if health.restarts else ""
+        click.echo(f"{health.name:14} {word:9} {health.detail if health.detail != word else '':32} {restarts}".rstrip())
+    for entry in [] if as_json else _lag(platform, healths):
+        click.echo(in_words(entry))
+    if not healths or not all(health.healthy for health in healths):
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("component", type=click.Choice([*NAMES, "migrate", "supervisor"]), required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Of each log.")
+def logs(component: str | None, follow: bool, lines: int) -> None:
+    """Show the log of a component, or the end of all."""
+    directory = Home.current().logs
+    names = [component] if component else [*NAMES, "supervisor"]
+    files = {name: _log_file(directory, name) for name in names}
+    present = {name: file for name, file in files.items() if file.exists()}
+    if not present:
+        raise UserError(f"There is no log in {directory}.", "Start the platform with ./millrace up.")
+    for name, file in present.items():
+        with file.open(errors="replace") as text:
+            for line in deque(text, maxlen=lines):
+                _show(name, line, labelled=len(names) > 1)
+    if follow:
+        _follow(present, labelled=len(names) > 1)
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset(yes: bool) -> None:
+    """Stop everything and delete all data: topics, databases, models, logs, ports and passwords.
+
+    The installed environment stays.
+    """
+    platform = Platform(report=steps)
+    home = platform.home.path
+    if not yes:
+        click.confirm(f"Delete every topic, database and log in {home}?", abort=True)
+    platform.down()
+    keep = platform.home.environment
+    for entry in home.iterdir() if home.exists() else []:
+        if entry in (keep, keep.with_name(keep.name + ".lock"), home / "test"):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    click.echo("reset: nothing is left but the installed environment")
+
+
+def _report(platform: Platform, healths: list[Health]) -> dict[str, Any]:
+    from embedded import report
+
+    ports = platform.home.state().get("ports", {})
+    addresses = {"airflow": f"http://{HOST}:{ports.get('api')}"}
+    addresses |= {name: f"{HOST}:{ports.get(name)}" for name in ("kafka", "postgres")}
+    healthy = {health.name for health in healths if health.healthy}
+    return {
+        "home": str(platform.home.path),
+        "addresses": addresses if healths else {},
+        "components": [asdict(health) for health in healths],
+        "lag": _lag(platform, healths),
+        "last_runs": report.last_runs(platform) if healthy >= {"postgres", "scheduler"} else [],
+    }
+
+
+def _lag(platform: Platform, healths: list[Health]) -> list[dict[str, Any]]:
+    from embedded import report
+
+    return report.lag(platform, {health.name for health in healths if health.healthy}) if healths else []
+
+
+def in_words(entry: dict[str, Any]) -> str:
+    """What waits for one reader, in a line."""
+    if "error" in entry:
+        waits = entry["error"]
+    else:
+        waits = f"{entry['lag']:,} records wait" if entry["lag"] else "nothing waits"
+    if entry.get("behind_s"):
+        waits += f", the oldest for {entry['behind_s']:.0f} s"
+    if entry.get("blocked"):
+        since = f" since {entry['blocked_since']}" if "blocked_since" in entry else ""
+        waits += f", but an open transaction holds records back{since}"
+    if entry.get("newest_event"):
+        landed = f"{entry['landed']:,} landed, newest event {entry['newest_event']}"
+        waits += f" ({landed})" if "error" in entry else f"; {landed}"
+    wrong = "".join(f"\n{'':32} {problem['what']}" for problem in entry.get("problems", ()))
+    return f"{entry['reader']:32} {waits}{wrong}"
+
+
+def _log_file(directory: Path, name: str) -> Path:
+    return directory / "supervisor/supervisord.log" if name == "supervisor" else directory / f"{name}.log"
+
+
+def _show(name: str, line: str, labelled: bool) -> None:
+    click.echo((f"{name:13} " if labelled else "") + line.rstrip("\n"))
+
+
+def _follow(files: dict[str, Path], labelled: bool) -> None:
+    positions = {name: file.stat().st_size for name, file in files.items()}
+    while True:
+        for name, file in files.items():
+            # A rotated log starts again at its beginning.
+            positions[name] = positions[name] if file.stat().st_size >= positions[name] else 0
+            with file.open(errors="replace") as text:
+                text.seek(positions[name])
+                for line in text:
+                    _show(name, line, labelled)
+                positions[name] = text.tell()
+        time.sleep(0.3)

@@ -1,0 +1,232 @@
+"""What a backup holds, and how it is taken from a platform that runs: PostgreSQL first, then Kafka.
+
+A stream's position is moved by the transaction that lands, so PostgreSQL must never be ahead of Kafka. The copy of
+PostgreSQL is complete before Kafka's logs are copied: what came in between is past the position, and lands after a
+restore as after any other pause. Kafka's logs are copied while the broker is stopped, because a transaction writes to
+several of them; segments that the broker no longer writes to are linked, so that it is stopped for seconds only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedded import backup_file, environment, postgres, settings
+from embedded.backup_file import Progress, Report, Writer
+from embedded.home import Home, explain_disk
+from embedded.ports import HOST
+from include import provenance
+from include.errors import UserError
+from include.warehouse import migrations
+
+if TYPE_CHECKING:
+    from embedded.platform import Platform
+
+POSTGRES, KAFKA, WAREHOUSE = "postgres", "kafka", "warehouse.dump"
+FILES = ("secrets.json", "passwords.json")
+STATE = "state.json"
+OWN_WAREHOUSE = "AIRFLOW_CONN_MILLRACE_POSTGRES"
+SCHEMAS = ("millrace", "landing")
+_SLOT = "millrace_backup"
+# Of a server that has stopped: who it was.
+_PROCESS_FILES = frozenset({"postmaster.pid", "postmaster.opts"})
+
+
+def make(target: Platform, file: Path, report: Report) -> None:
+    """Writes a backup of the platform, which may run meanwhile; an interrupted one leaves no file of this name.
+
+    Args:
+        report: Called with each step, in words.
+
+    Raises:
+        UserError: There is nothing to back up, the disk is full, or a component does not answer.
+    """
+    home = target.home
+    home.require_whole()
+    if not (home.postgres / "PG_VERSION").exists():
+        raise UserError(f"There is nothing to back up in {home.path}.", "Start the platform with ./millrace up.")
+    if file.exists():
+        raise UserError(f"{file} exists already.", "Name another file, or delete that one.")
+    if file.absolute().is_relative_to(home.path):
+        raise UserError(f"{file} lies in the home, which ./millrace reset deletes.", "Name a file somewhere else.")
+    with target.held(), explain_disk(file.parent):
+        home.clear_staging()
+        running = target.is_alive()
+        if not running:
+            target.stop()
+        header = _header(home, running)
+        try:
+            with backup_file.writing(file, header, Progress(report, "writing", header["bytes"])) as writer:
+                _add(writer, target, running, report)
+        finally:
+            home.clear_staging()
+
+
+def _add(writer: Writer, target: Platform, running: bool, report: Report) -> None:
+    home = target.home
+    for name in FILES:
+        writer.add_bytes(name, (home.path / name).read_bytes())
+    writer.add_bytes(STATE, json.dumps({"ports": home.state().get("ports", {})}).encode())
+    if OWN_WAREHOUSE in environment.overrides():
+        report("copying your warehouse")
+        _add_own_warehouse(writer, home)
+    report("copying PostgreSQL")
+    if not running:
+        writer.add_tree(POSTGRES, home.postgres, leave_out=_PROCESS_FILES)
+        report("copying Kafka")
+        writer.add_tree(KAFKA, home.kafka)
+        return
+    _add_running_postgres(writer, home)
+    report("stopping Kafka for some seconds, while its logs are copied; landing and training wait")
+    copied = _staging(home) / KAFKA
+    with target.without_kafka():
+        _copy_logs(home.kafka, copied)
+    report("Kafka is back; writing what was copied")
+    writer.add_tree(KAFKA, copied)
+
+
+def versions() -> dict[str, str]:
+    """What this Millrace runs on, by name."""
+    return {
+        "airflow": settings.AIRFLOW_VERSION,
+        "kafka": settings.KAFKA_VERSION,
+        "postgres": settings.POSTGRES_VERSION,
+    }
+
+
+def revisions() -> list[str]:
+    """The changes of the warehouse's schema that this Millrace knows."""
+    return sorted({*migrations.revisions(), *migrations.FORMER})
+
+
+def machine() -> str:
+    """The kind of machine; PostgreSQL reads its data on the same kind alone."""
+    return f"{platform.machine()} {sys.byteorder}-endian"
+
+
+def program_environment(parameters: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which a program of PostgreSQL connects; arguments would show the password to everybody."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | dict(parameters)
+
+
+def _header(home: Home, running: bool) -> dict[str, Any]:
+    # Of the write-ahead log, a server that runs gives only what the copy needs.
+    wal = _size(home.postgres / "pg_wal") if running else 0
+    return {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code": provenance.code_version(),
+        "versions": versions(),
+        "revisions": revisions(),
+        "machine": machine(),
+        "own_warehouse": OWN_WAREHOUSE in environment.overrides(),
+        "bytes": _size(home.postgres) - wal + _size(home.kafka),
+    }
+
+
+def _size(directory: Path) -> int:
+    total = 0
+    for parent, _, files in os.walk(directory):
+        for name in files:
+            with suppress(FileNotFoundError):
+                # Of what is allocated: an index of Kafka has room for ten megabytes that it does not take.
+                total += 512 * os.lstat(os.path.join(parent, name)).st_blocks
+    return total
+
+
+def _staging(home: Home) -> Path:
+    directory = home.staging[0]
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory
+
+
+def _add_running_postgres(writer: Writer, home: Home) -> None:
+    """Adds a base backup: both databases, the roles and the write-ahead log that makes them consistent."""
+    port = home.state()["ports"]["postgres"]
+    postgres.check(home, port)
+    with closing(postgres.connect(home, port)) as connection, connection.cursor() as cursor:
+        # The write-ahead log of the time that the backup takes must still be there at its end.
+        cursor.execute("SELECT pg_create_physical_replication_slot(%s, true, true)", (_SLOT,))
+        options = ["--format=tar", "--pgdata=-", "--wal-method=fetch", "--checkpoint=fast", "--no-manifest"]
+        parameters = {
+            "PGHOST": HOST,
+            "PGPORT": str(port),
+            "PGUSER": postgres.SUPERUSER,
+            "PGPASSWORD": home.secrets["postgres"],
+        }
+        with _output_of(["pg_basebackup", *options], parameters, "PostgreSQL could not be copied") as output:
+            writer.add_archive(POSTGRES, output)
+
+
+def _add_own_warehouse(writer: Writer, home: Home) -> None:
+    options = ["--format=custom", "--no-owner", "--no-privileges", *(f"--schema={name}" for name in SCHEMAS)]
+    dumped = _staging(home) / WAREHOUSE
+    command = ["pg_dump", *options, f"--file={dumped}"]
+    with _output_of(command, postgres.own_warehouse(home), "Your warehouse could not be copied"):
+        pass
+    writer.add_file(WAREHOUSE, dumped)
+
+
+@contextmanager
+def _output_of(command: list[str], parameters: Mapping[str, str], failed: str) -> Iterator[Any]:
+    """What a program of PostgreSQL writes. Raises UserError with its last words when it fails."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [postgres.program(command[0]), *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=program_environment(parameters),
+        )
+        assert process.stdout
+        broken: Exception | None = None
+        try:
+            yield process.stdout
+        except Exception as error:
+            # A program that failed ends its output early, which is not what went wrong.
+            broken = error
+        finally:
+            process.stdout.close()
+            code = process.wait()
+        if code and not isinstance(broken, OSError):
+            errors.seek(0)
+            raise UserError(f"{failed}: {last_line(errors.read().decode(errors='replace'))}.", "See ./millrace doctor.")
+        if broken:
+            raise broken
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [re.sub(r"^pg_\w+: (error|detail|hint): ", "", line.strip()) for line in text.splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else "it gives no reason"
+
+
+def _copy_logs(kafka: Path, copied: Path) -> None:
+    """Copies the logs of a stopped broker; the segments that it will not write to are linked."""
+    for directory, _, names in os.walk(kafka):
+        target = copied / Path(directory).relative_to(kafka)
+        target.mkdir(mode=0o700)
+        newest = max((name for name in names if name.endswith(".log")), default="")
+        for name in names:
+            source = Path(directory, name)
+            is_closed = name.endswith(".log") and name != newest
+            if not (is_closed and _linked(source, target / name)):
+                shutil.copyfile(source, target / name)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError:
+        return False
+    return True

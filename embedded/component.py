@@ -1,0 +1,110 @@
+"""What the supervisor starts: `python -m embedded.component NAME` becomes the component NAME.
+
+It first ends what dead components left behind: a killed scheduler leaves workers that hold its socket and its advisory
+locks, a killed broker's successor needs its port. Airflow's components import themselves while the databases are made,
+and wait for these at the gate.
+"""
+
+import gc
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from setproctitle import setproctitle
+
+from embedded import kafka, postgres, processes
+from embedded.home import Home
+from embedded.ports import HOST
+from include.airflow.patches import preload
+
+# What each component imports beyond what all of them do.
+AIRFLOW = {
+    "migrate": ("airflow.cli.commands.db_command", "include.warehouse.migrations"),
+    "api-server": ("airflow.api_fastapi.main",),
+    "scheduler": ("airflow.cli.commands.scheduler_command", "airflow.jobs.scheduler_job_runner"),
+    "dag-processor": ("airflow.cli.commands.dag_processor_command", "airflow.jobs.dag_processor_job_runner"),
+    "triggerer": ("airflow.cli.commands.triggerer_command", "airflow.jobs.triggerer_job_runner"),
+}
+# The long-running ones, in the order in which they are shown.
+NAMES = ("postgres", "kafka", "api-server", "scheduler", "dag-processor", "triggerer")
+
+
+def become(name: str) -> None:
+    """Turn this process, a child of the supervisor, into the component."""
+    home = Home.current()
+    processes.end(processes.orphans(home), grace=5)
+    with open(home.run / f"{name}.starts", "ab") as file:
+        file.write(b".")
+    if name in AIRFLOW:
+        _become_airflow(home, name)
+    else:
+        command = postgres.command(home) if name == "postgres" else kafka.command(home)
+        os.execvpe(command[0], command, {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")})
+
+
+def import_airflow() -> None:
+    """Import what every Airflow component needs."""
+    with _no_collection():
+        import_module("airflow.__main__")
+        import_module("airflow.sdk.execution_time.task_runner")
+        import_module("airflow.jobs.base_job_runner")
+
+
+def gate(home: Home) -> Path:
+    """The file whose presence says that the databases are migrated."""
+    return home.run / "migrated"
+
+
+def starts(home: Home, name: str) -> int:
+    """How often the component was started since the last `up`."""
+    try:
+        return (home.run / f"{name}.starts").stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def ready(home: Home) -> Path:
+    """The file whose presence says that the databases exist, and can be migrated."""
+    return home.run / "databases"
+
+
+def _become_airflow(home: Home, name: str) -> None:
+    arguments = {
+        "migrate": ["db", "migrate"],
+        "api-server": ["api-server", "--host", HOST, "--port", str(home.state()["ports"]["api"])],
+        # Every log lies below one directory on this machine: nobody needs them over a port.
+        "scheduler": ["scheduler", "--skip-serve-logs"],
+        "triggerer": ["triggerer", "--skip-serve-logs"],
+    }.get(name, [name])
+    sys.argv = ["airflow", *arguments]
+    setproctitle(f"airflow {name}")
+    import_airflow()
+    with _no_collection():
+        for module in AIRFLOW[name]:
+            import_module(module)
+        if name == "scheduler":
+            preload.libraries()
+            preload.airflow()
+    awaited = ready(home) if name == "migrate" else gate(home)
+    while not awaited.exists():
+        time.sleep(0.02)
+    import_module("airflow.__main__").main()
+    if name == "migrate":
+        import_module("include.warehouse.migrations").migrate()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """What is imported stays: looking for garbage among it takes a sixth of the time of importing it."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
+
+
+if __name__ == "__main__":
+    become(sys.argv[1])

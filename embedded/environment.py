@@ -1,0 +1,85 @@
+"""The environment variables that connect a process to a platform."""
+
+import json
+import os
+from collections.abc import Mapping
+
+from embedded import settings
+from embedded.home import ROOT, Home
+from embedded.ports import HOST
+
+_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+
+
+def of(home: Home) -> dict[str, str]:
+    """What a child process needs in addition to this process's own environment.
+
+    The user's own connections and settings win: with them everything works on somebody else's brokers and database.
+    """
+    ports = home.state()["ports"]
+    airflow = settings.Airflow(
+        metadata=metadata_url(home),
+        warehouse=_warehouse(home),
+        brokers=f"{HOST}:{ports['kafka']}",
+        api=api_url(home),
+        execution=api_url(home),
+        root=str(ROOT),
+        logs=str(home.logs / "tasks"),
+        passwords=str(home.passwords),
+        secrets=home.secrets,
+    )
+    own = {
+        "MILLRACE_HOME": str(home.path),
+        "MILLRACE_ENV": str(home.environment),
+        "AIRFLOW_HOME": str(home.airflow),
+        "AIRFLOW__API__HOST": HOST,
+        "AIRFLOW__API__PORT": str(ports["api"]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "include/airflow/local_settings")]),
+        # A log view or a REST call to this machine needs no proxy.
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
+    }
+    return airflow.environment() | own | certificates(os.environ) | overrides()
+
+
+def child(home: Home) -> dict[str, str]:
+    """The whole environment of a child process: this process's own, without another Airflow's settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
+    return inherited | of(home)
+
+
+def warehouse_connection(home: Home, database: str = "warehouse") -> str:
+    """The Airflow connection to a database of the platform's server, in the form of AIRFLOW_CONN_MILLRACE_POSTGRES."""
+    return json.dumps({"conn_type": "postgres", **_warehouse(home), "schema": database})
+
+
+def _warehouse(home: Home) -> dict[str, str | int]:
+    port, password = home.state()["ports"]["postgres"], home.secrets["warehouse"]
+    return {"host": HOST, "port": port, "login": "warehouse", "password": password, "schema": "warehouse"}
+
+
+def overrides() -> dict[str, str]:
+    """What the user sets: MILLRACE_CONN_KAFKA, MILLRACE_CONN_POSTGRES, and MILLRACE_AIRFLOW__<SECTION>__<KEY>."""
+    found = {}
+    for name, value in os.environ.items():
+        if name in ("MILLRACE_CONN_KAFKA", "MILLRACE_CONN_POSTGRES"):
+            found[f"AIRFLOW_CONN_MILLRACE_{name.rpartition('_')[2]}"] = value
+        elif name.startswith("MILLRACE_AIRFLOW__"):
+            found[name.removeprefix("MILLRACE_")] = value
+    return found
+
+
+def certificates(given: Mapping[str, str]) -> dict[str, str]:
+    """The certificate bundle that the user named for one program, named for every program."""
+    bundle = next((given[name] for name in _BUNDLES if given.get(name)), None)
+    return {name: bundle for name in _BUNDLES[:2]} if bundle else {}
+
+
+def metadata_url(home: Home) -> str:
+    """SQLAlchemy's URL of Airflow's metadata database."""
+    port = home.state()["ports"]["postgres"]
+    return f"postgresql+psycopg2://airflow:{home.secrets['airflow']}@{HOST}:{port}/airflow"
+
+
+def api_url(home: Home) -> str:
+    """Where Airflow's UI and REST API are."""
+    return f"http://{HOST}:{home.state()['ports']['api']}"
