@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from include.airflow import patches
 from include.airflow.patches import preload
 
 KAFKA_VERSION = "4.3.1"
@@ -69,7 +70,7 @@ POSTGRES: Mapping[str, str] = {
 }
 
 AIRFLOW: Mapping[str, str] = {
-    "CORE__EXECUTOR": "include.airflow.patches.executor.PromptExecutor",
+    **patches.executor_settings(),
     # LocalExecutor forks this many workers ahead; 38 MB each.
     "CORE__PARALLELISM": "12",
     "CORE__LOAD_EXAMPLES": "False",
@@ -80,8 +81,6 @@ AIRFLOW: Mapping[str, str] = {
     "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
     # From Python 3.14 on, LocalExecutor's workers are forked from a server that imports these.
     "CORE__MP_FORKSERVER_PRELOAD": ",".join((*preload.LIBRARIES, *preload.TASKS)),
-    # The executor waits instead, until a task has ended.
-    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0",
     # How soon the tasks of a killed scheduler, and those of a killed worker, are noticed.
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",

@@ -7,6 +7,8 @@ imported them, no time. Import only: a thread pool started before the fork would
 import importlib
 import warnings
 
+from include.airflow import patches
+
 # skops looks at every attribute of every module that is loaded when it is imported. Before Airflow that is quick and
 # quiet; after it, Airflow's deprecated attributes each print a warning.
 LIBRARIES = (
@@ -85,9 +87,10 @@ def libraries() -> None:
 
 def airflow() -> None:
     """Import the parts of Airflow and of Millrace that a task needs and the scheduler does not."""
-    _import(TASKS)
     _import(OWN)
-    _warm_airflow()
+    if patches.apply_here():
+        _import(TASKS)
+        _warm_airflow()
 
 
 def _import(names: tuple[str, ...]) -> None:

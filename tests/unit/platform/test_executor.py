@@ -6,11 +6,14 @@ import ctypes
 import multiprocessing
 import selectors
 import subprocess
+import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from importlib import import_module
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -21,6 +24,7 @@ from airflow.sdk.execution_time.supervisor import ActivitySubprocess, PsutilTrac
 from airflow.utils.state import TaskInstanceState
 
 from embedded import settings
+from include.airflow import patches
 from include.airflow.patches.executor import PromptExecutor
 
 KEY = TaskInstanceKey("dag", "task", "run", 1)
@@ -117,3 +121,45 @@ def test_the_scheduler_does_not_sleep_besides_and_only_with_this_executor() -> N
     assert (module, name) == (PromptExecutor.__module__, PromptExecutor.__name__)
     assert issubclass(PromptExecutor, LocalExecutor)
     assert float(settings.AIRFLOW["SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"]) == 0
+
+
+@pytest.fixture
+def next_minor(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process believes that Airflow's next minor version is installed."""
+    monkeypatch.setattr(patches, "version", lambda name: "3.4.0")
+    patches.apply_here.cache_clear()
+    yield
+    patches.apply_here.cache_clear()
+
+
+@pytest.mark.usefixtures("next_minor")
+def test_on_another_minor_version_the_patches_step_aside(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That version hands a worker's result over with one argument more, as Airflow's main branch does."""
+    results: list[tuple[Any, ...]] = []
+
+    def change_state(self: LocalExecutor, key: Any, state: Any, *, workload_run_id: str) -> None:
+        results.append((key, state, workload_run_id))
+
+    monkeypatch.setattr(LocalExecutor, "change_state", change_state)
+    made = executor()
+    made._at_work[KEY] = 2
+    made.change_state(KEY, TaskInstanceState.SUCCESS, workload_run_id="run")
+    assert results == [(KEY, TaskInstanceState.SUCCESS, "run")]
+    assert patches.executor_settings() == {"CORE__EXECUTOR": "LocalExecutor"}
+    assert [record.getMessage() for record in caplog.records] == [
+        "Airflow 3.4.0 is not 3.3: Millrace's patches are not applied, and Airflow's own executor works."
+    ]
+
+
+def test_on_another_minor_version_the_supervisor_of_a_task_is_airflows_own() -> None:
+    script = (
+        "from airflow.sdk.execution_time.supervisor import ActivitySubprocess as task\n"
+        "before = task._service_subprocess\n"
+        "from include.airflow import patches\n"
+        "patches.version = lambda name: '3.4.0'\n"
+        "import include.airflow.patches.task_end\n"
+        "assert task._service_subprocess is before\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", script], check=True)
