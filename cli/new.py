@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from include.datasets.new import Data, Written
+    from cli.scaffold.dataset import Data, Written
 
 
 @click.group()
@@ -19,7 +19,7 @@ def new() -> None:
 @click.argument("name")
 def stream(name: str) -> None:
     """Write include/streams/NAME.py, a stream that works at once."""
-    from include.streams.new import write
+    from cli.scaffold.stream import write
 
     file = write(name)
     click.echo(f"{file} is there. Edit it, then: ./millrace check, ./millrace produce {name}")
@@ -91,7 +91,7 @@ def dataset(
     """
     from pathlib import Path
 
-    from include.datasets import new as datasets
+    from cli.scaffold import dataset as datasets
     from include.datasets.profile import Answers, likely_target
 
     datasets.free(name)

@@ -8,7 +8,7 @@ from include import definitions
 from include.datasets.definition import Dataset
 from include.definitions import Found
 
-MACHINERY = frozenset({"definition", "definitions", "hashing", "new", "profile", "sizes", "sources", "splits"})
+MACHINERY = frozenset({"definition", "definitions", "hashing", "profile", "sizes", "sources", "splits"})
 
 
 def find(folder: Path | None = None) -> Found[Dataset]:

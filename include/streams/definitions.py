@@ -8,7 +8,7 @@ from include import definitions
 from include.definitions import Found
 from include.streams.definition import Stream
 
-MACHINERY = frozenset({"definition", "definitions", "field", "new", "produce"})
+MACHINERY = frozenset({"definition", "definitions", "field", "produce"})
 
 
 def find(folder: Path | None = None) -> Found[Stream]:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from include.datasets import File, new
+from cli.scaffold import dataset as new
+from include.datasets import File
 from include.datasets.sources import delimited, sniff, text
 from include.datasets.sources import file as files
 from include.definitions import InvalidDefinition

@@ -13,7 +13,8 @@ import pyarrow.parquet
 import pytest
 from pyarrow import csv
 
-from include.datasets import Dataset, File, definitions, new
+from cli.scaffold import dataset as new
+from include.datasets import Dataset, File, definitions
 from include.datasets.profile import likely_target
 from include.errors import UserError
 from include.versions import selection

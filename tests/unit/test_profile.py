@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.new import new as command
-from include.datasets import new
+from cli.scaffold import dataset as new
 from include.datasets.profile import Answers, Profile, profile
 from include.errors import UserError
 

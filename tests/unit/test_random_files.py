@@ -17,7 +17,8 @@ import pytest
 from sklearn.metrics import accuracy_score, r2_score
 from threadpoolctl import threadpool_limits
 
-from include.datasets import Dataset, definitions, new
+from cli.scaffold import dataset as new
+from include.datasets import Dataset, definitions
 from include.datasets.profile import Answers
 from include.datasets.sources import text
 from include.errors import UserError

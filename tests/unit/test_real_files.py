@@ -13,7 +13,8 @@ import pytest
 from sklearn.metrics import accuracy_score, r2_score
 from threadpoolctl import threadpool_limits
 
-from include.datasets import definitions, new
+from cli.scaffold import dataset as new
+from include.datasets import definitions
 from include.datasets.profile import Answers
 from include.errors import UserError
 from include.training.preparation import prepared

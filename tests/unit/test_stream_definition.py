@@ -14,9 +14,10 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from cli.scaffold import stream as new
 from include.definitions import InvalidDefinition
 from include.errors import UserError
-from include.streams import definitions, new
+from include.streams import definitions
 from include.streams.definition import Instant, Stream
 from include.streams.field import fields_of
 

@@ -18,8 +18,8 @@ from include.errors import NonRetryableError, UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FOLDER = Path(__file__).parent
-TEMPLATE = FOLDER / "template.txt"
+FOLDER = PROJECT / "include/datasets"
+TEMPLATE = Path(__file__).parent / "dataset.txt"
 # What the columns made of categories may take together.
 CATEGORY_BYTES = 256 * 1024 * 1024
 MAX_CATEGORIES = 50

@@ -11,8 +11,8 @@ from include.errors import UserError
 from include.streams import definitions
 from include.streams.definition import NAME_RULE, usable
 
-FOLDER = Path(__file__).parent
-TEMPLATE = FOLDER / "template.txt"
+FOLDER = ROOT / "include/streams"
+TEMPLATE = Path(__file__).parent / "stream.txt"
 
 
 def write(name: str, folder: Path = FOLDER) -> Path:
