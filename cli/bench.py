@@ -2,7 +2,9 @@
 
 import importlib
 import os
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,8 +13,7 @@ import click
 
 from cli.parameters import NewFile
 from cli.platform import steps
-from embedded.component import NAMES
-from embedded.home import ROOT
+from embedded.home import ROOT, Home
 from embedded.platform import SERVICES, Platform
 
 _AMOUNT = click.IntRange(min=1)
@@ -33,7 +34,8 @@ class Benchmarks(click.Group):
 def bench() -> None:
     """Measure Millrace beside the bare loop and its peers, each really run, here and now.
 
-    Kafka, PostgreSQL and, where it takes part, Airflow are those of the running platform; what is not up is started.
+    Kafka and PostgreSQL are those of the running platform; what is not up is started. A benchmark with Airflow starts a
+    platform of its own, and removes it.
     """
 
 
@@ -54,9 +56,9 @@ def landing(events: int, repetitions: int, peers: str | None, json_path: str | N
 @click.option("--seconds", type=_AMOUNT, default=300, show_default=True, help="For how long.")
 @_json
 def freshness(rate: int, seconds: int, json_path: str | None) -> None:
-    """From an event to its visible row, landed by the DAG in Airflow."""
-    _use(NAMES)
-    _module("freshness").main(rate, seconds, json_path)
+    """From an event to its visible row, landed by the DAG in Airflow. Runs in a home of its own."""
+    with _own_platform():
+        _module("freshness").main(rate, seconds, json_path)
 
 
 @bench.command()
@@ -66,9 +68,8 @@ def freshness(rate: int, seconds: int, json_path: str | None) -> None:
 @click.option("--repetitions", type=_AMOUNT, default=5, show_default=True, help="Of both, in turn.")
 @_json
 def training(rows: int | None, repetitions: int, json_path: str | None) -> None:
-    """A training run in Airflow, beside a plain script that does the same fits."""
-    with _module("passing").workplace():
-        _use(NAMES)
+    """A training run in Airflow, and a plain script that does the same fits. Runs in a home of its own."""
+    with _module("passing").workplace(), _own_platform():
         _module("training").main(json_path, rows, repetitions)
 
 
@@ -112,6 +113,23 @@ def _file(name: str) -> Path:
 
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
+
+
+@contextmanager
+def _own_platform() -> Iterator[None]:
+    """A platform that is there for one benchmark: runs and events of the user's own platform stay as they are."""
+    if Platform().is_alive():
+        click.echo("another platform is up, and takes its part of this machine (./millrace down)", err=True)
+    home = Home.current().path / "bench"
+    os.environ["MILLRACE_HOME"] = str(home)
+    platform = Platform(report=steps)
+    platform.up()
+    try:
+        os.environ.update(platform.environment())
+        yield
+    finally:
+        platform.down()
+        shutil.rmtree(home)
 
 
 def _use(components: Iterable[str]) -> None:
