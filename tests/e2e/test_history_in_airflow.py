@@ -35,7 +35,10 @@ def metadata(airflow_platform: Platform) -> Iterator[Connection]:
 @pytest.fixture
 def waiting(airflow_api: AirflowApi, metadata: Connection) -> Iterator[str]:
     """A run that began long ago and has not ended, as one that waits for a person's answer."""
-    airflow_api.wait_for_dags([WAITING])
+    airflow_api.wait_for_dags([DAG, WAITING])
+    # The scheduled run may have listed what has not ended before this run became so old.
+    ended = "SELECT run_id FROM dag_run WHERE dag_id = %s AND run_type = 'scheduled' AND state IN ('success', 'failed')"
+    until("the end of the scheduled run", lambda: ask(metadata, ended, DAG), 200)
     airflow_api.pause(WAITING)
     run = airflow_api.trigger(WAITING).run_id
     change(
