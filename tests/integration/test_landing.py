@@ -672,7 +672,7 @@ def test_a_recreated_topic_goes_on_once_somebody_accepts_it(stream: Stream, ware
         warehouse, "SELECT choice, kafka_partition, first_offset, next_offset, accepted_by FROM millrace.landing_gap"
     )
     assert gaps == [("recreated", p, int(p == 0), None, "somebody") for p in range(3)]
-    with pytest.raises(UserError, match="There is nothing to accept as'recreated'"):
+    with pytest.raises(UserError, match="There is nothing to accept as 'recreated'"):
         recovery.accept(warehouse, stream, "recreated", "somebody")
 
 
