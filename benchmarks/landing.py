@@ -26,9 +26,10 @@ from benchmarks import figures
 from benchmarks.figures import Spread
 from benchmarks.peers import debezium, ours
 from benchmarks.peers import topic as topics
-from embedded.home import ROOT, Home
+from embedded.home import Home
 from include import connections
 from include.errors import UserError
+from include.project import ROOT
 from include.streams import vehicle_positions
 from include.warehouse.connection import connected
 

@@ -20,8 +20,9 @@ from benchmarks.figures import progress, show, write
 from benchmarks.peers import learning, process
 from benchmarks.publish import BARE, OURS, rows_in_a_file, topics_of
 from embedded import environment, postgres
-from embedded.home import ROOT, Home
+from embedded.home import Home
 from include.errors import UserError
+from include.project import ROOT
 from include.warehouse.connection import connected
 from include.warehouse.migrations import migrate
 

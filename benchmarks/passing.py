@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from embedded.home import ROOT, Home
+from embedded.home import Home
 from include.errors import UserError
+from include.project import ROOT
 
 DEFINITIONS = ROOT / "include" / "datasets"
 # A user's own dataset may be called bench_press.

@@ -13,8 +13,9 @@ import click
 
 from cli.parameters import NewFile
 from cli.platform import steps
-from embedded.home import ROOT, Home
+from embedded.home import Home
 from embedded.platform import SERVICES, Platform
+from include.project import ROOT
 
 _AMOUNT = click.IntRange(min=1)
 _json = click.option("--json", "json_path", type=NewFile(), help="Write the figures.")

@@ -7,7 +7,8 @@ import sys
 import click
 
 from embedded import settings
-from embedded.home import ROOT, Home
+from embedded.home import Home
+from include.project import ROOT
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 

@@ -19,7 +19,8 @@ import venv
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from include.project import ROOT
+
 LOCKS = (ROOT / "requirements.txt", ROOT / "embedded/kafka.lock.toml")
 DEVELOPMENT_LOCK = ROOT / "requirements-dev.txt"
 NEEDED_BYTES = 2 * 1024**3

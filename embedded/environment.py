@@ -5,8 +5,9 @@ import os
 from collections.abc import Mapping
 
 from embedded import settings
-from embedded.home import ROOT, Home
+from embedded.home import Home
 from embedded.ports import HOST
+from include.project import ROOT
 
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 

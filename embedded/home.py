@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from include.errors import UserError
+from include.project import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 NEEDED_BYTES = 1024**3
 
 _SECRETS = ("fernet_key", "api_secret", "jwt_secret", "postgres", "airflow", "warehouse", "ui", "supervisor")

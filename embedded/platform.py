@@ -17,9 +17,10 @@ from filelock import FileLock, Timeout
 
 from embedded import environment, kafka, ports, postgres, processes
 from embedded.component import AIRFLOW, NAMES, gate, ready, starts
-from embedded.home import ROOT, Home
+from embedded.home import Home
 from embedded.supervisor import START_SECONDS, Supervisor
 from include.errors import UserError
+from include.project import ROOT
 
 SERVICES = ("postgres", "kafka")
 _TRIES = 3

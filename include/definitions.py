@@ -12,9 +12,9 @@ from types import ModuleType
 from typing import Generic, TypeVar
 
 from include.errors import NonRetryableError, UserError
+from include.project import ROOT
 
 T = TypeVar("T")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class InvalidDefinition(NonRetryableError):

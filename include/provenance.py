@@ -7,9 +7,8 @@ import platform
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
+from include.project import ROOT
 
 _LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "confluent-kafka", "apache-airflow")
 
@@ -42,13 +41,13 @@ def library_versions() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["git", "-C", str(PROJECT), "-c", f"safe.directory={PROJECT}", *arguments]
+    command = ["git", "-C", str(ROOT), "-c", f"safe.directory={ROOT}", *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
 def _digest_of_files() -> str:
     digest = hashlib.sha256()
     for folder in ("include", "embedded", "dags"):
-        for path in sorted((PROJECT / folder).rglob("*.py")):
-            digest.update(f"{path.relative_to(PROJECT)}\n".encode() + path.read_bytes())
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return f"sha256:{digest.hexdigest()}"

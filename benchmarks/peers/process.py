@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedded.home import ROOT
 from include.errors import UserError
+from include.project import ROOT
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from include.datasets import definitions
 from include.datasets.definition import usable
 from include.datasets.profile import Answers, Profile, Taken, profile, quoted
-from include.datasets.sources import PROJECT, File
+from include.datasets.sources import File
 from include.errors import NonRetryableError, UserError
+from include.project import ROOT
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FOLDER = PROJECT / "include/datasets"
+FOLDER = ROOT / "include/datasets"
 TEMPLATE = Path(__file__).parent / "dataset.txt"
 # What the columns made of categories may take together.
 CATEGORY_BYTES = 256 * 1024 * 1024
@@ -156,7 +157,7 @@ def write(name: str, source: Path | Data, answers: Answers | str, folder: Path =
             f"The definition made of {data.path} would be no Python: {error}.", "Rename the file and its columns."
         ) from error
     file.write_text(text, encoding="utf-8")
-    shown = file.relative_to(PROJECT) if file.is_relative_to(PROJECT) else file
+    shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
     return Written(shown, found, split, numbered)
 
 
@@ -188,7 +189,7 @@ def _require_rows(name: str, data: Data, found: Profile, numbered: str | None, s
 def _filled(name: str, data: Data, found: Profile, target: str, numbered: str | None, split: str) -> str:
     regression = found.kind == "regression"
     source = data.path.absolute()
-    place = str(source.relative_to(PROJECT) if source.is_relative_to(PROJECT) else source)
+    place = str(source.relative_to(ROOT) if source.is_relative_to(ROOT) else source)
     options = {"number": numbered, **data.options, "types": dict(found.types)}
     given = [quoted(place), *(f"{key}={_python(value)}" for key, value in options.items() if value)]
     fields = [

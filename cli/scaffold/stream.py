@@ -6,8 +6,8 @@ import keyword
 import re
 from pathlib import Path
 
-from include.definitions import ROOT
 from include.errors import UserError
+from include.project import ROOT
 from include.streams import definitions
 from include.streams.definition import NAME_RULE, usable
 

@@ -18,9 +18,9 @@ from airflow.sdk import DAG
 
 from embedded import postgres
 from embedded.airflow_api import AirflowApi
-from embedded.home import ROOT
 from embedded.platform import Platform
 from include.airflow.stream_sensor import StreamSensor
+from include.project import ROOT
 from include.streams import definitions
 from include.streams.produce import produce
 from tests.faults.toolbox.audit import audit, snapshot

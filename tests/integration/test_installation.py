@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from embedded import kafka
-from embedded.home import ROOT
+from include.project import ROOT
 
 
 def start(environment: Path) -> "subprocess.Popen[str]":

@@ -19,9 +19,10 @@ import pytest
 
 from embedded import component, ports, postgres, processes
 from embedded.component import NAMES
-from embedded.home import ROOT, Home
+from embedded.home import Home
 from embedded.platform import SERVICES, Platform
 from embedded.supervisor import Supervisor
+from include.project import ROOT
 
 LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from embedded import environment, postgres
-from embedded.home import ROOT
 from include.errors import UserError
+from include.project import ROOT
 from include.warehouse import migrations, schema
 from include.warehouse.connection import connect
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from embedded.home import ROOT
+from include.project import ROOT
 from tests import lanes
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import passing
-from embedded.home import ROOT
 from include.datasets import definitions
 from include.errors import UserError
+from include.project import ROOT
 
 TEMPLATE = (ROOT / "benchmarks" / "definition.txt").read_text()
 TEXT = TEMPLATE.replace("NAME", "bench_1000").replace("FILE", "rows.parquet")

@@ -3,6 +3,6 @@
 from include.datasets.sources.file import File
 from include.datasets.sources.packaged import Packaged
 from include.datasets.sources.query import Query
-from include.datasets.sources.source import PROJECT, Scan, Source, Whole
+from include.datasets.sources.source import Scan, Source, Whole
 
-__all__ = ["PROJECT", "File", "Packaged", "Query", "Scan", "Source", "Whole"]
+__all__ = ["File", "Packaged", "Query", "Scan", "Source", "Whole"]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from include.datasets.sources import compressed, text
 from include.datasets.sources.delimited import Delimited, Dialect
 from include.datasets.sources.plain import cast
-from include.datasets.sources.source import PROJECT, SCAN_ROWS, Scan, Source, Whole, numbered, require_free
+from include.datasets.sources.source import SCAN_ROWS, Scan, Source, Whole, numbered, require_free
 from include.datasets.sources.text import Numbers
 from include.definitions import InvalidDefinition
 from include.errors import NonRetryableError
+from include.project import ROOT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -178,7 +179,7 @@ class File(Source):
     def _legible(self) -> Iterator[Path]:
         import pyarrow as pa
 
-        path = PROJECT / self.path
+        path = ROOT / self.path
         if path.is_dir():
             raise NonRetryableError(f"{path} is a directory, not a file.", "Name a CSV or Parquet file in it.")
         try:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import psutil
 
 from embedded import kafka, ports, postgres, processes
-from embedded.home import ROOT, Home
+from embedded.home import Home
 from embedded.ports import HOST
 from include.errors import UserError
+from include.project import ROOT
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from embedded import bootstrap
-from embedded.home import ROOT
+from include.project import ROOT
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 import yaml
 
 from embedded import compose, settings
-from embedded.home import ROOT
+from include.project import ROOT
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
 

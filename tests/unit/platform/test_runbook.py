@@ -7,7 +7,7 @@ import re
 import pytest
 
 from cli.main import PANELS
-from embedded.home import ROOT
+from include.project import ROOT
 
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
 COMMANDS = {entry.name for entries in PANELS.values() for entry in entries}
