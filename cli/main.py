@@ -6,11 +6,12 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import click
 
+from cli.connections import CommandConnections
+from include import connections
 from include.errors import UserError
 
 
@@ -109,8 +110,7 @@ def millrace() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command. Returns the exit code: 0, 1 for an error with a remedy, 2 for a wrong call, 130 for Ctrl-C."""
-    # Connections are what Airflow says they are.
-    import_module("include.airflow")
+    connections.use(CommandConnections())
     # Airflow's imports make nothing but what stays: looking for garbage among it takes a tenth of a short command.
     gc.set_threshold(50_000)
     try:

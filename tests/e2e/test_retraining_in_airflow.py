@@ -184,11 +184,6 @@ def test_a_value_that_a_form_cannot_take_starts_no_run(
     assert len(airflow.runs(dag_id)) == before
 
 
-def test_a_burst_of_ten_versions_is_ten_runs(airflow: AirflowApi, results: Connection) -> None:
-    versions = [publish_sample(seed) for seed in range(10, 20)]
-    each_has_one_run(airflow, results, versions, within_s=240)
-
-
 def test_a_burst_of_ten_versions_is_ten_runs_whatever_is_killed(
     airflow: AirflowApi, airflow_platform: Platform, results: Connection
 ) -> None:

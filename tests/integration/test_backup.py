@@ -68,7 +68,8 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module")
-def backed_up(own_home: Home) -> Iterator[BackedUp]:
+def backed_up(services: Platform, own_home: Home) -> Iterator[BackedUp]:
+    """Made with this process's connections to ``services`` set aside, which come back at the end."""
     platform = Platform(own_home)
     platform.up(SERVICES)
     with pytest.MonkeyPatch.context() as patch:

@@ -64,7 +64,7 @@ def test_a_question_for_offsets_waits_for_the_answer_of_the_one_before() -> None
 
 
 def test_a_topic_that_gets_no_leader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "LEADERLESS_S", 0.2)
+    monkeypatch.setattr(topics, "MADE_LEADERLESS_S", 0.2)
     brokers: Any = Brokers(*[KafkaError.LEADER_NOT_AVAILABLE] * 100)
     with pytest.raises(UserError, match="Leader not available"):
         topics.create("orders", partitions=1, config={}, brokers=brokers)
