@@ -1,4 +1,4 @@
-"""The connections of commands: from the environment, which is quick; from Airflow where only its provider can make them."""
+"""The connections of commands: the environment's, or Airflow's where only its Kafka provider can make them."""
 
 from __future__ import annotations
 
