@@ -268,6 +268,9 @@ def _once_led(topic: str, partitions: Iterable[int], brokers: AdminClient, *, ma
         except KafkaException as error:
             if error.args[0].code() not in passing or time.monotonic() > deadline:
                 raise _unreachable(error) from error
+            if made and error.args[0].code() == KafkaError._NOENT:
+                # A client that asked before there was a leader may go on to know of none for longer than anybody waits.
+                brokers = client.admin()
             time.sleep(0.01)
 
 

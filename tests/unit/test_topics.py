@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from include.errors import UserError
-from include.kafka import topics
+from include.kafka import client, topics
 
 
 class Brokers:
@@ -52,8 +52,11 @@ class _Answer(Future[Any]):
 @pytest.mark.parametrize(
     "error", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._NOENT]
 )
-def test_a_topic_is_made_when_its_partitions_have_leaders_that_know_them(error: int) -> None:
+def test_a_topic_is_made_when_its_partitions_have_leaders_that_know_them(
+    error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     brokers: Any = Brokers(error)
+    monkeypatch.setattr(client, "admin", lambda: brokers)
     assert topics.create("orders", partitions=2, config={}, brokers=brokers)
     assert brokers.errors == []
 
