@@ -217,7 +217,7 @@ def growing(sizes: Sequence[Mapping[str, int]]) -> list[str]:
 
 @contextmanager
 def fast_warehouse(days: int) -> Iterator[Connection]:
-    """A migrated warehouse of its own, in which it is so many days ago."""
+    """A migrated warehouse of its own, whose clock is the given number of days behind."""
     with own_warehouse(DATABASE, _CLOCK.format(behind=-days, database=DATABASE)), connected("bench") as connection:
         yield connection
 

@@ -124,13 +124,13 @@ def _own_platform() -> Iterator[None]:
     home = Home.current().path / "bench"
     os.environ["MILLRACE_HOME"] = str(home)
     platform = Platform(report=steps)
-    platform.up()
     try:
+        platform.up()
         os.environ.update(platform.environment())
         yield
     finally:
         platform.down()
-        shutil.rmtree(home)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _use(components: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ _CLOUDS = ("amazonaws.com", "cloud.goog")
 
 
 class CommandConnections(Environment):
-    """See ``connections.Source``. Importing Airflow takes a second of each command, which most do without."""
+    """See ``connections.Source``. Most commands need not import Airflow for their connections."""
 
     def kafka(self, name: str) -> dict[str, Any]:
         """See ``connections.Source``."""

@@ -27,7 +27,7 @@ class ApprovalOperator(HITLOperator):
             | {
                 "subject": "Promotion",
                 "options": [APPROVE, DECLINE],
-                # Taken when nobody answers in time.
+                # Applies when the time for an answer is up.
                 "defaults": DECLINE,
                 "params": {"model": model},
             }

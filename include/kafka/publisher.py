@@ -93,8 +93,8 @@ def transaction(transactional_id: str, **overrides: Any) -> Iterator[Transaction
     """A transaction that is committed at the end of the ``with`` block, or aborted when the block raises.
 
     Args:
-        transactional_id: Opening one with the same id ends an older one that is still open, so that nobody
-            publishes the same thing twice at a time.
+        transactional_id: Opening one with the same id ends an older one that is still open, so that the same
+            thing is not published twice at a time.
         **overrides: librdkafka settings, as for ``client.producer``.
 
     Raises:

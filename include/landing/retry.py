@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection as Connection
 
-# A transaction takes so many letters, or fewer whose values are so large together; one alone may be larger.
+# A transaction takes at most this many letters and this many bytes of their values; one letter alone may be larger.
 LETTERS_PER_TRANSACTION = 1_000
 MAX_BYTES = 32 * 1024 * 1024
 Place = tuple[int, int, int]

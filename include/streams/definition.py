@@ -175,7 +175,7 @@ class Stream:
     def _check_event(self) -> None:
         if not (isinstance(self.event, type) and issubclass(self.event, msgspec.Struct)):
             raise InvalidDefinition(
-                "event", f"{self.event!r} is no msgspec.Struct.", "Write class YourEvent(msgspec.Struct): …"
+                "event", f"{self.event!r} is not a msgspec.Struct.", "Write class YourEvent(msgspec.Struct): …"
             )
         try:
             msgspec.json.Decoder(self.event)

@@ -1,4 +1,4 @@
-"""Retention: the versions that nothing needs any more are expired, the oldest first; nobody else may forget them."""
+"""Retention: versions that are no longer needed expire, the oldest first; no other setting may remove them earlier."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Kind:
 
     Attributes:
         sql: Its name.
-        make: Makes so many values, as PostgreSQL reads them.
+        make: Makes the given number of values, as PostgreSQL reads them.
         read: The value of what PostgreSQL writes.
         shown: How the column is written so that ``read`` reads it.
         learned: ``number`` or ``category`` when a model can learn from it.

@@ -63,7 +63,7 @@ class Delimited:
         Args:
             types: Types that are not to be found out, by column; values are names out of ``text.TYPES``.
             held: Whether the rows are to stay in memory.
-            most_bytes: Only the rows in so many bytes at its beginning are looked at.
+            most_bytes: Look only at the rows within this many bytes from the beginning.
 
         Raises:
             NonRetryableError: A column is given twice, or is not there.
@@ -191,7 +191,7 @@ def opened(path: Path, dialect: Dialect, most_bytes: int | None = None) -> Itera
     """The file's rows as bytes without comments, and their encoding.
 
     Args:
-        most_bytes: Only the whole rows in so many bytes at its beginning.
+        most_bytes: Only the complete rows within this many bytes from the beginning.
     """
     with compressed.opened(path) as stream:
         if dialect.comment is None and most_bytes is None:
