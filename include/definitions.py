@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.project import ROOT
 
@@ -26,8 +27,8 @@ class InvalidDefinition(NonRetryableError):
         remedy: What to write instead.
     """
 
-    def __init__(self, field: str, what: str, remedy: str) -> None:
-        super().__init__(f"{field}: {what}", remedy)
+    def __init__(self, field: str, what: str, remedy: str, *, code: Code = Code.INVALID_DEFINITION) -> None:
+        super().__init__(f"{field}: {what}", remedy, code=code)
         self.field = field
 
 
@@ -105,7 +106,7 @@ def get(found: Found[T], kind: str, name: str, options: str = "") -> T:
             raise error
     known = ", ".join(found.valid) or "none"
     remedy = f"Make it with ./millrace new {kind} {name}{options}."
-    raise UserError(f"There is no {kind} {name!r}; there are: {known}.", remedy)
+    raise UserError(f"There is no {kind} {name!r}; there are: {known}.", remedy, code=Code.UNKNOWN_DEFINITION)
 
 
 def _load(name: str, path: Path, file: str) -> ModuleType:
@@ -129,10 +130,14 @@ def _load(name: str, path: Path, file: str) -> ModuleType:
 
 def _explained(error: BaseException, path: Path, file: str) -> UserError:
     if isinstance(error, InvalidDefinition):
-        return UserError(f"{file}: {error.what}", error.remedy)
+        return UserError(f"{file}: {error.what}", error.remedy, code=error.code)
     if isinstance(error, SyntaxError):
-        return UserError(f"{file}, line {error.lineno}: {error.msg}.", "Fix the syntax.")
+        return UserError(f"{file}, line {error.lineno}: {error.msg}.", "Fix the syntax.", code=Code.BROKEN_DEFINITION)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{file}, line {lines[-1]}" if lines else file
     message = str(error).rstrip(".")
-    return UserError(f"{where}: {type(error).__name__}: {message}.", "Fix the file, or move it out of the folder.")
+    return UserError(
+        f"{where}: {type(error).__name__}: {message}.",
+        "Fix the file, or move it out of the folder.",
+        code=Code.BROKEN_DEFINITION,
+    )

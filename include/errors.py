@@ -1,21 +1,38 @@
-"""Errors that a person can fix: one sentence for what is wrong and where, one for the remedy."""
+"""Errors that a user can fix: one sentence for what is wrong and where, one for the remedy, and a stable code."""
 
 from __future__ import annotations
 
+from typing import Self
+
+from include.error_codes import Code
+
 
 class UserError(Exception):
-    """Something outside the code is wrong, and somebody can put it right.
+    """Something outside the code is wrong, and a user can fix it.
 
     Args:
         what: What is wrong and where, as one sentence.
         remedy: What to do about it, as one sentence or command; empty when ``what`` already says it.
+        code: The kind of error. ``str()`` of the error ends with it, in brackets.
     """
 
-    def __init__(self, what: str, remedy: str = "") -> None:
-        super().__init__(f"{what} {remedy}".strip())
+    def __init__(self, what: str, remedy: str = "", *, code: Code = Code.UN_CODED) -> None:
+        super().__init__(_sentence(what, remedy, code))
         self.what = what
         self.remedy = remedy
+        self.code = code
+
+    def with_remedy(self, remedy: str) -> Self:
+        """The same error with a remedy that only the caller knows."""
+        self.remedy = remedy
+        self.args = (_sentence(self.what, remedy, self.code),)
+        return self
 
 
 class NonRetryableError(UserError):
     """An error that a retry cannot fix."""
+
+
+def _sentence(what: str, remedy: str, code: Code) -> str:
+    # Until every error has its code, one without shows none.
+    return f"{what} {remedy}".strip() + ("" if code is Code.UN_CODED else f" [{code}]")

@@ -8,12 +8,6 @@ from include.errors import UserError
 class PositionError(UserError):
     """Reading cannot go on without a decision of a person. Retrying does not help."""
 
-    def with_remedy(self, remedy: str) -> PositionError:
-        """The same error with a remedy that only the caller knows."""
-        self.remedy = remedy
-        self.args = (f"{self.what} {remedy}",)
-        return self
-
 
 class TopicMissing(PositionError):
     """The topic does not exist."""

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.forked import Child, Killed
 
@@ -85,6 +86,7 @@ def _work(work: Callable[[], None], writing: int) -> None:
     except UserError as error:
         lasting = isinstance(error, NonRetryableError)
         answer = {"ended": "lasting" if lasting else "user", "what": error.what, "remedy": error.remedy}
+        answer["code"] = error.code.name
     except MemoryError as error:
         answer = {"ended": "memory", "what": str(error)}
     except BaseException as error:
@@ -96,9 +98,9 @@ def _work(work: Callable[[], None], writing: int) -> None:
 def _raise(answer: dict[str, Any], memory: int, about: str) -> None:
     match answer["ended"]:
         case "lasting":
-            raise NonRetryableError(answer["what"], answer["remedy"])
+            raise NonRetryableError(answer["what"], answer["remedy"], code=Code[answer["code"]])
         case "user":
-            raise UserError(answer["what"], answer["remedy"])
+            raise UserError(answer["what"], answer["remedy"], code=Code[answer["code"]])
         case "memory":
             raise Exceeded(
                 f"{about} asks for more memory than there is; its memory_limit is {_mb(memory)} ({answer['what']}).",
