@@ -114,7 +114,7 @@ def _paused_dags(platform: Platform) -> set[str]:
     from include.warehouse.queries import load
 
     with closing(postgres.connect(platform.home, platform.home.state()["ports"]["postgres"], "airflow")) as metadata:
-        return {dag for (dag,) in load("platform").paused_dags(metadata)}
+        return {dag for (dag,) in load("metadata").paused_dags(metadata)}
 
 
 def _databases(platform: Platform) -> Iterator[Finding]:
@@ -139,18 +139,21 @@ def _databases(platform: Platform) -> Iterator[Finding]:
                 f"{taken} of PostgreSQL's {limit} connections are taken: {most}.", "End clients that never close."
             )
     with closing(postgres.connect(platform.home, port, "airflow")) as metadata:
-        for dag, run, task, _, seconds in queries.stuck_deferrals(metadata, silent_s=_SILENT_S):
+        airflow = load("metadata")
+        for dag, run, task, _, seconds in airflow.stuck_deferrals(metadata, silent_s=_SILENT_S):
             yield Finding(
                 f"{task} of {dag} (run {run}) is deferred for {seconds} s, and no live triggerer watches it.",
                 "Look at ./millrace logs triggerer; clear the task in the UI if it does not go on.",
             )
-        for dag, run, task, _, seconds in queries.stuck_queue(metadata, queued_s=_QUEUED_S):
+        for dag, run, task, _, seconds in airflow.stuck_queue(metadata, queued_s=_QUEUED_S):
             yield Finding(
                 f"{task} of {dag} (run {run}) waits for a worker for {seconds} s.",
                 "Raise MILLRACE_AIRFLOW__CORE__PARALLELISM, or look at ./millrace logs scheduler.",
             )
-        for filename, stack in queries.import_errors(metadata):
-            yield Finding(f"{filename} cannot be loaded: {stack.strip().splitlines()[-1]}", "See ./millrace check.")
+        for filename, stack in airflow.import_errors(metadata):
+            yield Finding(
+                f"{filename} cannot be loaded: {(stack or '').strip().splitlines()[-1]}", "See ./millrace check."
+            )
 
 
 def _paused(platform: Platform) -> Iterator[Finding]:
@@ -159,7 +162,7 @@ def _paused(platform: Platform) -> Iterator[Finding]:
     from include.warehouse.queries import load
 
     with closing(postgres.connect(platform.home, platform.home.state()["ports"]["postgres"], "airflow")) as metadata:
-        found = list(load("platform").paused_by_failures(metadata))
+        found = list(load("metadata").paused_by_failures(metadata))
     api = AirflowApi.of(platform)
     for dag, run_id, runs in found:
         run = api.run(dag, run_id)
@@ -206,11 +209,12 @@ def _champion(connection: "Connection", dataset: "Dataset") -> Iterator[Finding]
     if present is None:
         return
     try:
-        model.load(connection, present[1], dataset.trusted)
+        model.load(connection, present.artifact, dataset.trusted)
     except UserError as error:
         again = f"To start again: {retire}, then ./millrace train {dataset.name}."
         yield Finding(
             f"The champion of {dataset.name!r} cannot be loaded. {error.what}", f"{error.remedy} {again}".strip()
         )
-    if latest is not None and latest[1] == "incomparable":
-        yield Finding(f"Version {latest[0]} of {dataset.name!r} was not compared with the champion.", latest[2])
+    if latest is not None and latest.state == "incomparable":
+        about = f"Version {latest.version} of {dataset.name!r}"
+        yield Finding(f"{about} was not compared with the champion.", latest.reason or "")

@@ -117,11 +117,15 @@ def _known(totals: Totals) -> dict[str, Any]:
 
 def last_runs(platform: Platform) -> list[dict[str, Any]]:
     """The latest run of every DAG; times in ISO 8601."""
-    names = ("dag", "run", "state", "started", "ended")
     port = platform.home.state()["ports"]["postgres"]
     with closing(postgres.connect(platform.home, port, "airflow")) as metadata:
-        runs = [dict(zip(names, run, strict=True)) for run in load("platform").last_runs(metadata)]
-    return [
-        {name: value.isoformat() if name in ("started", "ended") and value else value for name, value in run.items()}
-        for run in runs
-    ]
+        return [
+            {
+                "dag": run.dag_id,
+                "run": run.run_id,
+                "state": run.state,
+                "started": run.start_date and run.start_date.isoformat(),
+                "ended": run.end_date and run.end_date.isoformat(),
+            }
+            for run in load("metadata").last_runs(metadata)
+        ]

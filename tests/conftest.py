@@ -19,7 +19,7 @@ from embedded import component, environment, postgres, processes
 from embedded.home import Home
 from embedded.platform import SERVICES, Platform
 from embedded.supervisor import Supervisor
-from tests import lanes
+from tests import lanes, rows
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -34,7 +34,8 @@ _turn: lanes.Turn | None = None
 
 
 def pytest_sessionstart() -> None:
-    """Ends what sessions that were killed have left in their homes."""
+    """Ends what sessions that were killed have left in their homes; lets every query check its rows."""
+    rows.check_all()
     if not _WORKER:
         home = Path(os.environ["MILLRACE_HOME"])
         # Not there yet when the environment lies elsewhere.

@@ -159,4 +159,4 @@ def _unfinished(url: str, before: datetime) -> list[str]:
     except psycopg2.OperationalError as error:
         raise UserError(f"Airflow's database does not answer: {str(error).strip().partition(chr(10))[0]}.") from error
     with closing(connection):
-        return [dag for (dag,) in queries.load("platform").unfinished_dags(connection, before=before)]
+        return [dag for (dag,) in queries.load("metadata").unfinished_dags(connection, before=before)]

@@ -19,6 +19,8 @@ from include.warehouse import queries
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
+    from include.warehouse.queries.signatures import LockPositionsRow
+
 TAKEOVER_AFTER_MS = 5_000
 
 
@@ -174,7 +176,7 @@ def _lock(
     topic: str,
     partitions: list[int],
     create_for: tuple[str, str] | None = None,
-) -> list[tuple]:
+) -> list[LockPositionsRow]:
     """The rows, locked; who holds their locks for longer than ``TAKEOVER_AFTER_MS`` is ended.
 
     Args:
@@ -183,21 +185,22 @@ def _lock(
     from psycopg2 import errors
 
     sql = queries.load("position")
-    key = {"reader": reader, "topic": topic, "partitions": partitions}
 
-    def lock() -> list[tuple]:
+    def lock() -> list[LockPositionsRow]:
         with connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL lock_timeout = {TAKEOVER_AFTER_MS}")
         if create_for is not None:
             topic_id, owner = create_for
-            sql.create_positions(connection, **key, topic_id=topic_id, owner=owner)
-        return list(sql.lock_positions(connection, **key))
+            sql.create_positions(
+                connection, reader=reader, topic=topic, partitions=partitions, topic_id=topic_id, owner=owner
+            )
+        return list(sql.lock_positions(connection, reader=reader, topic=topic, partitions=partitions))
 
     try:
         return lock()
     except errors.LockNotAvailable:
         connection.rollback()
-        list(sql.end_owners(connection, **key))
+        list(sql.end_owners(connection, reader=reader, topic=topic, partitions=partitions))
         connection.commit()
         return lock()
 

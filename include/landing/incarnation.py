@@ -15,6 +15,6 @@ def number(connection: Connection, topic: Topic) -> int:
     """The number of this incarnation, 1 for the first topic of the name; commits."""
     sql = queries.load("landing")
     sql.meet_incarnation(connection, topic=topic.name, topic_id=topic.id)
-    found: int = sql.read_incarnation(connection, topic=topic.name, topic_id=topic.id)
+    found = sql.read_incarnation(connection, topic=topic.name, topic_id=topic.id)
     connection.commit()
     return found

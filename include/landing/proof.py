@@ -47,7 +47,7 @@ class Window:
     quarantined: int
     skipped: int
     no_records: int
-    checksum: int
+    checksum: Decimal
     started_at: datetime
 
     @property
@@ -177,8 +177,18 @@ class _Prover:
         """The ledger and the recorded gaps cover every offset below the position, none twice."""
         incarnation, partition = place
         where = f"incarnation {incarnation}, partition {partition}"
-        cut = [gap[2] for gap in self._gaps if gap[:2] == (incarnation - 1, partition) and gap[4] == TRUNCATED]
-        lost = {gap[2]: gap[3] for gap in self._gaps if gap[:2] == place and gap[4] == LOST}
+        cut = [
+            gap.first_offset
+            for gap in self._gaps
+            if (gap.kafka_incarnation, gap.kafka_partition) == (incarnation - 1, partition) and gap.choice == TRUNCATED
+        ]
+        lost = {
+            gap.first_offset: gap.next_offset
+            for gap in self._gaps
+            if (gap.kafka_incarnation, gap.kafka_partition) == place
+            and gap.choice == LOST
+            and gap.next_offset is not None
+        }
         reached = cut[-1] if cut else 0
         for window in windows:
             reached = lost.get(reached, reached)

@@ -101,7 +101,7 @@ class _Recovery:
     def incarnation(self, topic_id: str) -> int:
         sql = queries.load("landing")
         sql.meet_incarnation(self.connection, topic=self.stream.topic, topic_id=topic_id)
-        found: int = sql.read_incarnation(self.connection, topic=self.stream.topic, topic_id=topic_id)
+        found = sql.read_incarnation(self.connection, topic=self.stream.topic, topic_id=topic_id)
         return found
 
     def record(self, incarnation: int, partition: int, first: int, end: int | None, choice: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
@@ -340,11 +340,11 @@ class _Replayer:
         self, preparer: Preparer, prepared: Prepared, partition: int, first: int, until: int, suspected: bool
     ) -> tuple[Counts, Counts]:
         connection, stream = self._connection, self._stream.name
-        place = {"incarnation": self._incarnation, "partition": partition}
+        place: dict[str, Any] = {"incarnation": self._incarnation, "partition": partition}
         self._sql.lock_replay(connection, stream=stream)
         offsets = prepared.judged.offsets
         missing = np.setdiff1d(np.arange(first, until), offsets).tolist()
-        span = {"stream": stream, **place, "first": first, "next": until}
+        span: dict[str, Any] = {"stream": stream, **place, "first": first, "next": until}
         kept = dict(self._sql.hold_kept(connection, **span))
         self._sql.drop_kept(connection, **span, missing=missing)
         expected = _Changes(prepared, kept, self._claims[partition]).before()["landed"]
@@ -367,8 +367,12 @@ class _Replayer:
         self._sql.add_replay(
             connection,
             **span,
-            **{_name(fate): after[fate] for fate in FATES},
-            **{f"more_{_name(fate)}": after[fate] - before[fate] for fate in FATES},
+            landed=after["landed"],
+            dead_letters=after[DEAD_LETTER],
+            quarantined=after[QUARANTINED],
+            more_landed=after["landed"] - before["landed"],
+            more_dead_letters=after[DEAD_LETTER] - before[DEAD_LETTER],
+            more_quarantined=after[QUARANTINED] - before[QUARANTINED],
             replayed_by=self._who,
         )
         self._sql.close_unfilled(connection, **span)
@@ -438,6 +442,15 @@ class _Replayer:
         )
 
 
+class _ByClaim(TypedDict):
+    """Ledger entries by their epochs, and by how much each of their counts changes."""
+
+    epochs: list[int]
+    landed: list[int]
+    dead_letters: list[int]
+    quarantined: list[int]
+
+
 class _Changes:
     """How the fates of a range's records differ from those that they had.
 
@@ -463,13 +476,16 @@ class _Changes:
     def after(self) -> Counts:
         return dict(zip(FATES, self._after.sum(axis=0).tolist(), strict=True))
 
-    def by_claim(self) -> dict[str, list[int]]:
+    def by_claim(self) -> _ByClaim:
         """The entries that change, by their epochs, and by how much."""
         more = self._after - self._before
         changed = np.flatnonzero(more.any(axis=1)).tolist()
+        landed, dead_letters, quarantined = (more[changed, FATES.index(f)].tolist() for f in FATES)
         return {
             "epochs": [self._epochs[entry] for entry in changed],
-            **{_name(fate): more[changed, code].tolist() for code, fate in enumerate(FATES)},
+            "landed": landed,
+            "dead_letters": dead_letters,
+            "quarantined": quarantined,
         }
 
     def _table(self, entries: np.ndarray, fates: np.ndarray) -> np.ndarray:
@@ -480,10 +496,6 @@ class _Changes:
 
 def _nothing_landed(what: str) -> UserError:
     return UserError(f"Nothing of {what} has landed yet.", "A replay lands again what has landed.")
-
-
-def _name(fate: str) -> str:
-    return {"landed": "landed", DEAD_LETTER: "dead_letters", QUARANTINED: "quarantined"}[fate]
 
 
 def _require_same(stream: Stream, topic: Topic, stored_positions: Iterable[StoredPosition]) -> None:

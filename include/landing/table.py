@@ -187,7 +187,10 @@ def _change(connection: Connection, stream: Stream) -> list[str]:
 def _columns(connection: Connection, stream: Stream) -> dict[str, Column]:
     """The columns of the stream's table. Empty when there is no table."""
     found = queries.load("landing").read_columns(connection, stream=stream.name)
-    return {name: Column(*column) for name, *column in found}
+    return {
+        row.name: Column(row.type, row.required, row.comment, row.fills_itself, row.is_generated, row.made_required)
+        for row in found
+    }
 
 
 def _unnamed(columns: Iterable[str], stream: Stream) -> list[str]:

@@ -168,7 +168,7 @@ def _champions(
     champion = registry.load(connection, current.artifact, dataset.trusted)
     champion.require_same_question(candidate.manifest)
     number = queries.load("registry").first_artifact(connection, dataset=dataset.name)
-    if number == current.artifact:
+    if number is None or number == current.artifact:
         return {CHAMPION: champion, FIRST: champion}
     try:
         first = registry.load(connection, number, dataset.trusted)
@@ -196,7 +196,7 @@ def _own(
         nothing = np.empty(0, np.uint64)
         try:
             found[model] = registry.proven(
-                model, candidate.manifest, bytes(content), sha256, bytes(probed), dataset.trusted, nothing
+                model, candidate.manifest, bytes(content), sha256, bytes(probed or b""), dataset.trusted, nothing
             )
             faults[model] = None
         except (UntrustedArtifact, PredictionMismatch) as error:

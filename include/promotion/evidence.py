@@ -55,7 +55,7 @@ def fault(connection: Connection, run: int, model: str, trusted: Collection[str]
     """Why a model of a run cannot be loaded from its stored bytes or does not answer its probe; None when it does."""
     content, sha256, probed = queries.load("registry").fitted(connection, run=run, model=model)
     try:
-        probe.recheck(artifact.loads(bytes(content), sha256, trusted), bytes(probed))
+        probe.recheck(artifact.loads(bytes(content), sha256, trusted), bytes(probed or b""))
     except (artifact.UntrustedArtifact, probe.PredictionMismatch) as error:
         return error.what.rstrip(".")
     return None
@@ -75,16 +75,18 @@ def _past(
     compared = plain if dataset.metric is None else dataset.metric.name
     known: set[str] = set()
     found: dict[str, Pairs | Gain] = {}
-    for line, metric, n, n01, n10, right, weighted, information in queries.load("registry").evidence_against_champion(
+    rows = queries.load("registry").evidence_against_champion(
         connection, dataset=dataset.name, champion_number=current.number
-    ):
-        known.add(line)
-        if metric != compared:
+    )
+    for row in rows:
+        known.add(row.model)
+        if row.metric != compared:
             continue
         if dataset.metric is None:
-            found[line] = Pairs(n01, n10, n, right)
+            found[row.model] = Pairs(row.n01 or 0, row.n10 or 0, row.n, row.n_right)
         else:
-            found[line] = Gain(metric, dataset.metric.worth, n, weighted, information)
+            worth, weighted, information = dataset.metric.worth, row.weighted or 0.0, row.information or 0.0
+            found[row.model] = Gain(row.metric, worth, row.n, weighted, information)
     return known, found
 
 

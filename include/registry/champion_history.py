@@ -43,7 +43,7 @@ class Champion:
     version: str
     interval_end: datetime | None
     since: datetime
-    cause: Literal["evidence", "approval", "rollback"]
+    cause: str
     decider: str
     reason: str
     rollback_to: int | None
@@ -178,4 +178,5 @@ def _numbered(connection: Connection, dataset: str, number: int) -> Champion:
     row = queries.load("registry").champion_numbered(connection, dataset=dataset, number=number)
     if row is None:
         raise UserError(f"Dataset {dataset!r} never had a champion number {number}.")
-    return Champion(*row)
+    assert row.artifact is not None and row.model and row.version and row.run is not None and row.sha256
+    return Champion(**row._asdict())

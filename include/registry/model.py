@@ -120,7 +120,7 @@ def champion(dataset: str) -> Model:
                 "since its last champion was retired.",
                 f"See ./millrace champion {dataset}.",
             )
-        return load(connection, found[1], trusted(dataset))
+        return load(connection, found.artifact, trusted(dataset))
 
 
 def load(connection: Connection, number: int, trusted: Collection[str]) -> Model:

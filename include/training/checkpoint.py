@@ -33,7 +33,7 @@ class Checkpoint:
     def __init__(
         self, run: int, model: str, plan: str, connection: Callable[[], Connection], trusted: Collection[str] = ()
     ) -> None:
-        self._key = {"run": run, "model": model}
+        self._run, self._model = run, model
         self._plan = hashlib.sha256(plan.encode()).hexdigest()
         self._connection = connection
         self._trusted = trusted
@@ -42,7 +42,7 @@ class Checkpoint:
     def load(self) -> tuple[Any, Place] | None:
         """The estimator as it was, and where it goes on; None when there is no checkpoint that is good for it."""
         connection = self._connection()
-        found = queries.load("training").checkpoint_of(connection, **self._key, plan=self._plan)
+        found = queries.load("training").checkpoint_of(connection, run=self._run, model=self._model, plan=self._plan)
         connection.rollback()
         if found is None:
             return None
@@ -64,7 +64,8 @@ class Checkpoint:
         connection = self._connection()
         queries.load("training").save_checkpoint(
             connection,
-            **self._key,
+            run=self._run,
+            model=self._model,
             plan=self._plan,
             step=step,
             epoch=epoch,

@@ -68,7 +68,7 @@ def to_start(datasets: list[str]) -> list[tuple[str, str]]:
 
     with connected("millrace dispatch") as connection:
         return [
-            tuple(row)
+            (row.dataset, row.version)
             for row in queries.load("training").versions_to_start(connection, datasets=datasets, most=MAX_STARTS)
         ]
 
@@ -126,14 +126,17 @@ def _land(connection: Connection, message: Message) -> None:
 
 
 def _refuse(connection: Connection, message: Message, reason: str) -> None:
+    offset = message.offset()
+    assert offset is not None
     log.warning("The record at offset %d of %s is refused: %s", message.offset(), CONTROL_TOPIC, reason)
     queries.load("training").refuse_manifest(
-        connection, manifest_offset=message.offset(), reason=reason.replace("\0", "\\0"), value=message.value()
+        connection, manifest_offset=offset, reason=reason.replace("\0", "\\0"), value=message.value()
     )
 
 
 def _insert(connection: Connection, manifest: Manifest, message: Message) -> None:
-    sealed_ms = message.timestamp()[1]
+    sealed_ms, offset, value = message.timestamp()[1], message.offset(), message.value()
+    assert offset is not None and value is not None
     queries.load("training").land_version(
         connection,
         version=manifest.version,
@@ -148,8 +151,8 @@ def _insert(connection: Connection, manifest: Manifest, message: Message) -> Non
         content=manifest.content,
         asked_by=manifest.asked_by,
         code=manifest.code,
-        manifest=message.value(),
-        manifest_offset=message.offset(),
+        manifest=value,
+        manifest_offset=offset,
         # A producer may write any number as a record's timestamp; no later clock can read a year beyond 9999.
         sealed_at=sealed_ms / 1000 if 0 <= sealed_ms < MAX_TIMESTAMP_MS else time.time(),
     )

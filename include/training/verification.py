@@ -173,7 +173,7 @@ def _derived_again(
         # Another version of a library may refuse what it took before.
         yield f"{model}: it cannot be fitted any more: {type(error).__name__}: {error}"
         return
-    for finding in _differences(fitted, bytes(outcomes), predictions, metrics, close):
+    for finding in _differences(fitted, bytes(outcomes), predictions, metrics or {}, close):
         yield f"{model}: {finding}"
 
 

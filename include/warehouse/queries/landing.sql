@@ -1,55 +1,59 @@
--- name: meet_incarnation!
+-- name: meet_incarnation(topic, topic_id)!
 -- Gives a topic's incarnation the next number, unless it has one.
 INSERT INTO millrace.topic_incarnation (topic, number, topic_id)
 SELECT :topic, coalesce(max(number), 0) + 1, :topic_id FROM millrace.topic_incarnation WHERE topic = :topic
 HAVING NOT coalesce(bool_or(topic_id = :topic_id), false)
 ON CONFLICT DO NOTHING;
 
--- name: begin_incarnation$
+-- name: begin_incarnation(topic, topic_id)$
 -- Gives a topic whose log was truncated the next number, under the same id.
+-- Always a row.
 INSERT INTO millrace.topic_incarnation (topic, number, topic_id)
 SELECT :topic, max(number) + 1, :topic_id FROM millrace.topic_incarnation WHERE topic = :topic
 RETURNING number;
 
--- name: read_incarnation$
+-- name: read_incarnation(topic, topic_id)$
 -- The newest number of a topic's incarnation.
+-- Always a row.
 SELECT max(number) FROM millrace.topic_incarnation WHERE topic = :topic AND topic_id = :topic_id;
 
--- name: read_incarnations
+-- name: read_incarnations(topic)
 -- Every incarnation of a topic, with the id of its topic, oldest first.
 SELECT number, topic_id FROM millrace.topic_incarnation WHERE topic = :topic ORDER BY number;
 
--- name: lock_stream!
+-- name: lock_stream(stream)!
 -- Lets one process at a time change a stream's table and its partitions; until the transaction's end.
 SELECT pg_advisory_xact_lock(hashtextextended('millrace stream ' || :stream, 0));
 
--- name: read_kind$
+-- name: read_kind(stream)$
 -- What kind of relation has the name of a stream's table, such as p for a partitioned table; null when none has.
 SELECT CAST(relkind AS text) FROM pg_class WHERE oid = to_regclass('landing.' || quote_ident(:stream));
 
--- name: read_columns
+-- name: read_columns(stream)
 -- The columns of a stream's table: type, whether null is refused, comment, whether it fills itself (a default, an
 -- identity), whether it is generated, and what Millrace made of it: null when it is a person's, else whether NOT NULL.
-SELECT attname, format_type(atttypid, atttypmod), attnotnull, coalesce(col_description(attrelid, attnum), ''),
-       atthasdef OR attidentity <> '', attgenerated <> '', made.required
+-- Null: made_required.
+SELECT attname AS name, format_type(atttypid, atttypmod) AS type, attnotnull AS required,
+       coalesce(col_description(attrelid, attnum), '') AS comment, atthasdef OR attidentity <> '' AS fills_itself,
+       attgenerated <> '' AS is_generated, made.required AS made_required
 FROM pg_attribute
 LEFT JOIN millrace.landing_column AS made ON made.stream = :stream AND made.name = attname
 WHERE attrelid = to_regclass('landing.' || quote_ident(:stream)) AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum;
 
--- name: note_columns!
+-- name: note_columns(stream, names, required)!
 -- Records columns that Millrace has made, or made nullable.
 INSERT INTO millrace.landing_column (stream, name, required)
 SELECT :stream, made.* FROM unnest(CAST(:names AS text[]), CAST(:required AS boolean[])) AS made
 ON CONFLICT (stream, name) DO UPDATE SET required = excluded.required;
 
--- name: forget_columns!
+-- name: forget_columns(stream)!
 -- Forgets the columns of a table that is to be made: those of one that was dropped.
 DELETE FROM millrace.landing_column WHERE stream = :stream;
 
--- name: read_renamed
+-- name: read_renamed(stream)
 -- The tables other than the stream's own that have partitions with the names of the stream's.
-SELECT DISTINCT CAST(CAST(inhparent AS regclass) AS text), schema.nspname, parent.relname
+SELECT DISTINCT CAST(CAST(inhparent AS regclass) AS text) AS table_name, schema.nspname AS schema_name, parent.relname AS name
 FROM pg_inherits
 JOIN pg_class AS child ON child.oid = inhrelid AND child.relnamespace = 'landing'::regnamespace
 JOIN pg_class AS parent ON parent.oid = inhparent
@@ -57,22 +61,23 @@ JOIN pg_namespace AS schema ON schema.oid = parent.relnamespace
 WHERE child.relname ~ ('^' || :stream || '_[0-9]{8}(_[0-9]{4})?$')
   AND inhparent IS DISTINCT FROM to_regclass('landing.' || quote_ident(:stream));
 
--- name: read_triggers
+-- name: read_triggers(table)
 -- The triggers and rules of a table and its partitions, which may change what is written to it.
 WITH members AS (
     SELECT CAST(relid AS oid) AS oid FROM pg_partition_tree(to_regclass(:table))
     UNION
     SELECT to_regclass(:table)
 )
-SELECT DISTINCT 'trigger ' || tgname FROM pg_trigger
+SELECT DISTINCT 'trigger ' || tgname AS name FROM pg_trigger
 WHERE tgrelid IN (SELECT oid FROM members) AND NOT tgisinternal
 UNION
 SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class IN (SELECT oid FROM members)
 ORDER BY 1;
 
--- name: read_holders
+-- name: read_holders(stream, any_reader)
 -- Who holds locks on a stream's table, its partitions and the tables that foreign keys tie to it, or changes it for
 -- Millrace, longest first. Reads catalogs alone: pg_partition_tree would wait for the lock that is asked about.
+-- Null: application_name, role, backend_type, since, query.
 WITH RECURSIVE tree (relid) AS (
     SELECT CAST(to_regclass('landing.' || quote_ident(:stream)) AS oid)
     UNION
@@ -95,13 +100,14 @@ WITH RECURSIVE tree (relid) AS (
            AND (CAST(CAST(classid AS bigint) AS bit(64)) << 32) | CAST(CAST(objid AS bigint) AS bit(64))
                = CAST(hashtextextended('millrace stream ' || :stream, 0) AS bit(64)))
 )
-SELECT held.pid, application_name, usename, backend_type, coalesce(xact_start, query_start, backend_start),
-       regexp_replace(left(query, 80), '\s+', ' ', 'g')
+SELECT held.pid, application_name, usename AS role, backend_type,
+       coalesce(xact_start, query_start, backend_start) AS since,
+       regexp_replace(left(query, 80), '\s+', ' ', 'g') AS query
 FROM held
 LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
 ORDER BY 5 NULLS LAST;
 
--- name: read_dependents
+-- name: read_dependents(table)
 -- What would have to be dropped with a partition and is not part of it, in words; nothing of it may be lost.
 WITH RECURSIVE own (classid, objid) AS (
     SELECT CAST('pg_class'::regclass AS oid), CAST(CAST(:table AS regclass) AS oid)
@@ -115,7 +121,7 @@ SELECT DISTINCT CASE
     WHEN relkind = 'v' THEN 'view ' || quote_ident(nspname) || '.' || quote_ident(relname)
     WHEN relkind = 'm' THEN 'materialized view ' || quote_ident(nspname) || '.' || quote_ident(relname)
     ELSE pg_describe_object(dependent.classid, dependent.objid, dependent.objsubid)
-END
+END AS dependent
 FROM own
 JOIN pg_depend AS dependent
   ON dependent.refclassid = own.classid AND dependent.refobjid = own.objid AND dependent.deptype = 'n'
@@ -130,12 +136,12 @@ WHERE (dependent.classid, dependent.objid) NOT IN (SELECT classid, objid FROM ow
   )
 ORDER BY 1;
 
--- name: read_constraints
+-- name: read_constraints(stream)
 -- The CHECK and FOREIGN KEY constraints of a stream's table in the order in which they are applied: their SQLSTATE, kind and
 -- name, and an expression over screened that is false for a row that breaks them; none when a trigger can change rows.
-SELECT CASE contype WHEN 'c' THEN '23514' ELSE '23503' END,
-       CASE contype WHEN 'c' THEN 'check' ELSE 'foreign key' END,
-       conname,
+SELECT CASE contype WHEN 'c' THEN '23514' ELSE '23503' END AS sqlstate,
+       CASE contype WHEN 'c' THEN 'check' ELSE 'foreign key' END AS kind,
+       conname AS name,
        CASE contype
            WHEN 'c' THEN pg_get_expr(conbin, conrelid)
            ELSE (
@@ -148,7 +154,7 @@ SELECT CASE contype WHEN 'c' THEN '23514' ELSE '23503' END,
                JOIN pg_attribute AS mine ON mine.attrelid = conrelid AND mine.attnum = pair.mine
                JOIN pg_attribute AS theirs ON theirs.attrelid = confrelid AND theirs.attnum = pair.theirs
            )
-       END
+       END AS holds
 FROM pg_constraint
 WHERE conrelid = to_regclass('landing.' || quote_ident(:stream))
   AND (contype = 'c' OR contype = 'f' AND confmatchtype = 's')
@@ -156,31 +162,32 @@ WHERE conrelid = to_regclass('landing.' || quote_ident(:stream))
   AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = conrelid AND NOT tgisinternal)
 ORDER BY contype, conname;
 
--- name: read_partition_key$
+-- name: read_partition_key(stream)$
 -- By what a stream's table is partitioned, such as RANGE (ts).
 SELECT pg_get_partkeydef(to_regclass('landing.' || quote_ident(:stream)));
 
--- name: read_partitions
+-- name: read_partitions(mark, stream)
 -- The partitions of a stream's table and their bounds, as PostgreSQL words them, and whether a detachment is unfinished.
-SELECT schema.nspname, child.relname, pg_get_expr(child.relpartbound, child.oid), inhdetachpending,
-       obj_description(child.oid, 'pg_class') IS NOT DISTINCT FROM :mark
+SELECT schema.nspname AS schema_name, child.relname AS name, pg_get_expr(child.relpartbound, child.oid) AS bounds,
+       inhdetachpending AS is_detaching, obj_description(child.oid, 'pg_class') IS NOT DISTINCT FROM :mark AS is_marked
 FROM pg_inherits
 JOIN pg_class AS child ON child.oid = inhrelid
 JOIN pg_namespace AS schema ON schema.oid = child.relnamespace
 WHERE inhparent = to_regclass('landing.' || quote_ident(:stream))
 ORDER BY child.relname;
 
--- name: read_detached
+-- name: read_detached(stream, mark)
 -- Tables that were partitions of a stream's table, and are so no more because they were to be dropped: the mark says
 -- so. Others of such names are somebody else's.
-SELECT relname
+SELECT relname AS name
 FROM pg_class
 WHERE relnamespace = 'landing'::regnamespace AND relkind = 'r' AND NOT relispartition
   AND relname ~ ('^' || :stream || '_[0-9]{8}(_[0-9]{4})?$') AND obj_description(oid, 'pg_class') = :mark
 ORDER BY relname;
 
--- name: add_to_ledger!
+-- name: add_to_ledger(stream, incarnation, partitions, epochs, first, next, landed, dead_letters, quarantined, skipped, no_records, checksums, newest)!
 -- Adds what became of a batch's offsets to the rows of its claims.
+-- Null: newest[].
 INSERT INTO millrace.landing_ledger AS ledger (
     stream, kafka_incarnation, kafka_partition, epoch, first_offset, next_offset,
     landed, dead_letters, quarantined, skipped, no_records, checksum, newest_event
@@ -203,39 +210,45 @@ SET next_offset = excluded.next_offset,
     newest_event = greatest(ledger.newest_event, excluded.newest_event),
     updated_at = clock_timestamp();
 
--- name: read_totals^
+-- name: read_totals(stream)^
 -- What became of a stream's offsets so far, over all partitions and incarnations.
-SELECT coalesce(sum(landed), 0), coalesce(sum(dead_letters), 0), coalesce(sum(quarantined), 0),
-       coalesce(sum(skipped), 0), coalesce(sum(no_records), 0), max(newest_event), max(updated_at)
+-- Null: newest_event, updated_at.
+-- Always a row.
+SELECT CAST(coalesce(sum(landed), 0) AS bigint) AS landed, CAST(coalesce(sum(dead_letters), 0) AS bigint) AS dead_letters,
+       CAST(coalesce(sum(quarantined), 0) AS bigint) AS quarantined, CAST(coalesce(sum(skipped), 0) AS bigint) AS skipped,
+       CAST(coalesce(sum(no_records), 0) AS bigint) AS no_records, max(newest_event) AS newest_event, max(updated_at) AS updated_at
 FROM millrace.landing_ledger
 WHERE stream = :stream;
 
--- name: read_clock$
+-- name: read_clock()$
 -- The time by PostgreSQL's clock.
+-- Always a row.
 SELECT clock_timestamp();
 
--- name: add_gap!
+-- name: add_gap(stream, incarnation, partition, first, next, choice, accepted_by)!
 -- Records what somebody accepted.
+-- Null: next.
 INSERT INTO millrace.landing_gap (
     stream, kafka_incarnation, kafka_partition, first_offset, next_offset, choice, accepted_by
 )
 VALUES (:stream, :incarnation, :partition, :first, :next, :choice, :accepted_by);
 
--- name: read_gaps
+-- name: read_gaps(stream)
 -- What was accepted for a stream, oldest first.
+-- Null: next_offset.
 SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, choice, accepted_by, accepted_at
 FROM millrace.landing_gap
 WHERE stream = :stream
 ORDER BY gap;
 
--- name: read_accepted_bad
+-- name: read_accepted_bad(stream, incarnation)
 -- For each partition, below which offset records may all be bad.
-SELECT kafka_partition, max(next_offset)
+SELECT kafka_partition, max(next_offset) AS until
 FROM millrace.landing_gap
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND choice = 'bad'
 GROUP BY kafka_partition;
 
--- name: read_ledger
+-- name: read_ledger(stream)
 -- What became of a stream's offsets, claim by claim.
 SELECT kafka_incarnation, kafka_partition, first_offset, next_offset,
        landed, dead_letters, quarantined, skipped, no_records, checksum, started_at
@@ -243,16 +256,16 @@ FROM millrace.landing_ledger
 WHERE stream = :stream
 ORDER BY kafka_incarnation, kafka_partition, first_offset, epoch;
 
--- name: read_kept
+-- name: read_kept(stream, incarnation, partition, first, next)
 -- The records of a range of offsets that are kept aside, and why.
 SELECT kafka_offset, disposition
 FROM millrace.dead_letter
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
   AND kafka_offset >= :first AND kafka_offset < :next;
 
--- name: lock_dead_letters
+-- name: lock_dead_letters(stream, incarnation, partition, offset, most)
 -- The next dead letters after a place with the lengths of their values, those that another retry is at work on left out.
-SELECT kafka_incarnation, kafka_partition, kafka_offset, octet_length(value)
+SELECT kafka_incarnation, kafka_partition, kafka_offset, octet_length(value) AS bytes
 FROM millrace.dead_letter
 WHERE stream = :stream AND disposition = 'dead letter' AND value IS NOT NULL
   AND (kafka_incarnation, kafka_partition, kafka_offset)
@@ -261,8 +274,9 @@ ORDER BY kafka_incarnation, kafka_partition, kafka_offset
 LIMIT :most
 FOR UPDATE SKIP LOCKED;
 
--- name: read_dead_letters
+-- name: read_dead_letters(incarnations, partitions, offsets, stream)
 -- The values of some dead letters, in the order of their places.
+-- Null: value.
 SELECT kafka_incarnation, kafka_partition, kafka_offset, appended_at, value
 FROM millrace.dead_letter
 JOIN unnest(
@@ -271,7 +285,7 @@ JOIN unnest(
 WHERE stream = :stream
 ORDER BY kafka_incarnation, kafka_partition, kafka_offset;
 
--- name: hold_dead_letters
+-- name: hold_dead_letters(incarnations, partitions, offsets, stream)
 -- Those of some dead letters that are still there and that nobody else holds, locked.
 SELECT kafka_incarnation, kafka_partition, kafka_offset
 FROM millrace.dead_letter
@@ -282,7 +296,7 @@ WHERE stream = :stream AND disposition = 'dead letter'
 ORDER BY kafka_incarnation, kafka_partition, kafka_offset
 FOR UPDATE OF dead_letter SKIP LOCKED;
 
--- name: close_dead_letters!
+-- name: close_dead_letters(incarnations, partitions, offsets, stream)!
 -- Deletes dead letters that have landed, and counts them as landed in the ledger entries that counted them.
 WITH asked AS (
     SELECT * FROM unnest(CAST(:incarnations AS smallint[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[]))
@@ -314,30 +328,32 @@ WHERE ledger.stream = :stream
   AND ledger.kafka_partition = counted.kafka_partition
   AND ledger.epoch = counted.epoch;
 
--- name: list_dead_letters
+-- name: list_dead_letters(stream, reason, most)
 -- A stream's newest records that are kept aside, those whose reason or SQLSTATE contains a text.
-SELECT kafka_incarnation, kafka_partition, kafka_offset, disposition, coalesce(sqlstate, ''), reason, appended_at
+SELECT kafka_incarnation, kafka_partition, kafka_offset, disposition, coalesce(sqlstate, '') AS sqlstate, reason,
+       appended_at
 FROM millrace.dead_letter
 WHERE stream = :stream AND position(lower(:reason) IN lower(concat_ws(' ', disposition, sqlstate, reason))) > 0
 ORDER BY kept_at DESC, kafka_incarnation DESC, kafka_partition, kafka_offset DESC
 LIMIT :most;
 
--- name: count_dead_letters
+-- name: count_dead_letters(stream, reason)
 -- How many records of a stream are kept aside for which reason, reasons that differ in numbers alone as one: disposition,
 -- SQLSTATE, reason, count, bytes of their values.
-SELECT disposition, coalesce(sqlstate, ''),
-       CASE WHEN count(DISTINCT reason) = 1 THEN min(reason) ELSE kind END,
-       count(*), coalesce(sum(length(value)), 0)
+SELECT disposition, coalesce(sqlstate, '') AS sqlstate,
+       CASE WHEN count(DISTINCT reason) = 1 THEN min(reason) ELSE kind END AS reason,
+       count(*) AS records, coalesce(sum(length(value)), 0) AS bytes
 FROM (
     SELECT *, regexp_replace(reason, '[0-9]+([.,:][0-9]+)*', '…', 'g') AS kind
     FROM millrace.dead_letter
     WHERE stream = :stream AND position(lower(:reason) IN lower(concat_ws(' ', disposition, sqlstate, reason))) > 0
 ) AS letter
-GROUP BY disposition, coalesce(sqlstate, ''), kind
+GROUP BY disposition, coalesce(letter.sqlstate, ''), kind
 ORDER BY 4 DESC, 1, 2, 3;
 
--- name: read_dead_letter^
+-- name: read_dead_letter(stream, partition, offset, incarnation)^
 -- One record that is kept aside; of the newest incarnation of the topic that has such a one, unless it is given.
+-- Null: incarnation, sqlstate, event_time, key, value, headers.
 SELECT kafka_incarnation, disposition, sqlstate, reason, appended_at, event_time, kept_at, key, value, headers
 FROM millrace.dead_letter
 WHERE stream = :stream AND kafka_partition = :partition AND kafka_offset = :offset
@@ -345,18 +361,18 @@ WHERE stream = :stream AND kafka_partition = :partition AND kafka_offset = :offs
 ORDER BY kafka_incarnation DESC
 LIMIT 1;
 
--- name: read_claims
+-- name: read_claims(stream, incarnation)
 -- Where the ledger's entries of one incarnation begin, with their claims.
 SELECT kafka_partition, first_offset, epoch
 FROM millrace.landing_ledger
 WHERE stream = :stream AND kafka_incarnation = :incarnation
 ORDER BY kafka_partition, first_offset, epoch;
 
--- name: lock_replay!
+-- name: lock_replay(stream)!
 -- Lets one process at a time replay a stream; until the transaction's end.
 SELECT pg_advisory_xact_lock(hashtextextended('millrace replay ' || :stream, 0));
 
--- name: hold_kept
+-- name: hold_kept(stream, incarnation, partition, first, next)
 -- The records of a range of offsets that are kept aside, locked, so that no retry lands them meanwhile.
 SELECT kafka_offset, disposition
 FROM millrace.dead_letter
@@ -365,14 +381,15 @@ WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition 
 ORDER BY kafka_offset
 FOR UPDATE;
 
--- name: drop_kept!
+-- name: drop_kept(stream, incarnation, partition, first, next, missing)!
 -- Deletes what is kept aside of a range of offsets, but for those that Kafka no longer has.
 DELETE FROM millrace.dead_letter
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
   AND kafka_offset >= :first AND kafka_offset < :next AND kafka_offset <> ALL (CAST(:missing AS bigint[]));
 
--- name: correct_ledger!
+-- name: correct_ledger(newest, epochs, landed, dead_letters, quarantined, stream, incarnation, partition)!
 -- Moves counts of ledger entries from one fate to another; the changes of an entry add up to nothing.
+-- Null: newest.
 UPDATE millrace.landing_ledger AS ledger
 SET landed = ledger.landed + change.landed,
     dead_letters = ledger.dead_letters + change.dead_letters,
@@ -385,7 +402,7 @@ FROM unnest(
 WHERE ledger.stream = :stream AND ledger.kafka_incarnation = :incarnation AND ledger.kafka_partition = :partition
   AND ledger.epoch = change.epoch;
 
--- name: add_replay!
+-- name: add_replay(stream, incarnation, partition, first, next, landed, dead_letters, quarantined, more_landed, more_dead_letters, more_quarantined, replayed_by)!
 -- Records a range that was landed again.
 INSERT INTO millrace.landing_replay (
     stream, kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined,
@@ -396,7 +413,7 @@ VALUES (
     :more_landed, :more_dead_letters, :more_quarantined, :replayed_by
 );
 
--- name: add_unfilled!
+-- name: add_unfilled(stream, incarnation, columns, partitions, first, next)!
 -- Marks ranges of offsets that land without the values of columns that are not there yet.
 INSERT INTO millrace.landing_unfilled AS marked (
     stream, kafka_incarnation, kafka_partition, first_offset, next_offset, columns
@@ -408,14 +425,14 @@ SET first_offset = least(marked.first_offset, excluded.first_offset),
     next_offset = greatest(marked.next_offset, excluded.next_offset),
     columns = ARRAY(SELECT DISTINCT unnest(marked.columns || excluded.columns) ORDER BY 1);
 
--- name: read_unfilled
+-- name: read_unfilled(stream)
 -- The ranges of a stream that landed without the values of some columns.
 SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, columns, since
 FROM millrace.landing_unfilled
 WHERE stream = :stream
 ORDER BY kafka_incarnation, kafka_partition;
 
--- name: close_unfilled!
+-- name: close_unfilled(next, stream, incarnation, partition, first)!
 -- Shortens the mark of a partition by what was landed again from its beginning on, or removes it.
 WITH shortened AS (
     UPDATE millrace.landing_unfilled
@@ -427,34 +444,34 @@ DELETE FROM millrace.landing_unfilled
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
   AND first_offset >= :first AND next_offset <= :next;
 
--- name: forget_unfilled!
+-- name: forget_unfilled(stream, incarnation)!
 -- Removes the marks of earlier incarnations of a stream's topic, whose records Kafka has no more.
 DELETE FROM millrace.landing_unfilled WHERE stream = :stream AND kafka_incarnation <> :incarnation;
 
--- name: note_failure!
+-- name: note_failure(stream, task, error)!
 -- Records that a task of a stream has failed.
 INSERT INTO millrace.landing_failure AS failure (stream, task, error)
 VALUES (:stream, :task, :error)
 ON CONFLICT (stream, task) DO UPDATE
 SET last_at = clock_timestamp(), failures = failure.failures + 1, error = excluded.error;
 
--- name: forget_failure!
+-- name: forget_failure(stream, task)!
 -- Records that a task of a stream has done its work.
 DELETE FROM millrace.landing_failure WHERE stream = :stream AND task = :task;
 
--- name: read_failures
+-- name: read_failures(stream)
 -- The tasks of a stream that fail.
 SELECT task, since, last_at, failures, error FROM millrace.landing_failure WHERE stream = :stream ORDER BY since;
 
--- name: hold_ledger!
+-- name: hold_ledger(stream)!
 -- Keeps the ledger's entries of a stream from being merged until the transaction ends.
 SELECT pg_advisory_xact_lock_shared(hashtextextended('millrace ledger ' || :stream, 0));
 
--- name: lock_ledger!
+-- name: lock_ledger(stream)!
 -- Waits for everybody who corrects the ledger's entries of a stream, and keeps them out until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended('millrace ledger ' || :stream, 0));
 
--- name: merge_ledger!
+-- name: merge_ledger(before, droppable_until, stream)!
 -- Merges old entries that follow one another without a gap: those of one day into one, and those of which retention may
 -- have dropped every row into one. The entry of a partition's last claim is never merged.
 WITH entry AS (
@@ -508,6 +525,6 @@ WHERE ledger.stream = :stream
   AND ledger.kafka_partition = summed.kafka_partition
   AND ledger.epoch = summed.into_epoch;
 
--- name: forget_failures!
+-- name: forget_failures(stream)!
 -- Removes what is recorded of a stream's failures: somebody has chosen how it goes on.
 DELETE FROM millrace.landing_failure WHERE stream = :stream;

@@ -1,4 +1,4 @@
--- name: orphaned_streams
+-- name: orphaned_streams(named)
 -- What is there of streams that are not among the given ones: tables, records by the ledger, topics they were read from.
 WITH tables AS (
     -- A table that retention has detached and not yet dropped is still named as a partition.
@@ -17,16 +17,19 @@ WITH tables AS (
     WHERE starts_with(reader, 'landing:')
     GROUP BY reader
 )
-SELECT stream, coalesce(tables, '{}'), coalesce(landed, 0), coalesce(kept_aside, 0), coalesce(topics, '{}')
+SELECT stream, coalesce(tables, '{}') AS tables, CAST(coalesce(landed, 0) AS bigint) AS landed,
+       CAST(coalesce(kept_aside, 0) AS bigint) AS kept_aside,
+       coalesce(topics, '{}') AS topics
 FROM tables FULL JOIN ledgers USING (stream) FULL JOIN readers USING (stream)
 WHERE stream <> ALL (CAST(:named AS text[]))
 ORDER BY stream;
 
--- name: orphaned_datasets
+-- name: orphaned_datasets(named)
 -- What is there of datasets that are not among the given ones: versions, training runs, champions.
-SELECT dataset, count(*),
-       (SELECT count(*) FROM millrace.training_run AS run WHERE run.dataset = version.dataset),
+SELECT dataset, count(*) AS versions,
+       (SELECT count(*) FROM millrace.training_run AS run WHERE run.dataset = version.dataset) AS runs,
        (SELECT count(*) FROM millrace.champion_change AS change WHERE change.dataset = version.dataset)
+           AS changes
 FROM millrace.dataset_version AS version
 WHERE dataset <> ALL (CAST(:named AS text[]))
 GROUP BY dataset

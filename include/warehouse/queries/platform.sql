@@ -1,5 +1,6 @@
--- name: open_transactions
+-- name: open_transactions(idle_s, open_s)
 -- Transactions of any database that are open for long: they hold locks, and keep vacuum from cleaning.
+-- Null: datname, state.
 SELECT pid, datname, application_name, state, extract(epoch FROM now() - xact_start)::integer AS seconds, left(query, 80) AS query
 FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -7,81 +8,25 @@ WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
        OR now() - xact_start > make_interval(secs => :open_s))
 ORDER BY xact_start;
 
--- name: connections^
+-- name: connections()^
 -- How many of the server's connections are taken.
+-- Always a row.
 SELECT count(*) AS taken, current_setting('max_connections')::integer AS of
 FROM pg_stat_activity
 WHERE backend_type = 'client backend';
 
--- name: stuck_deferrals
--- Deferred tasks that no live triggerer watches (metadata database).
-SELECT instance.dag_id, instance.run_id, instance.task_id, instance.map_index,
-       extract(epoch FROM now() - instance.updated_at)::integer AS seconds
-FROM task_instance AS instance
-LEFT JOIN trigger ON trigger.id = instance.trigger_id
-LEFT JOIN job ON job.id = trigger.triggerer_id
-    AND job.state = 'running' AND job.latest_heartbeat > now() - make_interval(secs => :silent_s)
-WHERE instance.state = 'deferred' AND job.id IS NULL
-  AND now() - instance.updated_at > make_interval(secs => :silent_s)
-ORDER BY instance.updated_at;
-
--- name: stuck_queue
--- Tasks that wait for a worker for long (metadata database).
-SELECT dag_id, run_id, task_id, map_index, extract(epoch FROM now() - queued_dttm)::integer AS seconds
-FROM task_instance
-WHERE state = 'queued' AND now() - queued_dttm > make_interval(secs => :queued_s)
-ORDER BY queued_dttm;
-
--- name: connection_holders
+-- name: connection_holders(most)
 -- Which programs hold the most connections, by their state.
-SELECT application_name, coalesce(state, backend_type), count(*)
+SELECT application_name, coalesce(state, backend_type) AS state, count(*) AS connections
 FROM pg_stat_activity
 WHERE backend_type = 'client backend'
 GROUP BY 1, 2 ORDER BY 3 DESC, 1 LIMIT :most;
 
--- name: paused_dags
--- DAGs that are paused, by whatever.
-SELECT dag_id FROM dag WHERE is_paused ORDER BY dag_id;
-
--- name: paused_by_failures
--- DAGs that paused themselves: as many of their newest runs as they allow have failed (metadata database).
-SELECT dag.dag_id, newest.run_id, dag.max_consecutive_failed_dag_runs AS runs
-FROM dag
-CROSS JOIN LATERAL (
-    SELECT (array_agg(latest.run_id ORDER BY latest.run_after DESC))[1] AS run_id,
-           count(*) FILTER (WHERE latest.state = 'failed') AS failed
-    FROM (
-        SELECT run_id, run_after, state FROM dag_run
-        WHERE dag_run.dag_id = dag.dag_id
-        ORDER BY run_after DESC
-        LIMIT dag.max_consecutive_failed_dag_runs
-    ) AS latest
-) AS newest
-WHERE dag.is_paused AND dag.max_consecutive_failed_dag_runs > 0
-  AND newest.failed = dag.max_consecutive_failed_dag_runs
-ORDER BY dag.dag_id;
-
--- name: import_errors
--- Files of dags/ that Airflow cannot load (metadata database).
-SELECT filename, stacktrace FROM import_error ORDER BY filename;
-
--- name: is_migrated$
+-- name: is_migrated()$
 -- Whether the warehouse has its tables.
+-- Always a row.
 SELECT to_regclass('millrace.position') IS NOT NULL;
 
--- name: readers
+-- name: readers()
 -- Who reads which topic.
 SELECT DISTINCT reader, topic FROM millrace.position ORDER BY reader, topic;
-
--- name: last_runs
--- The latest run of every DAG (metadata database).
-SELECT DISTINCT ON (dag_id) dag_id, run_id, state, start_date, end_date
-FROM dag_run
-ORDER BY dag_id, run_after DESC;
-
--- name: unfinished_dags
--- DAGs with a run that began, or should have begun, before a moment and has not ended.
-SELECT DISTINCT dag_id
-FROM dag_run
-WHERE state IN ('running', 'queued') AND coalesce(start_date, queued_at, created_at) < :before
-ORDER BY dag_id;

@@ -1,4 +1,4 @@
--- name: create_positions!
+-- name: create_positions(reader, topic, topic_id, owner, partitions)!
 -- Gives partitions that were never read a position at offset 0, so that their first record counts.
 INSERT INTO millrace.position (reader, topic, partition, topic_id, next_offset, owner, backend_pid, backend_start)
 SELECT :reader, :topic, partition, :topic_id, 0, :owner, pid, backend_start
@@ -6,15 +6,16 @@ FROM unnest(CAST(:partitions AS integer[])) AS partition, pg_stat_activity
 WHERE pid = pg_backend_pid()
 ON CONFLICT (reader, topic, partition) DO NOTHING;
 
--- name: lock_positions
+-- name: lock_positions(reader, topic, partitions)
 -- Locks the position rows in partition order, so that two claimants never wait for each other in a circle.
+-- Null: leader_epoch.
 SELECT partition, topic_id, next_offset, leader_epoch, epoch
 FROM millrace.position
 WHERE reader = :reader AND topic = :topic AND partition = ANY (:partitions)
 ORDER BY partition
 FOR UPDATE;
 
--- name: claim_positions!
+-- name: claim_positions(owner, reader, topic, partitions)!
 -- Raises the epoch of locked rows and names their new owner: from here on every older claim is fenced.
 UPDATE millrace.position
 SET epoch = epoch + 1, owner = :owner, backend_pid = pid, backend_start = activity.backend_start,
@@ -23,7 +24,7 @@ FROM pg_stat_activity AS activity
 WHERE pid = pg_backend_pid()
   AND reader = :reader AND topic = :topic AND partition = ANY (:partitions);
 
--- name: own_positions!
+-- name: own_positions(reader, topic, partitions)!
 -- Names the new backend of the same owner, whose connection broke.
 UPDATE millrace.position
 SET backend_pid = pid, backend_start = activity.backend_start
@@ -31,7 +32,7 @@ FROM pg_stat_activity AS activity
 WHERE pid = pg_backend_pid()
   AND reader = :reader AND topic = :topic AND partition = ANY (:partitions);
 
--- name: end_owners
+-- name: end_owners(reader, topic, partitions)
 -- Ends the backends in whose transactions the positions are locked, if they are ours and no person waits for their answer; a
 -- stopped client lets go of its locks so. Found by the transactions that locked the rows: behind a pooler an owner has many.
 SELECT DISTINCT activity.pid, pg_terminate_backend(activity.pid) AS ended
@@ -42,8 +43,9 @@ WHERE reader = :reader AND topic = :topic AND partition = ANY (:partitions) AND 
   AND activity.usename = current_user
   AND starts_with(activity.application_name, 'millrace ') AND activity.application_name <> 'millrace accept';
 
--- name: advance_positions
+-- name: advance_positions(partitions, epochs, expected, next, leader_epochs, reader, topic)
 -- Moves positions from the expected offset to the next one; a row that another claim has moved or taken is left out.
+-- Null: leader_epochs[].
 WITH asked AS (
     SELECT * FROM unnest(
         CAST(:partitions AS integer[]), CAST(:epochs AS bigint[]), CAST(:expected AS bigint[]),
@@ -64,26 +66,28 @@ FROM locked
 WHERE reader = :reader AND topic = :topic AND position.partition = locked.partition
 RETURNING position.partition;
 
--- name: read_positions
+-- name: read_positions(reader, topic)
 -- How far a reader has read each partition of a topic.
+-- Null: leader_epoch.
 SELECT partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at
 FROM millrace.position
 WHERE reader = :reader AND topic = :topic
 ORDER BY partition;
 
--- name: set_position!
+-- name: set_position(topic_id, next, reader, topic, partition)!
 -- Sets a locked position, and fences its reader.
 UPDATE millrace.position
 SET topic_id = :topic_id, next_offset = :next, leader_epoch = NULL, epoch = epoch + 1, updated_at = clock_timestamp()
 WHERE reader = :reader AND topic = :topic AND partition = :partition;
 
--- name: drop_positions!
+-- name: drop_positions(reader, topic, partitions)!
 -- Forgets the partitions that a recreated topic has no more.
 DELETE FROM millrace.position
 WHERE reader = :reader AND topic = :topic AND NOT partition = ANY (CAST(:partitions AS integer[]));
 
--- name: read_all_positions
+-- name: read_all_positions(readers, topics)
 -- How far some readers have read their topics.
+-- Null: leader_epoch.
 SELECT reader, topic, partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at
 FROM millrace.position
 JOIN unnest(CAST(:readers AS text[]), CAST(:topics AS text[])) AS asked (reader, topic) USING (reader, topic)

@@ -1,8 +1,8 @@
--- name: lock_gate$
+-- name: lock_gate(dataset)$
 -- Waits until no other gate of this dataset is at work; held until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended('millrace gate ' || :dataset, 0));
 
--- name: next_to_judge^
+-- name: next_to_judge(dataset, patience)^
 -- The first finished run in version order that was not judged, unless an earlier version is still to come.
 SELECT run.run, run.seed, version.manifest, version_order.until, version_order.rank
 FROM millrace.training_run AS run
@@ -23,10 +23,11 @@ WHERE run.dataset = :dataset AND run.state = 'success'
 ORDER BY version_order.rank, run.run
 LIMIT 1;
 
--- name: current_champion^
+-- name: current_champion(dataset)^
 -- The last row of a dataset's history: its number, its artifact, its version's place in the order, and where that
 -- version ends. The last three are empty once the champion was retired.
-SELECT change.number, change.artifact, coalesce(version_order.rank, 0), version_order.until
+-- Null: artifact, until.
+SELECT change.number, change.artifact, coalesce(version_order.rank, 0) AS rank, version_order.until
 FROM millrace.champion_change AS change
 LEFT JOIN millrace.artifact USING (artifact)
 LEFT JOIN millrace.training_run AS run USING (run)
@@ -35,7 +36,7 @@ WHERE change.dataset = :dataset
 ORDER BY change.number DESC
 LIMIT 1;
 
--- name: first_artifact$
+-- name: first_artifact(dataset)$
 -- The first champion of a dataset since the last one was retired.
 SELECT artifact FROM millrace.champion_change
 WHERE dataset = :dataset AND artifact IS NOT NULL AND number > coalesce(
@@ -44,27 +45,30 @@ WHERE dataset = :dataset AND artifact IS NOT NULL AND number > coalesce(
 ORDER BY number
 LIMIT 1;
 
--- name: artifact_by_id^
+-- name: artifact_by_id(artifact)^
 -- A registered model.
+-- Always a row.
 SELECT artifact.model, version.manifest, artifact.sha256, artifact.content, artifact.probe, artifact.trained_on
 FROM millrace.artifact
 JOIN millrace.training_run AS run USING (run)
 JOIN millrace.dataset_version AS version USING (version)
 WHERE artifact.artifact = :artifact;
 
--- name: results_to_judge
+-- name: results_to_judge(run)
 -- The models of a run with what they got right on the test records; the baseline is among them.
 SELECT model, outcomes, fitted_sha256 FROM millrace.model_result WHERE run = :run ORDER BY model;
 
--- name: fitted^
+-- name: fitted(run, model)^
 -- A model as training wrote it.
+-- Null: probe.
+-- Always a row.
 SELECT fitted, fitted_sha256, probe FROM millrace.model_result WHERE run = :run AND model = :model;
 
--- name: digests_of
+-- name: digests_of(run)
 -- The models of a run with the SHA-256 of what training wrote.
 SELECT model, fitted_sha256 FROM millrace.model_result WHERE run = :run ORDER BY model;
 
--- name: guarded_metrics
+-- name: guarded_metrics(run)
 -- The numbers of a run's models that a guard can name.
 SELECT result.model, metric.name, metric.value
 FROM millrace.model_result AS result JOIN millrace.metric USING (result)
@@ -82,34 +86,37 @@ CROSS JOIN LATERAL (
 ) AS measure (name, value)
 WHERE result.run = :run;
 
--- name: records_counted
+-- name: records_counted(dataset, champion_number)
 -- The records that have counted against a champion, one array of hashes for each gate.
 SELECT counted FROM millrace.gate WHERE dataset = :dataset AND champion_number = :champion_number AND state = 'judged';
 
--- name: evidence_against_champion
+-- name: evidence_against_champion(dataset, champion_number)
 -- The evidence of each model line against a champion, by what was compared.
-SELECT verdict.model, verdict.metric, CAST(sum(fresh_n) AS bigint), CAST(sum(fresh_n01) AS bigint),
-       CAST(sum(fresh_n10) AS bigint), CAST(sum(fresh_right) AS bigint), sum(fresh_weighted), sum(fresh_information)
+-- Null: n01, n10, n_right, weighted, information.
+SELECT verdict.model, verdict.metric, CAST(sum(fresh_n) AS bigint) AS n, CAST(sum(fresh_n01) AS bigint) AS n01,
+       CAST(sum(fresh_n10) AS bigint) AS n10, CAST(sum(fresh_right) AS bigint) AS n_right,
+       sum(fresh_weighted) AS weighted, sum(fresh_information) AS information
 FROM millrace.verdict JOIN millrace.gate USING (run)
 WHERE gate.dataset = :dataset AND gate.champion_number = :champion_number
 GROUP BY verdict.model, verdict.metric;
 
--- name: add_gate!
+-- name: add_gate(run, dataset, version, champion_number, state, reason, test_rows, trained, repeated, counted)!
 -- Writes that a run came before the gate.
+-- Null: reason.
 INSERT INTO millrace.gate (run, dataset, version, champion_number, state, reason, test_rows, trained, repeated, counted)
 VALUES (:run, :dataset, :version, :champion_number, :state, :reason, :test_rows, :trained, :repeated, :counted);
 
--- name: add_verdict!
+-- name: add_verdict(verdict)!
 -- Writes what the gate said of one challenger.
 INSERT INTO millrace.verdict
 SELECT * FROM jsonb_populate_record(NULL::millrace.verdict, CAST(:verdict AS jsonb));
 
--- name: add_score!
+-- name: add_score(run, role, model, metric, value, rows)!
 -- Writes what a model, in one of the three roles, was worth on a version's test records.
 INSERT INTO millrace.score (run, role, model, metric, value, rows)
 VALUES (:run, :role, :model, :metric, :value, :rows);
 
--- name: register_artifact$
+-- name: register_artifact(dataset, trained_on, run, model, sha256)$
 -- Keeps a model of a run for good, and nothing when training wrote another one since; one that is kept already stays as
 -- it is.
 INSERT INTO millrace.artifact (dataset, run, model, sha256, content, probe, trained_on)
@@ -118,73 +125,84 @@ FROM millrace.model_result WHERE run = :run AND model = :model AND fitted_sha256
 ON CONFLICT (run, model, sha256) DO UPDATE SET sha256 = excluded.sha256
 RETURNING artifact;
 
--- name: add_champion_change$
+-- name: add_champion_change(dataset, after, artifact, rollback_to, cause, decider, reason)$
 -- Adds the change that follows another; returns nothing when another change did so before.
+-- Null: artifact, rollback_to.
 INSERT INTO millrace.champion_change (dataset, number, artifact, rollback_to, cause, decider, reason)
 VALUES (:dataset, :after + 1, :artifact, :rollback_to, :cause, :decider, :reason)
 ON CONFLICT (dataset, number) DO NOTHING
 RETURNING number;
 
--- name: champion_of^
+-- name: champion_of(dataset)^
 -- The champion of a dataset, for people.
+-- Null: interval_end, rollback_to.
 SELECT number, artifact, model, version, interval_end, since, cause, decider, reason, rollback_to, run, sha256
 FROM millrace.champion WHERE dataset = :dataset;
 
--- name: champion_numbered^
+-- name: champion_numbered(dataset, number)^
 -- A champion of a dataset by its number, for people.
+-- Null: artifact, model, version, interval_end, rollback_to, run, sha256.
 SELECT number, artifact, model, version, interval_end, since, cause, decider, reason, rollback_to, run, sha256
 FROM millrace.champion_history WHERE dataset = :dataset AND number = :number;
 
--- name: last_change^
+-- name: last_change(dataset)^
 -- The last change of a dataset's champion: its number, and the change whose champion a rollback restores.
+-- Null: rollback_to.
 SELECT number, artifact IS NULL AS retired, rollback_to, since, decider, reason
 FROM millrace.champion_change WHERE dataset = :dataset
 ORDER BY number DESC
 LIMIT 1;
 
--- name: rollback_target$
+-- name: rollback_target(dataset, after)$
 -- The change whose champion a rollback from the next change restores: this one, or, when this one is a retirement, the
 -- one that it retired.
-SELECT CASE WHEN artifact IS NULL THEN rollback_to ELSE number END
+SELECT CASE WHEN artifact IS NULL THEN rollback_to ELSE number END AS number
 FROM millrace.champion_change WHERE dataset = :dataset AND number = :after;
 
--- name: judged^
+-- name: judged(run)^
 -- What a run was judged against.
+-- Null: reason.
 SELECT gate.dataset, gate.champion_number, gate.state, gate.reason, version.manifest
 FROM millrace.gate JOIN millrace.dataset_version AS version USING (version)
 WHERE gate.run = :run;
 
--- name: verdicts_of
+-- name: verdicts_of(run)
 -- The verdicts on a run, the strongest evidence first.
 SELECT model, outcome, sentence, e_value, fitted_sha256
 FROM millrace.verdict WHERE run = :run
 ORDER BY log_e DESC, model;
 
--- name: add_approval!
+-- name: add_approval(run, answer, model, decider, reason)!
 -- Writes what a person answered; of two answers the first stays.
+-- Null: model.
 INSERT INTO millrace.approval (run, answer, model, decider, reason)
 VALUES (:run, :answer, :model, :decider, :reason)
 ON CONFLICT (run) DO NOTHING;
 
--- name: approval_of^
+-- name: approval_of(run)^
 -- What a person answered before.
+-- Always a row.
 SELECT answer, decider, answered_at, reason FROM millrace.approval WHERE run = :run;
 
--- name: value_by_version
+-- name: value_by_version(dataset)
 -- What was live, the first champion and the newest model, on each version's test split.
+-- Null: interval_end, never_model, never, newest_model, newest.
 SELECT version, interval_end, metric, rows, champion_number, live_model, live, never_model, never, newest_model, newest
 FROM millrace.value WHERE dataset = :dataset ORDER BY rank;
 
--- name: value_of_retraining^
+-- name: value_of_retraining(dataset)^
 -- What retraining has gained, and how many trainings changed nothing.
+-- Null: versions, metric, live, never, newest, gained.
 SELECT trainings, promotions, useless, versions, metric, live, never, newest, gained
 FROM millrace.value_of_retraining WHERE dataset = :dataset;
 
--- name: latest_judgement^
+-- name: latest_judgement(dataset)^
 -- What became of the run that came before the gate last.
-SELECT left(gate.version, 12), gate.state, gate.reason,
-       ARRAY(SELECT sentence FROM millrace.verdict WHERE verdict.run = gate.run ORDER BY log_e DESC, model),
-       (SELECT model FROM millrace.judgement WHERE judgement.run = gate.run AND promoted)
+-- Null: reason, promoted.
+SELECT left(gate.version, 12) AS version, gate.state, gate.reason,
+       ARRAY(SELECT sentence FROM millrace.verdict WHERE verdict.run = gate.run ORDER BY log_e DESC, model)
+           AS sentences,
+       (SELECT model FROM millrace.judgement WHERE judgement.run = gate.run AND promoted) AS promoted
 FROM millrace.gate WHERE gate.dataset = :dataset
 ORDER BY gate.judged_at DESC
 LIMIT 1;

@@ -1,9 +1,10 @@
--- name: lock_versions
+-- name: lock_versions(topic)
 -- Keeps everybody from beginning a run on a version of this topic, until the transaction ends.
 SELECT version FROM millrace.dataset_version WHERE topic = :topic ORDER BY number FOR UPDATE;
 
--- name: versions_on
+-- name: versions_on(dataset, keep, patience, topic)
 -- The versions whose records lie on a topic, the oldest first: whether they are expired, and what needs them.
+-- Null: keep, expired_at, needed.
 WITH live AS (
     SELECT number, artifact, rollback_to FROM millrace.champion_change
     WHERE dataset = :dataset AND number = (SELECT max(number) FROM millrace.champion_change WHERE dataset = :dataset)
@@ -51,22 +52,22 @@ FROM millrace.dataset_version AS version
 WHERE version.topic = :topic
 ORDER BY version.number;
 
--- name: mark_expired!
+-- name: mark_expired(versions)!
 -- Gives versions up.
 UPDATE millrace.dataset_version SET expired_at = clock_timestamp() WHERE version = ANY (:versions);
 
--- name: expired_at$
+-- name: expired_at(version)$
 -- When a version was given up, if it was; it stays what it is until the transaction ends.
 SELECT expired_at FROM millrace.dataset_version WHERE version = :version FOR SHARE;
 
--- name: drop_run_logs!
+-- name: drop_run_logs(before)!
 -- Deletes what training runs logged that ended before a moment; the logs of those that made a champion stay.
 DELETE FROM millrace.run_log
 USING millrace.training_run AS run
 WHERE run_log.run = run.run AND coalesce(run.finished_at, run.started_at) < :before
   AND NOT EXISTS (SELECT FROM millrace.artifact WHERE artifact.run = run.run);
 
--- name: empty_models!
+-- name: empty_models(before)!
 -- Empties the stored models of versions that were given up before a moment, and what they got right of its records.
 UPDATE millrace.model_result AS result
 SET unfitted = '', fitted = '', outcomes = '', probe = NULL

@@ -1,5 +1,6 @@
--- name: land_version!
+-- name: land_version(version, dataset, topic, kind, interval_start, interval_end, train_rows, test_rows, split, content, asked_by, code, manifest, manifest_offset, sealed_at)!
 -- Takes a sealed version in; one that is known already stays as it is.
+-- Null: interval_start, interval_end.
 INSERT INTO millrace.dataset_version (
     version, dataset, topic, kind, interval_start, interval_end, train_rows, test_rows, split, content, asked_by, code,
     manifest, manifest_offset, sealed_at
@@ -9,13 +10,14 @@ INSERT INTO millrace.dataset_version (
 )
 ON CONFLICT DO NOTHING;
 
--- name: refuse_manifest!
+-- name: refuse_manifest(manifest_offset, reason, value)!
 -- Keeps a record of the control topic that is no sound manifest, with the reason.
+-- Null: value.
 INSERT INTO millrace.refused_manifest (manifest_offset, reason, value)
 VALUES (:manifest_offset, :reason, :value)
 ON CONFLICT DO NOTHING;
 
--- name: versions_to_start
+-- name: versions_to_start(datasets, most)
 -- Versions of these datasets that no run was started for yet: the oldest of each dataset, then the second of each, …
 SELECT dataset, version
 FROM (
@@ -26,21 +28,22 @@ FROM (
 ORDER BY turn, number
 LIMIT :most;
 
--- name: mark_started!
+-- name: mark_started(versions)!
 -- Notes that each of these versions has its run.
 UPDATE millrace.dataset_version SET started_at = clock_timestamp()
 WHERE version = ANY (:versions) AND started_at IS NULL;
 
--- name: versions_alike
+-- name: versions_alike(dataset, train_rows, test_rows, split)
 -- The digests of content and the ids of a dataset's versions with as many rows and the same rule, the oldest last.
 SELECT content, version FROM millrace.dataset_version
 WHERE dataset = :dataset AND train_rows = :train_rows AND test_rows = :test_rows
     AND split = CAST(:split AS jsonb) AND content <> '' AND expired_at IS NULL
 ORDER BY number DESC;
 
--- name: find_versions
+-- name: find_versions(dataset, prefix, until)
 -- The manifests of a dataset whose version begins like this, and whose interval ends then; the newest first. A
 -- expired one is found only by its name.
+-- Null: until, expired_at.
 SELECT manifest, expired_at FROM millrace.dataset_version
 WHERE dataset = :dataset AND starts_with(version, :prefix)
   AND (CAST(:until AS timestamptz) IS NULL OR interval_end = :until)
@@ -48,8 +51,9 @@ WHERE dataset = :dataset AND starts_with(version, :prefix)
 ORDER BY number DESC
 LIMIT 2;
 
--- name: begin_run$
+-- name: begin_run(dataset, run_id, version, seed, parameters, cause, asked_by, definition, code, libraries)$
 -- Begins a training run, or takes up one again that was begun before.
+-- Always a row.
 INSERT INTO millrace.training_run (
     dataset, run_id, version, seed, parameters, cause, asked_by, definition, code, libraries
 ) VALUES (
@@ -62,7 +66,7 @@ SET state = 'running', finished_at = NULL, version = excluded.version, seed = ex
     libraries = excluded.libraries
 RETURNING run;
 
--- name: fail_run$
+-- name: fail_run(dataset, run_id, version, seed, parameters, cause, asked_by, definition, code, libraries, kept)$
 -- Writes down a training run that failed before its models were planned; one that has one of these states stays as it is.
 INSERT INTO millrace.training_run (
     dataset, run_id, version, state, seed, parameters, cause, asked_by, definition, code, libraries, finished_at
@@ -74,22 +78,25 @@ ON CONFLICT (dataset, run_id) DO UPDATE SET state = 'failed', finished_at = cloc
 WHERE training_run.state <> ALL (:kept)
 RETURNING run;
 
--- name: end_run!
+-- name: end_run(state, run)!
 -- Ends a training run.
 UPDATE millrace.training_run SET state = :state, finished_at = clock_timestamp() WHERE run = :run;
 
--- name: run_plan^
+-- name: run_plan(run)^
 -- What a task needs to know about its run.
+-- Always a row.
 SELECT run.version, run.seed, version.manifest, run.parameters
 FROM millrace.training_run AS run JOIN millrace.dataset_version AS version USING (version)
 WHERE run.run = :run;
 
--- name: drop_result!
+-- name: drop_result(run, model)!
 -- Makes place for the result of a task that is tried again.
 DELETE FROM millrace.model_result WHERE run = :run AND model = :model;
 
--- name: add_result$
+-- name: add_result(run, model, parameters, train_rows, test_rows, read_s, fit_s, evaluate_s, peak_memory_mb, unfitted, fitted, fitted_sha256, outcomes, predictions_sha256, probe, passes)$
 -- Writes a fitted model.
+-- Null: predictions_sha256, probe, passes.
+-- Always a row.
 INSERT INTO millrace.model_result (
     run, model, parameters, train_rows, test_rows, read_s, fit_s, evaluate_s, peak_memory_mb,
     unfitted, fitted, fitted_sha256, outcomes, predictions_sha256, probe, passes
@@ -99,19 +106,20 @@ INSERT INTO millrace.model_result (
 )
 RETURNING result;
 
--- name: append_outcomes!
+-- name: append_outcomes(piece, result)!
 -- Writes more of a result's outcomes behind those that are there.
 UPDATE millrace.model_result SET outcomes = outcomes || :piece WHERE result = :result;
 
--- name: add_metrics!
+-- name: add_metrics(result, names, values, lows, highs)!
 -- Writes a result's metrics.
+-- Null: lows[], highs[].
 INSERT INTO millrace.metric (result, name, value, low, high)
 SELECT :result, * FROM unnest(
     CAST(:names AS text[]), CAST(:values AS double precision[]),
     CAST(:lows AS double precision[]), CAST(:highs AS double precision[])
 );
 
--- name: add_class_metrics!
+-- name: add_class_metrics(result, classes, precisions, recalls, f1s, supports)!
 -- Writes a result's metrics by class.
 INSERT INTO millrace.class_metric (result, class, "precision", recall, f1, support)
 SELECT :result, * FROM unnest(
@@ -119,51 +127,54 @@ SELECT :result, * FROM unnest(
     CAST(:f1s AS double precision[]), CAST(:supports AS bigint[])
 );
 
--- name: add_slice_metrics!
+-- name: add_slice_metrics(result, slices, parts, rows, names, values, lows, highs)!
 -- Writes a result's metrics by slice.
+-- Null: lows[], highs[].
 INSERT INTO millrace.slice_metric (result, slice, part, rows, name, value, low, high)
 SELECT :result, * FROM unnest(
     CAST(:slices AS text[]), CAST(:parts AS text[]), CAST(:rows AS bigint[]), CAST(:names AS text[]),
     CAST(:values AS double precision[]), CAST(:lows AS double precision[]), CAST(:highs AS double precision[])
 );
 
--- name: add_confusion!
+-- name: add_confusion(result, actual, predicted, counts)!
 -- Writes a result's confusion matrix.
 INSERT INTO millrace.confusion (result, actual, predicted, count)
 SELECT :result, * FROM unnest(CAST(:actual AS text[]), CAST(:predicted AS text[]), CAST(:counts AS bigint[]));
 
--- name: add_repeats!
+-- name: add_repeats(version, train, test, shared)!
 -- Writes how many records of a version have the same features; of a version that never changes.
 INSERT INTO millrace.repeats (version, train, test, shared)
 VALUES (:version, :train, :test, :shared)
 ON CONFLICT (version) DO NOTHING;
 
--- name: results_of
+-- name: results_of(run)
 -- The models of a run that have a result, with their leading metric, the best first.
+-- Null: low, high.
 SELECT model, value, low, high, metric
 FROM millrace.result
 WHERE run = :run AND metric IN ('accuracy', 'rmse')
 ORDER BY CASE metric WHEN 'accuracy' THEN -value ELSE value END, model;
 
--- name: run_of^
+-- name: run_of(dataset, run_id)^
 -- A run by its id in Airflow.
 SELECT run, version, state FROM millrace.training_run WHERE dataset = :dataset AND run_id = :run_id;
 
--- name: log_lines!
+-- name: log_lines(run, model, ats, levels, loggers, messages)!
 -- Writes what a task logged.
+-- Null: model.
 INSERT INTO millrace.run_log (run, model, at, level, logger, message)
 SELECT :run, :model, to_timestamp(at), level, logger, message
 FROM unnest(
     CAST(:ats AS double precision[]), CAST(:levels AS text[]), CAST(:loggers AS text[]), CAST(:messages AS text[])
 ) AS line (at, level, logger, message);
 
--- name: checkpoint_of^
+-- name: checkpoint_of(run, model, plan)^
 -- How far a model of a run has come, if it is fitted by the same plan.
 SELECT step, epoch, batch, estimator, sha256
 FROM millrace.checkpoint
 WHERE run = :run AND model = :model AND plan = :plan;
 
--- name: save_checkpoint!
+-- name: save_checkpoint(run, model, plan, step, epoch, batch, estimator, sha256)!
 -- Notes how far a model has come.
 INSERT INTO millrace.checkpoint (run, model, plan, step, epoch, batch, estimator, sha256)
 VALUES (:run, :model, :plan, :step, :epoch, :batch, :estimator, :sha256)
@@ -171,13 +182,14 @@ ON CONFLICT (run, model) DO UPDATE
 SET plan = excluded.plan, step = excluded.step, epoch = excluded.epoch, batch = excluded.batch,
     estimator = excluded.estimator, sha256 = excluded.sha256, saved_at = clock_timestamp();
 
--- name: drop_checkpoint!
+-- name: drop_checkpoint(run, model)!
 -- Forgets how far a model has come: it has its result.
 DELETE FROM millrace.checkpoint WHERE run = :run AND model = :model;
 
--- name: last_training^
+-- name: last_training(dataset, version)^
 -- The newest version of a dataset, or the one that is named, with its newest training run and that run's last error.
-SELECT version.version, version.started_at IS NOT NULL, run.run, run.state, failure.model, failure.message
+-- Null: version, run, state, model, message.
+SELECT version.version AS id, version.started_at IS NOT NULL AS is_started, run.run, run.state, failure.model, failure.message
 FROM millrace.dataset_version AS version
 LEFT JOIN LATERAL (
     SELECT run, state FROM millrace.training_run AS run WHERE run.version = version.version
