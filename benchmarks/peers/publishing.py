@@ -51,7 +51,7 @@ def isolate(name: str) -> str:
 def publish(name: str, file: str) -> dict[str, float]:
     """Publishes as the DAG's task does."""
     _make_topics(isolate(name), dataset(name, file).topic)
-    return _timed(lambda: publication.publish(dataset(name, file), Interval()), preload.warm)
+    return _timed(lambda: publication.publish(dataset(name, file), Interval()), preload.warm_up)
 
 
 def publish_bare(name: str, file: str) -> dict[str, float]:
@@ -68,7 +68,7 @@ def publish_bare(name: str, file: str) -> dict[str, float]:
             for number, value in enumerate(_streams(rows)):
                 opened.send(f"{name}.bare", value, partition=number % publication.PARTITIONS)
 
-    return _timed(work, preload.warm)
+    return _timed(work, preload.warm_up)
 
 
 def publish_bare_defaults(name: str, file: str) -> dict[str, float]:
@@ -88,7 +88,7 @@ def publish_bare_defaults(name: str, file: str) -> dict[str, float]:
                 producer.poll(0)
         producer.commit_transaction()
 
-    return _timed(work, preload.warm)
+    return _timed(work, preload.warm_up)
 
 
 def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
@@ -107,7 +107,7 @@ def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
         producer_function_args=(file, int(rows)),
         synchronous=False,
     )
-    return _timed(lambda: operator.execute({}), preload.warm)
+    return _timed(lambda: operator.execute({}), preload.warm_up)
 
 
 def read(name: str, _: str) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""Airflow imports this by its name at every start: in a scheduler, and in no other component, preload libraries.
+"""Airflow imports this module by its name at every start. In a scheduler, and nowhere else, it preloads libraries.
 
-The embedded platform's scheduler does so by itself; this is for an Airflow of your own and for docker-compose.yml.
+This is for an Airflow of your own. The embedded platform's scheduler preloads the libraries itself.
 """
 
 import sys

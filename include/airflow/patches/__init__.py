@@ -1,13 +1,13 @@
-"""Changes of Airflow's own behaviour, for one minor version of it.
+"""Changes of Airflow's own behaviour, each for one minor version of it.
 
-| module | what and why | upstream |
+| module | effect | upstream |
 |---|---|---|
-| ``executor`` | the scheduler sleeps until a task ends; an old result fails no resumed task | #71580, #72716 |
-| ``task_end`` | the supervisor of a task notices at once that the task's process has ended | none yet |
-| ``preload`` | workers are forked from a scheduler that has imported what tasks need | ``mp_forkserver_preload`` |
+| ``executor`` | The scheduler waits until a task ends. A stale result does not fail a resumed task. | #71580, #72716 |
+| ``task_end`` | The supervisor of a task notices immediately that the task's process has ended. | none yet |
+| ``preload`` | Workers are forked from a scheduler that has imported what tasks need. | ``mp_forkserver_preload`` |
 
-They reach into modules that Airflow does not document. On another minor version they do nothing and log one line, and
-everything works as with Airflow's own LocalExecutor: an idle scheduler computes more, and a task begins later.
+The patches use modules that Airflow does not document. On another minor version they do nothing and log one line.
+Everything then works as with Airflow's own LocalExecutor: an idle scheduler uses more CPU, and tasks start later.
 """
 
 from __future__ import annotations
@@ -22,23 +22,21 @@ log = logging.getLogger(__name__)
 
 
 @cache
-def apply_here() -> bool:
-    """Whether this Airflow is of the version that the patches are for; logs one line when it is not."""
+def are_supported() -> bool:
+    """Whether the installed Airflow is of the minor version that the patches are for. Logs one line when it is not."""
     found = version("apache-airflow")
     if found.split(".")[:2] == SUPPORTED.split("."):
         return True
-    log.warning(
-        "Airflow %s is not %s: Millrace's patches are not applied, and Airflow's own executor works.", found, SUPPORTED
-    )
+    log.warning("Airflow %s is not %s: Millrace does not apply its patches, and uses LocalExecutor.", found, SUPPORTED)
     return False
 
 
 def executor_settings() -> dict[str, str]:
-    """Airflow's settings that belong to the executor: both or neither."""
-    if not apply_here():
+    """Airflow's settings for the executor. Both belong together."""
+    if not are_supported():
         return {"CORE__EXECUTOR": "LocalExecutor"}
     return {
         "CORE__EXECUTOR": "include.airflow.patches.executor.PromptExecutor",
-        # The executor waits instead, until a task has ended.
+        # The executor waits instead of the scheduler, until a task has ended.
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0",
     }

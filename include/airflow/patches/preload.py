@@ -1,7 +1,7 @@
-"""Import what tasks need, once, in the process that LocalExecutor's workers are forked from.
+"""Import what tasks need once, in the process from which LocalExecutor forks its workers.
 
-Five tasks that import pandas and scikit-learn at once on two cores take 13 s to do so; forked from a process that has
-imported them, no time. Import only: a thread pool started before the fork would be a deadlock after it.
+On two cores, five tasks that import pandas and scikit-learn at the same time take 13 s; in forks of a process that has
+imported them, no time. Only import here: a thread pool that was started before the fork deadlocks after it.
 """
 
 import importlib
@@ -9,8 +9,8 @@ import warnings
 
 from include.airflow import patches
 
-# skops looks at every attribute of every module that is loaded when it is imported. Before Airflow that is quick and
-# quiet; after it, Airflow's deprecated attributes each print a warning.
+# The import of skops reads every attribute of every loaded module. It comes before Airflow, because after it this takes
+# ten times as long, and each deprecated attribute of Airflow prints a warning.
 LIBRARIES = (
     "numpy",
     "pandas",
@@ -61,7 +61,8 @@ TASKS = (
     "threadpoolctl",
     "include.airflow.patches.task_end",
 )
-# Of Millrace: what tasks do. A change of it takes effect by a restart, see platform.generation.
+# The modules of Millrace that tasks use. A change of them takes effect after a restart; see
+# embedded.platform.code_fingerprint.
 OWN = (
     "include.datasets.definitions",
     "include.landing.maintenance",
@@ -80,17 +81,17 @@ OWN = (
 
 
 def libraries() -> None:
-    """Import the libraries of training and landing; to be called before Airflow is imported."""
+    """Import the libraries of training and landing. Call this before Airflow is imported."""
     _import(LIBRARIES)
-    warm()
+    warm_up()
 
 
 def airflow() -> None:
-    """Import the parts of Airflow and of Millrace that a task needs and the scheduler does not."""
+    """Import the modules of Airflow and of Millrace that a task needs and the scheduler does not."""
     _import(OWN)
-    if patches.apply_here():
+    if patches.are_supported():
         _import(TASKS)
-        _warm_airflow()
+        _warm_up_airflow()
 
 
 def _import(names: tuple[str, ...]) -> None:
@@ -100,9 +101,11 @@ def _import(names: tuple[str, ...]) -> None:
             importlib.import_module(name)
 
 
-def warm() -> None:
-    """Use what looks around when it is first used: scikit-learn's check of a frame reads every installed package's list
-    of plugins, a quarter of what a task that fits a small model takes. Nothing here starts a thread.
+def warm_up() -> None:
+    """Call functions that are slow at their first call. None of them starts a thread.
+
+    scikit-learn's check of a frame reads the plugins of every installed package, which takes a quarter of the time of a
+    task that fits a small model.
     """
     import pandas
     import pyarrow
@@ -114,13 +117,13 @@ def warm() -> None:
     frame = pyarrow.table({"column": [1.0, 2.0]}).to_pandas(use_threads=False)
     target = pandas.Series(["no", "yes"]).to_numpy()
     DummyClassifier().fit(frame, target).predict(frame)
-    # It reads the packages' metadata; a process has the libraries that it was started with.
+    # This reads the metadata of packages, which do not change while a process runs.
     library_versions()
     queries.load_all()
 
 
-def _warm_airflow() -> None:
-    """Make what each worker makes once: a client of the API reads all certificates that this machine trusts."""
+def _warm_up_airflow() -> None:
+    """Create a client of the API, as each worker does: the first one reads all certificates of this machine."""
     from airflow.sdk.api.client import Client
 
     Client(base_url="http://127.0.0.1", token="").close()

@@ -1,122 +1,186 @@
-"""The executor that waits for the end of a task."""
+"""The patches of Airflow's LocalExecutor and of a task's supervisor, on the classes of the installed Airflow."""
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import selectors
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from importlib import import_module
-from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
-import structlog
+from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.local_executor import LocalExecutor
-from airflow.models.taskinstancekey import TaskInstanceKey
-from airflow.sdk.execution_time.supervisor import ActivitySubprocess, PsutilTracker
+from airflow.executors.workloads import ExecuteTask
+from airflow.executors.workloads.base import BundleInfo
+from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.utils.state import TaskInstanceState
 
 from embedded import settings
+from embedded.polling import wait_until
 from include.airflow import patches
 from include.airflow.patches.executor import PromptExecutor
+from include.project import ROOT
 
-KEY = TaskInstanceKey("dag", "task", "run", 1)
-
-
-def executor() -> PromptExecutor:
-    """One that was started, but has no workers."""
-    made = PromptExecutor(parallelism=1)
-    made.activity_queue, made.result_queue = multiprocessing.SimpleQueue(), multiprocessing.SimpleQueue()
-    made.workers, made._unread_messages = {}, multiprocessing.Value(ctypes.c_uint)
-    made.running.add(KEY)
-    return made
+# Longer than any of these tests takes: an executor that waits for all of it misses the event it should wait for.
+LONG_S = 60.0
 
 
-def seconds(of: PromptExecutor) -> float:
-    """How long one look for news takes."""
+class Worker:
+    """An executor with one worker process, whose tasks end when the test says so."""
+
+    def __init__(self, executor: LocalExecutor, ends: multiprocessing.SimpleQueue[bool]) -> None:
+        self.executor = executor
+        self._ends = ends
+        self.task = workload()
+
+    def run(self) -> None:
+        """Hand the task to the worker."""
+        self.executor.queue_workload(self.task, None)  # type: ignore[arg-type]
+        self.executor.trigger_tasks(1)
+
+    def end(self, success: bool = True) -> None:
+        """End the task, and wait until the worker has sent its result."""
+        self.end_soon(success)
+        wait_until(lambda: not self.executor.result_queue.empty(), LONG_S, pause=0.01)
+
+    def end_soon(self, success: bool = True) -> None:
+        """End the task without waiting."""
+        self._ends.put(success)
+
+    def events(self) -> dict[Any, Any]:
+        """What the scheduler learns from one iteration of its loop."""
+        self.executor.sync()
+        return {key: state for key, (state, _) in self.executor.get_event_buffer().items()}
+
+
+def workload() -> ExecuteTask:
+    task = TaskInstanceDTO(
+        id=uuid.uuid4(),
+        dag_id="dag",
+        task_id="task",
+        run_id="run",
+        try_number=1,
+        dag_version_id=uuid.uuid4(),
+        pool_slots=1,
+        priority_weight=1,
+    )
+    bundle = BundleInfo(name="dags-folder")
+    return ExecuteTask(ti=task, dag_rel_path="dag.py", token="", bundle_info=bundle, log_path=None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    """A started executor of the class that the test names, ours by default."""
+    ends: multiprocessing.SimpleQueue[bool] = multiprocessing.SimpleQueue()
+
+    def run_workload(*arguments: object, **options: object) -> int:
+        if not ends.get():
+            raise RuntimeError("the task fails")
+        return 0
+
+    monkeypatch.setattr(BaseExecutor, "run_workload", staticmethod(run_workload))
+    executor = getattr(request, "param", PromptExecutor)(parallelism=1)
+    executor.start()
+    yield Worker(executor, ends)
+    for process in executor.workers.values():
+        process.kill()
+
+
+def test_the_scheduler_waits_for_the_end_of_a_task(worker: Worker) -> None:
+    worker.executor.max_wait_s = LONG_S  # type: ignore[attr-defined]
+    worker.run()
     started = time.monotonic()
-    of.sync()
-    return time.monotonic() - started
+    threading.Timer(0.3, worker.end_soon).start()
+    assert worker.events() == {worker.task.key: TaskInstanceState.SUCCESS}
+    assert time.monotonic() - started < LONG_S
 
 
-def test_the_end_of_a_task_is_told_at_once() -> None:
-    waiting = executor()
-    waiting.WAIT_S = 30.0
-    threading.Timer(0.5, lambda: waiting.result_queue.put((KEY, TaskInstanceState.SUCCESS, None))).start()
-    assert 0.1 < seconds(waiting) < 5
-    assert waiting.get_event_buffer() == {KEY: (TaskInstanceState.SUCCESS, None)}
+def test_a_result_that_has_arrived_is_read_without_waiting(worker: Worker) -> None:
+    worker.executor.max_wait_s = LONG_S  # type: ignore[attr-defined]
+    worker.run()
+    worker.end()
+    started = time.monotonic()
+    assert worker.events() == {worker.task.key: TaskInstanceState.SUCCESS}
+    assert time.monotonic() - started < LONG_S
 
 
-def test_news_that_are_there_are_not_waited_for() -> None:
-    waiting = executor()
-    waiting.WAIT_S = 30.0
-    waiting.result_queue.put((KEY, TaskInstanceState.SUCCESS, None))
-    assert seconds(waiting) < 5
+def test_without_a_result_the_wait_ends(worker: Worker) -> None:
+    started = time.monotonic()
+    assert worker.events() == {}
+    assert time.monotonic() - started >= PromptExecutor.max_wait_s
 
 
-def test_without_news_it_waits_as_long_as_it_may_and_no_longer() -> None:
-    waiting = executor()
-    assert waiting.WAIT_S <= seconds(waiting) < waiting.WAIT_S + 5
-    assert not waiting.event_buffer
-
-
-def test_how_long_it_may_wait_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_wait_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalExecutor, "start", lambda self: None)
-    for setting, seconds_at_most in (("", PromptExecutor.WAIT_S), ("1.5", 1.5)):
+    for setting, expected in (("", PromptExecutor.max_wait_s), ("1.5", 1.5)):
         if setting:
             monkeypatch.setenv("AIRFLOW__MILLRACE__EXECUTOR_WAIT", setting)
-        made = PromptExecutor(parallelism=1)
-        made.start()
-        waits = made.WAIT_S
-        assert waits == seconds_at_most
+        executor = PromptExecutor(parallelism=1)
+        executor.start()
+        assert executor.max_wait_s == expected
 
 
-def test_a_worker_that_is_done_with_a_task_which_another_has_again_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = executor()
-    monkeypatch.setattr(made, "_check_workers", lambda: None)
-    made.running.clear()
-    for _ in ("the task defers itself", "it is resumed"):
-        workload = SimpleNamespace(key=KEY)
-        made.queued_tasks[KEY] = workload  # type: ignore[assignment]
-        made._process_workloads([workload])  # type: ignore[list-item]
-        made.running.add(KEY)
-    made.result_queue.put((KEY, TaskInstanceState.SUCCESS, None))
-    made.sync()
-    assert KEY in made.running
-    assert made.get_event_buffer() == {}
-    made.result_queue.put((KEY, TaskInstanceState.FAILED, None))
-    made.sync()
-    assert KEY not in made.running
-    assert made.get_event_buffer() == {KEY: (TaskInstanceState.FAILED, None)}
+def run_deferred_and_resumed(worker: Worker) -> None:
+    """The task defers itself, and is resumed in the same try before its first result is read."""
+    worker.run()
+    worker.end()
+    worker.run()
 
 
-def test_a_process_that_ends_just_after_its_files_is_noticed_at_once() -> None:
-    """The supervisor of a task looks at its process when that has closed its last file, and has not ended."""
-    import_module("include.airflow.patches.task_end")
-    with selectors.DefaultSelector() as selector, subprocess.Popen(["sleep", "0.3"]) as process:
-        supervisor = ActivitySubprocess(
-            id=uuid.uuid4(),
-            pid=process.pid,
-            stdin=None,  # type: ignore[arg-type]
-            process=PsutilTracker(psutil.Process(process.pid)),
-            process_log=structlog.get_logger(),
-            selector=selector,
-            client=None,  # type: ignore[arg-type]
-        )
-        started = time.monotonic()
-        while supervisor._service_subprocess(max_wait_time=5) is None:
-            pass
-        assert time.monotonic() - started < 2
+def test_the_result_of_a_deferred_task_does_not_end_the_resumed_one(worker: Worker) -> None:
+    run_deferred_and_resumed(worker)
+    assert worker.events() == {}
+    worker.end(success=False)
+    assert worker.events() == {worker.task.key: TaskInstanceState.FAILED}
 
 
-def test_the_scheduler_does_not_sleep_besides_and_only_with_this_executor() -> None:
+@pytest.mark.parametrize("worker", [LocalExecutor], indirect=True)
+def test_airflow_needs_the_patch_against_stale_results(worker: Worker) -> None:
+    run_deferred_and_resumed(worker)
+    assert worker.events() == {worker.task.key: TaskInstanceState.SUCCESS}, "fixed upstream: remove the patch"
+
+
+SUPERVISED = """
+import selectors, subprocess, sys, time, uuid
+import psutil, structlog
+from airflow.sdk.execution_time.supervisor import ActivitySubprocess, PsutilTracker
+from include.airflow import patches
+if sys.argv[1] == "unpatched":
+    patches.version = lambda name: "3.4.0"
+import include.airflow.patches.task_end
+with selectors.DefaultSelector() as selector, subprocess.Popen(["sleep", "0.2"]) as process:
+    supervisor = ActivitySubprocess(
+        id=uuid.uuid4(), pid=process.pid, stdin=None, process=PsutilTracker(psutil.Process(process.pid)),
+        process_log=structlog.get_logger(), selector=selector, client=None,
+    )
+    started = time.monotonic()
+    while supervisor._service_subprocess(max_wait_time=float(sys.argv[2])) is None:
+        pass
+    print(time.monotonic() - started)
+"""
+
+
+def supervise(patch: str, max_wait_s: float) -> float:
+    """Seconds in which a supervisor notices the end of a process that has closed its files 0.2 s before."""
+    done = subprocess.run(
+        [sys.executable, "-c", SUPERVISED, patch, str(max_wait_s)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return float(done.stdout.split()[-1])
+
+
+def test_a_supervisor_notices_the_end_of_a_process_immediately() -> None:
+    assert supervise("patched", max_wait_s=LONG_S) < LONG_S
+
+
+def test_airflow_needs_the_patch_of_the_supervisor() -> None:
+    assert supervise("unpatched", max_wait_s=1.0) >= 1.0, "fixed upstream: remove the patch"
+
+
+def test_the_executor_and_the_idle_sleep_are_set_together() -> None:
     module, _, name = settings.AIRFLOW["CORE__EXECUTOR"].rpartition(".")
     assert (module, name) == (PromptExecutor.__module__, PromptExecutor.__name__)
     assert issubclass(PromptExecutor, LocalExecutor)
@@ -125,41 +189,30 @@ def test_the_scheduler_does_not_sleep_besides_and_only_with_this_executor() -> N
 
 @pytest.fixture
 def next_minor(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The process believes that Airflow's next minor version is installed."""
+    """Makes the patches see Airflow's next minor version."""
     monkeypatch.setattr(patches, "version", lambda name: "3.4.0")
-    patches.apply_here.cache_clear()
+    patches.are_supported.cache_clear()
     yield
-    patches.apply_here.cache_clear()
+    patches.are_supported.cache_clear()
 
 
 @pytest.mark.usefixtures("next_minor")
-def test_on_another_minor_version_the_patches_step_aside(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_on_another_minor_version_the_patches_do_nothing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That version hands a worker's result over with one argument more, as Airflow's main branch does."""
+    """Airflow's main branch passes one more argument with a worker's result."""
     results: list[tuple[Any, ...]] = []
 
     def change_state(self: LocalExecutor, key: Any, state: Any, *, workload_run_id: str) -> None:
         results.append((key, state, workload_run_id))
 
     monkeypatch.setattr(LocalExecutor, "change_state", change_state)
-    made = executor()
-    made._at_work[KEY] = 2
-    made.change_state(KEY, TaskInstanceState.SUCCESS, workload_run_id="run")
-    assert results == [(KEY, TaskInstanceState.SUCCESS, "run")]
+    patches.are_supported.cache_clear()
+    run_deferred_and_resumed(worker)
+    key: Any = worker.task.key
+    worker.executor.change_state(key, TaskInstanceState.SUCCESS, workload_run_id="run")  # type: ignore[call-arg]
+    assert results == [(key, TaskInstanceState.SUCCESS, "run")]
     assert patches.executor_settings() == {"CORE__EXECUTOR": "LocalExecutor"}
-    assert [record.getMessage() for record in caplog.records] == [
-        "Airflow 3.4.0 is not 3.3: Millrace's patches are not applied, and Airflow's own executor works."
+    assert [record.getMessage() for record in caplog.records if record.name == patches.__name__] == [
+        "Airflow 3.4.0 is not 3.3: Millrace does not apply its patches, and uses LocalExecutor."
     ]
-
-
-def test_on_another_minor_version_the_supervisor_of_a_task_is_airflows_own() -> None:
-    script = (
-        "from airflow.sdk.execution_time.supervisor import ActivitySubprocess as task\n"
-        "before = task._service_subprocess\n"
-        "from include.airflow import patches\n"
-        "patches.version = lambda name: '3.4.0'\n"
-        "import include.airflow.patches.task_end\n"
-        "assert task._service_subprocess is before\n"
-    )
-    subprocess.run([sys.executable, "-P", "-c", script], check=True)
