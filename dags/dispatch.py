@@ -1,6 +1,7 @@
-"""The Airflow DAG that starts one training run for every sealed version."""
+"""The Airflow DAG that starts a training run for each published version."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, get_current_context, task
@@ -12,10 +13,11 @@ datasets = sorted(definitions.find().valid)
 
 with DAG(
     "dispatch",
-    description="Waits for manifests, and starts one training run for each sealed version.",
+    description="Waits for published versions, and starts one training run for each",
     doc_md="""
-Manifests and the position on the control topic `millrace.manifests` are written to `millrace.dataset_version` in one
-transaction. A version's run has an id made from the version: it starts once, whatever is repeated after a crash.
+Waits for manifests in the topic `millrace.manifests` and stores them in `millrace.dataset_version`. One transaction
+writes a manifest and moves the position in the topic. The id of a training run is derived from its version, so that a
+version starts one run, even when a task is repeated after a crash.
 """,
     schedule="@continuous",
     start_date=datetime(2020, 1, 1, tzinfo=UTC),
@@ -34,7 +36,7 @@ transaction. A version's run has an id made from the version: it starts once, wh
 ):
 
     @task
-    def land() -> list[dict]:
+    def land() -> list[dict[str, Any]]:
         from include.training import dispatch, run
 
         context = get_current_context()
@@ -48,9 +50,9 @@ transaction. A version's run has an id made from the version: it starts once, wh
             for dataset, version in dispatch.to_start(datasets)
         ]
 
-    # One dataset whose run cannot be started must not hold up what was started of the others.
+    # When the run of one dataset cannot be started, the runs of others must still be recorded.
     @task(trigger_rule="all_done")
-    def note(planned: list[dict] | None) -> None:
+    def note(planned: list[dict[str, Any]] | None) -> None:
         from include.airflow import dag_runs
         from include.training import dispatch
 
@@ -66,10 +68,10 @@ transaction. A version's run has an id made from the version: it starts once, wh
     plan = land()
     start = TriggerDagRunOperator.partial(
         task_id="start",
-        # Two runs of one DAG cannot share a logical date; these have none.
+        # Two runs of one DAG cannot have the same logical date, so these have none.
         logical_date=None,
         skip_when_already_exists=True,
-        # Some minutes at most; the next run of the dispatch tries again.
+        # A few minutes at most. The next run of this DAG tries again.
         retries=5,
         map_index_template="{{ task.trigger_dag_id }}",
     ).expand_kwargs(plan)

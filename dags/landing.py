@@ -1,4 +1,4 @@
-"""For every stream: wait for records past its position, and drain them into its table for a window of time."""
+"""One Airflow DAG per stream: wait for records after the position, then drain them into the stream's table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from include.airflow.stream_sensor import StreamSensor
 from include.streams import definitions
 from include.streams.definition import Stream
 
-SENSOR_RUNS_AT_MOST = timedelta(hours=12)
+MAX_WAIT = timedelta(hours=12)
 
 
 def landing(stream: Stream) -> DAG:
@@ -26,9 +26,9 @@ def landing(stream: Stream) -> DAG:
         start_date=datetime(2026, 1, 1),
         catchup=False,
         max_active_runs=1,
-        # A stream that cannot go on pauses itself rather than filling the history with failures.
+        # The DAG of a stream that cannot continue pauses itself, instead of filling the history with failed runs.
         max_consecutive_failed_dag_runs=3,
-        dagrun_timeout=SENSOR_RUNS_AT_MOST + timedelta(hours=1),
+        dagrun_timeout=MAX_WAIT + timedelta(hours=1),
         default_args={"owner": "millrace", "retries": 20, "retry_delay": timedelta(seconds=2)},
     )
     def land() -> None:
@@ -37,8 +37,8 @@ def landing(stream: Stream) -> DAG:
             stream_name=stream.name,
             reader=stream.reader,
             kafka_topic=stream.topic,
-            at_most=SENSOR_RUNS_AT_MOST,
-            execution_timeout=SENSOR_RUNS_AT_MOST + timedelta(minutes=5),
+            at_most=MAX_WAIT,
+            execution_timeout=MAX_WAIT + timedelta(minutes=5),
         )
 
         @task(
@@ -56,14 +56,16 @@ def landing(stream: Stream) -> DAG:
 
 
 def doc(stream: Stream) -> str:
-    """What the UI tells about the DAG."""
+    """The documentation of the DAG in Airflow's UI."""
     return f"""
-Waits, without a worker, until the Kafka topic `{stream.topic}` holds records past the stream's position, then drains
-them into the partitioned table `landing.{stream.name}` for {stream.window} at most, or until nothing has come for
-{stream.quiet}. The next run follows by itself; pausing the DAG ends that after the run at work.
+Lands the Kafka topic `{stream.topic}` in the partitioned table `landing.{stream.name}`.
 
-Every record ends up in exactly one place: in the table, or with its reason in `millrace.dead_letter`. A task that fails
-without a retry names what a person has to decide.
+The task `wait` waits in the triggerer, without a worker, until the topic has records after the stream's position. The
+task `drain` then lands records for at most {stream.window}, or until no record has arrived for {stream.quiet}. The next
+run starts when this one ends. When you pause the DAG, the current run still finishes.
+
+Each record becomes a row of the table, or a row with the reason in `millrace.dead_letter`. A task that fails without a
+retry needs your decision: its log names the command.
 """
 
 

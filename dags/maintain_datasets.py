@@ -1,4 +1,4 @@
-"""Once a day, for every dataset: expires versions that are past ``keep``, reports settings that would too early."""
+"""Once a day, for each dataset: delete versions past ``keep``, and report topic settings that would delete others."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ DATASETS = sorted(definitions.find().valid)
 
 @dag(
     dag_id="maintain__datasets",
-    description="Versions of the datasets: those that nothing needs are removed from Kafka",
-    doc_md=__doc__,
+    description="Deletes dataset versions past their retention from Kafka",
+    doc_md="""
+Deletes the messages of dataset versions that are older than the definition's `keep` and that no champion needs. Reports
+versions whose messages Kafka has deleted, or will delete, because of a setting of the topic.
+""",
     tags=["retraining", "upkeep"],
     schedule="@daily",
     start_date=datetime(2026, 1, 1),

@@ -1,6 +1,6 @@
-"""Once a day: what Airflow, its tasks and the training runs have logged is deleted when it is old enough.
+"""Once a day: delete old rows of Airflow's tables, old logs and old stored models, and merge old ledger entries.
 
-How long is a setting each, such as MILLRACE_AIRFLOW__MILLRACE__KEEP_HISTORY="30 days"; docs/platform.md lists them.
+Settings such as MILLRACE_AIRFLOW__MILLRACE__KEEP_HISTORY="30 days" say how old; docs/platform.md lists them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STREAMS = sorted(definitions.find().valid)
 
 @dag(
     dag_id="maintain__history",
-    description="Airflow's tables, tasks' logs, run logs, models of expired versions, the ledger: kept for a time",
+    description="Deletes old history, logs and models, and merges old ledger entries",
     doc_md=__doc__,
     tags=["upkeep"],
     schedule="@daily",
@@ -54,7 +54,7 @@ def maintain_history() -> None:
             dag_runs.require_known(get_current_context())
             before = history.cut_off("keep_history")
             removed = history.remove_logs(Path(conf.get("logging", "base_log_folder")), before)
-        print(f"{removed:,} files of before {before:%Y-%m-%d} removed")
+        print(f"{removed:,} log files from before {before:%Y-%m-%d} deleted")
 
     @task
     def training() -> None:
@@ -65,7 +65,7 @@ def maintain_history() -> None:
             dag_runs.require_known(get_current_context())
             lines = history.remove_run_logs(connection, history.cut_off("keep_run_log"))
             models = history.empty_models(connection, history.cut_off("keep_models"))
-        print(f"{lines:,} lines of run logs removed, {models:,} models of expired versions emptied")
+        print(f"{lines:,} lines of run logs and {models:,} models of expired versions deleted")
 
     @task(map_index_template="{{ task.op_kwargs['stream'] }}")
     def ledger(stream: str) -> None:
@@ -77,7 +77,7 @@ def maintain_history() -> None:
         with dag_runs.airflow_errors(), connected(f"millrace maintain {stream}") as connection:
             dag_runs.require_known(get_current_context())
             merged = ledger.merge(connection, definitions.get(stream), history.cut_off("keep_ledger"))
-        print(f"{merged:,} entries hold more than before")
+        print(f"{merged:,} ledger entries merged from older ones")
 
     airflow_tables()
     task_logs()

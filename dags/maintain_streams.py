@@ -1,4 +1,4 @@
-"""Once an hour, for every stream: its next partitions made, and those past its retention dropped."""
+"""Once an hour, for each stream: create the next partitions of its table, and drop those past its retention."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STREAMS = sorted(definitions.find().valid)
 
 @dag(
     dag_id="maintain__streams",
-    description="Partitions of the streams' tables: made ahead, dropped after their retention",
+    description="Creates the next partitions of each stream's table, and drops those past its retention",
     doc_md=__doc__,
     tags=["landing", "upkeep"],
     schedule="@hourly",
@@ -36,8 +36,8 @@ def maintain_streams() -> None:
         with dag_runs.airflow_errors():
             dag_runs.require_known(get_current_context())
         with stream_errors(), connected(f"millrace maintain {stream}") as connection:
-            made, dropped = maintenance.maintain(connection, definitions.get(stream))
-        print(f"made: {', '.join(made) or 'nothing'}; dropped: {', '.join(dropped) or 'nothing'}")
+            created, dropped = maintenance.maintain(connection, definitions.get(stream))
+        print(f"created: {', '.join(created) or 'none'}; dropped: {', '.join(dropped) or 'none'}")
 
     maintain.expand(stream=STREAMS)
 

@@ -1,6 +1,7 @@
-"""Airflow DAGs that ask: for each dataset whose policy is manual one in which a person decides on a promotion."""
+"""One Airflow DAG per dataset with the policy `manual()`: a user approves or declines the promotion of a model."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.sdk import DAG, Param, get_current_context, task
 
@@ -13,8 +14,8 @@ FORM = {
         type="integer",
         minimum=1,
         maximum=dag_runs.MAX_PARAMETER,
-        title="Run",
-        description="The number of the training run.",
+        title="Training run",
+        description="The number of the training run whose model may become the champion.",
     )
 }
 
@@ -22,12 +23,12 @@ FORM = {
 def build(dataset: Dataset) -> DAG:
     with DAG(
         f"promote__{dataset.name}",
-        description=f"Asks whether a model of {dataset.name} is to become the champion.",
-        doc_md="The question waits under Required Actions and holds no slot. An approval is refused when the champion "
-        "has changed since the evidence was gathered.",
+        description=f"Asks you whether a model becomes the champion of {dataset.name}",
+        doc_md="The question waits under **Required Actions** for up to 90 days, without a worker. An approval is "
+        "rejected when the champion has changed since the evidence was collected.",
         schedule=None,
         start_date=datetime(2020, 1, 1, tzinfo=UTC),
-        # Questions may pile up while nobody answers; none of them holds back another.
+        # Many questions can be open at the same time, and none of them delays another.
         max_active_runs=100,
         is_paused_upon_creation=False,
         dagrun_timeout=timedelta(days=100),
@@ -37,7 +38,7 @@ def build(dataset: Dataset) -> DAG:
     ) as dag:
 
         @task(execution_timeout=timedelta(minutes=20))
-        def apply(answer: dict) -> None:
+        def apply(answer: dict[str, Any]) -> None:
             from include.promotion import approval
 
             with dag_runs.airflow_errors():

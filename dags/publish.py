@@ -1,4 +1,4 @@
-"""Airflow DAGs that publish: for each dataset one that seals versions of it in Kafka."""
+"""One Airflow DAG per dataset: publish a version of it to Kafka."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +8,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 from include.airflow import dag_runs
 from include.datasets import Dataset, definitions
 
-# Airflow does not look at the format; the form's widget does.
+# Airflow does not check the format; only the widget of the form uses it.
 DAY = r"^\d{4}-\d\d-\d\d([T ].*)?$"
 FORM = {
     "interval_start": Param(
@@ -17,10 +17,15 @@ FORM = {
         format="date-time",
         pattern=DAY,
         title="From",
-        description="Where the data interval begins. Left empty: the run's own, or the latest complete one.",
+        description="Start of the data interval. Empty: the interval of the run, or the latest complete one.",
     ),
     "interval_end": Param(
-        None, type=["null", "string"], format="date-time", pattern=DAY, title="Until", description="Exclusive."
+        None,
+        type=["null", "string"],
+        format="date-time",
+        pattern=DAY,
+        title="Until",
+        description="End of the data interval, exclusive.",
     ),
     "rows": Param(
         None,
@@ -28,7 +33,7 @@ FORM = {
         minimum=2,
         maximum=dag_runs.MAX_PARAMETER,
         title="Rows",
-        description="A sample of at most so many.",
+        description="Publish a sample of at most this many rows. Empty: all rows.",
     ),
     "seed": Param(
         0,
@@ -36,7 +41,7 @@ FORM = {
         minimum=-dag_runs.MAX_PARAMETER,
         maximum=dag_runs.MAX_PARAMETER,
         title="Seed",
-        description="Another seed draws another sample.",
+        description="Seed of the sample. Another seed gives another sample.",
     ),
 }
 
@@ -44,22 +49,22 @@ FORM = {
 def build(dataset: Dataset) -> DAG:
     with DAG(
         f"publish__{dataset.name}",
-        description=f"Seals a version of {dataset.name} in Kafka; its training starts by itself.",
-        doc_md=f"{dataset.doc}\n\nPublishes to the topic `{dataset.topic}` in one transaction with a manifest.",
+        description=f"Publishes a version of {dataset.name} to Kafka; training then starts by itself",
+        doc_md=f"{dataset.doc}\n\nPublishes to the topic `{dataset.topic}`, in one transaction with the manifest.",
         schedule=CronDataIntervalTimetable(dataset.schedule, timezone="UTC") if dataset.schedule else None,
         start_date=dag_runs.midnight(dataset.start) if dataset.start else datetime(2020, 1, 1, tzinfo=UTC),
         end_date=dag_runs.midnight(dataset.end) - timedelta(microseconds=1) if dataset.end else None,
-        # A version for every interval since the start is what a dataset with a schedule means.
+        # A dataset with a schedule has a version for each interval since its start.
         catchup=True,
         max_active_runs=1,
         dagrun_timeout=timedelta(hours=2),
-        # A schedule begins at once, whether the definition had it from the beginning or got it later.
+        # A schedule starts immediately, also when it is added to an existing definition.
         is_paused_upon_creation=False,
         params=FORM,
         tags=["retraining", "publish", dataset.name],
         default_args={"owner": "millrace", "retries": 3, "retry_delay": timedelta(seconds=5)},
     ) as dag:
-        # One at a time for each dataset, also across backfills: its transactional id has one owner.
+        # One task at a time for each dataset, also across backfills: its transactional id has one owner.
         @task(
             max_active_tis_per_dag=1,
             execution_timeout=timedelta(hours=1),

@@ -1,4 +1,4 @@
-"""Airflow DAGs that train: for each dataset one that fits all of its models on a sealed version."""
+"""One Airflow DAG per dataset: fit its models on a published version, evaluate them, and compare with the champion."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,46 +16,48 @@ FORM = {
         None,
         type=["null", "string"],
         title="Version",
-        description="Its id or the beginning of it. Left empty: the newest.",
+        description="The id of the version, or its first characters. Empty: the newest version.",
     ),
     "until": Param(
         None,
         type=["null", "string"],
         format="date",
         title="Until",
-        description="The version whose data interval ends on this day (UTC). Left empty: any.",
+        description="Train on the version whose data interval ends on this day (UTC). Empty: any version.",
     ),
     "models": Param(
         None,
         type=["null", "array"],
         items={"type": "string"},
         title="Models",
-        description="One a line. Left empty: all.",
+        description="Names of models, one per line. Empty: all models.",
     ),
     "grid": Param(
         None,
         **SCHEMA,
         title="Grid",
-        description='Candidates to train beside the models, one for each combination of values: {"logistic": {"C": '
-        "[0.1, 1, 10]}}. Each has a task, and counts among the challengers of the gate.",
+        description="Parameter values to train in addition to the models, one candidate for each combination: "
+        '{"logistic": {"C": [0.1, 1, 10]}}. Each candidate has its own task and is a challenger in the gate.',
     ),
-    "seed": Param(0, type="integer", minimum=0, maximum=2**32 - 1, title="Seed", description="Of every random state."),
+    "seed": Param(
+        0, type="integer", minimum=0, maximum=2**32 - 1, title="Seed", description="Seed of every random state."
+    ),
 }
 
 
-def described(context: Context) -> tuple[str, dict[str, Any], str]:
-    """The run's id, its form and its cause."""
+def describe(context: Context) -> tuple[str, dict[str, Any], str]:
+    """The id of the run, its parameters and its cause."""
     return context["dag_run"].run_id, dict(context["params"]), dag_runs.cause(context)
 
 
 def build(dataset: Dataset) -> DAG:
     with DAG(
         f"train__{dataset.name}",
-        description=f"Fits the models of {dataset.name} on a sealed version.",
-        doc_md=f"{dataset.doc}\n\nReads exactly the messages that the manifest lists, each proven by its digest.",
+        description=f"Trains the models of {dataset.name} on a version, and compares them with the champion",
+        doc_md=f"{dataset.doc}\n\nReads exactly the messages that the manifest lists, and verifies the digest of each.",
         schedule=None,
         start_date=datetime(2020, 1, 1, tzinfo=UTC),
-        # Versions may train side by side; the gate judges them in their order.
+        # Versions train in parallel; the gate compares them in their order.
         max_active_runs=4,
         is_paused_upon_creation=False,
         dagrun_timeout=timedelta(hours=4) + duration(dataset.time_limit),
@@ -65,16 +67,16 @@ def build(dataset: Dataset) -> DAG:
     ) as dag:
 
         @task(execution_timeout=timedelta(minutes=5))
-        def plan() -> list[dict]:
+        def plan() -> list[dict[str, Any]]:
             from include.training import run
 
             context = get_current_context()
-            facts = described(context)
+            facts = describe(context)
             with dag_runs.airflow_errors(), run.recorded(dataset, *facts):
                 dag_runs.require_known(context)
                 return run.begin(dataset, *facts)
 
-        # The definition's limit comes first, with a sentence of its own.
+        # The definition's time_limit ends the fit before this timeout, with an error of its own.
         @task(
             map_index_template="{{ task.op_kwargs['model'] }}",
             execution_timeout=duration(dataset.time_limit) + timedelta(minutes=5),
@@ -86,7 +88,7 @@ def build(dataset: Dataset) -> DAG:
                 fitting.fit(dataset, run, model)
 
         @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=20))
-        def gate(planned: list[dict] | None) -> list[dict]:
+        def gate(planned: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
             from include.promotion import evaluation_queue
             from include.training import run
 
@@ -94,14 +96,14 @@ def build(dataset: Dataset) -> DAG:
                 if planned:
                     run.settle(planned)
                 else:
-                    run.not_planned(dataset, *described(get_current_context()))
+                    run.not_planned(dataset, *describe(get_current_context()))
                 return [
                     {"trigger_run_id": f"promote__{number}", "conf": {"run": number}}
                     for number in evaluation_queue.evaluate_pending_runs(dataset)
                 ]
 
         @task(execution_timeout=timedelta(minutes=10))
-        def finish(planned: list[dict] | None) -> None:
+        def finish(planned: list[dict[str, Any]] | None) -> None:
             from include.training import run
 
             with dag_runs.airflow_errors():

@@ -1,4 +1,4 @@
-"""The Airflow DAG that derives an old training run again, once a week, and compares the predictions."""
+"""The Airflow DAG that repeats a past training run once a week and compares the predictions."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,10 +8,11 @@ from include.airflow import dag_runs
 
 with DAG(
     "verify",
-    description="Fits the models of a past run again, and compares what they predict with what was stored.",
+    description="Repeats a past training run, and compares its predictions with the stored ones",
     doc_md="""
-Takes the run whose last proof lies furthest back, or the one that the form names. What comes out is kept in
-`millrace.verification`; the task fails when a prediction is not what it was. `./millrace verify run RUN` does the same.
+Reads the version of a past training run again, fits its models again, and compares their predictions with the stored
+ones. Without a run in the form, it verifies the run whose last verification is the oldest. The result is stored in
+`millrace.verification`. The task fails when a prediction differs. `./millrace verify run RUN` does the same.
 """,
     schedule="@weekly",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
@@ -25,8 +26,8 @@ Takes the run whose last proof lies furthest back, or the one that the form name
             type=["null", "integer"],
             minimum=1,
             maximum=dag_runs.MAX_PARAMETER,
-            title="Run",
-            description="Its number. Left empty: a sample.",
+            title="Training run",
+            description="The number of the training run. Empty: the run whose last verification is the oldest.",
         )
     },
     tags=["retraining", "upkeep"],

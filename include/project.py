@@ -1,4 +1,4 @@
-"""Where the project lies: the directory of dags/, plugins/ and include/."""
+"""The root directory of the project, which holds dags/, plugins/ and include/."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The connections as Airflow knows them: from its secrets backends, its database or the environment."""
+"""The connections as Airflow finds them: in its secrets backends, its database or the environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from include.connections import Postgres, undefined, unusable
 
 
 class AirflowConnections:
-    """See ``connections.Source``; callbacks and cloud tokens of Kafka are resolved as Airflow's provider does."""
+    """See ``connections.Source``. Airflow's provider resolves the callbacks and cloud tokens of Kafka."""
 
     def kafka(self, name: str) -> dict[str, Any]:
         """See ``connections.Source``."""
@@ -20,11 +20,12 @@ class AirflowConnections:
                 return config
 
         try:
-            return ConfigHook(name).get_conn
+            settings: dict[str, Any] = ConfigHook(name).get_conn  # type: ignore[no-untyped-call, unused-ignore]
         except AirflowNotFoundException as error:
             raise undefined(name) from error
         except ValueError as error:
             raise unusable(name, error, 'Its extra needs at least {"bootstrap.servers": "host:port"}.') from error
+        return settings
 
     def postgres(self, name: str) -> Postgres:
         """See ``connections.Source``."""

@@ -1,4 +1,4 @@
-"""What DAGs need to know of their runs: interval, cause, parameters, and how errors end a task."""
+"""What DAGs need of their runs: interval, cause and parameters, and how an error ends a task."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.versions.manifest import Interval
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from include.datasets import Dataset
 
-# The largest number that a form takes: what a bigint column holds, and what Airflow passes to a task.
+# The largest number that a form accepts: the largest of a bigint column, and of what Airflow passes to a task.
 MAX_PARAMETER = 2**63 - 1
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,12 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def airflow_errors() -> Iterator[None]:
-    """Logs each of our errors as one sentence; an error that a retry cannot fix ends the task without one.
+    """Log a UserError as one line without a traceback, and end the task by it.
 
     Raises:
         AirflowSkipException: There was nothing to publish.
-        AirflowFailException: Any other error that a retry cannot fix.
-        UserError: An error that may pass, such as a broker that is down; the task is retried.
+        AirflowFailException: Another error that a retry cannot fix; Airflow does not retry the task.
+        UserError: A transient error, such as a broker that is down; Airflow retries the task.
     """
     from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
@@ -49,40 +50,43 @@ def airflow_errors() -> Iterator[None]:
 
 
 def require_known(context: Context) -> None:
-    """Refuses a run whose ``conf`` has a key that its DAG has no parameter for.
-
-    Airflow itself passes over such a key, and the run does all that it does without it.
+    """Check that the DAG has a parameter for each key of the run's ``conf``. Airflow itself ignores unknown keys.
 
     Raises:
-        NonRetryableError: There is one.
+        NonRetryableError: It has none for one of the keys.
     """
     conf, dag = context["dag_run"].conf or {}, context["dag"]
     if unknown := sorted(set(conf) - set(dag.params)):
         known = ", ".join(dag.params)
         raise NonRetryableError(
             f"The DAG {dag.dag_id} has no parameter {', '.join(map(repr, unknown))}.",
-            f"It has {known}: trigger it again with these names." if known else "It takes none.",
+            f"Trigger it again with its parameters: {known}." if known else "Trigger it again without parameters.",
+            code=Code.UNKNOWN_PARAMETER,
         )
 
 
 def is_parsed_for(dag_id: str) -> bool:
-    """Whether the process that parses a DAG file needs this DAG: a task needs only its own."""
+    """Whether the process that parses a DAG file needs this DAG. A task needs only its own DAG."""
     from airflow.sdk import get_parsing_context
 
     return get_parsing_context().dag_id in (None, dag_id)
 
 
 def interval(dataset: Dataset, context: Context) -> Interval:
-    """The interval that a run publishes: the form's, else the run's own, else the latest complete one.
+    """The interval that a run publishes: that of the form, else that of the run, else the latest complete one.
 
     Raises:
         NonRetryableError: The form's dates are not dates, or in the wrong order.
     """
     start, end = (_moment(context["params"], name) for name in ("interval_start", "interval_end"))
     if start and end and start >= end:
-        raise NonRetryableError(f"The interval's start, {start}, does not lie before its end, {end}.", "Swap them.")
+        raise NonRetryableError(
+            f"The interval starts at {start}, which is not before its end, {end}.",
+            "Exchange them.",
+            code=Code.INVALID_INTERVAL,
+        )
     if start and not end and dataset.schedule is not None:
-        # An open end would be another split of the same rows, and so another version.
+        # With an open end the same rows would be split otherwise, and become another version.
         complete = latest(dataset, datetime.now(UTC)).end
         return Interval(start, complete if complete and start < complete else None)
     if start or end:
@@ -94,7 +98,7 @@ def interval(dataset: Dataset, context: Context) -> Interval:
 
 
 def latest(dataset: Dataset, now: datetime) -> Interval:
-    """The last interval of the dataset's schedule that is complete, and open on both sides without a schedule."""
+    """The latest complete interval of the dataset's schedule. Without a schedule: open, or up to the dataset's end."""
     if dataset.schedule is None:
         return Interval(None, midnight(dataset.end) if dataset.end else None)
     import pendulum
@@ -103,15 +107,15 @@ def latest(dataset: Dataset, now: datetime) -> Interval:
     until = min(now, midnight(dataset.end)) if dataset.end else now
     timetable = CronDataIntervalTimetable(dataset.schedule, timezone="UTC")
     found = timetable.infer_manual_data_interval(run_after=pendulum.instance(until))
-    # A manifest holds plain datetimes; pendulum's are not encoded.
+    # A manifest encodes plain datetimes, and not those of pendulum.
     return Interval(*(datetime.fromisoformat(moment.isoformat()) for moment in (found.start, found.end)))
 
 
-def due(dataset: Dataset, since: datetime | None, now: datetime, most: int) -> int:
-    """How many intervals of a dataset's schedule are complete by now, ``most`` or fewer are counted.
+def due(dataset: Dataset, since: datetime | None, now: datetime, limit: int) -> int:
+    """The number of intervals of a dataset's schedule that are complete by now, counted up to ``limit``.
 
     Args:
-        since: Only those that are complete then or later count; all from the schedule's start if None.
+        since: Count only intervals that end at this time or later; None counts from the start of the schedule.
     """
     if dataset.schedule is None or dataset.start is None:
         return 0
@@ -123,7 +127,7 @@ def due(dataset: Dataset, since: datetime | None, now: datetime, most: int) -> i
     latest = pendulum.instance(midnight(dataset.end) - timedelta(microseconds=1)) if dataset.end else None
     bounds = TimeRestriction(earliest=pendulum.instance(midnight(dataset.start)), latest=latest, catchup=True)
     found, last = 0, None
-    while found < most:
+    while found < limit:
         following = timetable.next_dagrun_info(last_automated_data_interval=last, restriction=bounds)
         if following is None or following.run_after > now:
             break
@@ -134,12 +138,12 @@ def due(dataset: Dataset, since: datetime | None, now: datetime, most: int) -> i
 
 
 def midnight(day: date) -> datetime:
-    """The beginning of a day in UTC; a time of day that is given already stays."""
+    """The start of a day in UTC. A datetime stays as it is, in UTC unless it has a time zone."""
     return day.replace(tzinfo=day.tzinfo or UTC) if isinstance(day, datetime) else datetime.combine(day, time(), UTC)
 
 
 def cause(context: Context) -> str:
-    """What started the run: schedule, backfill, or a person, who is named then."""
+    """What started the run: the schedule, a backfill, or a user, with the name."""
     run = context["dag_run"]
     kind = str(getattr(run.run_type, "value", run.run_type))
     person = getattr(run, "triggering_user_name", None)
@@ -153,5 +157,9 @@ def _moment(parameters: Mapping[str, Any], name: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(str(text))
     except ValueError as error:
-        raise NonRetryableError(f"The parameter {name} is {text!r}, which is no date.", "Write 2015-01-01.") from error
+        raise NonRetryableError(
+            f"The parameter {name} is {text!r}, which is not a date.",
+            "Write it like 2015-01-01.",
+            code=Code.INVALID_PARAMETER,
+        ) from error
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
