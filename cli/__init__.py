@@ -1,1 +1,1 @@
-"""The commands of `./millrace`, one file for each group; cli/main.py lists them."""
+"""The commands of `./millrace`, one file for each group. cli/main.py lists them."""

@@ -18,27 +18,27 @@ from embedded.platform import Platform
 def backup(file: str) -> None:
     """Write the warehouse, the models, Airflow's history, the topics and the passwords to FILE.
 
-    The platform may run meanwhile: Kafka alone is stopped for some seconds, which landing and training wait for. FILE
-    is readable by you alone: anyone who has it has the passwords. Tasks' logs are not in it.
+    The platform keeps running; only Kafka is stopped for a few seconds, and landing and training wait for it. Only you
+    can read FILE; keep it so, because it contains the passwords. It does not contain the tasks' logs.
     """
-    _end_in_order()
+    _interrupt_on_signals()
     path = Path(file).absolute()
     backups.make(Platform(report=steps), path, steps)
-    click.echo(f"{path}: {path.stat().st_size / 1e6:,.1f} MB. Bring it back with ./millrace restore {file}")
+    click.echo(f"{path}: {path.stat().st_size / 1e6:,.1f} MB. Restore it with ./millrace restore {file}")
     if "AIRFLOW_CONN_MILLRACE_KAFKA" in environment.overrides():
-        click.echo("The topics are on your own brokers, and not in it: back them up as docs/platform.md says.")
+        click.echo("It does not contain the topics, which are on your own brokers: see docs/platform.md, Backup.")
 
 
 @click.command("restore")
 @click.argument("file", type=click.Path())
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def restore_command(file: str, yes: bool) -> None:
-    """Replace the platform's data by what FILE, a backup, holds.
+    """Replace the platform's data by the backup in FILE.
 
-    FILE is checked and unpacked first: when anything is wrong with it, nothing is changed. The platform is stopped, and
-    stays so until ./millrace up.
+    FILE is checked and unpacked first; when it is damaged, nothing is changed. The platform is stopped, and stays down
+    until ./millrace up.
     """
-    _end_in_order()
+    _interrupt_on_signals()
     path = Path(file).absolute()
     platform = Platform(report=steps)
     header = restore.check(path, steps)
@@ -48,11 +48,11 @@ def restore_command(file: str, yes: bool) -> None:
     if not yes and (header["own_warehouse"] or restore.holds_data(platform.home)):
         click.confirm(f"Replace {what} by the backup of {header['made_at']}?", abort=True)
     restore.make(platform, path, header, steps)
-    click.echo(f"restored as of {header['made_at']}; start it with ./millrace up")
+    click.echo(f"restored the backup of {header['made_at']}; start the platform with ./millrace up")
 
 
-def _end_in_order() -> None:
-    """A closed terminal, or kill, ends a command as Ctrl-C does: what it has stopped starts again."""
+def _interrupt_on_signals() -> None:
+    """Make SIGTERM and SIGHUP end the command as Ctrl-C does, so that it starts again what it has stopped."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
 

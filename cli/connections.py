@@ -1,4 +1,4 @@
-"""The connections of commands: the environment's, or Airflow's where only its Kafka provider can make them."""
+"""The connections of commands: from the environment, or from Airflow where its Kafka provider is needed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from include.connections import Environment
 
-# What Airflow's Kafka provider resolves: callbacks by their names, and the tokens of two clouds.
+# What only Airflow's Kafka provider resolves: callbacks by their names, and the tokens of two clouds.
 _CALLBACKS = frozenset({"error_cb", "throttle_cb", "stats_cb", "log_cb", "oauth_cb", "on_commit"})
 _CLOUDS = ("amazonaws.com", "cloud.goog")
 
 
 class CommandConnections(Environment):
-    """See ``connections.Source``. Most commands need not import Airflow for their connections."""
+    """See ``connections.Source``. Most commands do not have to import Airflow for their connections."""
 
     def kafka(self, name: str) -> dict[str, Any]:
         """See ``connections.Source``."""

@@ -1,11 +1,11 @@
-"""demo: both jobs from nothing, on real data, with a summary at the end."""
+"""demo: start the platform, retrain and land on real data, and print a summary."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
@@ -16,6 +16,8 @@ import click
 
 from cli.platform import show_addresses, steps
 from embedded.platform import Platform
+from embedded.polling import wait_until
+from include.error_codes import Code
 from include.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,12 +29,14 @@ DEADLINE_S = 600
 
 
 @click.command()
-@click.option("--events", type=click.IntRange(min=1), default=50_000, show_default=True, help="Events for each stream.")
+@click.option(
+    "--events", type=click.IntRange(min=1), default=50_000, show_default=True, help="Events to send to each stream."
+)
 @click.option("--down", "stop", is_flag=True, help="Stop everything at the end; the data stays.")
 def demo(events: int, stop: bool) -> None:
-    """Everything from nothing: the platform up, datasets published, models trained, events landed, a summary.
+    """Start the platform, publish datasets, train models, land events, and print a summary.
 
-    On a platform that has seen a demo already, datasets that have not changed are not published again.
+    On a platform where the demo ran before, datasets that have not changed are not published again.
     """
     started = time.monotonic()
     platform = Platform(report=steps)
@@ -44,9 +48,9 @@ def demo(events: int, stop: bool) -> None:
     finally:
         if stop:
             platform.down()
-    click.echo(f"\nAll of it took {time.monotonic() - started:.0f} s.")
+    click.echo(f"\nThe demo took {time.monotonic() - started:.0f} s.")
     if not stop:
-        _farewell(platform)
+        _show_next_steps(platform)
 
 
 def _work(platform: Platform, events: int) -> None:
@@ -65,7 +69,7 @@ def _work(platform: Platform, events: int) -> None:
 
 
 def _publish(airflow: AirflowApi) -> None:
-    """Starts the publishing of every dataset: by its schedule where it has one, by a run of now otherwise."""
+    """Start the publication of every dataset: by unpausing its schedule, or by a run when it has none."""
     from include.datasets import definitions
 
     datasets = definitions.find().valid
@@ -98,7 +102,7 @@ def _advance(progress: Progress, bar: TaskID, sent: int) -> None:
 
 
 def _follow_training(airflow: AirflowApi, progress: Progress) -> None:
-    """Waits until everything due is published, and every version is trained on."""
+    """Wait until all due versions are published and every version has a finished training run."""
     from include.datasets import definitions
     from include.kafka import client
     from include.kafka.backlog import measure
@@ -111,18 +115,22 @@ def _follow_training(airflow: AirflowApi, progress: Progress) -> None:
     bar = progress.add_task("training runs", total=None)
     brokers = client.admin()
     with connected("millrace demo") as connection:
-        for _ in _patiently("The training runs"):
+
+        def is_done() -> bool:
             ((versions, trained),) = queries.load("demo").count_trained(connection)
             connection.rollback()
             progress.update(bar, total=versions or None, completed=trained)
-            if trained == versions and not any(_is_publishing(airflow, dag_id) for dag_id in publishers):
-                ((versions, _),) = queries.load("demo").count_trained(connection)
-                if trained == versions and measure(brokers, connection, READER, CONTROL_TOPIC).lag == 0:
-                    return
+            if trained < versions or any(_is_publishing(airflow, dag_id) for dag_id in publishers):
+                return False
+            # A version that was published after the first count is counted now, or its manifest is still unread.
+            ((versions, _),) = queries.load("demo").count_trained(connection)
+            return bool(trained == versions and measure(brokers, connection, READER, CONTROL_TOPIC).lag == 0)
+
+        _wait("The training runs", is_done)
 
 
 def _is_publishing(airflow: AirflowApi, dag_id: str) -> bool:
-    """Whether a run of the DAG is unfinished, or one is due by its schedule."""
+    """Whether the DAG has an unfinished run, or its schedule owes one."""
     due = airflow.call("GET", f"dags/{dag_id}")["next_dagrun_run_after"]
     if due is not None and datetime.fromisoformat(due) <= datetime.now(UTC):
         return True
@@ -130,7 +138,7 @@ def _is_publishing(airflow: AirflowApi, dag_id: str) -> bool:
 
 
 def _follow_landing(progress: Progress) -> None:
-    """Waits until the position of every stream has reached its topic's end."""
+    """Wait until the position of every stream has reached the end of its topic."""
     from include.kafka import client
     from include.kafka.backlog import measure
     from include.streams import definitions
@@ -143,26 +151,30 @@ def _follow_landing(progress: Progress) -> None:
         if stream.simulate is not None
     }
     with connected("millrace demo") as connection:
-        for _ in _patiently("The landing"):
+
+        def is_done() -> bool:
             backlogs = {stream: measure(brokers, connection, stream.reader, stream.topic) for stream in bars}
             for stream, backlog in backlogs.items():
                 read = sum(backlog.positions.values())
                 progress.update(bars[stream], total=read + backlog.lag, completed=read)
-            if not any(backlog.lag for backlog in backlogs.values()):
-                return
+            return not any(backlog.lag for backlog in backlogs.values())
+
+        _wait("Landing", is_done)
 
 
-def _patiently(what: str) -> Iterator[None]:
-    """Looks again every half second; raises UserError when the end does not come."""
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
-        yield
-        time.sleep(0.5)
-    raise UserError(f"{what} did not end within {DEADLINE_S} s.", "See ./millrace status and ./millrace doctor.")
+def _wait(what: str, is_done: Callable[[], bool]) -> None:
+    try:
+        wait_until(is_done, DEADLINE_S, pause=0.5)
+    except TimeoutError:
+        raise UserError(
+            f"{what} did not finish within {DEADLINE_S} s.",
+            "Run ./millrace status and ./millrace doctor.",
+            code=Code.RUN_TIMEOUT,
+        ) from None
 
 
 def _summary() -> None:
-    """Prints the accuracies and the landing's reconciliation; raises UserError when something did not succeed."""
+    """Print every accuracy and the dispositions of each stream. Raises UserError when a run or a stream failed."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -171,7 +183,7 @@ def _summary() -> None:
     from include.warehouse.connection import connected
 
     sql = queries.load("demo")
-    # A pipe has no width of its own; the tables need this much.
+    # A pipe has no width; the tables need this much.
     console = Console(width=None if sys.stdout.isatty() else 110)
     with connected("millrace demo") as connection:
         models = Table("dataset", "until", "version", "model", "metric", box=SIMPLE_HEAD)
@@ -187,28 +199,30 @@ def _summary() -> None:
         landing = Table("stream", box=SIMPLE_HEAD)
         for heading in ("offsets", "landed", "dead letters", "quarantined", "tombstones", "no records"):
             landing.add_column(heading, justify="right")
-        unequal = []
-        for stream, offsets, *fates in sql.list_reconciliation(connection):
-            landing.add_row(stream, *(f"{count:,}" for count in (offsets, *fates)))
-            if offsets != sum(fates):
-                unequal.append(stream)
+        incomplete = []
+        for stream, offsets, *dispositions in sql.list_reconciliation(connection):
+            landing.add_row(stream, *(f"{count:,}" for count in (offsets, *dispositions)))
+            if offsets != sum(dispositions):
+                incomplete.append(stream)
         failed = [run_id for (run_id,) in sql.list_failed_runs(connection)]
     console.print("\nRetraining: every model on the test rows of every version", models, sep="\n")
-    console.print("Landing: every offset of every topic has one fate", landing, sep="\n")
-    if unequal or failed:
+    console.print("Landing: every offset of every topic has one disposition", landing, sep="\n")
+    if incomplete or failed:
+        problems = [f"training run {run} failed" for run in failed]
+        problems += [f"the dispositions of stream {stream!r} do not add up to its offsets" for stream in incomplete]
         raise UserError(
-            f"Not all is well: failed runs {failed or 'none'}, streams that do not add up {unequal or 'none'}."
+            f"The demo found problems: {'; '.join(problems)}.", "Run ./millrace doctor.", code=Code.DEMO_FAILED
         )
 
 
-def _farewell(platform: Platform) -> None:
-    click.echo("\nIt runs on. Look at it:")
+def _show_next_steps(platform: Platform) -> None:
+    click.echo("\nThe platform is running:")
     show_addresses(platform)
     click.echo(
         """
 Try next:
   ./millrace psql -c "select * from millrace.accuracy"      every accuracy, with its interval
-  ./millrace value seattle_weather                          what retraining gained there, and why
+  ./millrace value seattle_weather                          what retraining gained there
   ./millrace produce payments --events 100000               watch land__payments in the UI
   ./millrace new dataset mine --from FILE.csv               your own data
   ./millrace down                                           stop; the data stays"""

@@ -16,9 +16,9 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_opti
 @click.command(context_settings=_PASS_ON, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def test(arguments: tuple[str, ...]) -> None:
-    """Run the test suite on its own ports and state; arguments go to pytest.
+    """Run the test suite on ports and data of its own. Arguments go to pytest.
 
-    A running platform is left alone: the tests have a home of their own below this one, and share its environment.
+    A running platform is not touched: the tests have a home of their own inside this one, and share its environment.
     """
     home = Home.current()
     bootstrap = [sys.executable, "-P", "-m", "embedded.bootstrap", "--development"]
@@ -28,7 +28,7 @@ def test(arguments: tuple[str, ...]) -> None:
         "MILLRACE_HOME": str(home.path / "test"),
         "MILLRACE_ENV": str(home.environment),
         "PYTHONPATH": str(ROOT),
-        # No broker of a test lives long enough for the second compiler, a third of what a start computes.
+        # The second compiler takes a third of a broker's start, and brokers of tests do not live long enough for it.
         "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1",
         **settings.LIBRARIES,
     }
@@ -37,6 +37,6 @@ def test(arguments: tuple[str, ...]) -> None:
 
 
 def _without_settings() -> dict[str, str]:
-    """This process's environment without what connects it to a platform or sets that platform's ports."""
+    """This process's environment without the variables that connect it to a platform or set its ports."""
     private = ("AIRFLOW_", "MILLRACE_PORT_", "MILLRACE_COMPONENT")
     return {name: value for name, value in os.environ.items() if not name.startswith(private)}

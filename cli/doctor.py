@@ -1,4 +1,4 @@
-"""doctor: what is wrong with the platform, and what to do about it."""
+"""doctor: find problems of the platform, and show how to fix each."""
 
 import os
 import shutil
@@ -27,15 +27,20 @@ _IDLE_S, _OPEN_S, _SILENT_S, _QUEUED_S = 60.0, 900.0, 60.0, 120.0
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong, and the remedy."""
+    """A problem and its remedy.
+
+    Attributes:
+        paused_dag: The DAG, when the problem is that it has paused itself.
+    """
 
     what: str
     remedy: str
+    paused_dag: str = ""
 
 
 @click.command()
 def doctor() -> None:
-    """Look for what is wrong, and say what to do about it. Exits with 1 when something is."""
+    """Find problems, and show how to fix each. Exits with 1 when there is one."""
     platform = Platform()
     healths = platform.status()
     findings = [*_machine(platform), *_components(platform, healths)]
@@ -51,16 +56,20 @@ def doctor() -> None:
         click.echo(f"- {finding.what}\n  {finding.remedy}")
     if findings:
         sys.exit(1)
-    click.echo("nothing is wrong" + ("" if healths else "; the platform is down (./millrace up starts it)"))
+    click.echo("no problems found" + ("" if healths else "; the platform is down (./millrace up starts it)"))
 
 
 def _add(findings: list[Finding], found: Iterator[Finding]) -> None:
-    """Adds what is found; what cannot be looked at is a finding as well, and hides no other."""
+    """Add the findings of one check. When the check itself fails, the error is a finding too."""
     try:
         for finding in found:
             findings.append(finding)
     except UserError as error:
-        findings.append(Finding(error.what, error.remedy))
+        findings.append(_of_error(error))
+
+
+def _of_error(error: UserError) -> Finding:
+    return Finding(error.what, f"{error.remedy} [{error.code}]".strip())
 
 
 def _machine(platform: Platform) -> Iterator[Finding]:
@@ -79,21 +88,22 @@ def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
         try:
             ports.choose(platform.home.state().get("ports", {}))
         except UserError as error:
-            yield Finding(error.what, error.remedy)
+            yield _of_error(error)
     for health in healths:
-        see = f"See ./millrace logs {health.name}."
+        remedy = f"Read ./millrace logs {health.name}."
         if not health.healthy:
-            detail = health.detail.removesuffix(see).strip().rstrip(".")
-            yield Finding(f"{health.name} is {health.state.lower()}: {detail}.", see)
+            yield Finding(
+                f"{health.name} is {health.state.lower()}, but not healthy: {health.detail.rstrip('.')}.", remedy
+            )
         elif health.restarts:
-            yield Finding(f"{health.name} was restarted {health.restarts} times since the last up.", see)
+            yield Finding(f"{health.name} was restarted {health.restarts} times since the last up.", remedy)
 
 
 def _streams(
     platform: Platform, healthy: set[str], known: list[Finding], paused_dags: Collection[str] = ()
 ) -> Iterator[Finding]:
-    """What is wrong with the streams, but for failures of those that have paused themselves, which are known."""
-    paused = {finding.what.partition(" ")[0] for finding in known if " has paused itself " in finding.what}
+    """Problems of the streams, except failures of streams whose DAG has paused itself, which are already known."""
+    paused = {finding.paused_dag for finding in known if finding.paused_dag}
     by_hand = set(paused_dags) - paused
     for entry in report.lag(platform, healthy):
         for problem in entry.get("problems", ()):
@@ -102,11 +112,13 @@ def _streams(
         dag = f"land__{entry['reader'].removeprefix('landing:')}"
         if dag in by_hand and entry.get("lag"):
             yield Finding(
-                f"{dag} is paused, and {entry['lag']:,} records wait.", f"./millrace airflow dags unpause {dag}"
+                f"The DAG {dag} is paused, and {report.waiting(entry['lag'])}.",
+                f"Resume it: ./millrace airflow dags unpause {dag}",
             )
         if "error" in entry:
             yield Finding(
-                f"What {entry['reader']} reads of {entry['topic']}: {entry['error']}", "See ./millrace status."
+                f"The reader {entry['reader']} of topic {entry['topic']} has a problem: {entry['error']}",
+                "Run ./millrace status.",
             )
 
 
@@ -126,38 +138,40 @@ def _databases(platform: Platform) -> Iterator[Finding]:
             server, idle_s=_IDLE_S, open_s=_OPEN_S
         ):
             yield Finding(
-                f"A transaction of {application or 'a client'} in {database} is {state} for {seconds} s: {query}",
-                f"End the client, or: ./millrace psql -c 'SELECT pg_terminate_backend({pid})'",
+                f"A transaction of {application or 'a client'} in the database {database} has been {state} for "
+                f"{seconds} s: {query}",
+                f"End the client, or run: ./millrace psql -c 'SELECT pg_terminate_backend({pid})'",
             )
         taken, limit = queries.connections(server)
         if taken > 0.9 * limit:
-            most = ", ".join(
+            holders = ", ".join(
                 f"{count} by {application or 'a client without a name'} ({state})"
                 for application, state, count in queries.connection_holders(server, most=3)
             )
             yield Finding(
-                f"{taken} of PostgreSQL's {limit} connections are taken: {most}.", "End clients that never close."
+                f"{taken} of PostgreSQL's {limit} connections are in use: {holders}.",
+                "End the clients that do not close their connections.",
             )
     with closing(postgres.connect(platform.home, port, "airflow")) as metadata:
         airflow = load("metadata")
         for dag, run, task, _, seconds in airflow.stuck_deferrals(metadata, silent_s=_SILENT_S):
             yield Finding(
-                f"{task} of {dag} (run {run}) is deferred for {seconds} s, and no live triggerer watches it.",
-                "Look at ./millrace logs triggerer; clear the task in the UI if it does not go on.",
+                f"The task {task} of {dag} (run {run}) has been deferred for {seconds} s, and no running triggerer "
+                "watches it.",
+                "Read ./millrace logs triggerer. Clear the task in Airflow's UI if it does not continue.",
             )
         for dag, run, task, _, seconds in airflow.stuck_queue(metadata, queued_s=_QUEUED_S):
             yield Finding(
-                f"{task} of {dag} (run {run}) waits for a worker for {seconds} s.",
-                "Raise MILLRACE_AIRFLOW__CORE__PARALLELISM, or look at ./millrace logs scheduler.",
+                f"The task {task} of {dag} (run {run}) has waited {seconds} s for a worker.",
+                "Raise MILLRACE_AIRFLOW__CORE__PARALLELISM, or read ./millrace logs scheduler.",
             )
         for filename, stack in airflow.import_errors(metadata):
-            yield Finding(
-                f"{filename} cannot be loaded: {(stack or '').strip().splitlines()[-1]}", "See ./millrace check."
-            )
+            last = (stack or "").strip().splitlines()[-1]
+            yield Finding(f"The DAG file {filename} cannot be imported: {last}", "Run ./millrace check.")
 
 
 def _paused(platform: Platform) -> Iterator[Finding]:
-    """DAGs that have paused themselves, with what the last of their runs failed of."""
+    """DAGs that have paused themselves, with the error of their last run."""
     from embedded.airflow_api import AirflowApi
     from include.warehouse.queries import load
 
@@ -167,10 +181,11 @@ def _paused(platform: Platform) -> Iterator[Finding]:
     for dag, run_id, runs in found:
         run = api.run(dag, run_id)
         failed = [task for task in api.task_instances(dag, run_id) if task.state == "failed"]
-        *_, reason = "Their logs are in the UI.", *(line for task in failed for line in api.task_messages(run, task))
+        *_, reason = "Airflow's UI has their logs.", *(line for task in failed for line in api.task_messages(run, task))
         yield Finding(
-            f"{dag} has paused itself after {runs} runs that failed. {reason}",
-            f"Once it is fixed: ./millrace airflow dags unpause {dag}",
+            f"{dag} was paused after {runs} failed runs. Last error: {reason}",
+            f"Once it is fixed, resume the DAG: ./millrace airflow dags unpause {dag}",
+            paused_dag=dag,
         )
 
 
@@ -189,17 +204,17 @@ def _datasets(platform: Platform) -> Iterator[Finding]:
 
 
 def _training(connection: "Connection", dataset: "Dataset") -> Iterator[Finding]:
-    """A newest version that no run has trained on, because its run failed."""
+    """The newest version, when its training run failed."""
     from include.versions import catalog
 
-    state, says = catalog.training(connection, dataset.name)
+    state, sentence = catalog.training(connection, dataset.name)
     if state == "failed":
         # The sentence ends with the command that continues.
-        yield Finding(f"The newest version of {dataset.name!r} was not trained on.", says)
+        yield Finding(f"No run has trained on the newest version of {dataset.name!r}.", sentence)
 
 
 def _champion(connection: "Connection", dataset: "Dataset") -> Iterator[Finding]:
-    """A champion that cannot be loaded, or that the newest version could not be compared with."""
+    """The champion, when it cannot be loaded or could not be compared on the newest version."""
     from include.registry import model
     from include.warehouse.queries import load
 
@@ -211,9 +226,10 @@ def _champion(connection: "Connection", dataset: "Dataset") -> Iterator[Finding]
     try:
         model.load(connection, present.artifact, dataset.trusted)
     except UserError as error:
-        again = f"To start again: {retire}, then ./millrace train {dataset.name}."
+        replace = f"To replace it: {retire}, then ./millrace train {dataset.name}."
         yield Finding(
-            f"The champion of {dataset.name!r} cannot be loaded. {error.what}", f"{error.remedy} {again}".strip()
+            f"The champion of {dataset.name!r} cannot be loaded. {error.what}",
+            f"{error.remedy} {replace} [{error.code}]".strip(),
         )
     if latest is not None and latest.state == "incomparable":
         about = f"Version {latest.version} of {dataset.name!r}"

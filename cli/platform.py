@@ -15,20 +15,21 @@ from embedded.component import NAMES
 from embedded.home import Home
 from embedded.platform import Health, Platform
 from embedded.ports import HOST
+from include.error_codes import Code
 from include.errors import UserError
 
 
 def steps(text: str) -> None:
-    """Report a step of something that takes a while."""
+    """Print a step of a long command."""
     click.echo(f"  {text} …", err=True)
 
 
 @click.command()
 def up() -> None:
-    """Start Kafka, PostgreSQL and Airflow, and bring the databases up to date.
+    """Start Kafka, PostgreSQL and Airflow, and migrate the databases.
 
-    Does nothing when they run. Ports are the usual ones when these are free, else others that are kept for the next
-    time; MILLRACE_PORT_API, _KAFKA, _KAFKA_CONTROLLER, _POSTGRES and _SUPERVISOR set them.
+    Does nothing when they are running. Each listener uses its usual port when it is free, else another one, which it
+    keeps. MILLRACE_PORT_API, _KAFKA, _KAFKA_CONTROLLER, _POSTGRES and _SUPERVISOR set ports.
     """
     started = time.monotonic()
     platform = Platform(report=steps)
@@ -38,15 +39,15 @@ def up() -> None:
 
 
 def show_addresses(platform: Platform) -> None:
-    """Print where the UI is and how to enter it."""
+    """Print the addresses, and the login of Airflow's UI."""
     from embedded.environment import api_url, overrides
 
     click.echo(f"  Airflow   {api_url(platform.home)}   user admin, password {platform.home.password}")
     ports, own = platform.home.state()["ports"], overrides()
-    kafka = "yours, of MILLRACE_CONN_KAFKA" if "AIRFLOW_CONN_MILLRACE_KAFKA" in own else f"127.0.0.1:{ports['kafka']}"
+    kafka = "your own (MILLRACE_CONN_KAFKA)" if "AIRFLOW_CONN_MILLRACE_KAFKA" in own else f"127.0.0.1:{ports['kafka']}"
     postgres = f"127.0.0.1:{ports['postgres']}"
     if "AIRFLOW_CONN_MILLRACE_POSTGRES" in own:
-        postgres = "yours, of MILLRACE_CONN_POSTGRES"
+        postgres = "your own (MILLRACE_CONN_POSTGRES)"
     click.echo(f"  Kafka     {kafka}")
     click.echo(f"  Postgres  {postgres}   ./millrace psql")
 
@@ -59,9 +60,12 @@ def down() -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def status(as_json: bool) -> None:
-    """What runs, where it listens, how well it is. Exits with 1 unless everything is healthy."""
+    """Show each component, its address and health, and the lag of each stream.
+
+    Exits with 1 unless everything is healthy.
+    """
     platform = Platform()
     healths = platform.status()
     if as_json:
@@ -69,27 +73,31 @@ def status(as_json: bool) -> None:
     elif not healths:
         click.echo("down (./millrace up starts it)")
     for health in [] if as_json else healths:
-        word = "healthy" if health.healthy else health.state.lower()
+        state = "healthy" if health.healthy else health.state.lower()
         restarts = f"restarted {health.restarts} times" if health.restarts else ""
-        click.echo(f"{health.name:14} {word:9} {health.detail if health.detail != word else '':32} {restarts}".rstrip())
+        click.echo(
+            f"{health.name:14} {state:9} {health.detail if health.detail != state else '':32} {restarts}".rstrip()
+        )
     for entry in [] if as_json else _lag(platform, healths):
-        click.echo(in_words(entry))
+        click.echo(describe_lag(entry))
     if not healths or not all(health.healthy for health in healths):
         sys.exit(1)
 
 
 @click.command()
 @click.argument("component", type=click.Choice([*NAMES, "migrate", "supervisor"]), required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
-@click.option("-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Of each log.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines until Ctrl-C.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Lines of each log.")
 def logs(component: str | None, follow: bool, lines: int) -> None:
-    """Show the log of a component, or the end of all."""
+    """Show the end of the log of a component, or of all logs."""
     directory = Home.current().logs
     names = [component] if component else [*NAMES, "supervisor"]
     files = {name: _log_file(directory, name) for name in names}
     present = {name: file for name, file in files.items() if file.exists()}
     if not present:
-        raise UserError(f"There is no log in {directory}.", "Start the platform with ./millrace up.")
+        raise UserError(
+            f"There is no log in {directory}.", "Start the platform with ./millrace up.", code=Code.PLATFORM_DOWN
+        )
     for name, file in present.items():
         with file.open(errors="replace") as text:
             for line in deque(text, maxlen=lines):
@@ -103,7 +111,7 @@ def logs(component: str | None, follow: bool, lines: int) -> None:
 def reset(yes: bool) -> None:
     """Stop everything and delete all data: topics, databases, models, logs, ports and passwords.
 
-    The installed environment stays.
+    Only the installed environment stays.
     """
     platform = Platform(report=steps)
     home = platform.home.path
@@ -118,7 +126,7 @@ def reset(yes: bool) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    click.echo("reset: nothing is left but the installed environment")
+    click.echo("all data is deleted; the installed environment is left")
 
 
 def _report(platform: Platform, healths: list[Health]) -> dict[str, Any]:
@@ -143,22 +151,21 @@ def _lag(platform: Platform, healths: list[Health]) -> list[dict[str, Any]]:
     return report.lag(platform, {health.name for health in healths if health.healthy}) if healths else []
 
 
-def in_words(entry: dict[str, Any]) -> str:
-    """What waits for one reader, in a line."""
-    if "error" in entry:
-        waits = entry["error"]
-    else:
-        waits = f"{entry['lag']:,} records wait" if entry["lag"] else "nothing waits"
+def describe_lag(entry: dict[str, Any]) -> str:
+    """The lag of one reader as a line of text."""
+    from embedded.report import waiting
+
+    text = entry.get("error") or (waiting(entry["lag"]) if entry["lag"] else "nothing waits")
     if entry.get("behind_s"):
-        waits += f", the oldest for {entry['behind_s']:.0f} s"
+        text += f", the oldest for {entry['behind_s']:.0f} s"
     if entry.get("blocked"):
         since = f" since {entry['blocked_since']}" if "blocked_since" in entry else ""
-        waits += f", but an open transaction holds records back{since}"
+        text += f", but an open transaction blocks records{since}"
     if entry.get("newest_event"):
         landed = f"{entry['landed']:,} landed, newest event {entry['newest_event']}"
-        waits += f" ({landed})" if "error" in entry else f"; {landed}"
-    wrong = "".join(f"\n{'':32} {problem['what']}" for problem in entry.get("problems", ()))
-    return f"{entry['reader']:32} {waits}{wrong}"
+        text += f" ({landed})" if "error" in entry else f"; {landed}"
+    problems = "".join(f"\n{'':32} {problem['what']}" for problem in entry.get("problems", ()))
+    return f"{entry['reader']:32} {text}{problems}"
 
 
 def _log_file(directory: Path, name: str) -> Path:

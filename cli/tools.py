@@ -1,4 +1,4 @@
-"""airflow, psql, python and env: the ordinary tools, connected to the platform."""
+"""airflow, psql, python and env: other tools, connected to the platform."""
 
 import os
 import shlex
@@ -9,9 +9,10 @@ import click
 from embedded import environment, postgres
 from embedded.platform import Platform
 from embedded.ports import HOST
+from include.error_codes import Code
 from include.errors import UserError
 
-# Of Airflow's commands those that ask no database.
+# The commands of Airflow that need no database.
 _WITHOUT_DATABASE = {"version", "info", "config", "providers", "cheat-sheet"}
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -29,24 +30,26 @@ def airflow(arguments: tuple[str, ...]) -> None:
 
 
 def _expect_postgres(platform: Platform) -> None:
-    """Raises UserError when the platform's PostgreSQL does not answer, of which Airflow tells with a traceback."""
+    """Raise UserError when the platform's PostgreSQL does not answer. Airflow itself would print a traceback."""
     if not platform.status():
-        raise UserError("The platform is down, and its databases with it.", "Run ./millrace up first.")
+        raise UserError(
+            f"The platform in {platform.home.path} is down.", "Run ./millrace up first.", code=Code.PLATFORM_DOWN
+        )
     postgres.check(platform.home, platform.home.state()["ports"]["postgres"])
 
 
 @click.command(context_settings=_PASS_ON, add_help_option=False)
-@click.option("--metadata", is_flag=True, help="Airflow's metadata database instead of the warehouse.")
+@click.option("--metadata", is_flag=True, help="Open Airflow's metadata database instead of the warehouse.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(metadata: bool, arguments: tuple[str, ...]) -> None:
-    """A SQL prompt on the warehouse; arguments go to psql."""
+    """A SQL prompt on the warehouse. Arguments go to psql."""
     platform = Platform()
     platform.environment()
     if not metadata and "AIRFLOW_CONN_MILLRACE_POSTGRES" in environment.overrides():
         os.environ.update(platform.environment())
         own = postgres.own_warehouse(platform.home)
     else:
-        # `psql --version` and the like need no server.
+        # `psql --version` and `psql --help` need no server.
         if not {"-V", "--version", "-?", "--help"}.intersection(arguments):
             _expect_postgres(platform)
         database = "airflow" if metadata else "warehouse"
@@ -65,9 +68,9 @@ def psql(metadata: bool, arguments: tuple[str, ...]) -> None:
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def python(arguments: tuple[str, ...]) -> None:
-    """Python with Millrace's packages and connections; arguments go to Python.
+    """Python with Millrace's packages and connections. Arguments go to Python.
 
-    Such as ./millrace python, ./millrace python script.py, ./millrace python -m module.
+    Examples: ./millrace python, ./millrace python script.py, ./millrace python -m module.
     """
     platform = Platform()
     platform.environment()
@@ -76,7 +79,7 @@ def python(arguments: tuple[str, ...]) -> None:
 
 @click.command()
 def env() -> None:
-    """Shell exports that connect your own programs: eval "$(./millrace env)"."""
+    """Print shell exports that connect your own programs: eval "$(./millrace env)"."""
     platform = Platform()
     programs = str(platform.home.environment / "bin")
     path = [programs, *(part for part in os.environ.get("PATH", "").split(os.pathsep) if part != programs)]

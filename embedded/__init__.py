@@ -1,1 +1,1 @@
-"""The embedded Kafka, Postgres and Airflow, and the command line."""
+"""The embedded platform: Kafka, PostgreSQL and Airflow as processes of this machine."""

@@ -1,8 +1,7 @@
-"""Airflow's REST API, as far as the commands and the tests need it."""
+"""A client of Airflow's REST API, with what the commands and the tests need."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +10,8 @@ from urllib.parse import quote
 
 import httpx
 
+from embedded.polling import wait_until
+from include.error_codes import Code
 from include.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ _PAGE = 100
 
 
 class ApiError(UserError):
-    """Airflow's API refused a request; `status` is its HTTP status."""
+    """Airflow's API rejected a request; `status` is the HTTP status."""
 
     def __init__(self, status: int, what: str, remedy: str = "") -> None:
-        super().__init__(what, remedy)
+        super().__init__(what, remedy, code=Code.AIRFLOW_REQUEST_FAILED)
         self.status = status
 
 
@@ -56,7 +57,7 @@ class TaskInstance:
 
 
 class AirflowApi:
-    """A client that logs in by itself. Every method raises UserError when Airflow does not answer or refuses.
+    """A client that logs in when it has to. Each method raises UserError when Airflow does not answer or rejects it.
 
     Args:
         url: Base URL of the api-server, without a slash at its end.
@@ -64,7 +65,7 @@ class AirflowApi:
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self._url, self._user, self._password = url, user, password
-        # Proxies are for the world outside; the api-server is on this machine.
+        # The api-server is on this machine: no proxy.
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
 
     @classmethod
@@ -76,15 +77,15 @@ class AirflowApi:
         return cls(api_url(platform.home), "admin", platform.home.password)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """Any request below /api/v2/; gives the decoded answer, None when it is empty."""
+        """Send a request below /api/v2/ and return the decoded answer, None when it is empty."""
         answer = self._send(method, f"/api/v2/{path}", options)
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             self._log_in()
             answer = self._send(method, f"/api/v2/{path}", options)
         if answer.is_error:
             ours = answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
-            remedy = "Run ./millrace doctor: it looks at the disk and at every component." if ours else ""
-            raise ApiError(answer.status_code, f"Airflow refused {method} {path}: {_detail(answer)}.", remedy)
+            remedy = "Run ./millrace doctor, which checks the disk and every component." if ours else ""
+            raise ApiError(answer.status_code, f"Airflow rejected {method} {path}: {_detail(answer)}.", remedy)
         return answer.json() if answer.content else None
 
     def unpause(self, dag_id: str) -> None:
@@ -92,7 +93,7 @@ class AirflowApi:
         self.call("PATCH", f"dags/{dag_id}", json={"is_paused": False})
 
     def is_paused(self, dag_id: str) -> bool:
-        """Whether no run of the DAG starts."""
+        """Whether the DAG is paused: none of its runs starts."""
         return bool(self.call("GET", f"dags/{dag_id}")["is_paused"])
 
     def pause(self, dag_id: str) -> None:
@@ -100,24 +101,28 @@ class AirflowApi:
         self.call("PATCH", f"dags/{dag_id}", json={"is_paused": True})
 
     def dag_ids(self, tags: Sequence[str] = ()) -> list[str]:
-        """The DAGs that are there now, those with any of the tags when some are given."""
+        """The ids of all DAGs, or of those with any of the tags."""
         return [dag["dag_id"] for dag in self._pages("dags", "dags", {"tags": list(tags)})]
 
     def wait_for_dags(self, dag_ids: Sequence[str], timeout: float = 60) -> None:
-        """Wait until the dag-processor has found the DAGs; a broken file is named at once."""
-        end = time.monotonic() + timeout
-        while missing := set(dag_ids) - set(self.dag_ids()):
-            if time.monotonic() > end:
-                broken = "; ".join(f"{file}: {reason}" for file, reason in self.import_errors().items())
-                raise UserError(
-                    f"Airflow does not show the DAG {', '.join(sorted(missing))} after {timeout:.0f} s"
-                    f"{f' ({broken})' if broken else ''}.",
-                    "See ./millrace check and ./millrace logs dag-processor.",
-                )
-            time.sleep(0.2)
+        """Wait until the dag-processor has parsed the DAGs. The error names the files that it cannot import."""
+
+        def missing() -> set[str]:
+            return set(dag_ids) - set(self.dag_ids())
+
+        try:
+            wait_until(lambda: not missing(), timeout, pause=0.2)
+        except TimeoutError:
+            broken = "; ".join(f"{file}: {reason}" for file, reason in self.import_errors().items())
+            raise UserError(
+                f"Airflow does not list the DAG {', '.join(sorted(missing()))} after {timeout:.0f} s"
+                f"{f' ({broken})' if broken else ''}.",
+                "Run ./millrace check, and read ./millrace logs dag-processor.",
+                code=Code.DAG_MISSING,
+            ) from None
 
     def import_errors(self) -> dict[str, str]:
-        """The files of dags/ that cannot be loaded, with the last line of the reason."""
+        """The files of dags/ that cannot be imported, each with the last line of its traceback."""
         errors = self._pages("importErrors", "import_errors", {})
         return {error["filename"]: error["stack_trace"].strip().splitlines()[-1] for error in errors}
 
@@ -127,7 +132,7 @@ class AirflowApi:
         return _run(self.call("POST", f"dags/{dag_id}/dagRuns", json=body))
 
     def backfill(self, dag_id: str, start: datetime, end: datetime, **options: Any) -> int:
-        """Start a backfill over the data intervals from `start` to `end`, both included; gives its id.
+        """Start a backfill of the data intervals from `start` to `end`, both included, and return its id.
 
         Options are those of the API, such as `dag_run_conf`, `max_active_runs`, `reprocess_behavior`.
         """
@@ -136,11 +141,11 @@ class AirflowApi:
         return int(answer["id"])
 
     def run(self, dag_id: str, run_id: str) -> Run:
-        """A run as it stands now."""
-        return _run(self.call("GET", _path(dag_id, run_id)))
+        """The current state of a run."""
+        return _run(self.call("GET", _run_path(dag_id, run_id)))
 
     def runs(self, dag_id: str = "~", **filters: Any) -> list[Run]:
-        """Runs of a DAG, of every DAG by default, latest first; filters are the API's, such as `state`."""
+        """The runs of a DAG, or of all DAGs, latest first. Filters are those of the API, such as `state`."""
         options = {"order_by": "-run_after", **filters}
         return [_run(found) for found in self._pages(f"dags/{dag_id}/dagRuns", "dag_runs", options)]
 
@@ -148,7 +153,7 @@ class AirflowApi:
         """The tasks of a run."""
         return [
             _task_instance(found)
-            for found in self._pages(f"{_path(dag_id, run_id)}/taskInstances", "task_instances", {})
+            for found in self._pages(f"{_run_path(dag_id, run_id)}/taskInstances", "task_instances", {})
         ]
 
     def wait(
@@ -158,44 +163,50 @@ class AirflowApi:
         timeout: float = 600,
         progress: Callable[[Run, list[TaskInstance]], None] | None = None,
     ) -> Run:
-        """Wait for the end of a run, success or not.
+        """Wait for the end of a run, whether it succeeds or fails.
 
         Args:
-            timeout: Seconds after which UserError says what the run waits for.
-            progress: Called with the run and its tasks whenever the state of one of them has changed.
+            timeout: Seconds after which UserError names the tasks that have not succeeded.
+            progress: Called with the run and its tasks each time the state of one of them has changed.
         """
-        end, seen = time.monotonic() + timeout, None
-        while True:
+        run = self.run(dag_id, run_id)
+        shown: object = None
+
+        def has_finished() -> bool:
+            nonlocal run, shown
             run = self.run(dag_id, run_id)
             if progress:
                 tasks = self.task_instances(dag_id, run_id)
-                if (states := (run.state, [(task.label, task.state) for task in tasks])) != seen:
+                if (states := (run.state, [(task.label, task.state) for task in tasks])) != shown:
                     progress(run, tasks)
-                    seen = states
-            if run.finished:
-                return run
-            if time.monotonic() > end:
-                waiting = [task.label for task in self.task_instances(dag_id, run_id) if task.state != "success"]
-                raise UserError(
-                    f"The run {run_id} of {dag_id} is still {run.state} after {timeout:.0f} s, at "
-                    f"{', '.join(waiting) or 'its start'}.",
-                    "Look at it in the UI, or run ./millrace doctor.",
-                )
-            time.sleep(0.2)
+                    shown = states
+            return run.finished
+
+        try:
+            wait_until(has_finished, timeout, pause=0.2)
+        except TimeoutError:
+            waiting = [task.label for task in self.task_instances(dag_id, run_id) if task.state != "success"]
+            raise UserError(
+                f"The run {run_id} of {dag_id} is still {run.state} after {timeout:.0f} s, at "
+                f"{', '.join(waiting) or 'its start'}.",
+                "Look at the run in Airflow's UI, or run ./millrace doctor.",
+                code=Code.RUN_TIMEOUT,
+            ) from None
+        return run
 
     def log(self, dag_id: str, run_id: str, task: TaskInstance) -> str:
-        """The log of a task's last try, one event a line."""
+        """The log of a task's last try, one event on each line."""
         lines = self._log(dag_id, run_id, task)
         return "\n".join(line if isinstance(line, str) else line.get("event", "") for line in lines)
 
     def task_messages(self, run: Run, task: TaskInstance) -> list[str]:
-        """What Millrace itself said in the log of a task's last try, duplicates left out."""
+        """The lines that Millrace itself logged in a task's last try, without duplicates."""
         lines = self._log(run.dag_id, run.run_id, task)
         ours = (line for line in lines if str(line.get("logger", "")).startswith("include."))
         return list(dict.fromkeys(line["event"] for line in ours))
 
     def _log(self, dag_id: str, run_id: str, task: TaskInstance) -> list[Any]:
-        path = f"{_path(dag_id, run_id)}/taskInstances/{task.task_id}/logs/{max(1, task.try_number)}"
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{task.task_id}/logs/{max(1, task.try_number)}"
         return list(self.call("GET", path, params={"map_index": task.map_index, "full_content": True})["content"])
 
     def _pages(self, path: str, key: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -212,17 +223,18 @@ class AirflowApi:
         except httpx.HTTPError as error:
             raise UserError(
                 f"Airflow's API at {self._url} does not answer ({type(error).__name__}).",
-                "Start the platform with ./millrace up, or look at ./millrace status.",
+                "Start the platform with ./millrace up; ./millrace status shows the state of the api-server.",
+                code=Code.AIRFLOW_UNREACHABLE,
             ) from error
 
     def _log_in(self) -> None:
         answer = self._send("POST", "/auth/token", {"json": {"username": self._user, "password": self._password}})
         if answer.is_error:
-            raise ApiError(answer.status_code, f"Airflow refused the login of {self._user}: {_detail(answer)}.")
+            raise ApiError(answer.status_code, f"Airflow rejected the login of user {self._user}: {_detail(answer)}.")
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
 
-def _path(dag_id: str, run_id: str) -> str:
+def _run_path(dag_id: str, run_id: str) -> str:
     return f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
 
 
@@ -234,7 +246,7 @@ def _detail(answer: httpx.Response) -> str:
     if isinstance(detail, list):
         detail = "; ".join(f"{'.'.join(map(str, part.get('loc', ())))}: {part.get('msg')}" for part in detail)
     reason = str(detail.get("reason", detail) if isinstance(detail, dict) else detail).strip()
-    # What follows the first line of a refused parameter is its schema.
+    # After the first line of the message about a rejected parameter comes its schema.
     return reason.partition("\n")[0].rstrip(".") or "no reason given"
 
 

@@ -1,21 +1,22 @@
-"""Kafka's classes, read and verified once: an archive with which a broker starts sooner.
+"""An archive of Kafka's loaded classes, with which a broker starts faster.
 
-The JVM calls it a dynamic archive of class data sharing (JEP 350). It is made when the environment is installed, by
-`python -m embedded.archive ENVIRONMENT`, from a broker that does once what brokers do. A broker without the
-archive starts all the same.
+The JVM calls it a dynamic archive of class data sharing (JEP 350). The installation of the environment makes it with
+`python -m embedded.archive ENVIRONMENT`: it starts a broker, uses it once and stops it. A broker also starts without
+the archive.
 """
 
 import shutil
 import socket
 import subprocess
 import sys
-import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from embedded import kafka
 from embedded.home import Home
+from embedded.polling import wait_until
 from embedded.ports import HOST
+from include.error_codes import Code
 from include.errors import UserError
 
 _START_S = 120.0
@@ -24,14 +25,14 @@ _TOPIC = "classes"
 
 
 def make(environment: Path) -> None:
-    """Make the archive of an environment that has Python's packages and Kafka's jars; nothing when there is one.
+    """Make the archive of an environment that has the Python packages and Kafka's jars, unless it exists.
 
-    Raises UserError, with what the JVM said last, when the broker does not start, or no archive comes of it.
+    Raises UserError with the last output of the JVM when the broker does not start or the JVM writes no archive.
     """
     target = kafka.archive(environment)
     if target.exists():
         return
-    # Those of another release of Java.
+    # Archives of another release of Java.
     for stale in target.parent.glob("*.jsa"):
         stale.unlink()
     home = Home(environment / "archive")
@@ -39,14 +40,14 @@ def make(environment: Path) -> None:
     for part in (home.kafka, home.run):
         part.mkdir(parents=True)
     try:
-        made = _made(home, environment, target)
+        made = _make_archive(home, environment, target)
         made.replace(target)
     finally:
         shutil.rmtree(home.path, ignore_errors=True)
 
 
-def _made(home: Home, environment: Path, target: Path) -> Path:
-    # That of Java's own classes, which the archive of Kafka's names and needs.
+def _make_archive(home: Home, environment: Path, target: Path) -> Path:
+    # The archive of Java's own classes, which the archive of Kafka's classes refers to.
     base = target.with_name(f"java-{target.name}")
     made, log = home.run / target.name, home.path / "log"
     port = _prepare(home)
@@ -65,12 +66,15 @@ def _made(home: Home, environment: Path, target: Path) -> Path:
             broker.kill()
             broker.wait()
     if not made.exists():
-        raise UserError(f"The JVM made no archive of Kafka's classes. It said last: {log.read_text()[-1000:]}")
+        raise UserError(
+            f"The JVM did not write an archive of Kafka's classes. The end of its output: {log.read_text()[-1000:]}",
+            code=Code.INSTALLATION_FAILED,
+        )
     return made
 
 
 def _prepare(home: Home) -> int:
-    """Writes the broker's settings, with ports that are free; gives the one for clients."""
+    """Write the broker's settings with free ports, and return the port for clients."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(2)]
         for probe in probes:
@@ -81,24 +85,27 @@ def _prepare(home: Home) -> int:
 
 
 def _answers(broker: "subprocess.Popen[bytes]", port: int) -> bool:
-    end = time.monotonic() + _START_S
-    while broker.poll() is None and time.monotonic() < end:
-        try:
+    """Whether the broker answers before it exits or the time to start is over."""
+
+    def answers_or_has_exited() -> bool:
+        with suppress(UserError):
             kafka.check(port)
-        except UserError:
-            time.sleep(0.05)
-        else:
             return True
+        return broker.poll() is not None
+
+    with suppress(TimeoutError):
+        wait_until(answers_or_has_exited, _START_S, pause=0.05)
+        return broker.poll() is None
     return False
 
 
 def _work(port: int) -> None:
-    """What a publish and its readers have a broker do: a topic, a transaction, a group."""
+    """Use the broker as a publication and its readers do: a topic, a transaction, a consumer group."""
     from confluent_kafka import Consumer, Producer
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined, unused-ignore]
 
     servers: dict[str, str | int | float | bool] = {"bootstrap.servers": f"{HOST}:{port}", "log_level": 0}
-    # Kept until the end: without it nobody would answer.
+    # The variable keeps the client alive until the topic exists.
     admin = AdminClient(servers)
     admin.create_topics([NewTopic(_TOPIC, 1)])[_TOPIC].result()
     producer = Producer(servers | {"transactional.id": _TOPIC})

@@ -1,9 +1,9 @@
-"""What a backup holds, and how it is taken from a platform that runs: PostgreSQL first, then Kafka.
+"""Back up a platform while it runs: PostgreSQL first, then Kafka.
 
-A stream's position is moved by the transaction that lands, so PostgreSQL must never be ahead of Kafka. The copy of
-PostgreSQL is complete before Kafka's logs are copied: what came in between is past the position, and lands after a
-restore as after any other pause. Kafka's logs are copied while the broker is stopped, because a transaction writes to
-several of them; segments that the broker no longer writes to are linked, so that it is stopped for seconds only.
+The transaction that lands rows also moves the stream's position, so the copy of PostgreSQL must never be ahead of the
+copy of Kafka. PostgreSQL is therefore copied first. Records that arrive between the two copies are past the position
+and land after a restore. Kafka's logs are copied while the broker is stopped, because a transaction writes to several
+logs. Segments that the broker no longer writes to are hard-linked, so that it is stopped for seconds only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from embedded.backup_file import Progress, Report, Writer
 from embedded.home import Home, explain_disk
 from embedded.ports import HOST
 from include import provenance
+from include.error_codes import Code
 from include.errors import UserError
 from include.warehouse import migrations
 
@@ -39,27 +40,35 @@ STATE = "state.json"
 OWN_WAREHOUSE = "AIRFLOW_CONN_MILLRACE_POSTGRES"
 SCHEMAS = ("millrace", "landing")
 _SLOT = "millrace_backup"
-# Of a server that has stopped: who it was.
+# The process that the server was, which a copy must not name.
 _PROCESS_FILES = frozenset({"postmaster.pid", "postmaster.opts"})
 
 
 def make(target: Platform, file: Path, report: Report) -> None:
-    """Writes a backup of the platform, which may run meanwhile; an interrupted one leaves no file of this name.
+    """Write a backup of the platform, which may run. An interrupted backup leaves no file of this name.
 
     Args:
-        report: Called with each step, in words.
+        report: Called with a description of each step.
 
     Raises:
-        UserError: There is nothing to back up, the disk is full, or a component does not answer.
+        UserError: The home holds no data, the disk is full, or a component does not answer.
     """
     home = target.home
-    home.require_whole()
+    home.require_restored()
     if not (home.postgres / "PG_VERSION").exists():
-        raise UserError(f"There is nothing to back up in {home.path}.", "Start the platform with ./millrace up.")
+        raise UserError(
+            f"The home {home.path} holds no data to back up.",
+            "Start the platform with ./millrace up.",
+            code=Code.NOTHING_TO_BACK_UP,
+        )
     if file.exists():
-        raise UserError(f"{file} exists already.", "Name another file, or delete that one.")
+        raise UserError(f"The file {file} exists already.", "Name another file, or delete it.", code=Code.FILE_EXISTS)
     if file.absolute().is_relative_to(home.path):
-        raise UserError(f"{file} lies in the home, which ./millrace reset deletes.", "Name a file somewhere else.")
+        raise UserError(
+            f"The file {file} would be inside the home {home.path}, which ./millrace reset deletes.",
+            "Name a file in another directory.",
+            code=Code.BACKUP_INSIDE_HOME,
+        )
     with target.held(), explain_disk(file.parent):
         home.clear_staging()
         running = target.is_alive()
@@ -88,16 +97,16 @@ def _add(writer: Writer, target: Platform, running: bool, report: Report) -> Non
         writer.add_tree(KAFKA, home.kafka)
         return
     _add_running_postgres(writer, home)
-    report("stopping Kafka for some seconds, while its logs are copied; landing and training wait")
+    report("stopping Kafka for a few seconds to copy its logs; landing and training wait")
     copied = _staging(home) / KAFKA
     with target.without_kafka():
         _copy_logs(home.kafka, copied)
-    report("Kafka is back; writing what was copied")
+    report("Kafka is running again; writing the copied logs")
     writer.add_tree(KAFKA, copied)
 
 
 def versions() -> dict[str, str]:
-    """What this Millrace runs on, by name."""
+    """The versions that this release of Millrace runs on, by name."""
     return {
         "airflow": settings.AIRFLOW_VERSION,
         "kafka": settings.KAFKA_VERSION,
@@ -106,22 +115,22 @@ def versions() -> dict[str, str]:
 
 
 def revisions() -> list[str]:
-    """The changes of the warehouse's schema that this Millrace knows."""
+    """The migrations of the warehouse's schema in this release, those of older histories included."""
     return sorted({*migrations.revisions(), *migrations.FORMER})
 
 
 def machine() -> str:
-    """The kind of machine; PostgreSQL reads its data on the same kind alone."""
+    """The kind of machine. PostgreSQL reads its files only on the kind that wrote them."""
     return f"{platform.machine()} {sys.byteorder}-endian"
 
 
 def program_environment(parameters: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which a program of PostgreSQL connects; arguments would show the password to everybody."""
+    """The environment in which a program of PostgreSQL connects. In arguments every user would see the password."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | dict(parameters)
 
 
 def _header(home: Home, running: bool) -> dict[str, Any]:
-    # Of the write-ahead log, a server that runs gives only what the copy needs.
+    # A running server sends only the part of the write-ahead log that the copy needs.
     wal = _size(home.postgres / "pg_wal") if running else 0
     return {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -139,7 +148,7 @@ def _size(directory: Path) -> int:
     for parent, _, files in os.walk(directory):
         for name in files:
             with suppress(FileNotFoundError):
-                # Of what is allocated: an index of Kafka has room for ten megabytes that it does not take.
+                # The allocated blocks: an index file of Kafka has a size of ten megabytes and is mostly a hole.
                 total += 512 * os.lstat(os.path.join(parent, name)).st_blocks
     return total
 
@@ -151,11 +160,11 @@ def _staging(home: Home) -> Path:
 
 
 def _add_running_postgres(writer: Writer, home: Home) -> None:
-    """Adds a base backup: both databases, the roles and the write-ahead log that makes them consistent."""
+    """Add a base backup: both databases, the roles, and the write-ahead log that makes them consistent."""
     port = home.state()["ports"]["postgres"]
     postgres.check(home, port)
     with closing(postgres.connect(home, port)) as connection, connection.cursor() as cursor:
-        # The write-ahead log of the time that the backup takes must still be there at its end.
+        # The slot keeps the write-ahead log that is written during the backup until its end.
         cursor.execute("SELECT pg_create_physical_replication_slot(%s, true, true)", (_SLOT,))
         options = ["--format=tar", "--pgdata=-", "--wal-method=fetch", "--checkpoint=fast", "--no-manifest"]
         parameters = {
@@ -179,7 +188,7 @@ def _add_own_warehouse(writer: Writer, home: Home) -> None:
 
 @contextmanager
 def _output_of(command: list[str], parameters: Mapping[str, str], failed: str) -> Iterator[Any]:
-    """What a program of PostgreSQL writes. Raises UserError with its last words when it fails."""
+    """The output of a program of PostgreSQL. Raises UserError with its last message when it fails."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [postgres.program(command[0]), *command[1:]],
@@ -193,26 +202,30 @@ def _output_of(command: list[str], parameters: Mapping[str, str], failed: str) -
         try:
             yield process.stdout
         except Exception as error:
-            # A program that failed ends its output early, which is not what went wrong.
+            # When the program has failed, its output ends early: the program's own message is the cause.
             broken = error
         finally:
             process.stdout.close()
             code = process.wait()
         if code and not isinstance(broken, OSError):
             errors.seek(0)
-            raise UserError(f"{failed}: {last_line(errors.read().decode(errors='replace'))}.", "See ./millrace doctor.")
+            raise UserError(
+                f"{failed}: {last_line(errors.read().decode(errors='replace'))}.",
+                "Fix this; ./millrace doctor checks the platform.",
+                code=Code.BACKUP_FAILED,
+            )
         if broken:
             raise broken
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
+    """The last line that is not empty, without the prefix of PostgreSQL's programs."""
     lines = [re.sub(r"^pg_\w+: (error|detail|hint): ", "", line.strip()) for line in text.splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else "it gives no reason"
+    return lines[-1].rstrip(".") if lines else "no reason given"
 
 
 def _copy_logs(kafka: Path, copied: Path) -> None:
-    """Copies the logs of a stopped broker; the segments that it will not write to are linked."""
+    """Copy the logs of a stopped broker, and hard-link the segments that it will not write to again."""
     for directory, _, names in os.walk(kafka):
         target = copied / Path(directory).relative_to(kafka)
         target.mkdir(mode=0o700)
@@ -220,11 +233,11 @@ def _copy_logs(kafka: Path, copied: Path) -> None:
         for name in names:
             source = Path(directory, name)
             is_closed = name.endswith(".log") and name != newest
-            if not (is_closed and _linked(source, target / name)):
+            if not (is_closed and _link(source, target / name)):
                 shutil.copyfile(source, target / name)
 
 
-def _linked(source: Path, target: Path) -> bool:
+def _link(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
     except OSError:

@@ -1,7 +1,7 @@
 """The file that `backup` writes and `restore` reads: a tar archive, compressed with zstd, with its SHA-256 at the end.
 
-The digest lies in a frame that every decoder of zstd skips, so that ordinary tools can list the archive. It is checked
-before anything is unpacked: a file that is cut off, altered or not a backup changes nothing.
+The digest is in a frame that every decoder of zstd skips, so that ordinary tools can list the archive. `restore` checks
+it before it unpacks anything: a file that is cut off, altered or not a backup changes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from include.error_codes import Code
 from include.errors import UserError
 
 FORMAT = 1
@@ -41,18 +42,18 @@ class Writer:
         self._progress = progress
 
     def add_bytes(self, name: str, content: bytes) -> None:
-        """Adds a file of this content."""
+        """Add a file with this content."""
         member = tarfile.TarInfo(name)
         member.size, member.mtime = len(content), int(time.time())
         self._archive.addfile(member, io.BytesIO(content))
 
     def add_file(self, name: str, path: Path) -> None:
-        """Adds a regular file or a directory by itself; nothing when it is neither."""
+        """Add a regular file, or a directory without its content. Anything else is left out."""
         member = self._archive.gettarinfo(path, name)
         if member.isdir():
             self._archive.addfile(member)
         elif stat.S_ISREG(path.lstat().st_mode):
-            # Two names of one file would become a link.
+            # tarfile would store a file with two names as a link.
             member.type = tarfile.REGTYPE
             member.size = path.stat().st_size
             with path.open("rb") as file:
@@ -60,7 +61,7 @@ class Writer:
             self._progress.add(member.size)
 
     def add_tree(self, name: str, directory: Path, leave_out: frozenset[str] = frozenset()) -> None:
-        """Adds the directories and regular files below a directory, but for the names at its top to leave out."""
+        """Add the directories and regular files below a directory, except these names at its top level."""
         for path in sorted(directory.rglob("*")):
             inner = path.relative_to(directory)
             if inner.parts[0] in leave_out:
@@ -69,7 +70,7 @@ class Writer:
                 self.add_file(f"{name}/{inner}", path)
 
     def add_archive(self, name: str, source: IO[bytes]) -> None:
-        """Adds the directories and regular files of another tar archive, as it is read."""
+        """Add the directories and regular files of another tar archive while it is read."""
         with tarfile.open(fileobj=source, mode="r|") as other:
             for member in other:
                 content = other.extractfile(member) if member.isreg() else None
@@ -80,10 +81,10 @@ class Writer:
 
 
 class Progress:
-    """Says every few seconds how much is done.
+    """Reports every few seconds how many bytes are done.
 
     Args:
-        about: Bytes that are to come, or 0 when that is unknown.
+        about: The expected number of bytes, or 0 when it is unknown.
     """
 
     def __init__(self, report: Report, what: str, about: int) -> None:
@@ -101,10 +102,10 @@ class Progress:
 
 @contextmanager
 def writing(file: Path, header: dict[str, Any], progress: Progress) -> Iterator[Writer]:
-    """A new backup, which has its name only once it is complete and on disk; readable by its owner alone.
+    """A new backup, readable by its owner only. The file gets its name when it is complete and on disk.
 
     Args:
-        header: What `read_header` gives back later.
+        header: What `read_header` returns later.
 
     Raises:
         OSError: The disk is full, or the file cannot be written.
@@ -137,7 +138,7 @@ def writing(file: Path, header: dict[str, Any], progress: Progress) -> Iterator[
 
 
 def check(file: Path, report: Report) -> None:
-    """Makes sure that a file is a complete backup, as it was written.
+    """Check that a file is a complete backup, unchanged since it was written.
 
     Raises:
         UserError: It is not.
@@ -146,52 +147,65 @@ def check(file: Path, report: Report) -> None:
         size = file.stat().st_size
         with file.open("rb") as raw:
             if raw.read(len(_ZSTD)) != _ZSTD or not file.is_file():
-                raise _foreign(file)
+                raise _not_a_backup(file)
             raw.seek(max(0, size - _TRAILER_BYTES))
             trailer = raw.read()
             if trailer[: len(_TRAILER)] != _TRAILER:
                 raise UserError(
-                    f"{file} is cut off, or not a backup of Millrace.", "Copy it again from where it was written."
+                    f"The file {file} is cut off, or is not a backup of Millrace.",
+                    "Copy it again from where it was written.",
+                    code=Code.BACKUP_CORRUPT,
                 )
             raw.seek(0)
             found = _digest(raw, size - _TRAILER_BYTES, Progress(report, "checking the backup", size))
     except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}).", "Name a file that you can read.") from error
+        missing = isinstance(error, FileNotFoundError)
+        raise UserError(
+            f"The file {file} {'does not exist' if missing else f'cannot be read ({error.strerror})'}.",
+            "Name a file that ./millrace backup has written.",
+            code=Code.FILE_NOT_FOUND if missing else Code.PERMISSION_DENIED,
+        ) from error
     if found != trailer[len(_TRAILER) :]:
         raise UserError(
-            f"{file} was altered since it was written: its checksum is not the one that it ends with.",
+            f"The file {file} was altered after it was written: its content does not match the checksum at its end.",
             "Copy it again from where it was written.",
+            code=Code.BACKUP_CORRUPT,
         )
 
 
 def read_header(file: Path) -> dict[str, Any]:
-    """What the backup says of itself. Raises UserError when this Millrace cannot read it."""
+    """The header of a backup. Raises UserError when this release cannot read it."""
     with _members(file) as archive:
         first = archive.next()
         content = archive.extractfile(first) if first and first.name == HEADER else None
         if content is None:
-            raise _foreign(file)
+            raise _not_a_backup(file)
         header: dict[str, Any] = json.loads(content.read())
     if header["format"] != FORMAT:
         raise UserError(
-            f"{file} has format {header['format']}, and this Millrace reads format {FORMAT}.",
+            f"The backup {file} has format {header['format']}; this release of Millrace reads format {FORMAT}.",
             "Restore it with the release of Millrace that wrote it, or a newer one.",
+            code=Code.BACKUP_INCOMPATIBLE,
         )
     return header
 
 
 def unpack(file: Path, directory: Path, progress: Progress) -> None:
-    """Unpacks a checked backup into a directory: directories with mode 0700 and files with 0600, on disk at the end.
+    """Unpack a checked backup into a directory and sync it to disk. Directories get mode 0700, files 0600.
 
     Raises:
         UserError: A path in it leads out of the directory.
         OSError: The disk is full.
     """
-    with _private(), _members(file) as archive:
+    with _private_umask(), _members(file) as archive:
         for member in archive:
             path = directory / member.name
             if ".." in path.parts or not path.is_relative_to(directory) or not (member.isreg() or member.isdir()):
-                raise UserError(f"{file} holds {member.name!r}, which no backup of Millrace does.")
+                raise UserError(
+                    f"The file {file} contains {member.name!r}, which is not part of any backup of Millrace.",
+                    "Name a file that ./millrace backup has written.",
+                    code=Code.BACKUP_CORRUPT,
+                )
             if member.isdir():
                 path.mkdir(parents=True, exist_ok=True)
                 continue
@@ -206,8 +220,8 @@ def unpack(file: Path, directory: Path, progress: Progress) -> None:
 
 
 @contextmanager
-def _private() -> Iterator[None]:
-    """What is made meanwhile is its owner's alone."""
+def _private_umask() -> Iterator[None]:
+    """Files that are created inside the ``with`` block are readable by their owner only."""
     usual = os.umask(0o077)
     try:
         yield
@@ -226,15 +240,23 @@ def _members(file: Path) -> Iterator[tarfile.TarFile]:
         ):
             yield archive
     except (tarfile.TarError, pyarrow.ArrowException, json.JSONDecodeError) as error:
-        raise UserError(f"{file} cannot be unpacked: {error}.", "Copy it again from where it was written.") from error
+        raise UserError(
+            f"The file {file} cannot be unpacked: {error}.",
+            "Copy it again from where it was written.",
+            code=Code.BACKUP_CORRUPT,
+        ) from error
 
 
-def _foreign(file: Path) -> UserError:
-    return UserError(f"{file} is not a backup of Millrace.", "Name a file that ./millrace backup has written.")
+def _not_a_backup(file: Path) -> UserError:
+    return UserError(
+        f"The file {file} is not a backup of Millrace.",
+        "Name a file that ./millrace backup has written.",
+        code=Code.BACKUP_CORRUPT,
+    )
 
 
 class _Hashing(io.RawIOBase):
-    """A file that is written through, and the SHA-256 of what was written."""
+    """Writes through to a file and computes the SHA-256 of what was written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

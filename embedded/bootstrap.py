@@ -1,7 +1,7 @@
-"""Make Millrace's own environment from its locks. Standard library only: nothing is installed yet.
+"""Install Millrace's own environment from its lock files. Standard library only: nothing is installed yet.
 
-`./millrace` starts this when the environment is not the one that the locks describe. The environment keeps a copy of
-the locks that it was installed from, written last, so that an interrupted installation is simply done again.
+`./millrace` runs this when the environment does not match the lock files. At the end of an installation the lock files
+are copied into the environment, so that an interrupted installation is repeated.
 """
 
 import contextlib
@@ -16,28 +16,25 @@ import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from include.error_codes import Code
+from include.errors import UserError
 from include.project import ROOT
 
 LOCKS = (ROOT / "requirements.txt", ROOT / "embedded/kafka.lock.toml")
 DEVELOPMENT_LOCK = ROOT / "requirements-dev.txt"
 NEEDED_BYTES = 2 * 1024**3
 
-
-class InstallError(Exception):
-    """One sentence that says what stopped the installation and how to go on."""
+Command = Sequence[str | Path]
 
 
 def install(environment: Path, *, development: bool = False) -> None:
-    """Bring `environment` to what the locks say; does nothing when it is already there.
-
-    Raises InstallError.
-    """
+    """Install what the lock files list, unless `environment` has it already. Raises UserError."""
     if _is_current(environment, development):
         return
-    with _explained(environment), _alone(environment):
+    with _explain_disk(environment), _locked(environment):
         if _is_current(environment, development):
             return
         _require_space(environment)
@@ -45,26 +42,26 @@ def install(environment: Path, *, development: bool = False) -> None:
         marks = environment / "installed"
         python = environment / "bin/python"
         if not (marks / LOCKS[0].name).exists():
-            _say(f"making Millrace's environment in {environment} (once; about 1 GB)")
+            _print(f"installing Millrace's environment in {environment} (once; about 1 GB)")
             venv.create(environment, clear=True, symlinks=True)
         shutil.rmtree(marks, ignore_errors=True)
         settings = _index_settings()
         if not _has_uv(environment):
             _install_uv(environment, settings)
         locks = [LOCKS[0], DEVELOPMENT_LOCK] if development else [LOCKS[0]]
-        uv = [environment / "bin/uv", "pip", "sync", "--quiet", "--python", python, "--require-hashes", *locks]
+        uv: Command = [environment / "bin/uv", "pip", "sync", "--quiet", "--python", python, "--require-hashes", *locks]
         _run(uv, settings, "installing the Python packages", "The Python packages could not be installed")
         if not _same(environment / "kafka/.lock", LOCKS[1]):
-            jars = [python, "-P", "-m", "embedded.jars", "install", environment / "kafka"]
-            _run(jars, settings, "fetching Kafka", "Kafka could not be installed")
+            jars: Command = [python, "-P", "-m", "embedded.jars", "install", environment / "kafka"]
+            _run(jars, settings, "downloading Kafka", "Kafka could not be installed")
             shutil.copyfile(LOCKS[1], environment / "kafka/.lock")
-        archive = [python, "-P", "-m", "embedded.archive", environment]
+        archive: Command = [python, "-P", "-m", "embedded.archive", environment]
         if not _succeeds(archive, settings, "preparing Kafka's classes"):
-            _say("Kafka works without that, and takes longer to start")
+            _print("Kafka works without this step, but starts more slowly")
         marks.mkdir()
         for lock in (*LOCKS, DEVELOPMENT_LOCK) if development else LOCKS:
             shutil.copyfile(lock, marks / lock.name)
-        _say(f"environment ready after {time.monotonic() - started:.0f} s")
+        _print(f"environment ready after {time.monotonic() - started:.0f} s")
 
 
 def _is_current(environment: Path, development: bool) -> bool:
@@ -81,38 +78,47 @@ def _same(copy: Path, original: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(environment: Path) -> Iterator[None]:
-    """Hold the environment against a second installation at the same time."""
+def _locked(environment: Path) -> Iterator[None]:
+    """Lock the environment against a second installation at the same time."""
     environment.parent.mkdir(parents=True, exist_ok=True)
     with open(environment.with_name(environment.name + ".lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("another ./millrace is installing the environment; waiting for it")
+            _print("another ./millrace is installing the environment; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
-def _explained(environment: Path) -> Iterator[None]:
+def _explain_disk(environment: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = f"the disk that holds {environment} is full; free some space"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
-            reason = f"{error.filename or environment} cannot be written; name another place with MILLRACE_HOME"
-        else:
-            raise
-        raise InstallError(f"The environment cannot be made: {reason}, and start again.") from error
+            raise UserError(
+                f"The environment cannot be installed: the disk that holds {environment} is full.",
+                "Free some space, and run the command again.",
+                code=Code.DISK_FULL,
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
+            raise UserError(
+                f"The environment cannot be installed: {error.filename or environment} cannot be written "
+                f"({error.strerror}).",
+                "Make it writable, or choose another directory with MILLRACE_HOME.",
+                code=Code.PATH_NOT_WRITABLE,
+            ) from error
+        raise
 
 
 def _require_space(environment: Path) -> None:
     free = shutil.disk_usage(environment.parent).free
     if free < NEEDED_BYTES and not (environment / "bin/uv").exists():
-        raise InstallError(
-            f"The disk that holds {environment} has {free / 1e6:.0f} MB free and the installation needs about "
-            f"{NEEDED_BYTES / 1e6:.0f} MB; free some space or name another place with MILLRACE_HOME."
+        raise UserError(
+            f"The disk that holds {environment} has {free / 1e6:.0f} MB free, and the installation needs about "
+            f"{NEEDED_BYTES / 1e6:.0f} MB.",
+            "Free some space, or choose another directory with MILLRACE_HOME.",
+            code=Code.DISK_FULL,
         )
 
 
@@ -124,13 +130,13 @@ def _has_uv(environment: Path) -> bool:
 
 
 def _install_uv(environment: Path, settings: dict[str, str]) -> None:
-    """Install the pinned uv by whichever installer this Python has: its bundled pip, its own pip, or a uv on PATH."""
+    """Install the pinned uv with the first installer that works: the bundled pip, Python's own pip, or a uv on PATH."""
     pinned = re.search(r"^uv==.*(?:\n .*)*", LOCKS[0].read_text(), re.MULTILINE)
     assert pinned, "requirements.txt pins uv"
     requirement = environment / "uv.txt"
     requirement.write_text(pinned[0] + "\n")
     python = environment / "bin/python"
-    asked = [
+    arguments = [
         "install",
         "--quiet",
         "--require-hashes",
@@ -140,8 +146,8 @@ def _install_uv(environment: Path, settings: dict[str, str]) -> None:
         "-r",
         str(requirement),
     ]
-    installers = [[str(python), f"{wheel}/pip", *asked] for wheel in _bundled_pips()]
-    installers.append([sys.executable, "-m", "pip", "--python", str(python), *asked])
+    installers = [[str(python), f"{wheel}/pip", *arguments] for wheel in _bundled_pips()]
+    installers.append([sys.executable, "-m", "pip", "--python", str(python), *arguments])
     if found := shutil.which("uv"):
         installers.append(
             [found, "pip", "install", "--python", str(python), "--require-hashes", "-r", str(requirement)]
@@ -154,14 +160,16 @@ def _install_uv(environment: Path, settings: dict[str, str]) -> None:
             return
         failures.append(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}")
     reasons = "; ".join(dict.fromkeys(failures))
-    raise InstallError(
-        f"No installer of this Python ({sys.executable}) could fetch uv: {reasons}. Check the network and the package "
-        "index of your pip settings, or install pip or uv for this Python, and start again."
+    raise UserError(
+        f"No installer of this Python ({sys.executable}) could download uv: {reasons}.",
+        "Check the network and the package index of your pip settings, or install pip or uv for this Python, and run "
+        "the command again.",
+        code=Code.INSTALLATION_FAILED,
     )
 
 
 def _bundled_pips() -> list[str]:
-    """pip wheels that come with Python or the distribution, newest first; pip runs straight from its wheel."""
+    """The pip wheels of Python and of the distribution, newest first. pip can run from its wheel."""
     directories = [
         sysconfig.get_config_var("WHEEL_PKG_DIR"),
         "/usr/share/python-wheels",
@@ -176,9 +184,9 @@ def _bundled_pips() -> list[str]:
 
 
 def _index_settings() -> dict[str, str]:
-    """The user's pip settings (its files and PIP_* variables) as uv's variables; uv's own variables win.
+    """The user's pip settings (files and PIP_* variables) as variables of uv. uv's own variables take precedence.
 
-    Certificates named for one program are named for all, because every download here has the same reason to need them.
+    A certificate bundle that is named for one program is passed to all, because every download needs the same.
     """
     pip = _pip_settings()
     settings = {}
@@ -215,7 +223,7 @@ def _pip_settings() -> dict[str, str]:
             listing = done.stdout
             break
     found = {}
-    # pip lists variables before files; the last one wins here, and variables win for pip.
+    # pip lists variables before files, and variables take precedence.
     for line in reversed(listing.splitlines()):
         name, _, value = line.partition("=")
         scope, _, option = name.partition(".")
@@ -235,24 +243,28 @@ def _child_environment(settings: dict[str, str]) -> dict[str, str]:
     return {"UV_SYSTEM_CERTS": "1", **settings, **os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
-def _run(command: list, settings: dict[str, str], step: str, failure: str) -> None:
-    """Run a command that has to succeed. Raises InstallError."""
+def _run(command: Command, settings: dict[str, str], step: str, failure: str) -> None:
+    """Run a command that has to succeed. Raises UserError."""
     if not _succeeds(command, settings, step):
-        raise InstallError(f"{failure}: the reason is above. Fix it (often the network or the disk) and start again.")
+        raise UserError(
+            f"{failure}; the lines above show the reason.",
+            "Fix it (often the network or the disk), and run the command again.",
+            code=Code.INSTALLATION_FAILED,
+        )
 
 
-def _succeeds(command: list, settings: dict[str, str], step: str) -> bool:
-    """Run a command, and give whether it succeeds; a terminal is shown how long that takes, all else that it began."""
+def _succeeds(command: Command, settings: dict[str, str], step: str) -> bool:
+    """Run a command and return whether it succeeds. A terminal shows how long it has been running."""
     process = subprocess.Popen(list(map(str, command)), env=_child_environment(settings), stdin=subprocess.DEVNULL)
     started, terminal = time.monotonic(), sys.stderr.isatty()
-    _say(f"{step} …", end="" if terminal else "\n")
+    _print(f"{step} …", end="" if terminal else "\n")
     while True:
         try:
             code = process.wait(timeout=1)
             break
         except subprocess.TimeoutExpired:
             if terminal:
-                _say(f"\r{step} … {time.monotonic() - started:.0f} s", end="")
+                _print(f"\r{step} … {time.monotonic() - started:.0f} s", end="")
         except KeyboardInterrupt:
             process.wait()
             raise
@@ -261,19 +273,19 @@ def _succeeds(command: list, settings: dict[str, str], step: str) -> bool:
     return code == 0
 
 
-def _say(text: str, end: str = "\n") -> None:
-    again = "\r" if text.startswith("\r") else ""
-    print(f"{again}millrace: {text.lstrip()}", file=sys.stderr, end=end, flush=True)
+def _print(text: str, end: str = "\n") -> None:
+    start = "\r" if text.startswith("\r") else ""
+    print(f"{start}millrace: {text.lstrip()}", file=sys.stderr, end=end, flush=True)
 
 
 def main() -> None:
-    """Install; `--development` adds what the tests and checks need."""
+    """Install the environment; `--development` adds what the tests and checks need."""
     try:
         install(Path(os.environ["MILLRACE_ENV"]), development="--development" in sys.argv[1:])
-    except InstallError as error:
+    except UserError as error:
         sys.exit(f"millrace: {error}")
     except KeyboardInterrupt:
-        sys.exit("millrace: interrupted; start again and the installation goes on")
+        sys.exit(f"millrace: The installation was interrupted. Run the command again. [{Code.COMMAND_INTERRUPTED}]")
 
 
 if __name__ == "__main__":

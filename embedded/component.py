@@ -1,8 +1,8 @@
 """What the supervisor starts: `python -m embedded.component NAME` becomes the component NAME.
 
-It first ends what dead components left behind: a killed scheduler leaves workers that hold its socket and its advisory
-locks, a killed broker's successor needs its port. Airflow's components import themselves while the databases are made,
-and wait for these at the gate.
+It first ends the processes that dead components left behind: a killed scheduler leaves workers that hold its socket and
+its advisory locks, and a restarted broker needs the port of the killed one. Airflow's components import their modules
+while the databases are being created and migrated, and then wait for a marker file.
 """
 
 import gc
@@ -21,7 +21,7 @@ from embedded.home import Home
 from embedded.ports import HOST
 from include.airflow.patches import preload
 
-# What each component imports beyond what all of them do.
+# The modules that each component imports in addition to the common ones.
 AIRFLOW = {
     "migrate": ("airflow.cli.commands.db_command", "include.warehouse.migrations"),
     "api-server": ("airflow.api_fastapi.main",),
@@ -29,12 +29,12 @@ AIRFLOW = {
     "dag-processor": ("airflow.cli.commands.dag_processor_command", "airflow.jobs.dag_processor_job_runner"),
     "triggerer": ("airflow.cli.commands.triggerer_command", "airflow.jobs.triggerer_job_runner"),
 }
-# The long-running ones, in the order in which they are shown.
+# The long-running components, in the order in which `status` lists them.
 NAMES = ("postgres", "kafka", "api-server", "scheduler", "dag-processor", "triggerer")
 
 
 def become(name: str) -> None:
-    """Turn this process, a child of the supervisor, into the component."""
+    """Replace this process, a child of the supervisor, by the component."""
     home = Home.current()
     processes.end(processes.orphans(home), grace=5)
     with open(home.run / f"{name}.starts", "ab") as file:
@@ -47,28 +47,28 @@ def become(name: str) -> None:
 
 
 def import_airflow() -> None:
-    """Import what every Airflow component needs."""
-    with _no_collection():
+    """Import the modules that every Airflow component needs."""
+    with _without_garbage_collection():
         import_module("airflow.__main__")
         import_module("airflow.sdk.execution_time.task_runner")
         import_module("airflow.jobs.base_job_runner")
 
 
-def gate(home: Home) -> Path:
-    """The file whose presence says that the databases are migrated."""
+def migrated_marker(home: Home) -> Path:
+    """The file that exists once the databases are migrated."""
     return home.run / "migrated"
 
 
 def starts(home: Home, name: str) -> int:
-    """How often the component was started since the last `up`."""
+    """How many times the component was started since the last `up`."""
     try:
         return (home.run / f"{name}.starts").stat().st_size
     except FileNotFoundError:
         return 0
 
 
-def ready(home: Home) -> Path:
-    """The file whose presence says that the databases exist, and can be migrated."""
+def created_marker(home: Home) -> Path:
+    """The file that exists once the databases are created and can be migrated."""
     return home.run / "databases"
 
 
@@ -76,21 +76,21 @@ def _become_airflow(home: Home, name: str) -> None:
     arguments = {
         "migrate": ["db", "migrate"],
         "api-server": ["api-server", "--host", HOST, "--port", str(home.state()["ports"]["api"])],
-        # Every log lies below one directory on this machine: nobody needs them over a port.
+        # Every log is below one directory on this machine, so no server for logs is needed.
         "scheduler": ["scheduler", "--skip-serve-logs"],
         "triggerer": ["triggerer", "--skip-serve-logs"],
     }.get(name, [name])
     sys.argv = ["airflow", *arguments]
     setproctitle(f"airflow {name}")
     import_airflow()
-    with _no_collection():
+    with _without_garbage_collection():
         for module in AIRFLOW[name]:
             import_module(module)
         if name == "scheduler":
             preload.libraries()
             preload.airflow()
-    awaited = ready(home) if name == "migrate" else gate(home)
-    while not awaited.exists():
+    marker = created_marker(home) if name == "migrate" else migrated_marker(home)
+    while not marker.exists():
         time.sleep(0.02)
     import_module("airflow.__main__").main()
     if name == "migrate":
@@ -98,8 +98,8 @@ def _become_airflow(home: Home, name: str) -> None:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """What is imported stays: looking for garbage among it takes a sixth of the time of importing it."""
+def _without_garbage_collection() -> Iterator[None]:
+    """For imports, which leave no garbage: collecting it takes a sixth of their time."""
     gc.disable()
     yield
     gc.freeze()

@@ -13,9 +13,10 @@ _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 
 
 def of(home: Home) -> dict[str, str]:
-    """What a child process needs in addition to this process's own environment.
+    """The variables that a child process needs in addition to this process's environment.
 
-    The user's own connections and settings win: with them everything works on somebody else's brokers and database.
+    The user's connections and settings take precedence, so that everything can run on other brokers and another
+    database.
     """
     ports = home.state()["ports"]
     airflow = settings.Airflow(
@@ -36,20 +37,20 @@ def of(home: Home) -> dict[str, str]:
         "AIRFLOW__API__HOST": HOST,
         "AIRFLOW__API__PORT": str(ports["api"]),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "include/airflow/local_settings")]),
-        # A log view or a REST call to this machine needs no proxy.
+        # Requests to this machine, such as for a task's log, need no proxy.
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
     }
     return airflow.environment() | own | certificates(os.environ) | overrides()
 
 
 def child(home: Home) -> dict[str, str]:
-    """The whole environment of a child process: this process's own, without another Airflow's settings."""
+    """The whole environment of a child process: this process's, without the settings of another Airflow."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
     return inherited | of(home)
 
 
 def warehouse_connection(home: Home, database: str = "warehouse") -> str:
-    """The Airflow connection to a database of the platform's server, in the form of AIRFLOW_CONN_MILLRACE_POSTGRES."""
+    """The Airflow connection to a database of the platform's server, as AIRFLOW_CONN_MILLRACE_POSTGRES takes it."""
     return json.dumps({"conn_type": "postgres", **_warehouse(home), "schema": database})
 
 
@@ -59,7 +60,9 @@ def _warehouse(home: Home) -> dict[str, str | int]:
 
 
 def overrides() -> dict[str, str]:
-    """What the user sets: MILLRACE_CONN_KAFKA, MILLRACE_CONN_POSTGRES, and MILLRACE_AIRFLOW__<SECTION>__<KEY>."""
+    """The user's variables MILLRACE_CONN_KAFKA, MILLRACE_CONN_POSTGRES and MILLRACE_AIRFLOW__<SECTION>__<KEY>, as
+    Airflow reads them.
+    """
     found = {}
     for name, value in os.environ.items():
         if name in ("MILLRACE_CONN_KAFKA", "MILLRACE_CONN_POSTGRES"):
@@ -70,17 +73,17 @@ def overrides() -> dict[str, str]:
 
 
 def certificates(given: Mapping[str, str]) -> dict[str, str]:
-    """The certificate bundle that the user named for one program, named for every program."""
+    """The certificate bundle that the user named for one program, as variables for every program."""
     bundle = next((given[name] for name in _BUNDLES if given.get(name)), None)
     return {name: bundle for name in _BUNDLES[:2]} if bundle else {}
 
 
 def metadata_url(home: Home) -> str:
-    """SQLAlchemy's URL of Airflow's metadata database."""
+    """The SQLAlchemy URL of Airflow's metadata database."""
     port = home.state()["ports"]["postgres"]
     return f"postgresql+psycopg2://airflow:{home.secrets['airflow']}@{HOST}:{port}/airflow"
 
 
 def api_url(home: Home) -> str:
-    """Where Airflow's UI and REST API are."""
+    """The address of Airflow's UI and REST API."""
     return f"http://{HOST}:{home.state()['ports']['api']}"

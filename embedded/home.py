@@ -1,4 +1,4 @@
-"""Where Millrace keeps its state: one directory for each platform, `MILLRACE_HOME`."""
+"""The home: the directory of one platform's data, logs and secrets, `MILLRACE_HOME`."""
 
 import errno
 import json
@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.project import ROOT
 
@@ -28,12 +29,12 @@ class Home:
 
     @classmethod
     def current(cls) -> "Home":
-        """The home that the environment names, else `.millrace` in the checkout."""
+        """The home that `MILLRACE_HOME` names, else `.millrace` in the checkout."""
         return cls(Path(os.environ.get("MILLRACE_HOME") or ROOT / ".millrace").absolute())
 
     @property
     def environment(self) -> Path:
-        """The Python environment, which several homes of one checkout may share."""
+        """The Python environment, which several homes of one checkout can share."""
         return Path(os.environ.get("MILLRACE_ENV") or self.path / "env").absolute()
 
     @property
@@ -58,22 +59,22 @@ class Home:
 
     @property
     def pending_restore(self) -> Path:
-        """Present while a restore replaces this home's data: names the backup."""
+        """Exists while a restore replaces the data of this home, and holds the path of the backup."""
         return self.path / "restore.pending"
 
     @property
     def staging(self) -> tuple[Path, Path]:
-        """Where a backup and a restore put together what they work on; what is there otherwise was interrupted."""
+        """The directories of a running backup and a running restore. An interrupted one leaves them behind."""
         return self.path / "backup.new", self.path / "restore.new"
 
     @property
     def passwords(self) -> Path:
-        """The users of the UI, in the form of Airflow's SimpleAuthManager."""
+        """The users of the UI, as Airflow's SimpleAuthManager reads them."""
         return self.path / "passwords.json"
 
     @property
     def password(self) -> str:
-        """The password of the UI's user admin, as it is now: a person may have changed it."""
+        """The current password of the UI's user admin, which a user may have changed."""
         try:
             return str(json.loads(self.passwords.read_text())["admin"])
         except (FileNotFoundError, KeyError):
@@ -81,7 +82,7 @@ class Home:
 
     @cached_property
     def secrets(self) -> dict[str, str]:
-        """Generated at first use, by name; written with mode 0600."""
+        """Passwords and keys by name, generated at first use and stored with mode 0600."""
         path = self.path / "secrets.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         missing = [name for name in _SECRETS if name not in known]
@@ -95,12 +96,13 @@ class Home:
         return known
 
     def prepare(self) -> None:
-        """Make the directories, private to the user. Raises UserError when that is impossible."""
+        """Create the directories, accessible to the user only. Raises UserError when that is impossible."""
         if ":" in str(self.path) or "," in str(self.path):
             raise UserError(
-                f"The home {self.path} has a colon or a comma in its path, which the settings of Java and Kafka cannot "
+                f"The path of the home, {self.path}, has a colon or a comma, which settings of Java and Kafka cannot "
                 "express.",
-                "Name another place with MILLRACE_HOME.",
+                "Choose another directory with MILLRACE_HOME.",
+                code=Code.INVALID_HOME_PATH,
             )
         with explain_disk(self.path):
             for directory in (self.path, self.airflow, self.logs, self.run, self.kafka):
@@ -111,40 +113,43 @@ class Home:
         free = shutil.disk_usage(self.path).free
         if free < NEEDED_BYTES:
             raise UserError(
-                f"The disk that holds {self.path} has {free / 1e6:.0f} MB free and the platform needs at least "
+                f"The disk that holds {self.path} has {free / 1e6:.0f} MB free, and the platform needs at least "
                 f"{NEEDED_BYTES / 1e6:.0f} MB.",
-                "Free some space or name another place with MILLRACE_HOME.",
+                "Free some space, or choose another directory with MILLRACE_HOME.",
+                code=Code.DISK_FULL,
             )
         if not self.passwords.exists():
             write_private(self.passwords, json.dumps({"admin": self.secrets["ui"]}))
 
-    def require_whole(self) -> None:
-        """Raises UserError when a restore was interrupted: this home's data are of two platforms."""
+    def require_restored(self) -> None:
+        """Raises UserError when a restore was interrupted: the home then holds data of two platforms."""
         if self.pending_restore.exists():
             file = self.pending_restore.read_text()
             raise UserError(
                 f"A restore of {file} into {self.path} was interrupted.",
                 f"Repeat it: ./millrace restore {file} --yes. Or delete everything: ./millrace reset.",
+                code=Code.RESTORE_INTERRUPTED,
             )
 
     def clear_staging(self) -> None:
-        """Delete what an interrupted backup or restore has left, for a caller that holds the home."""
+        """Delete what an interrupted backup or restore left. The caller must hold the home's lock."""
         for directory in self.staging:
             shutil.rmtree(directory, ignore_errors=True)
 
     def state(self) -> dict[str, Any]:
-        """What the platform remembers between starts: its ports, the migrations done."""
+        """What the platform stores between starts: its ports and the code that last migrated the databases."""
         try:
             return dict(json.loads((self.path / "state.json").read_text()))
         except FileNotFoundError:
             return {}
 
-    def remember(self, **changes: Any) -> None:
+    def update_state(self, **changes: Any) -> None:
+        """Change these entries of the state."""
         write_private(self.path / "state.json", json.dumps(self.state() | changes, indent=2))
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step, readable by its owner alone."""
+    """Write a file atomically, readable by its owner only."""
     new = path.with_name(f"{path.name}.{os.getpid()}")
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
@@ -153,15 +158,20 @@ def write_private(path: Path, text: str) -> None:
 
 @contextmanager
 def explain_disk(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write below `path` into one sentence."""
+    """Raise UserError when the operating system cannot write below `path`."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"The disk that holds {path} is full.", "Free some space and start again.") from error
+            raise UserError(
+                f"The disk that holds {path} is full.",
+                "Free some space, and run the command again.",
+                code=Code.DISK_FULL,
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
             raise UserError(
                 f"{error.filename or path} cannot be written ({error.strerror}).",
-                "Make it writable, or name another place with MILLRACE_HOME.",
+                "Make it writable, or choose another directory with MILLRACE_HOME.",
+                code=Code.PATH_NOT_WRITABLE,
             ) from error
         raise

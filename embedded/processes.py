@@ -1,6 +1,6 @@
-"""The processes of one platform, known by two variables of their environment and not by pid files.
+"""The processes of one platform, recognized by two variables of their environment and not by pid files.
 
-A pid file outlives a reboot and names somebody else's process; the environment of a process cannot.
+After a reboot, a pid file may name the process of another program. The environment of a process is always its own.
 """
 
 import os
@@ -13,32 +13,32 @@ from embedded.home import Home
 
 HOME_VARIABLE = "MILLRACE_HOME"
 COMPONENT_VARIABLE = "MILLRACE_COMPONENT"
-# The component that a process of `up` itself belongs to.
+# The value of COMPONENT_VARIABLE for processes that `up` itself starts.
 OF_UP = "up"
 
 
 def of(home: Home) -> list[psutil.Process]:
-    """The live processes of a home, this process and its parents left out."""
+    """The running processes of a home, without this process and its parents."""
     mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     return [process for process in psutil.process_iter() if process.pid not in mine and _is_of(process, home)]
 
 
 def orphans(home: Home) -> list[psutil.Process]:
-    """The live processes of a home that do not descend from this process's parent, the home's supervisor, nor from the
-    `up` that has started it: what another `up` left behind, that one has ended before.
+    """The processes that dead components left behind: those of a home that do not descend from its supervisor, which
+    is this process's parent. Processes of the `up` that is starting the platform are not among them.
     """
     supervisor = psutil.Process().parent()
-    # The descendants are asked later: one that is born in between is not on the first list.
+    # In this order: a descendant that starts in between is not in the first list.
     found = of(home)
     family = {child.pid for child in supervisor.children(recursive=True)} if supervisor else set()
     return [process for process in found if process.pid not in family and not _is_of_up(process)]
 
 
 def end(processes: Iterable[psutil.Process], grace: float) -> None:
-    """Ask the processes to end, and kill those that have not after `grace` seconds."""
+    """Terminate the processes, and kill those that are still running after `grace` seconds."""
     alive = list(processes)
     _signal(alive, signal.SIGTERM)
-    # A stopped process gets the signal only when it continues.
+    # A suspended process receives the signal only when it continues.
     _signal(alive, signal.SIGCONT)
     _, alive = psutil.wait_procs(alive, timeout=grace)
     _signal(alive, signal.SIGKILL)
@@ -52,7 +52,7 @@ def _is_of(process: psutil.Process, home: Home) -> bool:
         environment = process.environ()
         if environment.get(HOME_VARIABLE) == str(home.path) and COMPONENT_VARIABLE in environment:
             return True
-        # PostgreSQL's backends write their titles over their environment, but never leave the data directory.
+        # PostgreSQL's backends overwrite their environment with their titles, but stay in the data directory.
         return process.name() == "postgres" and process.cwd() == str(home.postgres)
     except (psutil.Error, OSError):
         return False

@@ -1,4 +1,4 @@
-"""What `./millrace status --json` says beyond the health of the components."""
+"""What `./millrace status --json` reports in addition to the health of the components."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 
 def lag(platform: Platform, healthy: Collection[str]) -> list[dict[str, Any]]:
-    """For each reader and topic: committed offsets not yet read, and whether an open transaction holds more back.
+    """For each reader and topic: the committed offsets not yet read, and whether an open transaction blocks others.
 
-    For a stream also the time since which one does, how long the oldest record waits, the newest event that landed, and
-    what is wrong: a task that fails, a table that is locked, a partition that cannot be dropped.
-    What cannot be known while Kafka or PostgreSQL is down is reported as an error.
+    For a stream also the time since which a transaction blocks, how long the oldest record has waited, the newest event
+    that landed, and problems: a task that fails, a table that is locked, a partition that cannot be dropped. What is
+    unknown while Kafka or PostgreSQL is down is reported as an error.
 
     Args:
-        healthy: The names of the components that are well.
+        healthy: The names of the healthy components.
     """
     from include.streams import definitions
 
     streams = {stream.reader: stream for stream in definitions.find().valid.values()}
 
-    def unknown(why: str) -> list[dict[str, Any]]:
-        return [{"reader": stream.reader, "topic": stream.topic, "error": why} for stream in streams.values()]
+    def unknown(reason: str) -> list[dict[str, Any]]:
+        return [{"reader": stream.reader, "topic": stream.topic, "error": reason} for stream in streams.values()]
 
-    # With connections of the user's own, the health of the platform's servers says nothing.
+    # When the user has other servers, the health of the platform's servers does not matter.
     own = environment.overrides()
     if "postgres" not in healthy and "AIRFLOW_CONN_MILLRACE_POSTGRES" not in own:
-        return unknown("unknown: PostgreSQL is ill, which alone knows what has landed")
+        return unknown("the lag is unknown while PostgreSQL, which stores the positions, is down")
 
     from include.kafka import client
     from include.warehouse.connection import connected
@@ -57,22 +57,22 @@ def lag(platform: Platform, healthy: Collection[str]) -> list[dict[str, Any]]:
                 for reader, topic in list(load("platform").readers(warehouse))
             ]
     except UserError as error:
-        return unknown(f"unknown: {error}")
+        return unknown(f"the lag is unknown: {error}")
 
 
 def _entry(
     reader: str, topic: str, stream: Stream | None, warehouse: Connection, brokers: AdminClient | None
 ) -> dict[str, Any]:
-    """What is known of one reader's topic.
+    """The lag of one reader, or the error for which it is unknown.
 
     Args:
-        stream: The stream, when it is one's reader.
-        brokers: None while Kafka is ill.
+        stream: The stream that the reader belongs to; None for other readers.
+        brokers: None while Kafka is down.
     """
     from include.kafka import backlog
 
     if brokers is None:
-        unknown = {"error": "what waits is unknown: Kafka is ill"}
+        unknown = {"error": "the lag is unknown while Kafka is down"}
         return unknown | (_totals(stream, warehouse) | _problems(stream, warehouse) if stream else {})
     if stream:
         return _freshness(stream, warehouse) | _problems(stream, warehouse)
@@ -88,35 +88,40 @@ def _freshness(stream: Stream, warehouse: Connection) -> dict[str, Any]:
     from include.landing import recovery, status
 
     try:
-        known = _known(status.of(stream, warehouse))
-    except UserError as unknown:
-        if isinstance(unknown, PositionError):
-            unknown = recovery.with_remedy(unknown, stream)
-        return {"error": str(unknown)} | _totals(stream, warehouse)
-    return known | {"blocked": known["blocked_since"] is not None}
+        measured = _as_json(status.of(stream, warehouse))
+    except UserError as error:
+        if isinstance(error, PositionError):
+            error = recovery.with_remedy(error, stream)
+        return {"error": str(error)} | _totals(stream, warehouse)
+    return measured | {"blocked": measured["blocked_since"] is not None}
 
 
 def _totals(stream: Stream, warehouse: Connection) -> dict[str, Any]:
-    """How fresh the table is, which PostgreSQL knows without Kafka."""
+    """How fresh the table is, which needs PostgreSQL only."""
     from include.landing import status
 
-    return _known(status.totals(stream, warehouse))
+    return _as_json(status.totals(stream, warehouse))
 
 
 def _problems(stream: Stream, warehouse: Connection) -> dict[str, Any]:
-    """What is wrong with the stream by the warehouse; no entry when nothing is."""
+    """The problems of the stream that the warehouse stores; empty when there are none."""
     from include.landing import problems
 
     found = [vars(problem) for problem in problems.of(warehouse, stream)]
     return {"problems": found} if found else {}
 
 
-def _known(totals: Totals) -> dict[str, Any]:
+def _as_json(totals: Totals) -> dict[str, Any]:
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in vars(totals).items()}
 
 
+def waiting(lag: int) -> str:
+    """How many records wait, in words."""
+    return "1 record waits" if lag == 1 else f"{lag:,} records wait"
+
+
 def last_runs(platform: Platform) -> list[dict[str, Any]]:
-    """The latest run of every DAG; times in ISO 8601."""
+    """The latest run of every DAG, with times in ISO 8601."""
     port = platform.home.state()["ports"]["postgres"]
     with closing(postgres.connect(platform.home, port, "airflow")) as metadata:
         return [

@@ -1,7 +1,7 @@
-"""How a backup becomes the state of a home: unpacked next to the existing state, then moved into its place.
+"""Restore a backup: unpack it next to the existing data of the home, then move it into their place.
 
-Nothing is touched until the whole backup is checked and unpacked. From then on the home is marked: a restore that is
-killed leaves a home that `up` refuses until a restore has come to its end.
+Nothing is changed until the whole backup is checked and unpacked. Then a marker is written, so that `up` refuses a home
+whose restore was killed until a restore has finished.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from embedded import backup, backup_file, environment, postgres
 from embedded.backup_file import Progress, Report
 from embedded.home import Home, explain_disk, write_private
+from include.error_codes import Code
 from include.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def check(file: Path, report: Report) -> dict[str, Any]:
-    """What a backup says of itself, once it is known to be complete, unaltered, and of use to this Millrace.
+    """Check that a backup is complete and unaltered and that this release can restore it, and return its header.
 
     Raises:
-        UserError: It is not.
+        UserError: It is not, or cannot be restored here.
     """
     backup_file.check(file, report)
     header = backup_file.read_header(file)
@@ -36,35 +37,39 @@ def check(file: Path, report: Report) -> dict[str, Any]:
         if _number(version) > _number(backup.versions()[name])
     ]
     if unknown or newer:
-        what = ", ".join([*newer, *(f"the schema's revision {revision}" for revision in unknown)])
+        what = ", ".join([*newer, *(f"the schema revision {revision}" for revision in unknown)])
         raise UserError(
-            f"{file} was written by a newer Millrace, which has {what}.",
-            f"Update this checkout; the backup is of {header['code']}.",
+            f"The backup {file} was written by a newer release of Millrace, which has {what}.",
+            f"Update this checkout to {header['code']} or newer.",
+            code=Code.BACKUP_INCOMPATIBLE,
         )
     theirs, ours = header["versions"]["postgres"], backup.versions()["postgres"]
     if _number(theirs)[0] != _number(ours)[0]:
         raise UserError(
-            f"{file} holds data of PostgreSQL {theirs}, which PostgreSQL {ours} cannot read.",
+            f"The backup {file} holds data of PostgreSQL {theirs}, which PostgreSQL {ours} cannot read.",
             f"Restore it with the release of Millrace that wrote it, {header['code']}.",
+            code=Code.BACKUP_INCOMPATIBLE,
         )
     if header["machine"] != backup.machine():
         raise UserError(
-            f"{file} was written on another kind of machine: {header['machine']}, this is {backup.machine()}.",
-            "Restore it on a machine of its own kind.",
+            f"The backup {file} was written on {header['machine']}, and this machine is {backup.machine()}.",
+            "Restore it on a machine of the same kind.",
+            code=Code.BACKUP_INCOMPATIBLE,
         )
     if header["own_warehouse"] and backup.OWN_WAREHOUSE not in environment.overrides():
         raise UserError(
-            f"{file} holds a warehouse on a server of your own, and MILLRACE_CONN_POSTGRES is not set.",
-            "Set it to an empty database.",
+            f"The backup {file} holds the warehouse of your own server, and MILLRACE_CONN_POSTGRES is not set.",
+            "Set MILLRACE_CONN_POSTGRES to an empty database.",
+            code=Code.BACKUP_NEEDS_WAREHOUSE,
         )
     return header
 
 
 def make(platform: Platform, file: Path, header: dict[str, Any], report: Report) -> None:
-    """Replaces the data of the platform's home by a checked backup, and leaves the platform stopped.
+    """Replace the data of the platform's home by a checked backup, and leave the platform stopped.
 
     Raises:
-        UserError: The disk is full; nothing was touched then.
+        UserError: The disk is full. Nothing was changed.
     """
     home = platform.home
     with explain_disk(home.path):
@@ -85,7 +90,7 @@ def make(platform: Platform, file: Path, header: dict[str, Any], report: Report)
         except BaseException:
             home.clear_staging()
             raise
-        report("putting it in place")
+        report("moving the data into place")
         write_private(home.pending_restore, str(file.absolute()))
         _put_in_place(home, unpacked)
 
@@ -103,13 +108,14 @@ def _require_space(home: Home, needed: int) -> None:
     if (free := shutil.disk_usage(home.path).free) < needed:
         raise UserError(
             f"The disk that holds {home.path} has {free / 1e6:,.0f} MB free, and the backup unpacks to about "
-            f"{needed / 1e6:,.0f} MB in addition to what is there.",
-            "Free some space, or delete what is there with ./millrace reset.",
+            f"{needed / 1e6:,.0f} MB next to the existing data.",
+            "Free some space, or delete the existing data with ./millrace reset.",
+            code=Code.DISK_FULL,
         )
 
 
 def _restore_own_warehouse(home: Home, dumped: Path) -> None:
-    """Replaces Millrace's schemas in the user's database, in one transaction."""
+    """Replace Millrace's schemas in the user's database, in one transaction."""
     parameters = backup.program_environment(postgres.own_warehouse(home))
     script = dumped.with_suffix(".sql")
     with script.open("w") as file:
@@ -124,7 +130,9 @@ def _restore_own_warehouse(home: Home, dumped: Path) -> None:
         done = subprocess.run(program, env=parameters, capture_output=True, text=True, check=False)
         if done.returncode:
             raise UserError(
-                f"Your warehouse could not be restored: {backup.last_line(done.stderr)}.", "Nothing was changed."
+                f"Your warehouse could not be restored: {backup.last_line(done.stderr)}. Nothing was changed.",
+                "Fix this, and repeat the restore.",
+                code=Code.RESTORE_FAILED,
             )
 
 

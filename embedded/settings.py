@@ -1,6 +1,6 @@
-"""Every setting of Kafka, PostgreSQL and Airflow, for the embedded platform and for docker-compose.yml alike.
+"""Every setting of Kafka, PostgreSQL and Airflow, for both the embedded platform and docker-compose.yml.
 
-Addresses, paths and secrets are the caller's; what is written here is what the platform depends on, and why.
+The caller adds addresses, paths and secrets. The comments give the reasons.
 """
 
 import json
@@ -17,25 +17,25 @@ AIRFLOW_VERSION = "3.3.2"
 KAFKA: Mapping[str, str] = {
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": "0",
-    # One broker holds everything.
+    # There is one broker.
     "offsets.topic.replication.factor": "1",
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    # Fewer of the internal partitions than for a cluster: each costs a log, a start and a fetch.
+    # Fewer internal partitions than in a cluster: each costs a log, a start and a fetch.
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "share.coordinator.state.topic.num.partitions": "1",
-    # A broker that has nothing to do computes half as much: without a record twice a second that says only that the
-    # controller is there, and with threads for a few clients, each of which wakes up three times a second.
+    # These halve what an idle broker computes: the controller writes fewer no-op records (by default two per second),
+    # and there are threads for a few clients only, each of which wakes up three times a second.
     "metadata.max.idle.interval.ms": "5000",
     "num.network.threads": "2",
     "num.io.threads": "4",
     "background.threads": "2",
     "group.coordinator.threads": "1",
     "share.coordinator.threads": "1",
-    # A publish runs in one transaction; the longest that a producer may ask for.
+    # A publication is one transaction; this is the longest timeout that its producer can set.
     "transaction.max.timeout.ms": "3600000",
     "message.max.bytes": "2097152",
     "log.retention.hours": "168",
@@ -49,16 +49,16 @@ POSTGRES: Mapping[str, str] = {
     "effective_cache_size": "2GB",
     "work_mem": "16MB",
     "maintenance_work_mem": "128MB",
-    # Landing writes in bulk: few, spread checkpoints.
+    # Landing writes in bulk, so checkpoints are few and spread.
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
     "max_parallel_workers": "2",
     "max_parallel_workers_per_gather": "1",
     "autovacuum_naptime": "20s",
-    # A change of a table, or a query without bounds of time, locks all of its partitions: a year has 8,760 hours.
+    # A change of a table, or a query without a time range, locks all partitions: a year has 8,760 hours.
     "max_locks_per_transaction": "256",
-    # A client that was killed in the middle of a transaction must not hold its locks for long.
+    # A client that was killed in a transaction must not keep its locks for long.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
@@ -71,7 +71,7 @@ POSTGRES: Mapping[str, str] = {
 
 AIRFLOW: Mapping[str, str] = {
     **patches.executor_settings(),
-    # LocalExecutor forks this many workers ahead; 38 MB each.
+    # LocalExecutor forks this many workers at its start, 38 MB each.
     "CORE__PARALLELISM": "12",
     "CORE__LOAD_EXAMPLES": "False",
     "CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
@@ -81,7 +81,7 @@ AIRFLOW: Mapping[str, str] = {
     "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
     # From Python 3.14 on, LocalExecutor's workers are forked from a server that imports these.
     "CORE__MP_FORKSERVER_PRELOAD": ",".join((*preload.LIBRARIES, *preload.TASKS)),
-    # How soon the tasks of a killed scheduler, and those of a killed worker, are noticed.
+    # How soon Airflow notices the tasks of a killed scheduler and of a killed worker.
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "5",
@@ -90,7 +90,7 @@ AIRFLOW: Mapping[str, str] = {
     "SCHEDULER__JOB_HEARTBEAT_SEC": "3",
     "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
     "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
-    # A new definition file shows up within half a minute; parsing all the time would take a fifth of a core.
+    # A new definition appears within half a minute. Parsing without a pause would take a fifth of a core.
     "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
     "DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "2",
     "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
@@ -103,24 +103,24 @@ AIRFLOW: Mapping[str, str] = {
 }
 
 LIBRARIES: Mapping[str, str] = {
-    # Each model is fitted with one thread; those that BLAS has started besides spin for want of work, and take from the
-    # tasks what one model takes to fit.
+    # Each model is fitted with one thread. BLAS would start more, which spin without work and take as much time from
+    # other tasks as one fit.
     "OPENBLAS_NUM_THREADS": "1",
-    # A process that has started OpenMP's threads must not be forked, and each model is fitted in a fork.
+    # Each model is fitted in a forked process, and a process that has started OpenMP's threads must not be forked.
     "OMP_NUM_THREADS": "1",
 }
 
 
 @dataclass(frozen=True)
 class Airflow:
-    """What differs between one place where Airflow runs and another.
+    """The settings of Airflow that depend on where it runs.
 
     Attributes:
-        metadata: SQLAlchemy's URL of the metadata database.
+        metadata: SQLAlchemy URL of the metadata database.
         warehouse: URL parts of the warehouse (host, port, login, password, schema).
         brokers: Kafka's bootstrap servers.
-        api: Base URL under which the user's browser reaches the api-server.
-        execution: Base URL under which the components reach it.
+        api: Base URL of the api-server for the user's browser.
+        execution: Base URL of the api-server for Airflow's components.
         root: Directory of dags/, plugins/ and include/.
         logs: Directory of the tasks' logs.
         passwords: File of the UI's users.
@@ -138,7 +138,7 @@ class Airflow:
     secrets: Mapping[str, str]
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that make any Airflow process a component of this platform."""
+        """The environment variables of every Airflow process of the platform."""
         own = {
             **AIRFLOW,
             "CORE__DAGS_FOLDER": f"{self.root}/dags",
@@ -157,12 +157,12 @@ class Airflow:
         }
         connections = {f"AIRFLOW_{name}": value for name, value in own.items() if name.startswith("CONN_")}
         others = {f"AIRFLOW__{name}": value for name, value in own.items() if not name.startswith("CONN_")}
-        # Airflow hides its database from tasks; the one that cleans it needs the address.
+        # Airflow hides its database from tasks, and the task of maintain__history that cleans it needs the address.
         return {**LIBRARIES, **connections, **others, "MILLRACE_METADATA": self.metadata}
 
 
 def kafka_properties(broker: str, controller: str, directory: str) -> str:
-    """server.properties of a single node that is broker and controller; addresses as host:port."""
+    """The server.properties of a single node, broker and controller in one. Addresses are host:port."""
     own = {
         "process.roles": "broker,controller",
         "node.id": "1",

@@ -1,23 +1,25 @@
-"""The process that keeps the components alive: supervisord, spoken to by XML-RPC on loopback."""
+"""The process that keeps the components running: supervisord, controlled by XML-RPC on loopback."""
 
 import hashlib
 import os
 import socket
 import subprocess
 import sys
-import time
 import xmlrpc.client
+from contextlib import suppress
 from typing import Any
 
 from embedded import environment, processes
 from embedded.component import NAMES
 from embedded.home import Home, write_private
+from embedded.polling import wait_until
 from embedded.ports import HOST
+from include.error_codes import Code
 from include.errors import UserError
 
-# Seconds after which a start is given up; slow machines are slow.
+# Seconds after which a start has failed. Some machines are slow.
 START_SECONDS = 300.0
-# Seconds that a component gets to stop by itself.
+# Seconds that a component gets to stop before it is killed.
 STOP_SECONDS = {
     "postgres": 20,
     "kafka": 20,
@@ -37,7 +39,7 @@ class Supervisor:
         self._home = home
 
     def is_alive(self) -> bool:
-        """Whether this home's supervisor answers; another's, on the same port, does not count."""
+        """Whether this home's supervisor answers, and not that of another home on the same port."""
         try:
             return bool(self._rpc().getIdentification() == self._identifier)
         except (OSError, xmlrpc.client.Error, KeyError):
@@ -66,14 +68,15 @@ class Supervisor:
                 cwd=self._home.path,
                 env=_environment(self._home),
             )
-        end = time.monotonic() + 15
-        while not self.is_alive():
-            if process.poll() is not None or time.monotonic() > end:
-                raise UserError("The supervisor of the components did not start.", f"See {log}.")
-            time.sleep(0.05)
+        with suppress(TimeoutError):
+            wait_until(lambda: self.is_alive() or process.poll() is not None, 15, pause=0.05)
+        if not self.is_alive():
+            raise UserError(
+                "The supervisor of the components does not start.", f"Read {log}.", code=Code.COMPONENT_FAILED
+            )
 
     def start_component(self, name: str) -> None:
-        """Have the component started; does nothing when it runs."""
+        """Start the component, unless it is running."""
         try:
             self._rpc().startProcess(name, False)
         except xmlrpc.client.Fault as fault:
@@ -81,12 +84,12 @@ class Supervisor:
                 raise
 
     def import_airflow(self) -> None:
-        """Have the supervisor import what Airflow's components share; it answers nobody meanwhile."""
+        """Make the supervisor import the modules that Airflow's components share. Other calls wait meanwhile."""
         if sys.platform == "linux":
-            self._server(patience=START_SECONDS).millrace.airflow()
+            self._server(timeout=START_SECONDS).millrace.airflow()
 
     def stop_component(self, name: str) -> None:
-        """Stop the component and wait for its end; does nothing when it is stopped."""
+        """Stop the component, if it is running, and wait for its end."""
         try:
             self._rpc().stopProcess(name, True)
         except xmlrpc.client.Fault as fault:
@@ -98,23 +101,23 @@ class Supervisor:
         return {info["name"]: info for info in self._rpc().getAllProcessInfo()}
 
     def shut_down(self) -> None:
-        """End the supervisor, and with it every component that still runs."""
+        """End the supervisor and every component that is still running."""
         self._rpc().shutdown()
 
     def _rpc(self) -> Any:
         return self._server().supervisor
 
-    def _server(self, patience: float = 60) -> Any:
+    def _server(self, timeout: float = 60) -> Any:
         port, password = self._home.state()["ports"]["supervisor"], self._home.secrets["supervisor"]
-        return xmlrpc.client.ServerProxy(f"http://millrace:{password}@{HOST}:{port}/RPC2", _Impatient(patience))
+        return xmlrpc.client.ServerProxy(f"http://millrace:{password}@{HOST}:{port}/RPC2", _TimeoutTransport(timeout))
 
     @property
     def _identifier(self) -> str:
         return hashlib.sha256(os.fsencode(self._home.path)).hexdigest()
 
     def _configuration(self) -> str:
-        # supervisord expands % and cuts at ; in its values, so that no path is named here: its own directory is the
-        # home, and the shell of each program takes the interpreter from the environment.
+        # supervisord expands % and cuts values at ;, so the configuration contains no absolute path: supervisord runs
+        # in the home, and the shell of each program takes the interpreter from the environment.
         sections = [
             f"""
             [supervisord]
@@ -170,18 +173,18 @@ class Supervisor:
         return "\n".join(line.strip() for section in sections for line in section.splitlines())
 
 
-class _Impatient(xmlrpc.client.Transport):
-    """A transport that connects within two seconds and waits `patience` seconds for an answer."""
+class _TimeoutTransport(xmlrpc.client.Transport):
+    """A transport that connects within two seconds and waits `timeout` seconds for an answer."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, timeout: float) -> None:
         super().__init__()
-        self._patience = patience
+        self._timeout = timeout
 
     def make_connection(self, host: Any) -> Any:
         connection = super().make_connection(host)
         if connection.sock is None:
             connection.sock = socket.create_connection((connection.host, connection.port), 2)
-            connection.sock.settimeout(self._patience)
+            connection.sock.settimeout(self._timeout)
         return connection
 
 
@@ -192,7 +195,7 @@ def _command(name: str) -> str:
 def _environment(home: Home) -> dict[str, str]:
     return environment.child(home) | {
         "PYTHONUNBUFFERED": "1",
-        # Without it, programs that set their process title write it over the environment by which we know them.
+        # Without it, programs that set their process title overwrite the environment, by which we recognize them.
         "SPT_NOENV": "1",
         "MILLRACE_PYTHON": sys.executable,
         processes.COMPONENT_VARIABLE: "supervisor",

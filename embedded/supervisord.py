@@ -1,7 +1,7 @@
-"""supervisord, which has imported Airflow: its components are forked from it instead of importing Airflow each.
+"""supervisord with Airflow imported: it forks Airflow's components, so that none of them has to import Airflow.
 
-That saves some ten seconds of the start on two cores, four of them whenever a component is restarted, and the memory of
-four copies. Programs that are no Airflow (Kafka, PostgreSQL) are executed as supervisord always does.
+On two cores this saves about ten seconds of the platform's start, four seconds of each restart of a component, and the
+memory of four copies. Kafka and PostgreSQL are executed as supervisord always does.
 """
 
 import atexit
@@ -19,15 +19,15 @@ from supervisor.options import ServerOptions
 from embedded import component, ports, processes
 from embedded.home import Home
 
-# A component that was killed and comes back must find its port free.
+# Keeps the ports of components that are down, so that they are free when the components restart.
 _ports = ports.Hold()
 
 
-class Options(ServerOptions):
-    """supervisord's options, in whose `execve` a forked child becomes the component itself."""
+class Options(ServerOptions):  # type: ignore[misc, unused-ignore]
+    """supervisord's options. Its `execve`, called in the forked child, runs the component."""
 
     def execve(self, filename: str, argv: list[str], env: dict[str, str]) -> None:
-        """Runs in the child. Returns never, or raises OSError."""
+        """Run the component in the child. Never returns; raises OSError."""
         name = env[processes.COMPONENT_VARIABLE]
         if name not in component.AIRFLOW or "airflow" not in sys.modules:
             super().execve(filename, argv, env)
@@ -40,21 +40,21 @@ class Options(ServerOptions):
 
 
 class Preloader:
-    """The part of supervisord's XML-RPC interface that is ours."""
+    """Our addition to supervisord's XML-RPC interface."""
 
     def __init__(self, supervisor: Any) -> None:
         self._supervisor = supervisor
 
     def airflow(self) -> bool:
-        """Import what all of Airflow's components need. Nothing is answered meanwhile."""
+        """Import the modules that all of Airflow's components need. Other calls wait meanwhile."""
         component.import_airflow()
-        # What is frozen is not looked at by a child's garbage collector, and so stays shared.
+        # A child's garbage collector does not touch frozen objects, so their memory stays shared.
         gc.freeze()
         return True
 
 
 def make_preloader(supervisor: Any, **settings: str) -> Preloader:
-    """Named in supervisord's configuration; called once it has closed what files it has inherited."""
+    """The factory that supervisord's configuration names. It is called after supervisord has closed inherited files."""
     _ports.share(Home.current().state()["ports"].values())
     return Preloader(supervisor)
 
@@ -78,10 +78,10 @@ def _exit_code(name: str) -> int:
 
 
 if __name__ == "__main__":
-    # The first call finds the memory of the title, which it cannot any more in a child with another environment.
+    # The first call finds the memory of the process title. A child with another environment could not find it.
     setproctitle("millrace supervisor")
     supervisord.ServerOptions = Options
-    # Of a line that cannot be written, because the disk is full, supervisord would tell on stderr, which lies on the
-    # same disk; that error would end it, and nothing would restart what the full disk has killed.
+    # On a full disk, supervisord's log handler reports the failed write on stderr, which is on the same disk. That
+    # error would end supervisord, and nothing would restart the services.
     loggers.Handler.handleError = lambda handler: None
     supervisord.main()

@@ -47,6 +47,11 @@ class Code(StrEnum):
     )
 
     # Sources and files
+    FILE_NOT_FOUND = (
+        "file-not-found",
+        "A file that a definition or a command names does not exist.",
+        "Put the file there, or correct the path.",
+    )
 
     # Versions: publishing and reading
 
@@ -55,10 +60,191 @@ class Code(StrEnum):
     # Streams, landing and replay
 
     # Training
+    UNKNOWN_PARAMETER = (
+        "unknown-parameter",
+        "A run was started with a parameter that its DAG does not have.",
+        "Start it again with the names that the message lists.",
+    )
+    INVALID_PARAMETER = (
+        "invalid-parameter",
+        "A parameter of a run has a value that cannot be used.",
+        "Start the run again with a correct value.",
+    )
+    INVALID_INTERVAL = (
+        "invalid-interval",
+        "An interval or a range ends before it begins.",
+        "Exchange its start and its end.",
+    )
 
     # Models, champions and promotion
 
     # The platform and the command line
+    INVALID_USAGE = (
+        "invalid-usage",
+        "A command was called with an unknown option, without a required argument, or with a value that it does not "
+        "accept.",
+        "Correct the call; `./millrace COMMAND --help` lists the arguments and options.",
+    )
+    COMMAND_INTERRUPTED = (
+        "command-interrupted",
+        "Ctrl-C, a signal or a declined question ended the command before it was done.",
+        "Run the command again when you want its result.",
+    )
+    PERMISSION_DENIED = (
+        "permission-denied",
+        "The operating system does not let your user read or write a file.",
+        "Change the file's owner or permissions.",
+    )
+    PATH_NOT_WRITABLE = (
+        "path-not-writable",
+        "A directory cannot be created or written: its permissions forbid it, its file system is read-only, or a part "
+        "of its path is a file.",
+        "Make it writable, or choose another directory with `MILLRACE_HOME`.",
+    )
+    DISK_FULL = (
+        "disk-full",
+        "A disk has no space left, or less than the command needs.",
+        "Free some space, or move the home to another disk with `MILLRACE_HOME`.",
+    )
+    DATABASE_ERROR = (
+        "database-error",
+        "PostgreSQL rejected a statement or closed the connection.",
+        "Run `./millrace doctor`. `MILLRACE_DEBUG=1` shows the traceback of the command.",
+    )
+    PLATFORM_DOWN = (
+        "platform-down",
+        "The command needs a running platform, and the platform of this home is down or was never started.",
+        "Run `./millrace up` first.",
+    )
+    COMPONENT_FAILED = (
+        "component-failed",
+        "A component of the platform does not start.",
+        "Read its log with `./millrace logs COMPONENT`, fix the cause, and run `./millrace up` again.",
+    )
+    COMPONENT_UNREACHABLE = (
+        "component-unreachable",
+        "A component of the platform does not answer at its address.",
+        "Run `./millrace status`, and read the log of the component with `./millrace logs COMPONENT`.",
+    )
+    MIGRATION_FAILED = (
+        "migration-failed",
+        "The databases could not be migrated to the schema of this release. The data is unchanged: each migration is "
+        "one transaction.",
+        "Read `./millrace logs migrate`, fix the cause, and run `./millrace up` again.",
+    )
+    INVALID_PORT = (
+        "invalid-port",
+        "A variable `MILLRACE_PORT_…` does not hold a port number.",
+        "Set it to a number from 1 to 65535, or unset it to let Millrace choose a free port.",
+    )
+    PORT_IN_USE = (
+        "port-in-use",
+        "Another program listens on the port that a variable `MILLRACE_PORT_…` sets.",
+        "End the other program, set another port, or unset the variable to let Millrace choose a free port.",
+    )
+    INVALID_HOME_PATH = (
+        "invalid-home-path",
+        "The path of the home has a character that the settings of Java or Kafka cannot express.",
+        "Choose another directory with `MILLRACE_HOME`.",
+    )
+    ROOT_UNSUPPORTED = (
+        "root-unsupported",
+        "PostgreSQL refuses to run as root, and root cannot start it as another user on this machine.",
+        "Run `./millrace` as an ordinary user, or install util-linux.",
+    )
+    PYTHON_MISSING = (
+        "python-missing",
+        "No Python 3.11 or newer was found on the `PATH`.",
+        "Install Python 3.11 or newer, or name one: `MILLRACE_PYTHON=/path/to/python3 ./millrace`.",
+    )
+    INSTALLATION_FAILED = (
+        "installation-failed",
+        "Millrace's Python packages or Kafka could not be installed.",
+        "Fix the cause that the lines above the message show, often the network or the package index of your pip "
+        "settings, and run the command again.",
+    )
+    DOWNLOAD_FAILED = (
+        "download-failed",
+        "A file of Kafka could not be downloaded.",
+        "Check the network, or name your own repository in jgo's settings file, and run the command again.",
+    )
+    CHECKSUM_MISMATCH = (
+        "checksum-mismatch",
+        "A downloaded file does not have the checksum that the lock file lists: the download was cut off, or the "
+        "repository serves another file.",
+        "Run the command again. If the error returns, do not use that repository.",
+    )
+    AIRFLOW_UNREACHABLE = (
+        "airflow-unreachable",
+        "Airflow's API does not answer.",
+        "Start the platform with `./millrace up`; `./millrace status` shows the state of the api-server.",
+    )
+    AIRFLOW_REQUEST_FAILED = (
+        "airflow-request-failed",
+        "Airflow's API rejected a request, or failed while it handled one.",
+        "Correct what the message names. After an error of the server itself, run `./millrace doctor`.",
+    )
+    DAG_MISSING = (
+        "dag-missing",
+        "Airflow does not list a DAG: its definition is broken, or the dag-processor is not running.",
+        "Run `./millrace check`, and read `./millrace logs dag-processor`.",
+    )
+    RUN_TIMEOUT = (
+        "run-timeout",
+        "A DAG run did not finish in time.",
+        "Look at the run in Airflow's UI, or run `./millrace doctor`.",
+    )
+    DEMO_FAILED = (
+        "demo-failed",
+        "The demo finished, but a training run failed, or a stream has offsets without a disposition.",
+        "Run `./millrace doctor`.",
+    )
+    FILE_EXISTS = (
+        "file-exists",
+        "The file that the command would write exists already.",
+        "Name another file, or delete the existing one.",
+    )
+    BACKUP_INSIDE_HOME = (
+        "backup-inside-home",
+        "A backup would be written into the home, which `./millrace reset` deletes.",
+        "Name a file in another directory.",
+    )
+    NOTHING_TO_BACK_UP = (
+        "nothing-to-back-up",
+        "The home holds no data: its platform was never started.",
+        "Start the platform with `./millrace up`.",
+    )
+    BACKUP_FAILED = (
+        "backup-failed",
+        "A program of PostgreSQL could not copy a database. No backup was written.",
+        "Fix the cause that the message names; `./millrace doctor` checks the platform.",
+    )
+    BACKUP_CORRUPT = (
+        "backup-corrupt",
+        "The file is not a backup of Millrace, or is not as it was written: it is cut off or altered.",
+        "Copy it again from where it was written, or name another backup.",
+    )
+    BACKUP_INCOMPATIBLE = (
+        "backup-incompatible",
+        "The backup is intact, but cannot be restored here: a newer release, another major version of PostgreSQL or "
+        "another kind of machine wrote it.",
+        "Restore it with the release that the message names, on a machine of the same kind.",
+    )
+    BACKUP_NEEDS_WAREHOUSE = (
+        "backup-needs-warehouse",
+        "The backup holds the warehouse of a PostgreSQL server of your own, and no such server is named.",
+        "Set `MILLRACE_CONN_POSTGRES` to an empty database.",
+    )
+    RESTORE_FAILED = (
+        "restore-failed",
+        "The warehouse on your own PostgreSQL server could not be restored. Nothing was changed.",
+        "Fix the cause that the message names, and repeat the restore.",
+    )
+    RESTORE_INTERRUPTED = (
+        "restore-interrupted",
+        "A restore ended before it was done: the home holds data of two platforms.",
+        "Repeat the restore, or delete everything with `./millrace reset`.",
+    )
 
 
 _HEAD = """# Errors

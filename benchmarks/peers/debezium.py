@@ -89,7 +89,7 @@ def install(version: str, directory: Path) -> None:
     staging.mkdir(parents=True)
     locked = LockFile.load(lock_of(version)).dependencies
     with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
-        for jar in pool.map(lambda dependency: jars._fetch(dependency, staging), locked):
+        for jar in pool.map(lambda dependency: jars._download(dependency, staging), locked):
             jar.rename(directory / jar.name)
     shutil.rmtree(staging)
     shutil.copyfile(lock_of(version), mark)

@@ -198,7 +198,7 @@ def test_a_stream_that_pauses_itself_tells_doctor_why(
     airflow_api.unpause(dag)
     until("the stream has paused itself", lambda: airflow_api.is_paused(dag) or None, 90)
     (finding,) = doctor._paused(airflow_platform)
-    assert finding.what.startswith(f"{dag} has paused itself after 3 runs that failed. None of {MIN_REJECTED} records")
+    assert finding.what.startswith(f"{dag} was paused after 3 failed runs. Last error: None of {MIN_REJECTED} records")
     assert "./millrace accept payments bad" in finding.what
     said = CliRunner().invoke(accept, ["payments", "bad"])
     assert said.exit_code == 0, said.output

@@ -1,4 +1,4 @@
-"""A platform continues from its backup: everything is proven again, and what comes next lands once."""
+"""A platform continues from its backup: every proof passes again, and new events land once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embedded import backup, postgres, processes, restore
 from embedded.home import Home
 from embedded.platform import SERVICES, Platform
 from include.datasets import definitions as datasets
-from include.errors import UserError
+from include.error_codes import Code
 from include.landing import proof
 from include.landing.drain import drain
 from include.promotion import evaluation_queue
@@ -30,6 +30,7 @@ from include.streams.definition import Stream
 from include.training.verification import verify_run
 from include.warehouse.connection import connect, connected
 from include.warehouse.migrations import migrate
+from tests.errors import raises
 from tests.integration.registry import seal, train
 from tests.integration.test_platform import run
 
@@ -38,12 +39,12 @@ EVENTS = 2_000
 
 @dataclass(frozen=True)
 class BackedUp:
-    """A home that was backed up while events came, and what was true of it then.
+    """A home that was backed up while events arrived, and its state at that time.
 
     Attributes:
         run: A training run that made a champion.
-        champion: What the registry says of it.
-        landed: Events that had landed before the backup began.
+        champion: The champion in the registry.
+        landed: Events that landed before the backup began.
     """
 
     home: Home
@@ -54,13 +55,13 @@ class BackedUp:
 
 
 def stream() -> Stream:
-    """The stream of payments, of which one does not wait long for more."""
+    """The stream payments with a short quiet time."""
     return replace(streams.get("payments"), quiet="1 second")
 
 
 @pytest.fixture(scope="module")
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """The home of another platform, to which this process is connected."""
+    """The home of a second platform."""
     home = Home(tmp_path_factory.mktemp("backup") / "home")
     yield home
     Platform(home.path).down()
@@ -69,7 +70,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 @pytest.fixture(scope="module")
 def backed_up(services: Platform, own_home: Home) -> Iterator[BackedUp]:
-    """Made with this process's connections to ``services`` set aside, which come back at the end."""
+    """The backup. During the fixture, this process is connected to the second platform instead of ``services``."""
     platform = Platform(own_home)
     platform.up(SERVICES)
     with pytest.MonkeyPatch.context() as patch:
@@ -97,7 +98,7 @@ def backed_up(services: Platform, own_home: Home) -> Iterator[BackedUp]:
 
 
 def land_until(ended: threading.Event) -> None:
-    """Events that come and land all the time, which a broker that is stopped makes wait."""
+    """Produce and land events until ``ended``. They wait while the broker is stopped."""
     payments = stream()
     seed = 1
     while not ended.is_set():
@@ -113,12 +114,12 @@ def count() -> int:
         return int(found)
 
 
-def untouched(home: Home) -> dict[str, float]:
-    """When what a restore replaces was changed."""
+def change_times(home: Home) -> dict[str, float]:
+    """The change times of the files that a restore replaces."""
     return {name: (home.path / name).stat().st_ctime for name in ("postgres", "kafka", "secrets.json")}
 
 
-def test_what_was_backed_up_while_events_came_continues(backed_up: BackedUp) -> None:
+def test_a_platform_continues_from_a_backup_made_while_events_arrived(backed_up: BackedUp) -> None:
     assert stat.S_IMODE(backed_up.file.stat().st_mode) == 0o600
     assert run("reset", "--yes", home=backed_up.home).returncode == 0
     assert not backed_up.home.postgres.exists()
@@ -145,7 +146,7 @@ def test_what_was_backed_up_while_events_came_continues(backed_up: BackedUp) -> 
         seal(datasets.get("digits"), rows=600, seed=3)
 
 
-def test_a_platform_that_is_down(backed_up: BackedUp, tmp_path: Path) -> None:
+def test_a_platform_that_is_down_is_backed_up(backed_up: BackedUp, tmp_path: Path) -> None:
     platform = Platform(backed_up.home.path)
     platform.up(SERVICES)
     rows = count()
@@ -166,54 +167,56 @@ def test_a_platform_that_is_down(backed_up: BackedUp, tmp_path: Path) -> None:
         restored.down()
 
 
-def test_what_is_not_a_sound_backup_changes_nothing(backed_up: BackedUp, tmp_path: Path) -> None:
+def test_a_damaged_backup_changes_nothing(backed_up: BackedUp, tmp_path: Path) -> None:
     whole = backed_up.file.read_bytes()
-    before = untouched(backed_up.home)
-    for content, says in (
-        (whole[: len(whole) // 2], "is cut off"),
-        (whole[:-1], "is cut off"),
-        (whole[:5000] + b"?" + whole[5001:], "was altered"),
-        (b"foreign", "is not a backup"),
+    before = change_times(backed_up.home)
+    for content, reason in (
+        (whole[: len(whole) // 2], "cut off"),
+        (whole[:-1], "cut off"),
+        (whole[:5000] + b"?" + whole[5001:], "altered"),
+        (b"foreign", "not a backup"),
     ):
         file = tmp_path / "file"
         file.write_bytes(content)
         done = run("restore", str(file), "--yes", home=backed_up.home)
         assert done.returncode == 1
-        assert says in done.stderr.splitlines()[-1]
+        last = done.stderr.splitlines()[-1]
+        assert last.endswith("[backup-corrupt]") and str(file) in last and reason in last
         assert "Traceback" not in done.stderr
-    assert untouched(backed_up.home) == before
+    assert change_times(backed_up.home) == before
 
 
-def test_a_backup_of_a_newer_millrace(backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"newer Millrace, which has .* 0004_registry"):
+def test_a_backup_of_a_newer_release_is_rejected(backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, raises(Code.BACKUP_INCOMPATIBLE, backed_up.file, "0004_registry"):
         patch.setattr(backup, "revisions", lambda: ["0001_position"])
         restore.check(backed_up.file, lambda step: None)
     older = backup.versions() | {"kafka": "4.2.9"}
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="newer Millrace, which has kafka"):
+    with monkeypatch.context() as patch, raises(Code.BACKUP_INCOMPATIBLE, backed_up.file, "kafka"):
         patch.setattr(backup, "versions", lambda: older)
         restore.check(backed_up.file, lambda step: None)
     later = backup.versions() | {"postgres": "19.1"}
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"PostgreSQL .*, which PostgreSQL 19\.1"):
+    with monkeypatch.context() as patch, raises(Code.BACKUP_INCOMPATIBLE, backed_up.file, "PostgreSQL 19.1"):
         patch.setattr(backup, "versions", lambda: later)
         restore.check(backed_up.file, lambda step: None)
 
 
-def test_data_that_are_there_are_asked_about(backed_up: BackedUp) -> None:
-    before = untouched(backed_up.home)
+def test_a_restore_asks_before_it_replaces_data(backed_up: BackedUp) -> None:
+    before = change_times(backed_up.home)
     done = run("restore", str(backed_up.file), home=backed_up.home)
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "millrace: interrupted")
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1].endswith("[command-interrupted]")
     assert "Replace every topic, database and password" in done.stdout
-    assert untouched(backed_up.home) == before
+    assert change_times(backed_up.home) == before
 
 
-def test_files_that_a_backup_must_not_be(backed_up: BackedUp, tmp_path: Path) -> None:
+def test_an_unsuitable_target_is_rejected(backed_up: BackedUp, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.write_text("mine")
     done = run("backup", str(there), home=backed_up.home)
-    assert "exists already" in done.stderr
+    assert "[file-exists]" in done.stderr and str(there) in done.stderr
     assert there.read_text() == "mine"
-    assert "lies in the home" in run("backup", str(backed_up.home.path / "file"), home=backed_up.home).stderr
-    assert "There is nothing to back up" in run("backup", str(tmp_path / "no"), home=Home(tmp_path / "none")).stderr
+    assert "[backup-inside-home]" in run("backup", str(backed_up.home.path / "file"), home=backed_up.home).stderr
+    assert "[nothing-to-back-up]" in run("backup", str(tmp_path / "no"), home=Home(tmp_path / "none")).stderr
 
 
 KILLED = """
@@ -231,14 +234,14 @@ IN_PLACE = "Path.rename = die\nrestore.make(Platform(home), file, restore.check(
 
 
 def killed(code: str, home: Home, file: Path) -> None:
-    """Runs code until it kills itself."""
+    """Run code that kills itself."""
     done = subprocess.run(
         [sys.executable, "-c", KILLED + code, str(home.path), str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == -9, done.stderr
 
 
-def test_killed_in_the_middle(backed_up: BackedUp, tmp_path: Path) -> None:
+def test_a_killed_backup_or_restore_is_repeated(backed_up: BackedUp, tmp_path: Path) -> None:
     Platform(backed_up.home.path).down()
     home = Home(tmp_path / "home")
     file = tmp_path / "killed.backup"
@@ -254,15 +257,16 @@ def test_killed_in_the_middle(backed_up: BackedUp, tmp_path: Path) -> None:
     for command in ("up", "backup"):
         done = run(command, *([str(tmp_path / "no")] if command == "backup" else []), home=home)
         assert done.returncode == 1
-        assert f"A restore of {file} into {home.path} was interrupted" in done.stderr
+        assert "[restore-interrupted]" in done.stderr
+        assert str(file) in done.stderr and str(home.path) in done.stderr
     assert run("restore", str(file), "--yes", home=home).returncode == 0
     platform = Platform(home.path)
     assert platform.up(SERVICES)
     platform.down()
 
 
-def test_a_warehouse_of_ones_own(backed_up: BackedUp, services: Platform, tmp_path: Path) -> None:
-    """The server of other tests plays the user's own."""
+def test_a_warehouse_on_the_users_own_server(backed_up: BackedUp, services: Platform, tmp_path: Path) -> None:
+    """The server of the other tests serves as the user's own."""
     port = services.home.state()["ports"]["postgres"]
     with closing(postgres.connect(services.home, port)) as server, server.cursor() as cursor:
         for name in ("own", "own_again"):
@@ -283,7 +287,7 @@ def test_a_warehouse_of_ones_own(backed_up: BackedUp, services: Platform, tmp_pa
         assert done.returncode == 0, done.stderr
         home = Home(tmp_path / "home")
         done = run("restore", str(file), "--yes", home=home)
-        assert "MILLRACE_CONN_POSTGRES is not set" in done.stderr
+        assert "[backup-needs-warehouse]" in done.stderr and "MILLRACE_CONN_POSTGRES" in done.stderr
         for _ in range(2):
             done = run("restore", str(file), "--yes", home=home, MILLRACE_CONN_POSTGRES=own("own_again"))
             assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""doctor on datasets: what is wrong with a champion, caused on a real server."""
+"""doctor on datasets: problems of a champion, caused on a real server."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ CHANGED_ANSWERS = "UPDATE millrace.artifact SET probe = %s"
 def promoted(
     topic: Callable[..., str], warehouse: Connection, services: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Dataset]:
-    """A dataset with a champion, the only one that doctor looks at."""
+    """A dataset with a champion, the only one that doctor checks."""
     dataset = given(topic, signal(600))
     monkeypatch.setattr(definitions, "find", lambda: Found({dataset.name: dataset}, {}))
-    # The test has a warehouse of its own.
+    # doctor must use the warehouse of the test.
     monkeypatch.setattr(Platform, "environment", lambda _: {})
     judge(dataset)
     assert champion_history.current(warehouse, dataset.name) is not None
@@ -63,7 +63,7 @@ def inverted(warehouse: Connection) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("statement", "says"),
+    ("statement", "reason"),
     [
         (BROKEN_BYTES, "its bytes were changed"),
         (BROKEN_PROBE, "its probe cannot be read"),
@@ -71,18 +71,20 @@ def inverted(warehouse: Connection) -> bytes:
     ],
     ids=["bytes", "probe", "answers"],
 )
-def test_a_champion_that_cannot_be_loaded(
-    promoted: Dataset, warehouse: Connection, services: Platform, statement: str, says: str
+def test_a_champion_that_cannot_be_loaded_is_found(
+    promoted: Dataset, warehouse: Connection, services: Platform, statement: str, reason: str
 ) -> None:
     values = [inverted(warehouse)] if "%s" in statement else []
     change(warehouse, statement, *values)
     (finding,) = doctor._datasets(services)
     assert finding.what.startswith(f"The champion of {promoted.name!r} cannot be loaded.")
-    assert says in finding.what
+    assert reason in finding.what
     assert f"./millrace champion {promoted.name} --" in finding.remedy
 
 
-def test_a_version_that_could_not_be_compared(promoted: Dataset, warehouse: Connection, services: Platform) -> None:
+def test_a_version_that_could_not_be_compared_is_found(
+    promoted: Dataset, warehouse: Connection, services: Platform
+) -> None:
     rows = signal(600, seed=1, first=1000)
     answers = pa.array([str(answer == "yes") for answer in rows["target"].to_pylist()])
     other = replace(promoted, source=Given(rows.set_column(3, "target", answers)))
@@ -92,12 +94,12 @@ def test_a_version_that_could_not_be_compared(promoted: Dataset, warehouse: Conn
     assert finding.what.endswith(f" of {promoted.name!r} was not compared with the champion.")
     assert "knows the classes 'no', 'yes'" in finding.remedy
     text = f"{finding.what} {finding.remedy}"
-    assert text.count(f"./millrace champion {promoted.name} --retire") == 1, "the way on is named once"
+    assert text.count(f"./millrace champion {promoted.name} --retire") == 1, "the remedy is named once"
     champion_history.retire(promoted.name, "ann", "other classes")
-    assert list(doctor._datasets(services)) == [], "a champion that was retired is not retired again"
+    assert list(doctor._datasets(services)) == [], "a retired champion has no problem"
 
 
-def test_a_version_that_could_be_compared_again_is_no_finding(
+def test_a_later_version_that_could_be_compared_has_no_problem(
     promoted: Dataset, warehouse: Connection, services: Platform
 ) -> None:
     def later(first: int, target: Callable[[pa.Table], Any]) -> Dataset:

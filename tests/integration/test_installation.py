@@ -1,4 +1,4 @@
-"""The installation from the locks, with the network that the checkout itself was installed from."""
+"""The installation from the lock files, over the network from which the checkout was installed."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from include.project import ROOT
 
 
 def start(environment: Path) -> "subprocess.Popen[str]":
-    """`./millrace --help` with an environment of its own, in a group of its own."""
+    """Start `./millrace --help` with a new environment, in its own process group."""
     return subprocess.Popen(
         [str(ROOT / "millrace"), "--help"],
         env=os.environ | {"MILLRACE_ENV": str(environment)},
@@ -22,7 +22,7 @@ def start(environment: Path) -> "subprocess.Popen[str]":
     )
 
 
-def test_an_interrupted_installation_goes_on_and_a_finished_one_costs_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_installation_is_repeated_and_a_finished_one_is_not(tmp_path: Path) -> None:
     environment = tmp_path / "an environment"
     interrupted = start(environment)
     while not (environment / "bin/uv").exists():
@@ -33,9 +33,9 @@ def test_an_interrupted_installation_goes_on_and_a_finished_one_costs_nothing(tm
     assert not (environment / "installed/requirements.txt").exists()
 
     one, other = start(environment), start(environment)
-    said = [process.communicate() for process in (one, other)]
-    assert (one.returncode, other.returncode) == (0, 0), said
-    assert sum("environment ready" in errors for _, errors in said) == 1
+    outputs = [process.communicate() for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0), outputs
+    assert sum("environment ready" in errors for _, errors in outputs) == 1
     assert len(list((environment / "kafka").glob("*.jar"))) == 46
     assert kafka.archive(environment).exists()
 

@@ -1,4 +1,4 @@
-"""The promises of the embedded platform, each tried on real processes."""
+"""The promises of the embedded platform, tested on real processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from embedded import component, ports, postgres, processes
 from embedded.component import NAMES
 from embedded.home import Home
 from embedded.platform import SERVICES, Platform
+from embedded.polling import wait_until
 from embedded.supervisor import Supervisor
 from include.project import ROOT
 
@@ -38,7 +38,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Home]:
 
 
 def run(*arguments: str, home: Home, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`./millrace ARGUMENTS` as a user's shell runs it."""
+    """Run `./millrace ARGUMENTS` as a user's shell does."""
     return subprocess.run(
         [str(ROOT / "millrace"), *arguments],
         env=os.environ | {"MILLRACE_HOME": str(home.path)} | environment,
@@ -50,21 +50,18 @@ def run(*arguments: str, home: Home, **environment: str) -> subprocess.Completed
 
 
 def python(code: str, home: Home, *prefix: str) -> subprocess.Popen[str]:
-    """A Python process with `platform`, the platform of the home."""
+    """Start a Python process with a variable `platform`, the platform of the home."""
     program = f"from embedded.platform import *\nplatform = Platform({str(home.path)!r})\n{code}"
     return subprocess.Popen([*prefix, sys.executable, "-c", program], text=True, stdout=-1, stderr=-1)
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until `condition` gives something true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.1)
+    """Wait until a condition holds."""
+    wait_until(condition, seconds, pause=0.1)
 
 
 def initdb(parent: int) -> list[psutil.Process]:
-    """What makes PostgreSQL's data directory for a process, stopped, so that it does not end meanwhile."""
+    """The running initdb processes below a process, suspended so that they do not end."""
     found = []
     for child in psutil.Process(parent).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -83,12 +80,12 @@ def healthy(platform: Platform) -> set[str]:
 
 
 class TestWhole:
-    """Promises shown on the platform with all of its components."""
+    """On a platform with all components."""
 
     def test_everything_is_healthy_and_a_second_up_changes_nothing(
         self, airflow_platform: Platform, alone: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        """Health is heartbeats of some seconds, which other tests would delay."""
+        """Alone, because other tests delay the heartbeats on which health depends."""
         until(lambda: healthy(airflow_platform) == set(NAMES))
         with alone():
             until(lambda: healthy(airflow_platform) == set(NAMES))
@@ -100,12 +97,12 @@ class TestWhole:
 
     def test_only_loopback_listens(self, airflow_platform: Platform) -> None:
         own = {process.pid for process in processes.of(airflow_platform.home)}
-        everybody = psutil.net_connections("inet")
-        listening = {tuple(one.laddr) for one in everybody if one.pid in own and one.status == psutil.CONN_LISTEN}
+        connections = psutil.net_connections("inet")
+        listening = {tuple(one.laddr) for one in connections if one.pid in own and one.status == psutil.CONN_LISTEN}
         assert {address for address, _ in listening} <= LOOPBACK
         assert {port for _, port in listening} >= set(airflow_platform.home.state()["ports"].values())
 
-    def test_what_is_secret_is_private(self, airflow_platform: Platform) -> None:
+    def test_secrets_are_readable_by_the_user_only(self, airflow_platform: Platform) -> None:
         home = airflow_platform.home
         for file in ("secrets.json", "passwords.json", "state.json", "run/supervisord.conf"):
             assert stat.S_IMODE((home.path / file).stat().st_mode) == 0o600, file
@@ -123,7 +120,7 @@ class TestWhole:
         assert done.returncode == 2
         assert "permission denied for database" in done.stderr
 
-    def test_a_password_that_somebody_sets_is_stored_with_iterations(self, airflow_platform: Platform) -> None:
+    def test_a_password_that_a_user_sets_is_stored_with_iterations(self, airflow_platform: Platform) -> None:
         home = airflow_platform.home
         with closing(postgres.connect(home, home.state()["ports"]["postgres"])) as connection:
             cursor = connection.cursor()
@@ -133,14 +130,14 @@ class TestWhole:
             cursor.execute("DROP ROLE somebody")
         assert stored == {"postgres": "1", "airflow": "1", "warehouse": "1", "somebody": "4096"}
 
-    def test_status_for_programs(self, airflow_platform: Platform) -> None:
+    def test_status_prints_json(self, airflow_platform: Platform) -> None:
         until(lambda: run("status", home=airflow_platform.home).returncode == 0)
         status = json.loads(run("status", "--json", home=airflow_platform.home).stdout)
         assert {part["name"]: part["healthy"] for part in status["components"]} == dict.fromkeys(NAMES, True)
         assert status["addresses"]["airflow"].startswith("http://127.0.0.1:")
         assert {type(status["lag"]), type(status["last_runs"])} == {list}
 
-    def test_the_ordinary_tools_are_connected(self, airflow_platform: Platform) -> None:
+    def test_other_tools_are_connected(self, airflow_platform: Platform) -> None:
         exports = run("env", home=airflow_platform.home).stdout
         shell = f'{exports}\n"{sys.executable}" -m airflow connections get millrace_kafka -o plain'
         done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
@@ -156,7 +153,7 @@ class TestWhole:
         failing = run("python", "-c", "import sys; sys.exit(7)", home=airflow_platform.home)
         assert failing.returncode == 7
 
-    def test_python_of_a_shell_with_env_is_the_same(self, airflow_platform: Platform) -> None:
+    def test_env_makes_a_shell_use_the_same_python(self, airflow_platform: Platform) -> None:
         exports = run("env", home=airflow_platform.home).stdout
         program = "from include.registry import champion; from include.warehouse.connection import connect; connect()"
         shell = f"{exports}\npython -c '{program}' && command -v python"
@@ -164,38 +161,38 @@ class TestWhole:
         assert done.returncode == 0, done.stderr
         assert Path(done.stdout.split()[-1]).parent == airflow_platform.home.environment / "bin"
 
-    def test_every_killed_component_comes_back(self, airflow_platform: Platform) -> None:
+    def test_every_killed_component_is_restarted(self, airflow_platform: Platform) -> None:
         before = {health.name: health for health in airflow_platform.status()}
         workers = psutil.Process(before["scheduler"].pid).children()
         for health in before.values():
             os.kill(health.pid, signal.SIGKILL)
 
-        def back() -> bool:
+        def are_restarted() -> bool:
             after = {health.name: health for health in airflow_platform.status()}
             return all(after[name].healthy and after[name].pid != before[name].pid for name in NAMES)
 
-        until(back, seconds=180)
+        until(are_restarted, seconds=180)
         after = {health.name: health for health in airflow_platform.status()}
         assert all(after[name].restarts > before[name].restarts for name in NAMES)
         assert not any(worker.is_running() for worker in workers)
         assert "restarted" in run("status", home=airflow_platform.home).stdout
 
-    def test_a_killed_supervisor_heals_by_up(self, airflow_platform: Platform) -> None:
+    def test_up_repairs_a_platform_whose_supervisor_was_killed(self, airflow_platform: Platform) -> None:
         home = airflow_platform.home
         before = processes.of(home)
         os.kill(psutil.Process(pids(airflow_platform)["kafka"]).ppid(), signal.SIGKILL)
         assert airflow_platform.status() == []
         assert run("status", home=home).returncode == 1
         assert airflow_platform.up() is True
-        # For some seconds the heartbeat of the scheduler that was killed may stand for the new one.
+        # For a few seconds, the heartbeat of the killed scheduler counts as that of the new one.
         until(lambda: healthy(airflow_platform) == set(NAMES))
         assert not any(process.is_running() for process in before)
 
 
 class TestServices:
-    """Promises shown on Kafka and PostgreSQL alone, in a second home beside the first."""
+    """On Kafka and PostgreSQL only, in a second home."""
 
-    def test_two_side_by_side_keep_their_data_and_ports(self, services: Platform, elsewhere: Home) -> None:
+    def test_two_platforms_keep_their_data_and_ports(self, services: Platform, elsewhere: Home) -> None:
         platform = Platform(elsewhere)
         platform.up(SERVICES)
         first, second = services.home.state()["ports"], elsewhere.state()["ports"]
@@ -207,7 +204,7 @@ class TestServices:
             cursor.execute("CREATE TABLE kept AS SELECT 42 AS answer")
         platform.down()
         assert processes.of(elsewhere) == []
-        # After a reboot the pid files name others' processes.
+        # After a reboot, a pid file names the process of another program.
         (elsewhere.run / "supervisord.pid").write_text(f"{os.getpid()}\n")
         platform.up(SERVICES)
         assert elsewhere.state()["ports"] == second
@@ -215,12 +212,12 @@ class TestServices:
             cursor.execute("SELECT answer FROM kept")
             assert cursor.fetchall() == [(42,)]
 
-    def test_a_port_that_was_taken_between_the_services_and_airflow(self, elsewhere: Home) -> None:
+    def test_airflow_gets_another_port_when_its_port_was_taken_meanwhile(self, elsewhere: Home) -> None:
         platform = Platform(elsewhere)
         platform.up(SERVICES)
         chosen = elsewhere.state()["ports"]["api"]
         with socket.socket() as taken:
-            # Unless a platform of another process has taken it already.
+            # Another platform may have taken it already.
             with suppress(OSError):
                 taken.bind(("127.0.0.1", chosen))
                 taken.listen()
@@ -228,7 +225,7 @@ class TestServices:
             assert elsewhere.state()["ports"]["api"] != chosen
         assert "api-server" in healthy(platform)
 
-    def test_the_port_of_a_component_that_is_down_is_nobody_elses(self, elsewhere: Home) -> None:
+    def test_the_port_of_a_component_that_is_down_stays_reserved(self, elsewhere: Home) -> None:
         platform = Platform(elsewhere)
         platform.up(SERVICES)
         Supervisor(elsewhere).stop_component("postgres")
@@ -238,10 +235,10 @@ class TestServices:
         with ports.held(elsewhere.state()["ports"]) as own:
             assert own == elsewhere.state()["ports"]
 
-    def test_as_an_ordinary_user(self, elsewhere: Home) -> None:
+    def test_an_ordinary_user_can_run_the_platform(self, elsewhere: Home) -> None:
         prefix: list[str] = []
         if os.geteuid() == 0:
-            # Another user, who may enter root's directories, since the tests may lie in one.
+            # A user who can enter root's directories, because the tests may be in one.
             prefix = postgres.as_server_user()
             for directory in (elsewhere.path.parent, elsewhere.path.parent.parent):
                 directory.mkdir(exist_ok=True)
@@ -252,20 +249,20 @@ class TestServices:
         assert out.strip() != "0"
         assert {path.owner() for path in elsewhere.path.iterdir()} == {elsewhere.path.owner()} != {"root"}
 
-    def test_killed_in_the_middle_of_up(self, elsewhere: Home) -> None:
+    def test_up_succeeds_after_a_killed_up(self, elsewhere: Home) -> None:
         starting = python("platform.up(SERVICES)", elsewhere)
-        left: list[psutil.Process] = []
-        while not left and starting.poll() is None:
-            left = initdb(starting.pid)
+        orphans: list[psutil.Process] = []
+        while not orphans and starting.poll() is None:
+            orphans = initdb(starting.pid)
         starting.kill()
         starting.communicate()
-        assert left
+        assert orphans
         assert Platform(elsewhere).up(SERVICES) is True
-        assert not any(process.is_running() for process in left)
+        assert not any(process.is_running() for process in orphans)
         assert healthy(Platform(elsewhere)) == set(SERVICES)
 
-    def test_ctrl_c_cleans_up(self, elsewhere: Home) -> None:
-        # Tests that run in the background of a shell ignore SIGINT, and so would their children.
+    def test_ctrl_c_stops_what_up_has_started(self, elsewhere: Home) -> None:
+        # A process in the background of a shell ignores SIGINT, and so would its children.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         starting = subprocess.Popen(
             [str(ROOT / "millrace"), "up"],
@@ -277,17 +274,18 @@ class TestServices:
         starting.send_signal(signal.SIGINT)
         _, errors = starting.communicate(timeout=60)
         assert starting.returncode == 130, errors
-        assert errors.splitlines()[-1] == "millrace: interrupted"
+        assert errors.splitlines()[-1].endswith("[command-interrupted]")
         assert processes.of(elsewhere) == []
 
-    def test_a_demanded_port_that_is_taken(self, elsewhere: Home) -> None:
+    def test_a_configured_port_that_is_in_use_is_named(self, elsewhere: Home) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
             done = run("up", home=elsewhere, MILLRACE_PORT_KAFKA=str(port))
         assert done.returncode == 1
-        assert done.stderr.startswith(f"millrace: Port {port}, which MILLRACE_PORT_KAFKA asks for, is in use.")
+        assert "[port-in-use]" in done.stderr
+        assert str(port) in done.stderr and "MILLRACE_PORT_KAFKA" in done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert processes.of(elsewhere) == []
 
@@ -295,33 +293,37 @@ class TestServices:
         Platform(elsewhere).up(SERVICES)
         Platform(elsewhere).down()
         done = run("airflow", "dags", "list", home=elsewhere)
-        says = "millrace: The platform is down, and its databases with it. Run ./millrace up first.\n"
-        assert (done.returncode, done.stderr) == (1, says)
+        assert done.returncode == 1
+        assert done.stderr.startswith("millrace: ") and done.stderr.endswith(" [platform-down]\n")
+        assert len(done.stderr.splitlines()) == 1
         assert run("airflow", "version", home=elsewhere).returncode == 0
         (elsewhere.postgres / "postgresql.conf").write_text("shared_buffers = 'plenty'\n")
         done = run("up", home=elsewhere)
         assert done.returncode == 1
-        assert "millrace: postgres does not start:" in done.stderr.splitlines()[-1]
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("millrace: The component postgres") and last.endswith("[component-failed]")
+        assert "shared_buffers" in last or "configuration file" in last
         assert processes.of(elsewhere) == []
 
 
-def test_a_home_that_cannot_be_written() -> None:
+def test_a_home_that_cannot_be_written_is_named() -> None:
     done = run("up", home=Home(Path("/proc/millrace")), MILLRACE_ENV=os.environ["MILLRACE_ENV"])
     assert done.returncode == 1
-    assert done.stderr.startswith("millrace: /proc/millrace cannot be written")
+    assert "/proc/millrace" in done.stderr and done.stderr.endswith(" [path-not-writable]\n")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_before_the_first_up(tmp_path: Path) -> None:
+def test_commands_before_the_first_up_name_it(tmp_path: Path) -> None:
     for command in ("psql", "env", "airflow", "python"):
         done = run(command, home=Home(tmp_path))
         assert done.returncode == 1
-        assert done.stderr == "millrace: The platform was never started. Run ./millrace up first.\n"
+        assert done.stderr.endswith("Run ./millrace up first. [platform-down]\n")
+        assert str(tmp_path) in done.stderr and len(done.stderr.splitlines()) == 1
     assert run("status", home=Home(tmp_path)).stdout == "down (./millrace up starts it)\n"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_call() -> None:
+def test_an_unknown_command_is_named() -> None:
     done = run("upp", home=Home.current())
     assert done.returncode == 2
-    assert "No such command 'upp'" in done.stderr
+    assert "'upp'" in done.stderr and done.stderr.endswith(" [invalid-usage]\n")

@@ -1,4 +1,4 @@
-"""What `status` knows of a stream while Kafka or PostgreSQL is ill."""
+"""What `status` reports of a stream while Kafka or PostgreSQL is down."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import include.streams.definitions
 from cli import doctor, landing
 from cli.doctor import Finding
-from cli.platform import in_words
+from cli.platform import describe_lag
 from embedded import report
 from embedded.platform import Platform
 from include.airflow.backlog import BacklogTrigger
@@ -56,21 +56,21 @@ def stream(warehouse: Connection, topic: Callable[..., str], monkeypatch: pytest
 
 
 def words(platform: Platform, *healthy: str) -> list[str]:
-    return [in_words(entry) for entry in report.lag(platform, healthy)]
+    return [describe_lag(entry) for entry in report.lag(platform, healthy)]
 
 
 def test_all_is_known_while_both_are_well(stream: Stream, services: Platform) -> None:
     (entry,) = report.lag(services, ("kafka", "postgres"))
     assert (entry["reader"], entry["lag"], entry["landed"], entry["blocked"]) == ("landing:readings", 1, 1, False)
     (line,) = words(services, "kafka", "postgres")
-    assert line.startswith("landing:readings                 1 records wait, the oldest for ")
+    assert line.startswith("landing:readings                 1 record waits, the oldest for ")
     assert "; 1 landed, newest event 20" in line
 
 
 def test_what_landed_is_known_without_kafka(stream: Stream, services: Platform) -> None:
     (line,) = words(services, "postgres")
     assert line.startswith(
-        "landing:readings                 what waits is unknown: Kafka is ill (1 landed, newest event 20"
+        "landing:readings                 the lag is unknown while Kafka is down (1 landed, newest event 20"
     )
 
 
@@ -79,7 +79,7 @@ def test_streams_are_named_without_postgres(
 ) -> None:
     monkeypatch.delenv("MILLRACE_CONN_POSTGRES")
     assert words(services, "kafka") == [
-        "landing:readings                 unknown: PostgreSQL is ill, which alone knows what has landed"
+        "landing:readings                 the lag is unknown while PostgreSQL, which stores the positions, is down"
     ]
 
 
@@ -109,7 +109,7 @@ def test_streams_are_named_when_ones_own_connection_is_not_usable(
         monkeypatch.setenv(connection, os.environ[connection])
     monkeypatch.setenv(name, json.dumps(given | {"conn_type": "generic", "extra": extra}))
     (line,) = words(services, "kafka", "postgres")
-    assert line.startswith("landing:readings                 unknown: The Airflow connection")
+    assert line.startswith("landing:readings                 the lag is unknown: The Airflow connection")
     assert says in line
 
 
@@ -120,19 +120,19 @@ def test_a_drain_that_fails_is_named_with_its_error(stream: Stream, services: Pl
     with pytest.raises(NonRetryableError):
         drain(stream, "test")
     (line,) = words(services, "kafka", "postgres")
-    assert "1 records wait" in line
+    assert "1 record waits" in line
     assert "land__readings, task drain 0, fails since 20" in line
     assert "permission denied for table readings" in line
     (finding,) = doctor._streams(services, {"kafka", "postgres"}, [])
     assert finding.what in line
-    paused = [Finding("land__readings has paused itself after 3 runs", "")]
+    paused = [Finding("", "", paused_dag="land__readings")]
     assert not list(doctor._streams(services, {"kafka", "postgres"}, paused))
 
 
 def test_a_stream_that_a_person_has_paused_is_named_while_records_wait(stream: Stream, services: Platform) -> None:
     (finding,) = doctor._streams(services, {"kafka", "postgres"}, [], {"land__readings", "land__payments"})
-    assert finding.what == "land__readings is paused, and 1 records wait."
-    assert finding.remedy == "./millrace airflow dags unpause land__readings"
+    assert finding.what == "The DAG land__readings is paused, and 1 record waits."
+    assert finding.remedy == "Resume it: ./millrace airflow dags unpause land__readings"
 
 
 def test_dead_letters_are_counted_by_reason_and_shown_in_full(stream: Stream, warehouse: Connection) -> None:

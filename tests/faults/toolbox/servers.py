@@ -35,7 +35,7 @@ _held = ports.Hold()
 def free_port() -> int:
     """A port that nobody listens on, and that no other session of tests gets while this one lasts."""
     for port in random.sample(_PORTS, len(_PORTS)):
-        if ports.is_free(port) and _held.alone(port):
+        if ports.is_free(port) and _held.acquire(port):
             return port
     raise AssertionError("no port is free")
 
@@ -219,7 +219,7 @@ class Database(Server):
 
     def command(self) -> list[str]:
         own = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
-        self.home.remember(ports={"postgres": self.port})
+        self.home.update_state(ports={"postgres": self.port})
         return [*postgres.command(self.home), *own]
 
     def answers(self) -> bool:

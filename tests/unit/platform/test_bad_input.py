@@ -59,7 +59,7 @@ def never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("new dataset digits --from x.csv --target y", 1, "millrace: The name 'digits' is taken. Choose another."),
         ("new dataset mine --from /nowhere/x.csv --target y", 1, "millrace: The file /nowhere/x.csv does not exist."),
         ("new dataset mine --from / --target y", 1, "millrace: / is a directory, not a file."),
-        ("produce payments", 1, "millrace: The platform was never started. Run ./millrace up first."),
+        ("produce payments", 1, "was never started. Run ./millrace up first. [platform-down]"),
     ],
 )
 def test_what_cannot_be_is_said_at_once(

@@ -1,4 +1,4 @@
-"""The launcher and the installation, as far as they need no network."""
+"""The launcher and the installation, without a network."""
 
 import os
 import shutil
@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from embedded import bootstrap
+from include.error_codes import Code
 from include.project import ROOT
+from tests.errors import raises
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The launcher in a checkout whose bootstrap only says which Python runs it, in a path with a space."""
+    """The launcher in a checkout whose path has a space and whose bootstrap only prints which Python runs it."""
     root = tmp_path / "a checkout"
     package = root / "embedded"
     package.mkdir(parents=True)
@@ -46,21 +48,21 @@ def program(path: Path, text: str) -> None:
 def test_no_python(checkout: Path, tmp_path: Path) -> None:
     done = launch(checkout, tmp_path / "bin")
     assert done.returncode == 1
-    assert done.stderr.startswith("millrace: no Python of 3.11 or newer found; install one, or name it:")
+    assert done.stderr.startswith("millrace: ") and done.stderr.endswith(" [python-missing]\n")
 
 
 def test_only_old_pythons(checkout: Path, tmp_path: Path) -> None:
     program(tmp_path / "bin/python3", "exit 1")
-    assert "no Python of 3.11 or newer found" in launch(checkout, tmp_path / "bin").stderr
+    assert "[python-missing]" in launch(checkout, tmp_path / "bin").stderr
 
 
-def test_a_good_python_after_an_old_one(checkout: Path, tmp_path: Path) -> None:
+def test_a_new_python_is_found_after_an_old_one(checkout: Path, tmp_path: Path) -> None:
     program(tmp_path / "bin/python3.13", "exit 1")
     program(tmp_path / "bin/python3", f'exec "{sys.executable}" "$@"')
     assert launch(checkout, tmp_path / "bin").stdout == "bootstrap.py True\n"
 
 
-def test_an_installed_environment_is_used_at_once(checkout: Path, tmp_path: Path) -> None:
+def test_an_installed_environment_is_used_immediately(checkout: Path, tmp_path: Path) -> None:
     environment = checkout / ".millrace/env"
     program(environment / "bin/python", 'echo "$@"')
     (environment / "installed").mkdir()
@@ -70,11 +72,11 @@ def test_an_installed_environment_is_used_at_once(checkout: Path, tmp_path: Path
 
 
 def test_a_changed_lock_installs_again(checkout: Path, tmp_path: Path) -> None:
-    self_test = checkout / ".millrace/env"
-    program(self_test / "bin/python", 'echo "$@"')
-    (self_test / "installed").mkdir()
+    environment = checkout / ".millrace/env"
+    program(environment / "bin/python", 'echo "$@"')
+    (environment / "installed").mkdir()
     for lock in bootstrap.LOCKS:
-        (self_test / "installed" / lock.name).write_text("an older lock")
+        (environment / "installed" / lock.name).write_text("an older lock")
     program(tmp_path / "bin/python3", f'exec "{sys.executable}" "$@"')
     assert launch(checkout, tmp_path / "bin").stdout.startswith("bootstrap.py True\n")
 
@@ -85,7 +87,7 @@ def test_the_running_environment_is_current() -> None:
     assert (environment / "installed/requirements.txt").read_bytes() == (ROOT / "requirements.txt").read_bytes()
 
 
-def test_the_users_index_settings_reach_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uv_gets_the_users_variables_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
@@ -103,7 +105,7 @@ def test_the_users_index_settings_reach_uv(tmp_path: Path, monkeypatch: pytest.M
     assert settings["SSL_CERT_FILE"] == settings["REQUESTS_CA_BUNDLE"] == "/etc/company.pem"
 
 
-def test_the_users_configuration_file_reaches_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uv_gets_the_users_configuration_file_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     configuration = tmp_path / "pip.conf"
@@ -112,15 +114,15 @@ def test_the_users_configuration_file_reaches_uv(tmp_path: Path, monkeypatch: py
     assert bootstrap._index_settings()["UV_DEFAULT_INDEX"] == "https://packages.example/simple"
 
 
-def test_a_place_that_cannot_be_written() -> None:
-    with pytest.raises(bootstrap.InstallError, match="/proc/millrace cannot be written; name another place"):
+def test_a_directory_that_cannot_be_written() -> None:
+    with raises(Code.PATH_NOT_WRITABLE, "/proc/millrace", "MILLRACE_HOME"):
         bootstrap.install(Path("/proc/millrace/env"))
 
 
 def test_too_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     little = shutil.disk_usage(tmp_path)._replace(free=10**8)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: little)
-    with pytest.raises(bootstrap.InstallError, match="has 100 MB free and the installation needs about 2147 MB"):
+    with raises(Code.DISK_FULL, tmp_path, "100 MB", "2147 MB"):
         bootstrap.install(tmp_path / "env")
     assert not (tmp_path / "env").exists()
 

@@ -28,6 +28,6 @@ def test_it_starts_nothing_and_says_what_it_did_not_do(
                 "they are published and trained as soon as Airflow has read the definition",
             ]
     good += [f"stream   {name}: good" for name in sorted(streams.find().valid)]
-    never = "tables were not compared, nor orphans looked for: The platform was never started."
+    never = f"tables were not compared, nor orphans looked for: The platform in {tmp_path / 'home'} was never started."
     assert (said.out.splitlines(), said.err) == ([*good, never], "")
     assert not (tmp_path / "home").exists()

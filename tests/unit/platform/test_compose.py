@@ -1,4 +1,4 @@
-"""docker-compose.yml is what the settings say, and asks for every secret."""
+"""docker-compose.yml has the settings of embedded/settings.py and requires every secret."""
 
 import re
 
@@ -31,14 +31,14 @@ def test_no_secret_has_a_default() -> None:
     assert TEXT.count("${MILLRACE_") == TEXT.count(":?is not set")
 
 
-def test_a_fresh_env_file_has_them_all() -> None:
+def test_a_new_env_file_has_every_secret() -> None:
     one, other = compose.example(), compose.example()
     names = {line.partition("=")[0] for line in one.splitlines()}
     assert names == {f"MILLRACE_{name}" for name in (*compose.REQUIRED, *compose.KEYS)}
     assert not set(one.splitlines()) & set(other.splitlines())
 
 
-def test_everything_is_checked_pinned_and_on_loopback() -> None:
+def test_services_have_health_checks_pinned_images_and_loopback_ports() -> None:
     services = yaml.safe_load(TEXT)["services"]
     assert all("healthcheck" in service for name, service in services.items() if name != "migrate")
     assert all(re.search(r":\d+(\.\d+)*$", service["image"]) for service in services.values())

@@ -1,4 +1,4 @@
-"""What reaches a child process, and what does not."""
+"""The environment variables of a child process."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,11 @@ from embedded.ports import USUAL
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     home = Home(tmp_path)
-    home.remember(ports=dict(USUAL))
+    home.update_state(ports=dict(USUAL))
     return home
 
 
-def test_the_connections_lead_to_the_platform(home: Home) -> None:
+def test_the_connections_are_those_of_the_platform(home: Home) -> None:
     variables = environment.of(home)
     kafka = json.loads(variables["AIRFLOW_CONN_MILLRACE_KAFKA"])
     postgres = json.loads(variables["AIRFLOW_CONN_MILLRACE_POSTGRES"])
@@ -26,7 +26,7 @@ def test_the_connections_lead_to_the_platform(home: Home) -> None:
     assert variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].endswith("@127.0.0.1:5432/airflow")
 
 
-def test_the_users_own_connections_and_settings_win(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_connections_and_settings_take_precedence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_CONN_KAFKA", '{"conn_type": "kafka", "extra": {"bootstrap.servers": "elsewhere:1"}}')
     monkeypatch.setenv("MILLRACE_AIRFLOW__CORE__PARALLELISM", "3")
     variables = environment.of(home)
@@ -34,7 +34,7 @@ def test_the_users_own_connections_and_settings_win(home: Home, monkeypatch: pyt
     assert variables["AIRFLOW__CORE__PARALLELISM"] == "3"
 
 
-def test_another_airflows_settings_stay_out(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_another_airflow_are_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", "64")
     monkeypatch.setenv("AIRFLOW__LOGGING__REMOTE_LOGGING", "True")
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", "postgres://shop")
@@ -45,12 +45,12 @@ def test_another_airflows_settings_stay_out(home: Home, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT"])
-def test_certificates_named_for_one_program_hold_for_all(name: str) -> None:
+def test_a_certificate_bundle_of_one_program_is_passed_to_all(name: str) -> None:
     assert environment.certificates({name: "/etc/company.pem"}) == {
         "SSL_CERT_FILE": "/etc/company.pem",
         "REQUESTS_CA_BUNDLE": "/etc/company.pem",
     }
 
 
-def test_without_certificates_nothing_is_named() -> None:
+def test_without_certificates_no_variable_is_set() -> None:
     assert environment.certificates({}) == {}

@@ -1,4 +1,4 @@
-"""The runbook names commands and DAGs that exist, and quotes what Millrace says."""
+"""The runbook names commands and DAGs that exist, and quotes messages that Millrace prints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_dag_exists(dag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "quoted",
     [
         "were removed before they were ",
         "does not exist.",
@@ -36,21 +36,21 @@ def test_every_dag_exists(dag: str) -> None:
         " and its memory_limit is ",
         " and its time_limit is ",
         " was ended by ",
-        "asks for, is in use",
+        " sets, is in use",
         " does not start: ",
         "can be landed",
         "is paused, and ",
         "The databases could not be migrated",
         "was interrupted.",
         "is full.",
-        "another ./millrace is at work on the platform",
+        "another ./millrace is changing the platform",
     ],
 )
-def test_what_it_quotes_is_said(said: str) -> None:
-    assert said in PLAIN
+def test_a_quoted_message_exists(quoted: str) -> None:
+    assert quoted in PLAIN
 
 
-def test_every_entry_says_how_to_confirm_it_what_to_do_and_when_it_is_over() -> None:
+def test_each_entry_has_its_confirmation_and_its_end() -> None:
     entries = re.split(r"^### ", RUNBOOK, flags=re.MULTILINE)[1:]
     assert len(entries) >= 15
     for entry in entries:

@@ -1,4 +1,4 @@
-"""What the supervisor is asked to do."""
+"""The configuration of the supervisor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from embedded.supervisor import Supervisor
 
 def test_every_log_is_rotated(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    home.remember(ports=dict(USUAL))
+    home.update_state(ports=dict(USUAL))
     settings = RawConfigParser()
     settings.read_string(Supervisor(home)._configuration())
     programs = [name for name in settings.sections() if name.startswith("program:")]
