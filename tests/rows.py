@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from include.warehouse.queries import signatures
+from include.warehouse import queries
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class Checked:
 
 def check_all() -> None:
     """Lets every query of this process, and of those that are forked from it, check its rows."""
-    for (domain, name), row in list(signatures.ROWS.items()):
-        if not isinstance(row, Checked):
-            types = get_type_hints(row)
-            signatures.ROWS[domain, name] = Checked(f"{domain}.{name}", row._make, types)
+    for file in queries.DIRECTORY.glob("*.sql"):
+        rows = import_module(f"include.warehouse.queries.signatures.{file.stem}").ROWS
+        for name, row in rows.items():
+            rows[name] = Checked(f"{file.stem}.{name}", row._make, get_type_hints(row))
 
 
 def _fits(declared: Any, value: object) -> bool:

@@ -19,7 +19,7 @@ from include.warehouse import queries
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-    from include.warehouse.queries.signatures import LockPositionsRow
+    from include.warehouse.queries.signatures.position import LockPositionsRow
 
 TAKEOVER_AFTER_MS = 5_000
 

@@ -20,10 +20,14 @@ def test_the_types_of_all_queries_are_current(airflow_platform: Platform) -> Non
         closing(postgres.connect(airflow_platform.home, port, "airflow")) as metadata,
     ):
         metadata.autocommit = False
-        text = describe.module(lambda domain: metadata if domain == "metadata" else warehouse)
-    formatted = subprocess.run(
-        [sys.executable, "-m", "ruff", "format", "-"], input=text, capture_output=True, text=True, check=True
-    )
-    assert (queries.DIRECTORY / "signatures.py").read_text() == formatted.stdout, (
-        "write it again: ./millrace python .ci/signatures"
-    )
+        found = {
+            file.stem: describe.module(metadata if file.stem == "metadata" else warehouse, file.stem)
+            for file in queries.DIRECTORY.glob("*.sql")
+        }
+    for domain, text in found.items():
+        formatted = subprocess.run(
+            [sys.executable, "-m", "ruff", "format", "-"], input=text, capture_output=True, text=True, check=True
+        )
+        assert (queries.DIRECTORY / f"signatures/{domain}.py").read_text() == formatted.stdout, (
+            "write it again: ./millrace python .ci/signatures"
+        )

@@ -1,4 +1,4 @@
-"""The text of ``signatures.py``: the types of all queries, as PostgreSQL describes them without running them.
+"""The texts of ``signatures/``: the types of all queries, as PostgreSQL describes them without running them.
 
 PostgreSQL knows types but not whether a value can be null. A query's comment says so in a line of its own: ``Null:``
 with the parameters and columns that can be, ``name[]`` for the elements of an array; ``Always a row.`` for a query of
@@ -8,7 +8,7 @@ one row or value that never returns None.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from include.warehouse import queries
@@ -35,21 +35,25 @@ TYPES = {
 }
 # psycopg2 takes more types for a parameter than it returns.
 PARAMETER_TYPES = {"bytea": "Bytes", "jsonb": "str", "interval": "timedelta | str", "numeric": "Decimal | int"}
-_HEAD = '''"""The parameters and rows of every query; written by ``./millrace python .ci/signatures``."""
 
-from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+def _head(domain: str, body: str) -> str:
+    imports = [
+        _import("collections.abc", ("Iterator", "Sequence"), body),
+        _import("datetime", ("datetime", "timedelta"), body),
+        _import("decimal", ("Decimal",), body),
+        _import("typing", ("TYPE_CHECKING", "Any", "NamedTuple", "Protocol"), "TYPE_CHECKING " + body),
+    ]
+    about = f'"""The parameters and rows of the queries of ``{domain}.sql``; written by ``.ci/signatures``."""'
+    lines = [about, "", "from __future__ import annotations", "", *filter(None, imports), "", "if TYPE_CHECKING:"]
+    lines += ["    from psycopg2.extensions import connection as Connection"]
+    lines += ["", "    Bytes = bytes | bytearray | memoryview"] if re.search(r"\bBytes\b", body) else []
+    return "\n".join(lines) + "\n"
 
-if TYPE_CHECKING:
-    from psycopg2.extensions import connection as Connection
 
-    Bytes = bytes | bytearray | memoryview
-
-'''
+def _import(module: str, names: Sequence[str], body: str) -> str:
+    used = [name for name in names if re.search(rf"\b{name}\b", body)]
+    return f"from {module} import {', '.join(used)}" if used else ""
 
 
 class Query(NamedTuple):
@@ -92,24 +96,23 @@ def read(domain: str) -> list[Query]:
     return found
 
 
-def module(connect: Callable[[str], Connection]) -> str:
-    """The text of ``signatures.py``.
+def module(connection: Connection, domain: str) -> str:
+    """The text of a domain's module in ``signatures/``.
 
     Args:
-        connect: Gives a connection to the database of a domain.
+        connection: To the database that the domain's queries are for.
     """
-    rows, protocols, names = [], [], []
-    for file in sorted(queries.DIRECTORY.glob("*.sql")):
-        methods = []
-        for query in read(file.stem):
-            parameters, columns = _described(connect(file.stem), query)
-            if query.mark in ("", "^"):
-                rows.append(_row(query, columns))
-                names.append(f'    ("{file.stem}", "{query.name}"): {query.row},')
-            methods.append(_method(query, parameters, columns))
-        protocols.append("\n".join([f"class {file.stem.capitalize()}(Protocol):", *methods]))
-    table = "\n".join(["ROWS: dict[tuple[str, str], Any] = {", *names, "}"])
-    return "\n\n\n".join([_HEAD.rstrip(), *rows, *protocols, table]) + "\n"
+    rows, methods, names = [], [], []
+    for query in read(domain):
+        parameters, columns = _described(connection, query)
+        if query.mark in ("", "^"):
+            rows.append(_row(query, columns))
+            names.append(f'    "{query.name}": {query.row},')
+        methods.append(_method(query, parameters, columns))
+    protocol = "\n".join([f"class {domain.capitalize()}(Protocol):", *methods])
+    table = "\n".join(["ROWS: dict[str, Any] = {", *names, "}"])
+    body = "\n\n\n".join([*rows, protocol, table]) + "\n"
+    return f"{_head(domain, body)}\n\n{body}"
 
 
 def _described(connection: Connection, query: Query) -> tuple[list[str], list[tuple[str, str]]]:
