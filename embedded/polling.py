@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
-
 
 def wait_until(condition: Callable[[], object], timeout: float, pause: float) -> None:
     """Wait until a condition holds.
@@ -16,6 +14,9 @@ def wait_until(condition: Callable[[], object], timeout: float, pause: float) ->
     Raises:
         TimeoutError: The condition still does not hold after ``timeout`` seconds.
     """
+    # Imported here, because most commands do not wait.
+    from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
+
     check = Retrying(retry=retry_if_not_result(bool), stop=stop_after_delay(timeout), wait=wait_fixed(pause))
     try:
         check(condition)

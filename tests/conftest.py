@@ -1,4 +1,4 @@
-"""Real Kafka, PostgreSQL and Airflow for the tests, below a home of their own that starts empty."""
+"""A real Kafka, PostgreSQL and Airflow for the tests, in a home of their own that starts empty."""
 
 import gc
 import itertools
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 _numbers = itertools.count(1)
-# That of the test that runs, when there are several processes.
+# The turn of the current test, when there are several processes.
 _turn: lanes.Turn | None = None
 
 
 def pytest_sessionstart() -> None:
-    """Ends what sessions that were killed have left in their homes; lets every query check its rows."""
+    """End the processes that killed sessions have left in their homes, and let every query check its rows."""
     rows.check_all()
     if not _WORKER:
         home = Path(os.environ["MILLRACE_HOME"])
-        # Not there yet when the environment lies elsewhere.
+        # The directory does not exist yet when the environment is in another one.
         home.parent.mkdir(parents=True, exist_ok=True)
         for file in home.parent.glob(f"{home.name}*.lock"):
             with suppress(Timeout), FileLock(file, timeout=0):
@@ -46,23 +46,23 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Asked because of ``-n auto``, which is among pyproject.toml's options of pytest."""
+    """Called because pyproject.toml sets ``-n auto``."""
     return lanes.processes(config)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> lanes.Scheduling:
-    """Which tests go to which process."""
+    """Assign tests to processes."""
     return lanes.Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Around the imports of all tests, among which looking for garbage is a waste, then and later."""
+    """Turn off garbage collection during the imports of all tests, which leave no garbage."""
     if not _WORKER:
         return (yield)
     gc.disable()
-    with lanes.first_alone():
-        # Behind Airflow it takes ten times as long; see include/airflow/patches/preload.py.
+    with lanes.first_process_alone():
+        # After Airflow this import takes ten times as long; see include/airflow/patches/preload.py.
         import_module("skops.io")
         done = yield
     gc.freeze()
@@ -71,38 +71,38 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The order of the tests, when several processes run them."""
+    """Order the tests, when several processes run them."""
     if _WORKER:
-        lanes.arrange(items)
+        lanes.sort_tests(items)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """Around a test and its fixtures, and around its time limit: waiting for a turn does not count."""
+    """Wait for the turn of a test, outside its fixtures and its time limit."""
     if not _WORKER:
         return (yield)
     global _turn
     with lanes.turn() as _turn:
         done = yield
-    name = lanes.together(item.nodeid)
-    if nextitem is not None and name in lanes.AIRFLOW and name != lanes.together(nextitem.nodeid):
+    name = lanes.lane_of(item.nodeid)
+    if nextitem is not None and name in lanes.AIRFLOW_LANES and name != lanes.lane_of(nextitem.nodeid):
         _stop_airflow()
     return done
 
 
 @pytest.fixture(scope="session")
 def home() -> Iterator[Home]:
-    """An empty home, held for this process; a second session at the same time gets another."""
+    """An empty home, locked for this process. A second session at the same time gets another one."""
     path = Path(os.environ["MILLRACE_HOME"])
     if _WORKER:
         path = path.with_name(f"{path.name}-{_WORKER}")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock", timeout=0)
-    stays = True
+    is_default = True
     try:
         lock.acquire()
     except Timeout:
-        stays = False
+        is_default = False
         path = path.with_name(f"{path.name}-{os.getpid()}")
         lock = FileLock(f"{path}.lock", timeout=0)
         lock.acquire()
@@ -110,14 +110,14 @@ def home() -> Iterator[Home]:
     _clear(path)
     yield Home(path)
     Platform(path).down()
-    if not stays:
+    if not is_default:
         shutil.rmtree(path)
     lock.release()
 
 
 @pytest.fixture(scope="session")
 def services(home: Home) -> Platform:
-    """Kafka and PostgreSQL, and the environment variables that connect this process to them."""
+    """A running Kafka and PostgreSQL, to which the environment variables of this process lead."""
     platform = Platform(home)
     platform.up(SERVICES)
     os.environ.update(platform.environment())
@@ -141,7 +141,7 @@ def airflow_api(airflow_platform: Platform) -> "AirflowApi":
 
 @pytest.fixture(scope="session")
 def warehouse_template(services: Platform) -> str:
-    """A database with every migration done, to be copied."""
+    """The name of a migrated database, to be copied."""
     from include.warehouse.migrations import migrate
 
     _create_database(services, "warehouse_template")
@@ -156,7 +156,7 @@ def warehouse_template(services: Platform) -> str:
 
 @pytest.fixture
 def warehouse(services: Platform, warehouse_template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator["Connection"]:
-    """A connection to a fresh, migrated warehouse, to which everything in this process is connected for one test."""
+    """A connection to a new, migrated warehouse, which this process uses during one test."""
     from include.warehouse.connection import connect
 
     name = f"warehouse_{next(_numbers)}"
@@ -169,13 +169,13 @@ def warehouse(services: Platform, warehouse_template: str, monkeypatch: pytest.M
 
 @pytest.fixture
 def alone() -> Callable[[], AbstractContextManager[None]]:
-    """``with alone():`` no other process runs a test: for times that other tests would spoil."""
+    """During ``with alone():`` no other process runs a test. For measurements of time."""
     return _turn.alone if _turn else nullcontext
 
 
 @pytest.fixture
 def topic(services: Platform) -> Callable[..., str]:
-    """Names of topics that do not exist yet: topic("orders") gives orders-1 or the like."""
+    """Makes names of topics that do not exist yet: topic("orders") returns a name such as orders-7-1."""
     return lambda prefix="topic": f"{prefix}-{os.getpid()}-{next(_numbers)}"
 
 
@@ -190,7 +190,7 @@ def _execute(platform: Platform, statement: str) -> None:
 
 
 def _stop_airflow() -> None:
-    """Ends what would take some of a core from the tests of others, though it only waits."""
+    """Stop Airflow's components, which use CPU even when they are idle."""
     supervisor = Supervisor(Home.current())
     if supervisor.is_alive():
         for name in component.AIRFLOW:
@@ -198,7 +198,7 @@ def _stop_airflow() -> None:
 
 
 def _clear(path: Path) -> None:
-    """Ends every process of a home and of those below it, and removes it."""
+    """End every process of a home and of homes inside it, and delete the directory."""
     Platform(path).down()
     for secrets in path.rglob("secrets.json"):
         processes.end(processes.of(Home(secrets.parent)), grace=5)

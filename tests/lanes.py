@@ -1,6 +1,6 @@
-"""Tests side by side: how many processes run them, and which tests stay together in one.
+"""How many processes run the tests, and which tests share a process: a lane.
 
-Each process has servers of its own, so that tests of different processes meet nowhere but on the processor.
+Each process has its own servers, so that tests of different processes share only the machine.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import IO
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# The suite waits as much as it computes: for what was killed to be noticed, and for Airflow.
+# More than there are cores, because many tests wait: for Airflow, or until a killed process is noticed.
 PROCESSES = 6
-# Tests that stay together in one process, by how their ids begin. All others are of tests/faults, need its servers
-# alone, and go one by one to the next free process.
-TOGETHER = {
+# The tests of each lane, by the beginning of their ids. All other tests are in tests/faults and need only its servers;
+# each of them goes to the next free process.
+LANES = {
     "airflow": ("tests/e2e/",),
-    "airflow that is ill": ("tests/faults/test_airflow.py", "tests/integration/test_platform.py::TestWhole"),
+    "airflow that fails": ("tests/faults/test_airflow.py", "tests/integration/test_platform.py::TestWhole"),
     "promotion": ("tests/integration/test_promotion.py", "tests/integration/test_registry.py"),
     "random mix": ("tests/faults/test_random_mix.py",),
     "audit": ("tests/faults/test_audit.py",),
@@ -41,9 +41,9 @@ TOGETHER = {
     "retraining": ("tests/integration/",),
     "no servers": ("tests/unit/", "tests/dags/"),
 }
-# How many of the others are begun before those that are not begun at once: what waits much and what computes much
-# shall run side by side, from the beginning to the end.
-AFTER = {
+# How many of the tests without a lane start before a lane starts; lanes that are not listed start first. So tests that
+# wait and tests that compute run at the same time, from the beginning to the end.
+START_AFTER = {
     "retraining": 30,
     "landing tables": 35,
     "promotion": 45,
@@ -52,63 +52,63 @@ AFTER = {
     "landing events": 65,
     "no servers": 110,
 }
-# Those that have a whole Airflow, which is stopped behind them.
-AIRFLOW = ("airflow", "airflow that is ill")
-# Who may use what is made once for each process, and costs much.
-WITH_SERVERS = ("contract", "landing", "landing events", "landing tables", "promotion", "retraining")
-OWN = {"airflow_platform": AIRFLOW, "services": (*AIRFLOW, *WITH_SERVERS)}
-# Seconds to wait for the tests of other processes to end; the longest takes some minutes.
-PATIENCE_S = 240.0
-# The home of the whole run, beside which its processes have theirs.
+# The lanes with a whole Airflow, which is stopped after them.
+AIRFLOW_LANES = ("airflow", "airflow that fails")
+# The lanes that can use fixtures which are created once per process and are expensive.
+SERVER_LANES = ("contract", "landing", "landing events", "landing tables", "promotion", "retraining")
+FIXTURE_LANES = {"airflow_platform": AIRFLOW_LANES, "services": (*AIRFLOW_LANES, *SERVER_LANES)}
+# Seconds to wait for the tests of other processes to end. The longest takes a few minutes.
+MAX_WAIT_S = 240.0
+# The home of the run. The homes of its processes are next to it.
 _TURNS = os.environ.get("MILLRACE_HOME", "")
 
 
 class Scheduling(LoadScopeScheduling):
-    """Hands tests to processes."""
+    """Assigns tests to processes."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return together(nodeid) or nodeid
+        return lane_of(nodeid) or nodeid
 
 
-def together(nodeid: str) -> str | None:
-    """The name of those that a test stays together with, if there are any."""
-    return next((name for name, begins in TOGETHER.items() if nodeid.startswith(begins)), None)
+def lane_of(nodeid: str) -> str | None:
+    """The lane of a test, if it has one."""
+    return next((name for name, prefixes in LANES.items() if nodeid.startswith(prefixes)), None)
 
 
 def processes(config: pytest.Config) -> int:
-    """How many processes run what was asked for; 0 when it is less than all of tests/faults, for this one alone."""
+    """How many processes run the chosen tests. 0 means this process only, for less than all of tests/faults."""
     faults = config.rootpath / "tests/faults"
-    places = [config.invocation_params.dir / argument for argument in config.args]
+    paths = [config.invocation_params.dir / argument for argument in config.args]
     chosen = config.option.keyword or config.option.markexpr
-    return 0 if chosen or not any(faults.is_relative_to(place) for place in places) else PROCESSES
+    return 0 if chosen or not any(faults.is_relative_to(path) for path in paths) else PROCESSES
 
 
-def arrange(items: list[pytest.Item]) -> None:
-    """Puts the tests into the order in which they are begun. Raises UsageError when one uses what it should not."""
-    turns = {name: number for number, name in enumerate(TOGETHER)}
+def sort_tests(items: list[pytest.Item]) -> None:
+    """Sort the tests by their start. Raises UsageError when a test uses a fixture that its lane does not have."""
+    order = {name: number for number, name in enumerate(LANES)}
     others: dict[str, int] = {}
     for item in items:
-        used, name = getattr(item, "fixturenames", ()), together(item.nodeid)
-        for fixture, of in OWN.items():
+        used, name = getattr(item, "fixturenames", ()), lane_of(item.nodeid)
+        for fixture, of in FIXTURE_LANES.items():
             if fixture in used and name not in of:
                 raise pytest.UsageError(f"{item.nodeid} uses {fixture}; see tests/lanes.py")
         if name is None:
             others[item.nodeid] = len(others)
 
-    def place(item: pytest.Item) -> tuple[float, int]:
-        name = together(item.nodeid)
+    def start(item: pytest.Item) -> tuple[float, int]:
+        name = lane_of(item.nodeid)
         if name is None:
             return others[item.nodeid], 0
-        return AFTER.get(name, 0) - 0.5, turns[name]
+        return START_AFTER.get(name, 0) - 0.5, order[name]
 
-    items.sort(key=place)
+    items.sort(key=start)
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
-    """The length of a ``with`` block alone for the process that comes first, and for the others once it has ended.
+def first_process_alone() -> Iterator[None]:
+    """A ``with`` block that the first process runs alone, and the others after it.
 
-    For imports: what the first one has compiled, the others load.
+    It is for imports: the first process compiles the modules, and the others load them.
     """
     with open(f"{_TURNS}.first", "w") as file:
         try:
@@ -119,16 +119,16 @@ def first_alone() -> Iterator[None]:
 
 
 class Turn:
-    """One test among others, of this process and of others, until the end of `turn`."""
+    """The turn of one test, while other processes run theirs."""
 
     def __init__(self, running: IO[str]) -> None:
         self._running = running
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """The length of a ``with`` block while no test of another process runs.
+        """A ``with`` block during which no other process runs a test.
 
-        Keeps new tests from beginning, and waits for those that run.
+        It waits for running tests to end, and keeps new ones from starting.
         """
         fcntl.flock(self._running, fcntl.LOCK_UN)
         _enter(self._running, fcntl.LOCK_EX)
@@ -140,7 +140,7 @@ class Turn:
 
 @contextmanager
 def turn() -> Iterator[Turn]:
-    """The length of a ``with`` block as one test among others."""
+    """A ``with`` block in which a test runs while other processes run theirs."""
     with open(f"{_TURNS}.tests", "w") as running:
         _enter(running, fcntl.LOCK_SH)
         try:
@@ -150,9 +150,9 @@ def turn() -> Iterator[Turn]:
 
 
 def _enter(running: IO[str], operation: int) -> None:
-    """Waits for a lock behind all who wait for one already, so that those who come later hold nobody up.
+    """Wait for a lock in the order of arrival, so that a later process cannot overtake.
 
-    A child of this process that outlives a test has these files too: closing them would not unlock them.
+    The gate is unlocked, not only closed, because a child of this process that outlives the test has it open, too.
     """
     with open(f"{_TURNS}.turn", "w") as gate:
         _lock(gate, fcntl.LOCK_EX)
@@ -161,8 +161,8 @@ def _enter(running: IO[str], operation: int) -> None:
 
 
 def _lock(file: IO[str], operation: int) -> None:
-    """Waits for a lock, but not for ever: a test beside another is better than none."""
-    end = time.monotonic() + PATIENCE_S
+    """Wait for a lock, but not for ever: then the test runs while another one does, which is better than not at all."""
+    end = time.monotonic() + MAX_WAIT_S
     while time.monotonic() < end:
         try:
             fcntl.flock(file, operation | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The DAGs of landing: one for each stream, and their policies."""
+"""The DAGs of landing: one for each stream, and their settings."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ def dags() -> dict[str, DAG]:
     return bag.dags
 
 
-def test_every_stream_has_its_dag(dags: dict[str, DAG]) -> None:
+def test_every_stream_has_a_dag(dags: dict[str, DAG]) -> None:
     assert set(dags) == {f"land__{name}" for name in definitions.find().valid} | {"maintain__streams"}
 
 
-def test_a_stream_is_landed_by_one_run_after_the_other(dags: dict[str, DAG]) -> None:
+def test_a_stream_is_landed_by_one_run_after_another(dags: dict[str, DAG]) -> None:
     for name, stream in definitions.find().valid.items():
         dag = dags[f"land__{name}"]
         assert type(dag.timetable).__name__ == "ContinuousTimetable"
         assert dag.max_active_runs == 1
-        assert dag.max_consecutive_failed_dag_runs > 0, "a stream that cannot go on must not fill the history"
+        assert dag.max_consecutive_failed_dag_runs > 0, "a stream that cannot continue must not fill the history"
         wait, drain = dag.get_task("wait"), dag.get_task("drain")
         assert drain.upstream_task_ids == {"wait"}
         assert isinstance(wait, StreamSensor)
         assert (wait.reader, wait.kafka_topic) == (stream.reader, stream.topic)
-        assert drain.retry_delay <= timedelta(seconds=5), "a killed drain must go on within ten seconds"
+        assert drain.retry_delay <= timedelta(seconds=5), "a killed drain must be retried within ten seconds"
         assert drain.execution_timeout is not None
         assert drain.execution_timeout > timedelta(seconds=stream.window_s)
 
 
-def test_retention_works_without_anybody_unpausing_it(dags: dict[str, DAG]) -> None:
+def test_retention_works_without_being_unpaused(dags: dict[str, DAG]) -> None:
     assert dags["maintain__streams"].is_paused_upon_creation is False
 
 
-def test_every_dag_says_what_it_is_and_ends(dags: dict[str, DAG]) -> None:
+def test_every_dag_has_documentation_and_a_timeout(dags: dict[str, DAG]) -> None:
     for dag in dags.values():
         assert dag.doc_md
         assert dag.tags
@@ -82,7 +82,7 @@ def test_serialization_is_the_same_each_time(dags: dict[str, DAG]) -> None:
 
 def test_parsing_imports_nothing_heavy() -> None:
     program = "import runpy, sys; runpy.run_path('dags/landing.py'); print(*sys.modules)"
-    # Airflow itself imports the driver of the metadata database that a platform's environment names.
+    # With the address of a metadata database, Airflow itself imports the driver.
     own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
     environment = {**own, "PYTHONPATH": str(ROOT)}
     parsed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, check=True)

@@ -1,4 +1,4 @@
-"""The DAGs of retraining: those of each dataset and the dispatch, and their policies."""
+"""The DAGs of retraining: those of each dataset and the common ones, and their settings."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ from include.airflow.approval import ApprovalOperator
 from include.airflow.manifest_sensor import ManifestSensor
 from include.airflow.stream_sensor import StreamSensor
 from include.datasets import definitions
+from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.versions.manifest import Interval
+from tests.errors import raises
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (
@@ -55,8 +57,8 @@ def dags() -> dict[str, DAG]:
 
 
 def parse(program: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python with the project's root as its directory and nothing of this process loaded."""
-    # With the address of a PostgreSQL, Airflow imports its driver by itself.
+    """Run a Python program in a new process, in the project's root."""
+    # With the address of a metadata database, Airflow itself imports the driver.
     environment = {name: value for name, value in os.environ.items() if name != "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"}
     environment["PYTHONPATH"] = str(ROOT)
     return subprocess.run(
@@ -64,10 +66,10 @@ def parse(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_dataset_has_its_dags(dags: dict[str, DAG]) -> None:
+def test_every_dataset_has_dags(dags: dict[str, DAG]) -> None:
     found = definitions.find().valid
     manual = {name for name, dataset in found.items() if dataset.promotion.name == "manual"}
-    assert manual, "one of those that are shipped shows how it is"
+    assert manual, "a shipped dataset shows the policy manual()"
     expected = {f"{kind}__{name}" for kind in ("publish", "train") for name in found}
     assert set(dags) == expected | {f"promote__{name}" for name in manual} | {
         "dispatch",
@@ -76,7 +78,7 @@ def test_every_dataset_has_its_dags(dags: dict[str, DAG]) -> None:
     }
 
 
-def test_every_dag_says_what_it_is_and_ends(dags: dict[str, DAG]) -> None:
+def test_every_dag_has_documentation_and_a_timeout(dags: dict[str, DAG]) -> None:
     for dag in dags.values():
         assert dag.doc_md and dag.description
         assert "retraining" in dag.tags
@@ -88,17 +90,15 @@ def test_every_dag_says_what_it_is_and_ends(dags: dict[str, DAG]) -> None:
             assert longest and longest < dag.dagrun_timeout
 
 
-def test_a_schedule_publishes_each_of_its_intervals_in_order(dags: dict[str, DAG]) -> None:
+def test_a_schedule_publishes_each_interval_in_order(dags: dict[str, DAG]) -> None:
     dag = dags["publish__seattle_weather"]
     assert isinstance(dag.timetable, CronDataIntervalTimetable)
     assert dag.catchup and dag.max_active_runs == 1
     assert dag.start_date and dag.start_date.year == 2013
-    assert dag.end_date and dag.end_date.year == 2015, "the interval after the data's end is not due"
+    assert dag.end_date and dag.end_date.year == 2015, "no interval after the end of the data is due"
 
 
-def test_a_schedule_begins_whether_the_definition_had_it_from_the_beginning_or_got_it_later(
-    dags: dict[str, DAG],
-) -> None:
+def test_a_schedule_starts_without_being_unpaused(dags: dict[str, DAG]) -> None:
     for name in definitions.find().valid:
         assert dags[f"publish__{name}"].is_paused_upon_creation is False
 
@@ -116,29 +116,25 @@ def test_a_schedule_begins_whether_the_definition_had_it_from_the_beginning_or_g
         ({"schedule": "30 6 * * MON", "start": date(2026, 1, 1), "end": None}, "2026-01-21", None, 2),
     ],
 )
-def test_the_versions_that_a_schedule_owes_are_counted(
-    changes: dict[str, Any], now: str, since: str | None, due: int
-) -> None:
+def test_due_versions_of_a_schedule_are_counted(changes: dict[str, Any], now: str, since: str | None, due: int) -> None:
     dataset = replace(definitions.get("seattle_weather"), **changes)
     first = None if since is None else datetime.fromisoformat(since).replace(tzinfo=UTC)
     assert dag_runs.due(dataset, first, datetime.fromisoformat(now).replace(tzinfo=UTC), 100) == due
 
 
 @pytest.mark.parametrize("conf", [{"modles": ["tree"]}, {"seed": 1, "x": 2, "Seed": 3}])
-def test_a_key_that_no_parameter_has_is_refused_in_every_dag(dags: dict[str, DAG], conf: dict[str, Any]) -> None:
+def test_every_dag_rejects_an_unknown_parameter(dags: dict[str, DAG], conf: dict[str, Any]) -> None:
     for dag in dags.values():
         context: Any = {"dag": dag, "dag_run": SimpleNamespace(conf=conf)}
-        with pytest.raises(NonRetryableError, match=f"The DAG {dag.dag_id} has no parameter ") as refused:
+        unknown = sorted(repr(name) for name in set(conf) - set(dag.params))
+        with raises(Code.UNKNOWN_PARAMETER, dag.dag_id, *unknown, *dag.params, kind=NonRetryableError):
             dag_runs.require_known(context)
-        unknown = sorted(set(conf) - set(dag.params))
-        assert all(repr(name) in str(refused.value) for name in unknown)
-        assert all(name in refused.value.remedy for name in dag.params) or "takes none" in refused.value.remedy
         context["dag_run"].conf = dict.fromkeys(dag.params)
         dag_runs.require_known(context)
 
 
-def test_every_dag_looks_at_its_conf_first() -> None:
-    # Their first tasks are operators, which look themselves.
+def test_every_dag_checks_its_parameters_first() -> None:
+    # The first tasks of these are operators, which check the parameters themselves.
     own = {"dispatch.py", "landing.py", "promote.py"}
     for file in (ROOT / "dags").glob("*.py"):
         text = file.read_text()
@@ -149,7 +145,7 @@ def test_every_dag_looks_at_its_conf_first() -> None:
         assert "require_known(context)" in inspect.getsource(operator.execute)
 
 
-def test_publishing_is_serialised_also_across_backfills(dags: dict[str, DAG]) -> None:
+def test_backfills_do_not_publish_in_parallel(dags: dict[str, DAG]) -> None:
     for name in definitions.find().valid:
         assert dags[f"publish__{name}"].get_task("publish").max_active_tis_per_dag == 1
 
@@ -157,14 +153,12 @@ def test_publishing_is_serialised_also_across_backfills(dags: dict[str, DAG]) ->
 def test_every_parameter_of_the_forms_has_a_default(dags: dict[str, DAG]) -> None:
     for name, dag in dags.items():
         if name.startswith("promote__"):
-            # Nobody can be asked about no run.
+            # A question is always about a run.
             continue
-        assert dag.params.validate() == dag.params.dump(), "a scheduled run fills in no form"
+        assert dag.params.validate() == dag.params.dump(), "a scheduled run has only defaults"
 
 
-def test_a_manual_dataset_asks_about_each_compared_run_once_and_a_question_holds_back_none(
-    dags: dict[str, DAG],
-) -> None:
+def test_a_manual_dataset_asks_once_about_each_compared_run(dags: dict[str, DAG]) -> None:
     for name, dataset in definitions.find().valid.items():
         train = dags[f"train__{name}"]
         if dataset.promotion.name != "manual":
@@ -180,23 +174,23 @@ def test_a_manual_dataset_asks_about_each_compared_run_once_and_a_question_holds
         assert promote.get_task("apply").upstream_task_ids == {"ask"}
 
 
-def test_a_question_that_nobody_answers_declines(dags: dict[str, DAG]) -> None:
+def test_an_unanswered_question_declines(dags: dict[str, DAG]) -> None:
     ask = dags["promote__breast_cancer"].get_task("ask")
     assert isinstance(ask, ApprovalOperator)
     assert ask.options == ["Approve", "Reject"] and ask.defaults == ["Reject"]
-    assert list(ask.params) == ["model"], "the form asks for nothing else"
+    assert list(ask.params) == ["model"], "the form has no other field"
 
 
-def test_a_burst_of_versions_cannot_collide(dags: dict[str, DAG]) -> None:
+def test_runs_of_many_versions_do_not_collide(dags: dict[str, DAG]) -> None:
     start = dags["dispatch"].get_task("start")
     assert isinstance(start, MappedOperator)
     assert start.partial_kwargs["skip_when_already_exists"] is True
     assert start.partial_kwargs["logical_date"] is None
 
 
-def test_what_was_started_is_marked_also_when_another_run_cannot_be(dags: dict[str, DAG]) -> None:
+def test_started_runs_are_recorded_when_another_cannot_be_started(dags: dict[str, DAG]) -> None:
     assert dags["dispatch"].get_task("note").trigger_rule == "all_done"
-    # While one is tried again, the dispatch does nothing else.
+    # During the retries of one start, the dispatch does nothing else.
     start = dags["dispatch"].get_task("start")
     assert isinstance(start, MappedOperator) and start.partial_kwargs["retries"] == 5
 
@@ -220,9 +214,9 @@ def test_serialization_is_the_same_each_time(dags: dict[str, DAG]) -> None:
 
 @pytest.fixture(scope="module")
 def parsed() -> subprocess.CompletedProcess[str]:
-    """For each file a line with its name and the modules that are loaded by a process that has parsed it alone.
+    """For each DAG file, a line with its name and the modules of a process that has parsed it.
 
-    The processes are forked from one that has loaded what all files need of Airflow.
+    The processes are forked from one that has imported the modules of Airflow that all files need.
     """
     program = f"""
 import os, runpy, sys
@@ -259,7 +253,7 @@ print(time.process_time() - started)
     assert float(parsed.stdout.split()[-1]) < 1.0, parsed.stderr
 
 
-def test_a_broken_definition_shows_and_harms_only_itself(tmp_path: Path) -> None:
+def test_a_broken_definition_is_reported_and_other_dags_work(tmp_path: Path) -> None:
     folder = tmp_path / "definitions"
     folder.mkdir()
     for name in ("digits", "diabetes"):
@@ -280,16 +274,18 @@ runpy.run_path("dags/broken_datasets.py")
     parsed = parse(program)
     assert "['train__digits']" in parsed.stdout
     assert parsed.returncode == 1
-    assert "diabetes.py: record_id: None is not a column. Name one column." in parsed.stderr.splitlines()[-1]
+    last = parsed.stderr.splitlines()[-1]
+    assert "diabetes.py" in last and "record_id" in last and "None" in last
+    assert last.endswith(f"[{Code.INVALID_DEFINITION}]")
 
 
-def test_a_past_run_is_verified_each_week_and_missed_weeks_are_not_made_up_for(dags: dict[str, DAG]) -> None:
+def test_a_past_run_is_verified_each_week_without_catching_up(dags: dict[str, DAG]) -> None:
     verify = dags["verify"]
     assert str(verify.schedule) == "@weekly"
     assert not verify.catchup and verify.max_active_runs == 1
 
 
-def test_the_latest_interval_is_complete_and_fits_into_a_manifest() -> None:
+def test_the_latest_interval_is_complete_and_can_be_encoded() -> None:
     dataset = definitions.get("seattle_weather")
     for now, year in ((datetime(2014, 6, 1, tzinfo=UTC), 2013), (datetime(2030, 1, 1, tzinfo=UTC), 2015)):
         found = dag_runs.latest(dataset, now)
@@ -298,16 +294,16 @@ def test_the_latest_interval_is_complete_and_fits_into_a_manifest() -> None:
     assert dag_runs.latest(definitions.get("digits"), datetime(2030, 1, 1, tzinfo=UTC)) == Interval()
 
 
-def test_an_interval_without_an_end_goes_to_the_end_of_the_latest_complete_one() -> None:
-    def asked(name: str, **form: str) -> Interval:
+def test_an_interval_without_an_end_ends_with_the_latest_complete_one() -> None:
+    def interval(name: str, **form: str) -> Interval:
         context: Any = {"params": form, "dag_run": None}
         return dag_runs.interval(definitions.get(name), context)
 
     first, last = datetime(2014, 1, 1, tzinfo=UTC), datetime(2016, 1, 1, tzinfo=UTC)
-    assert asked("seattle_weather", interval_start="2014-01-01") == Interval(first, last)
-    assert asked("seattle_weather", interval_end="2016-01-01") == Interval(None, last)
-    assert asked("seattle_weather", interval_start="2019-01-01").end is None, "nothing is complete since then"
-    assert asked("digits", interval_start="2014-01-01") == Interval(first, None)
+    assert interval("seattle_weather", interval_start="2014-01-01") == Interval(first, last)
+    assert interval("seattle_weather", interval_end="2016-01-01") == Interval(None, last)
+    assert interval("seattle_weather", interval_start="2019-01-01").end is None, "no interval is complete since then"
+    assert interval("digits", interval_start="2014-01-01") == Interval(first, None)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +318,7 @@ def test_an_interval_without_an_end_goes_to_the_end_of_the_latest_complete_one()
         ("promote__breast_cancer", {"run": 0}),
     ],
 )
-def test_a_form_refuses_what_no_task_could_use(dags: dict[str, DAG], dag_id: str, form: dict[str, Any]) -> None:
+def test_a_form_rejects_values_that_no_task_can_use(dags: dict[str, DAG], dag_id: str, form: dict[str, Any]) -> None:
     params = copy.deepcopy(dags[dag_id].params)
     with pytest.raises(ParamValidationError):
         for name, value in form.items():
@@ -331,5 +327,18 @@ def test_a_form_refuses_what_no_task_could_use(dags: dict[str, DAG], dag_id: str
 
 
 @pytest.mark.parametrize("day", ["2015-01-01", "2015-01-01T00:00:00.000Z", "2015-01-01T00:00:00+00:00"])
-def test_a_form_takes_days_and_moments(dags: dict[str, DAG], day: str) -> None:
+def test_a_form_accepts_dates_and_times(dags: dict[str, DAG], day: str) -> None:
     assert dags["publish__digits"].params.get_param("interval_start").resolve(day) == day
+
+
+@pytest.mark.parametrize(
+    ("form", "code", "values"),
+    [
+        ({"interval_start": "soon"}, Code.INVALID_PARAMETER, ["interval_start", "'soon'"]),
+        ({"interval_start": "2015-01-01", "interval_end": "2014-01-01"}, Code.INVALID_INTERVAL, ["2015-01-01", "2014"]),
+    ],
+)
+def test_a_wrong_interval_is_rejected(form: dict[str, str], code: Code, values: list[str]) -> None:
+    context: Any = {"params": form, "dag_run": None}
+    with raises(code, *values, kind=NonRetryableError):
+        dag_runs.interval(definitions.get("digits"), context)

@@ -1,4 +1,4 @@
-"""Retraining in a real Airflow: its API, its warehouse, and the years of Seattle's weather, trained once for all."""
+"""Retraining in a real Airflow: its API, its warehouse, and the runs of the dataset seattle_weather."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def airflow(airflow_api: AirflowApi) -> AirflowApi:
-    """The API, with the DAGs of retraining at work."""
+    """A client of the API, once Airflow lists the DAGs of retraining."""
     names = definitions.find().valid
     airflow_api.wait_for_dags(
         [*(f"publish__{n}" for n in names), *(f"train__{n}" for n in names), "dispatch", "verify"]
@@ -31,7 +31,7 @@ def airflow(airflow_api: AirflowApi) -> AirflowApi:
 
 @pytest.fixture
 def results(airflow_platform: Platform) -> Iterator[Connection]:
-    """The platform's own warehouse."""
+    """A connection to the platform's warehouse."""
     with closing(connect("test")) as connection:
         connection.autocommit = True
         yield connection
@@ -39,7 +39,7 @@ def results(airflow_platform: Platform) -> Iterator[Connection]:
 
 @pytest.fixture(scope="session")
 def seattle(airflow: AirflowApi) -> list[Run]:
-    """The training runs of every year: published by the schedule, which begins at once, or by a backfill."""
+    """The training runs of all years, published by the schedule or by a backfill."""
     publish, train = "publish__seattle_weather", "train__seattle_weather"
     airflow.pause(train)
     years = (datetime(2013, 1, 1, tzinfo=UTC), datetime(2015, 1, 1, tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""Every training run that a test leaves behind is derived again, and must come out identical."""
+"""After each test, its training runs are repeated and must give identical predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def verified(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Verifies the finished runs of the test's warehouse; those marked ``altered`` cannot be what they were."""
+    """Verify the finished runs in the test's warehouse. A test marked ``altered`` changes their input on purpose."""
     if "warehouse" not in request.fixturenames or request.node.get_closest_marker("altered"):
         yield
         return

@@ -1,4 +1,4 @@
-"""How the tests are spread over processes."""
+"""How the tests are distributed over processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests import lanes
         (["tests/faults/test_audit.py::test_unread_records_are_found"], "", False),
     ],
 )
-def test_all_of_the_faults_are_worth_several_processes(arguments: list[str], chosen: str, several: bool) -> None:
+def test_several_processes_run_all_of_the_faults(arguments: list[str], chosen: str, several: bool) -> None:
     config: Any = SimpleNamespace(
         rootpath=ROOT,
         invocation_params=SimpleNamespace(dir=ROOT),
@@ -37,7 +37,7 @@ def test_all_of_the_faults_are_worth_several_processes(arguments: list[str], cho
     assert lanes.processes(config) == (lanes.PROCESSES if several else 0)
 
 
-def test_who_is_alone_waits_for_those_that_run_and_holds_up_those_that_come(
+def test_a_test_that_is_alone_waits_for_running_ones_and_delays_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "_TURNS", str(tmp_path / "test"))
@@ -49,7 +49,7 @@ def test_who_is_alone_waits_for_those_that_run_and_holds_up_those_that_come(
                 order.append("alone")
                 time.sleep(0.3)
                 order.append("alone still")
-            # Others may begin while this one goes on.
+            # Others can start while this one continues.
             assert another_ran.wait(10)
             order.append("among others")
 
