@@ -127,7 +127,7 @@ class Landing:
             cursor.execute(f"SELECT count(*) FROM {table.SCHEMA}.{self.stream.name}")
             (there,) = cursor.fetchone() or (0,)
         connection.rollback()
-        gone = sum(window.landed for window in found.windows) - there
+        gone = sum(entry.landed for entry in found.entries) - there
         if gone != found.dropped:
             found.wrong.append(f"{gone:,} rows are gone, and retention has dropped {found.dropped:,}")
         return [f"verify stream: {each}" for each in found.wrong]

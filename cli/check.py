@@ -178,7 +178,7 @@ def _compare(connection: Connection, streams: Iterable[Stream]) -> list[UserErro
     stopped: list[UserError] = []
     for stream in sorted(streams, key=lambda stream: stream.name):
         try:
-            changes = table.look(connection, stream)
+            changes = table.find_changes(connection, stream)
         except NonRetryableError as error:
             stopped.append(error)
             continue
@@ -187,7 +187,7 @@ def _compare(connection: Connection, streams: Iterable[Stream]) -> list[UserErro
             continue
         click.echo(f"stream   {stream.name}: good")
         for change in changes:
-            click.echo(f"         its next run will {change.says}")
+            click.echo(f"         its next run will {change.description}")
         for column in table.left_over(connection, stream):
             click.echo(f"         landing.{stream.name}.{column} stays, named by no field; new rows hold null there")
     return stopped

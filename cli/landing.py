@@ -1,4 +1,4 @@
-"""produce, accept, dead-letters and replay: what a person does with a stream."""
+"""The commands for streams: produce, accept, dead-letters and replay."""
 
 import base64
 import getpass
@@ -11,7 +11,9 @@ import click
 
 from cli.parameters import AtPlace, Moment, Place
 from embedded.platform import Platform
+from include.error_codes import Code
 from include.errors import UserError
+from include.landing.choice import Choice
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -19,16 +21,17 @@ if TYPE_CHECKING:
     from include.landing.replay import Replayed
 
 MAX_REASONS = 20
-CHOICES = ("lost", "recreated", "truncated", "bad")
 
 
 @click.command()
 @click.argument("stream")
-@click.option("--events", default=10_000, show_default=True, type=click.IntRange(min=1), help="How many.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second; else as fast as possible.")
-@click.option("--seed", type=int, help="Makes the simulation repeatable.")
+@click.option("--events", default=10_000, show_default=True, type=click.IntRange(min=1), help="How many to send.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second. Default: as fast as possible."
+)
+@click.option("--seed", type=int, help="The seed of the simulation.")
 def produce(stream: str, events: int, rate: float | None, seed: int | None) -> None:
-    """Send simulated events to a stream's topic, which is made when there is none. Its DAG is unpaused."""
+    """Send simulated events to a stream's topic, which is created if needed, and unpause the stream's DAG."""
     from embedded.airflow_api import AirflowApi
     from include.streams import definitions
     from include.streams.produce import produce as send
@@ -36,7 +39,7 @@ def produce(stream: str, events: int, rate: float | None, seed: int | None) -> N
     definition = definitions.get(stream)
     platform = Platform()
     os.environ.update(platform.environment())
-    # Asked before anything is sent, so that events wait for nobody.
+    # Wait for the DAG before sending, so that no event waits for it.
     airflow, dag_id = AirflowApi.of(platform), f"land__{stream}"
     airflow.wait_for_dags([dag_id])
     reports: list[float] = []
@@ -47,23 +50,23 @@ def produce(stream: str, events: int, rate: float | None, seed: int | None) -> N
 
     send(definition, events, rate, seed=seed, progress=report)
     seconds = reports[-1] - reports[0]
-    click.echo(f"{events:,} events sent to {definition.topic} in {seconds:.1f} s, {events / seconds:,.0f} a second")
+    click.echo(f"Sent {events:,} events to {definition.topic} in {seconds:.1f} s, {events / seconds:,.0f} a second.")
     if airflow.is_paused(dag_id):
         airflow.unpause(dag_id)
-        click.echo(f"{dag_id} was paused; it is not any more, and lands them.", err=True)
+        click.echo(f"Unpaused {dag_id}, which lands them.", err=True)
 
 
 @click.command()
 @click.argument("stream")
-@click.argument("choice", type=click.Choice(CHOICES))
+@click.argument("choice", type=click.Choice([choice.value for choice in Choice]))
 def accept(stream: str, choice: str) -> None:
-    """Choose how a stream that stopped goes on; the choice is recorded, and its DAG goes on.
+    """Choose how a stream that stopped continues. The choice is recorded, and the stream's DAG is unpaused.
 
     \b
-    lost       go on after records that retention removed before they were read
-    recreated  go on with the new topic of that name, from offset 0
-    truncated  keep the rows that Kafka no longer has, and go on where its log was cut
-    bad        let everything that the topic holds now become dead letters, if it must
+    lost       continue after the records that retention removed before they were read
+    recreated  continue with the new topic of the same name, from offset 0
+    truncated  keep the rows whose records Kafka lost, and continue where its log was cut
+    bad        allow every record that the topic holds now to become a dead letter
     """
     from embedded.airflow_api import AirflowApi
     from include.landing import recovery
@@ -74,22 +77,22 @@ def accept(stream: str, choice: str) -> None:
     platform = Platform()
     os.environ.update(platform.environment())
     with connected("millrace accept") as connection:
-        for line in recovery.accept(connection, definition, choice, getpass.getuser()):
+        for line in recovery.accept(connection, definition, Choice(choice), getpass.getuser()):
             click.echo(line)
     AirflowApi.of(platform).unpause(f"land__{stream}")
-    click.echo(f"land__{stream} goes on")
+    click.echo(f"Unpaused land__{stream}.")
 
 
 @click.command("dead-letters")
 @click.argument("stream")
 @click.argument("action", required=False, type=click.Choice(["retry"]))
 @click.option("--most", default=20, show_default=True, type=click.IntRange(min=1), help="How many to list.")
-@click.option("--reason", default="", help="Only those whose reason, SQLSTATE or kind contains this.")
-@click.option("--show", "place", type=AtPlace(), help="One in full, its bytes included.")
+@click.option("--reason", default="", help="List only those whose reason, SQLSTATE or disposition contains this text.")
+@click.option("--show", "place", type=AtPlace(), help="Show one in full, with its bytes.")
 def dead_letters(stream: str, action: str | None, most: int, reason: str, place: Place | None) -> None:
-    """List records that were kept aside, with counts by reason; with retry, land again those that can be landed now.
+    """List dead letters and quarantined records, with counts by reason. With retry, land those that can land now.
 
-    Each is named by its place: the number of the topic of that name, the partition, the offset.
+    Each is named by its coordinates: the number of the topic among those of its name, the partition, the offset.
     """
     from include.landing import retry
     from include.streams import definitions
@@ -97,12 +100,16 @@ def dead_letters(stream: str, action: str | None, most: int, reason: str, place:
 
     definition = definitions.get(stream)
     if action and (reason or place):
-        raise UserError("retry tries all dead letters.", "Leave out --reason and --show.")
+        raise UserError(
+            "retry tries all dead letters, so it cannot be combined with --reason or --show.",
+            "Leave them out.",
+            code=Code.INVALID_USAGE,
+        )
     os.environ.update(Platform().environment())
     with connected("millrace dead-letters") as connection:
         if action == "retry":
             landed, kept = retry.retry(connection, definition, _report_retried)
-            click.echo(f"{landed:,} landed, {kept:,} are dead letters still")
+            click.echo(f"{landed:,} landed, {kept:,} remain dead letters.")
         elif place:
             _show_dead_letter(connection, stream, place)
         else:
@@ -114,28 +121,31 @@ def _report_retried(landed: int, kept: int) -> None:
 
 
 def _list_dead_letters(connection: "Connection", stream: str, most: int, reason: str) -> None:
-    """The newest ones, then how many there are for which reason."""
+    """Prints the newest ones, then the counts by reason."""
     from include.warehouse import queries
 
     sql = queries.load("landing")
     counts = list(sql.count_dead_letters(connection, stream=stream, reason=reason))
     total, size = sum(count for *_, count, _ in counts), sum(length for *_, length in counts)
     if not total:
-        click.echo(f"nothing of stream {stream!r} is kept aside" + (f" for {reason!r}" if reason else ""))
+        click.echo(
+            f"Stream {stream!r} has no dead letters or quarantined records"
+            + (f" that match {reason!r}." if reason else ".")
+        )
         return
     for *where, kind, sqlstate, why, appended in sql.list_dead_letters(
         connection, stream=stream, reason=reason, most=most
     ):
         click.echo(f"{'/'.join(map(str, where))}  {appended:%Y-%m-%d %H:%M:%S}  {kind}  {sqlstate}  {_printable(why)}")
-    click.echo(f"\n{total:,} kept aside, {size:,} bytes, by reason:")
+    click.echo(f"\n{total:,} dead letters and quarantined records, {size:,} bytes, by reason:")
     for kind, sqlstate, why, count, _ in counts[:MAX_REASONS]:
         click.echo(f"{count:9,}  {kind}  {sqlstate}  {_printable(why)}")
     if len(counts) > MAX_REASONS:
         others = sum(count for *_, count, _ in counts[MAX_REASONS:])
         click.echo(f"{others:9,}  for {len(counts) - MAX_REASONS:,} other reasons")
     if total > most:
-        click.echo(f"{total - most:,} more are not listed: --most {total} lists all, --reason TEXT some of them")
-    click.echo(f"One in full: ./millrace dead-letters {stream} --show {'/'.join(map(str, where))}")
+        click.echo(f"{total - most:,} more are not listed. List all with --most {total}, or some with --reason TEXT.")
+    click.echo(f"Show one in full: ./millrace dead-letters {stream} --show {'/'.join(map(str, where))}")
 
 
 def _show_dead_letter(connection: "Connection", stream: str, place: Place) -> None:
@@ -144,12 +154,14 @@ def _show_dead_letter(connection: "Connection", stream: str, place: Place) -> No
     found = queries.load("landing").read_dead_letter(connection, stream=stream, **place._asdict())
     if found is None:
         raise UserError(
-            f"No record of stream {stream!r}, partition {place.partition}, offset {place.offset}, is kept aside.",
-            f"./millrace dead-letters {stream} lists those that are.",
+            f"Stream {stream!r} has no dead letter or quarantined record in partition {place.partition} at offset "
+            f"{place.offset}.",
+            f"List them with ./millrace dead-letters {stream}.",
+            code=Code.UNKNOWN_DEAD_LETTER,
         )
     incarnation, kind, sqlstate, reason, appended, event_time, kept, key, value, headers = found
-    click.echo(f"place        {incarnation}/{place.partition}/{place.offset}  (topic's number, partition, offset)")
-    click.echo(f"kind         {kind}{f', SQLSTATE {sqlstate}' if sqlstate else ''}")
+    click.echo(f"coordinates  {incarnation}/{place.partition}/{place.offset}  (topic's number, partition, offset)")
+    click.echo(f"disposition  {kind}{f', SQLSTATE {sqlstate}' if sqlstate else ''}")
     click.echo(f"reason       {_printable(reason)}")
     click.echo(f"in Kafka     {appended:%Y-%m-%d %H:%M:%S.%f} UTC")
     if event_time:
@@ -162,7 +174,7 @@ def _show_dead_letter(connection: "Connection", stream: str, place: Place) -> No
 
 
 def _show_bytes(name: str, content: "bytes | memoryview | None") -> None:
-    """Bytes as the text that they are in UTF-8, else in hexadecimal."""
+    """Prints bytes as text if they are UTF-8, otherwise in hexadecimal."""
     if content is None:
         click.echo(f"{name:12} null")
         return
@@ -181,7 +193,7 @@ def _show_bytes(name: str, content: "bytes | memoryview | None") -> None:
 
 
 def _printable(text: str, keep: str = "") -> str:
-    """A text whose control characters, which a terminal would obey, are written as in Python."""
+    """A text with its control characters escaped, so that a terminal does not execute them."""
     return "".join(
         letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
         for letter in text
@@ -190,11 +202,13 @@ def _printable(text: str, keep: str = "") -> str:
 
 @click.command()
 @click.argument("stream")
-@click.option("--partition", "partitions", type=click.IntRange(min=0), multiple=True, help="Only this; repeatable.")
-@click.option("--first", type=click.IntRange(min=0), help="The first offset; with one --partition.")
-@click.option("--last", type=click.IntRange(min=0), help="The last offset, included; with one --partition.")
-@click.option("--since", type=Moment(), help="Only records that Kafka has had since then. UTC.")
-@click.option("--until", type=Moment(), help="Only records that Kafka had before then. UTC.")
+@click.option(
+    "--partition", "partitions", type=click.IntRange(min=0), multiple=True, help="Only this partition. Can be repeated."
+)
+@click.option("--first", type=click.IntRange(min=0), help="The first offset. Needs one --partition.")
+@click.option("--last", type=click.IntRange(min=0), help="The last offset, inclusive. Needs one --partition.")
+@click.option("--since", type=Moment(), help="Only records with this timestamp in Kafka or a later one. UTC.")
+@click.option("--until", type=Moment(), help="Only records with an earlier timestamp in Kafka. UTC.")
 def replay(
     stream: str,
     partitions: tuple[int, ...],
@@ -203,11 +217,11 @@ def replay(
     since: datetime | None,
     until: datetime | None,
 ) -> None:
-    """Land again what has landed before, from the records that Kafka still has, as the stream is defined now.
+    """Land records again that landed before and that Kafka still has, with the stream's present definition.
 
-    Use it after a definition changed: a new field fills its column, other limits decide again what is late. Without
-    options everything is replayed. Each range of some thousand records is replaced in one transaction, and the DAG goes
-    on meanwhile. The command can be repeated. Records that Kafka no longer has keep their rows.
+    Use it after a change of the definition: it fills the column of a new field, and applies new limits for late events.
+    Without options it replays everything. Each transaction replaces up to 20,000 records, and the DAG can keep running.
+    The command can be repeated. Records that Kafka no longer has keep their rows.
     """
     from include.landing import replay as replays
     from include.streams import definitions
@@ -215,14 +229,26 @@ def replay(
 
     definition = definitions.get(stream)
     if (first is not None or last is not None) and len(partitions) != 1:
-        raise UserError("Offsets count within a partition.", "Name it: --partition 0 --first 100 --last 199.")
-    if (first is not None and last is not None and first > last) or (since and until and since >= until):
-        raise UserError("The range ends before it begins.", "Exchange its bounds.")
+        raise UserError(
+            "--first and --last are offsets of one partition.",
+            "Name it, as in --partition 0 --first 100 --last 199.",
+            code=Code.INVALID_USAGE,
+        )
+    if first is not None and last is not None and first > last:
+        raise _empty_range(first, last)
+    if since and until and since >= until:
+        raise _empty_range(since, until)
     next_offset = None if last is None else last + 1
     wanted = replays.Wanted(partitions or None, first, next_offset, since, until)
     os.environ.update(Platform().environment())
     with connected("millrace replay") as connection:
         _show_replayed(replays.replay(connection, definition, wanted, getpass.getuser(), _report_replayed))
+
+
+def _empty_range(start: object, end: object) -> UserError:
+    return UserError(
+        f"The range from {start} to {end} ends before it begins.", "Swap its bounds.", code=Code.INVALID_INTERVAL
+    )
 
 
 def _report_replayed(so_far: "Replayed") -> None:
@@ -236,12 +262,12 @@ def _show_replayed(spans: "list[Replayed]") -> None:
 
     shown = Table("partition", "offsets", "records", "landed", "dead letters", "quarantined")
     for done in spans:
-        counts = [f"{done.after[fate]:,} ({done.after[fate] - done.before[fate]:+,})" for fate in done.after]
+        counts = [f"{done.after[each]:,} ({done.after[each] - done.before[each]:+,})" for each in done.after]
         offsets = f"{done.span.first:,} to {done.span.next - 1:,}"
         shown.add_row(str(done.span.partition), offsets, f"{done.records:,}", *counts)
     Console(width=max(100, Console().width)).print(shown)
     gone = sum(done.span.gone for done in spans)
     if gone:
-        click.echo(f"{gone:,} offsets before these are gone from Kafka; what became of them stays as it was")
+        click.echo(f"Kafka no longer has {gone:,} offsets before these; their rows and dead letters are unchanged.")
     records = sum(done.records for done in spans)
-    click.echo(f"{records:,} records landed again; in brackets, how many more of a fate there are than before")
+    click.echo(f"Replayed {records:,} records. The numbers in brackets are the changes.")

@@ -1,4 +1,4 @@
-"""verify: proofs, printed."""
+"""The command group ``verify``: proves streams, runs and versions, and prints the result."""
 
 import getpass
 import os
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @click.group()
 def verify() -> None:
-    """Prove a training run, a stream or a dataset version. Exits with 1, and says what and where, when it fails."""
+    """Prove a training run, a stream or a dataset version. On failure it prints what is wrong and exits with 1."""
 
 
 @verify.command()
 @click.argument("stream")
 def stream(stream: str) -> None:
-    """Account for every offset of a stream's topic, and compare the rows with the records that Kafka still has."""
+    """Check that every offset of a stream's topic has one disposition, and compare rows with the records in Kafka."""
     from rich.console import Console
     from rich.table import Table
 
@@ -34,32 +34,34 @@ def stream(stream: str) -> None:
     os.environ.update(Platform().environment())
     with connected("millrace verify") as connection:
         found = proof.prove(connection, definition)
-    if not found.windows and not found.wrong:
-        click.echo(f"nothing of stream {stream!r} has landed yet")
+    if not found.entries and not found.wrong:
+        click.echo(f"Stream {stream!r} has not landed any records yet.")
         return
-    several = len({window.incarnation for window in found.windows}) > 1
+    several = len({entry.incarnation for entry in found.entries}) > 1
     shown = Table("partition", "offsets", "landed", "dead letters", "quarantined", "skipped", "no record")
-    for (incarnation, partition), windows in groupby(found.windows, key=lambda window: window.place):
-        entries = list(windows)
+    for (incarnation, partition), group in groupby(found.entries, key=lambda entry: entry.log):
+        entries = list(group)
         shown.add_row(
             f"{partition} of topic {incarnation}" if several else str(partition),
             f"{entries[0].first:,} to {entries[-1].next - 1:,}",
             *(
-                f"{sum(getattr(entry, fate) for entry in entries):,}"
-                for fate in ("landed", "dead_letters", "quarantined", "skipped", "no_records")
+                f"{sum(getattr(entry, column) for entry in entries):,}"
+                for column in ("landed", "dead_letters", "quarantined", "skipped", "no_records")
             ),
         )
     Console(width=max(100, Console().width)).print(shown)
-    click.echo(f"{found.compared:,} records of {definition.topic} compared with the tables, value by value")
+    click.echo(f"{found.compared:,} records of {definition.topic} were compared with the tables, value by value.")
     if found.dropped:
-        click.echo(f"{found.dropped:,} rows are gone from the table, as retention allows")
+        click.echo(f"{found.dropped:,} rows are no longer in the table, because their retention is over.")
     if found.unfilled:
-        click.echo(f"{found.unfilled:,} rows wait for the values of new columns; ./millrace replay {stream} fills them")
+        click.echo(
+            f"{found.unfilled:,} rows lack the values of new columns. Run ./millrace replay {stream} to fill them."
+        )
     for wrong in found.wrong:
         click.echo(f"wrong: {wrong}", err=True)
     if found.wrong:
         sys.exit(1)
-    click.echo("every offset below the position has exactly one fate")
+    click.echo("Every offset below the position has exactly one disposition.")
 
 
 @verify.command()
@@ -68,7 +70,7 @@ def stream(stream: str) -> None:
 def version(dataset: str, version: str | None) -> None:
     """Read every message of a dataset's version again, and prove it.
 
-    VERSION is its id or the beginning of it; the newest if left out.
+    VERSION is its id or the beginning of its id. The default is the newest version.
     """
     from include.training import verification
 
@@ -77,20 +79,20 @@ def version(dataset: str, version: str | None) -> None:
     manifest = found.manifest
     rows = " and ".join(f"{count:,} {split}" for split, count in manifest.rows.items())
     click.echo(f"Version {manifest.short} of {dataset}: {rows} rows in {len(manifest.messages)} messages")
-    _tell(found)
+    _print_result(found)
 
 
 @verify.command()
 @click.argument("run")
 def run(run: str) -> None:
-    """Fit every model of a training run again, from what is stored, and compare the predictions.
+    """Fit every model of a training run again from the stored version, and compare the predictions.
 
     RUN is its number, or its id in Airflow.
 
     \b
     identical                            the same predictions and metrics, with the same libraries
-    same data, other library versions    the same predictions and metrics, although libraries are others
-    different                            what differs is listed, and the exit code is 1
+    same data, other library versions    the same predictions and metrics, with other versions of libraries
+    different                            the differences are listed, and the exit code is 1
     """
     from include.training import verification
 
@@ -98,10 +100,10 @@ def run(run: str) -> None:
     found = verification.verify_run(run, getpass.getuser())
     manifest = found.manifest
     click.echo(f"Version {manifest.short} of {manifest.dataset}: {', '.join(found.models)} fitted again")
-    _tell(found)
+    _print_result(found)
 
 
-def _tell(found: "Verified") -> None:
+def _print_result(found: "Verified") -> None:
     click.echo(str(found))
     if found.findings:
         sys.exit(1)

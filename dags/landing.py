@@ -42,15 +42,15 @@ def landing(stream: Stream) -> DAG:
         )
 
         @task(
-            map_index_template="{{ 'share ' ~ task.op_kwargs['share'] }}",
+            map_index_template="{{ 'shard ' ~ task.op_kwargs['shard'] }}",
             execution_timeout=timedelta(seconds=stream.window_s) + timedelta(minutes=5),
         )
-        def drain(share: int) -> None:
+        def drain(shard: int) -> None:
             from include.airflow.drain_task import drain_in_task
 
-            drain_in_task(stream.name, share)
+            drain_in_task(stream.name, shard)
 
-        wait >> drain.expand(share=list(range(stream.drains)))
+        wait >> drain.expand(shard=list(range(stream.drains)))
 
     return land()
 

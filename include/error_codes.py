@@ -56,8 +56,130 @@ class Code(StrEnum):
     # Versions: publishing and reading
 
     # Kafka and connections
+    CONNECTION_INVALID = (
+        "connection-invalid",
+        "An Airflow connection has settings that its client does not accept.",
+        "Correct the connection in Airflow, or the variable `MILLRACE_CONN_…` that sets it.",
+    )
+    KAFKA_REQUEST_FAILED = (
+        "kafka-request-failed",
+        "A request to Kafka failed: the brokers are down or unreachable, or they refuse it.",
+        "Start the platform with `./millrace up`, or correct the Airflow connection `millrace_kafka`.",
+    )
+    READ_STALLED = (
+        "read-stalled",
+        "A range of offsets was not read to its end, and no more records arrived.",
+        "Check the brokers with `./millrace status`, and end an open transaction of a producer. Then try again.",
+    )
+    SEND_FAILED = (
+        "send-failed",
+        "Kafka did not accept or confirm messages of a transaction. Nothing was published.",
+        "Check the brokers with `./millrace status`, then publish again.",
+    )
+    TOPIC_MISSING = (
+        "topic-missing",
+        "The topic does not exist. If a stream has read it before, it was deleted.",
+        "Create the topic or start its producer; for a stream whose topic was deleted: "
+        "`./millrace accept STREAM recreated`.",
+    )
+    TOPIC_RECREATED = (
+        "topic-recreated",
+        "The topic was deleted and created again. The stored offsets name records of the old topic.",
+        "To continue with the new topic from offset 0: `./millrace accept STREAM recreated`.",
+    )
+    OFFSETS_REMOVED = (
+        "offsets-removed",
+        "Retention removed records from the topic before they were read.",
+        "To continue after them and record them as lost: `./millrace accept STREAM lost`. Raise the topic's retention.",
+    )
+    LOG_TRUNCATED = (
+        "log-truncated",
+        "The topic's log ends below the stored position, or was rewritten there. Kafka lost records that were read.",
+        "To keep their rows and continue where the log was cut: `./millrace accept STREAM truncated`.",
+    )
+    POSITIONS_TAKEN_OVER = (
+        "positions-taken-over",
+        "Another process has claimed the partitions. This one has written nothing since.",
+        "Nothing, if the other process is the next task of the same DAG. Otherwise end one of the two.",
+    )
 
     # Streams, landing and replay
+    ALL_RECORDS_REJECTED = (
+        "all-records-rejected",
+        "None of the records of a large batch can be landed. The definition is probably wrong.",
+        "Correct the definition. If the records are bad: `./millrace accept STREAM bad` makes them dead letters.",
+    )
+    NOTHING_TO_ACCEPT = (
+        "nothing-to-accept",
+        "The stream did not stop for the reason that was accepted.",
+        "Read why it stopped with `./millrace doctor` or in the log of its DAG, and accept that.",
+    )
+    NOTHING_TO_REPLAY = (
+        "nothing-to-replay",
+        "The stream has not landed any of the records that were asked for, or Kafka has removed all of them.",
+        "Choose a range that has landed and that Kafka still holds; the message names it.",
+    )
+    REPLAY_INTERRUPTED = (
+        "replay-interrupted",
+        "A replay ended before it reached the end of its range. What it committed stays.",
+        "Run the same command again: it replays what Kafka still holds.",
+    )
+    VALUES_EXPIRED = (
+        "values-expired",
+        "Rows landed without the values of new columns, and Kafka has removed the records that hold these values.",
+        "Run `./millrace replay STREAM`: it fills what Kafka still holds. The other rows keep NULL.",
+    )
+    UNKNOWN_DEAD_LETTER = (
+        "unknown-dead-letter",
+        "No dead letter or quarantined record has these coordinates.",
+        "List them with `./millrace dead-letters STREAM`.",
+    )
+    LOCK_TIMEOUT = (
+        "lock-timeout",
+        "Another session holds a lock on the stream's table for too long.",
+        "Wait: the change is tried again. Or end the session that the message names: "
+        "`./millrace psql -c 'SELECT pg_terminate_backend(PID)'`.",
+    )
+    TABLE_INCOMPATIBLE = (
+        "table-incompatible",
+        "The stream's table cannot follow its definition without losing or reinterpreting rows.",
+        "Undo the change of the definition, or give the stream a new name and with it a new table.",
+    )
+    COLUMN_CONFLICT = (
+        "column-conflict",
+        "A column that a user added to the stream's table, or changed, prevents rows from landing.",
+        "Change the column as the message says, or drop it.",
+    )
+    NAME_TAKEN = (
+        "name-taken",
+        "A relation that Millrace did not create has the name that a stream's table or partition needs.",
+        "Rename that relation, or give the stream another name.",
+    )
+    DEFAULT_PARTITION = (
+        "default-partition",
+        "The stream's table has a default partition, so PostgreSQL cannot add or detach partitions as Millrace needs.",
+        "Detach it: `ALTER TABLE landing.STREAM DETACH PARTITION NAME`.",
+    )
+    PARTITION_IN_USE = (
+        "partition-in-use",
+        "A partition is past its retention, but a view, a foreign key or another object depends on it.",
+        "Drop the object, or let it refer to the stream's table in place of the partition.",
+    )
+    BLOCKED_BY_TRIGGER = (
+        "blocked-by-trigger",
+        "A trigger or rule of the stream's table discards rows that are inserted, or keeps rows from being deleted.",
+        "Disable the trigger, or let it return the row.",
+    )
+    STATEMENT_REFUSED = (
+        "statement-refused",
+        "PostgreSQL refuses a statement, and a retry cannot succeed: a permission is missing or the table was changed.",
+        "Grant the permission or undo the change that PostgreSQL's message names.",
+    )
+    MAINTENANCE_INCOMPLETE = (
+        "maintenance-incomplete",
+        "Several parts of a stream's maintenance failed; the rest was done.",
+        "Fix each problem that the message lists. The next maintenance tries again.",
+    )
 
     # Training
     UNKNOWN_PARAMETER = (
@@ -244,6 +366,11 @@ class Code(StrEnum):
         "restore-interrupted",
         "A restore ended before it was done: the home holds data of two platforms.",
         "Repeat the restore, or delete everything with `./millrace reset`.",
+    )
+    PROCESS_KILLED = (
+        "process-killed",
+        "A signal ended a process of Millrace: a user or the system killed it, often for lack of memory.",
+        "Give the machine more memory, or lower the limit of what runs at the same time. The task is retried.",
     )
 
 

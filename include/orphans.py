@@ -1,4 +1,4 @@
-"""Orphans: what datasets and streams left behind whose definitions were removed or renamed. Nothing deletes them."""
+"""Orphans: data of datasets and streams whose definitions were removed or renamed. Millrace never deletes them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Orphan:
-    """Something that no definition names.
+    """A dataset or stream without a definition.
 
     Attributes:
         kind: ``dataset`` or ``stream``.
-        name: What its definition called it.
-        holds: What is there of it, in words.
+        name: The name that its definition gave it.
+        holds: The data that exists, in words.
     """
 
     kind: str
@@ -32,19 +32,19 @@ class Orphan:
 
 
 def streams(connection: Connection, named: Collection[str]) -> Iterator[Orphan]:
-    """What is in the warehouse of streams other than the ``named`` ones."""
+    """The orphaned streams: those in the warehouse that are not among the ``named`` ones."""
     for name, tables, landed, kept_aside, topics in queries.load("orphans").orphaned_streams(
         connection, named=list(named)
     ):
         holds = [f"table landing.{table}" for table in tables]
         holds += [f"{_counted(landed, 'record')} landed"] if landed else []
-        holds += [f"{_counted(kept_aside, 'record')} kept aside"] if kept_aside else []
+        holds += [f"{_counted(kept_aside, 'dead letter')}"] if kept_aside else []
         holds += [f"positions in topic {topic}" for topic in topics]
         yield Orphan("stream", name, tuple(holds))
 
 
 def datasets(connection: Connection, named: Collection[str], topics: Collection[str]) -> Iterator[Orphan]:
-    """What is in the warehouse, and among the ``topics``, of datasets other than the ``named`` ones."""
+    """The orphaned datasets: those in the warehouse or among the ``topics`` that are not among the ``named`` ones."""
     found = {name: [f"topic {TOPIC_PREFIX}{name}"] for name in _of_datasets(topics) if name not in named}
     for name, versions, runs, changes in queries.load("orphans").orphaned_datasets(connection, named=list(named)):
         counts = ((versions, "version"), (runs, "training run"), (changes, "champion"))

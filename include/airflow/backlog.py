@@ -1,7 +1,7 @@
 """The sensor that waits until a topic holds records past a reader's position.
 
-It looks once in the worker and then waits in the triggerer: no worker slot is held, no consumer group joined, and the
-triggerer's event loop is not blocked.
+It measures the backlog once in the worker and then waits in the triggerer. Waiting takes no worker slot, joins no
+consumer group, and does not block the triggerer's event loop.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from include.errors import UserError
-from include.kafka.backlog import BacklogReader, Watch
+from include.kafka.backlog import BacklogReader, SharedBacklogReader
 from include.kafka.position_errors import PositionError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-# A trigger that fires at once races with the scheduler's own record of the deferral, and the task fails
-# (apache/airflow#71580 and #72716): holding the first event back for a moment avoids it.
-HOLD_FIRE_S = 1.5
-# A broker that has just started may not know its topics for a moment.
-ERRORS_SEEN = 2
+# If a trigger fires before the scheduler has recorded the deferral, the task fails (apache/airflow#71580 and #72716).
+# So no event is sent earlier than this after the start.
+MIN_WAIT_S = 1.5
+# A broker that has just started may report a topic as missing.
+MAX_POSITION_ERRORS = 2
 
 
 class BacklogTrigger(BaseTrigger):
-    """Fires once the backlog is not empty, or after ``at_most_s`` seconds without any.
+    """Fires once the backlog is not empty, or after ``at_most_s`` seconds.
 
-    Errors of the brokers or the database do not end the waiting: they are logged, and it goes on when they are back. A
-    position error that is seen twice does: the task that follows meets it, too, and fails with it.
+    Errors of the brokers or the database are logged, and the trigger keeps waiting. A position error that occurs twice
+    in a row ends the wait: the next task meets the same error and fails with it.
 
     Args:
         reader: Whose position counts.
         topic: The topic to watch.
-        poll_s: Seconds between two looks.
-        at_most_s: Seconds until it fires in any case, so that one run of a long-running DAG has an end.
+        poll_s: Seconds between two measurements.
+        at_most_s: Seconds after which it fires in any case, so that every run of the DAG ends.
     """
 
     def __init__(self, reader: str, topic: str, poll_s: float, at_most_s: float) -> None:
@@ -54,36 +54,36 @@ class BacklogTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Looks every ``poll_s`` seconds, together with the other triggers."""
+        """Measures every ``poll_s`` seconds, together with the other triggers."""
         started = time.monotonic()
-        with Watch.shared() as watch:
-            lag = stops = 0
-            while lag == 0 and stops < ERRORS_SEEN and time.monotonic() - started < self.at_most_s:
-                await asyncio.sleep(self._until_look())
+        with SharedBacklogReader.shared() as backlogs:
+            lag = position_errors = 0
+            while lag == 0 and position_errors < MAX_POSITION_ERRORS and time.monotonic() - started < self.at_most_s:
+                await asyncio.sleep(self._until_next())
                 try:
-                    lag = (await watch.backlog(self.reader, self.topic)).lag
-                    stops = 0
+                    lag = (await backlogs.backlog(self.reader, self.topic)).lag
+                    position_errors = 0
                 except Exception as error:
-                    stops = stops + 1 if isinstance(error, PositionError) else 0
-                    self.log.warning("Still waiting for %s: %s", self.topic, error)
+                    position_errors = position_errors + 1 if isinstance(error, PositionError) else 0
+                    self.log.warning("Still waiting for topic %s: %s", self.topic, error)
                     await asyncio.sleep(min(5.0, 10 * self.poll_s))
-            await asyncio.sleep(max(0.0, HOLD_FIRE_S - (time.monotonic() - started)))
-            # Ends the task here: going back to a worker only to succeed would cost most of a second.
+            await asyncio.sleep(max(0.0, MIN_WAIT_S - (time.monotonic() - started)))
+            # Ends the task in the triggerer: returning to a worker only to succeed would take most of a second.
             yield TaskSuccessEvent()
 
-    def _until_look(self) -> float:
-        """Seconds until the next look: all triggers look at the same moments."""
+    def _until_next(self) -> float:
+        """Seconds until the next measurement; all triggers measure at the same moments."""
         return self.poll_s - time.monotonic() % self.poll_s if self.poll_s else 0.0
 
 
 class BacklogSensor(BaseSensorOperator):
-    """Succeeds as soon as a topic holds records past the reader's durable position, or after ``at_most`` without any.
+    """Succeeds as soon as a topic holds records past the reader's stored position, or after ``at_most``.
 
     Args:
         reader: Whose position counts.
         kafka_topic: The topic to watch.
-        poll: Time between two looks while it waits.
-        at_most: It succeeds after so long in any case; what follows then finds nothing to do.
+        poll: Time between two measurements while it waits.
+        at_most: Time after which it succeeds in any case; the next task then finds nothing to do.
     """
 
     template_fields = ("reader", "kafka_topic")
@@ -101,9 +101,9 @@ class BacklogSensor(BaseSensorOperator):
         self.reader, self.kafka_topic, self.poll, self.at_most = reader, kafka_topic, poll, at_most
 
     def execute(self, context: Context) -> int:
-        """Looks once, then defers. Returns the lag in offsets.
+        """Measures once, then defers. Returns the lag in offsets.
 
-        When Kafka or PostgreSQL does not answer it defers, too: the trigger waits for them without a worker.
+        It also defers when Kafka or PostgreSQL does not answer: the trigger waits for them without a worker.
         """
         backlogs = BacklogReader()
         lag = 0
@@ -120,7 +120,7 @@ class BacklogSensor(BaseSensorOperator):
                 trigger=BacklogTrigger(
                     self.reader, self.kafka_topic, self.poll.total_seconds(), self.at_most.total_seconds()
                 ),
-                # Never called, as the trigger itself ends the task.
+                # Never called: the trigger ends the task.
                 method_name="execute",
             )
         return lag

@@ -1,4 +1,4 @@
-"""The sensor that waits for a stream's events, and makes the topic of a stream that has none yet."""
+"""The sensor that waits for a stream's events, and creates the topic of a stream that has none yet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class StreamSensor(BacklogSensor):
     """Succeeds as soon as a stream's topic holds records past its position.
 
     Args:
-        stream_name: The stream; the others are those of ``BacklogSensor``.
+        stream_name: The stream.
+        **kwargs: The arguments of ``BacklogSensor``.
     """
 
     def __init__(self, *, stream_name: str, **kwargs: Any) -> None:
@@ -23,7 +24,7 @@ class StreamSensor(BacklogSensor):
         self.stream_name = stream_name
 
     def execute(self, context: Context) -> int:
-        """Looks once, then defers. Returns the lag in offsets."""
+        """Measures once, then defers. Returns the lag in offsets."""
         from include.airflow import dag_runs
         from include.airflow.drain_task import stream_errors
         from include.landing import failures
@@ -34,21 +35,25 @@ class StreamSensor(BacklogSensor):
             dag_runs.require_known(context)
         with stream_errors():
             try:
-                return self._look(context)
-            except PositionError as stop:
-                named = with_remedy(stop, definitions.get(self.stream_name))
+                return self._measure(context)
+            except PositionError as error:
+                named = with_remedy(error, definitions.get(self.stream_name))
                 failures.note(self.stream_name, failures.WAIT, named)
-                raise named from stop
+                raise named from error
 
-    def _look(self, context: Context) -> int:
+    def _measure(self, context: Context) -> int:
         try:
             return super().execute(context)
         except TopicMissing:
-            self._make_topic()
+            self._create_topic()
             return super().execute(context)
 
-    def _make_topic(self) -> None:
-        """A stream that was never read gets its topic; the topic of another has been deleted, which is a named stop."""
+    def _create_topic(self) -> None:
+        """Creates the topic of a stream that was never read.
+
+        Raises:
+            TopicMissing: The stream was read before, so its topic was deleted.
+        """
         from include.kafka import position
         from include.streams import definitions, produce
         from include.warehouse.connection import connected

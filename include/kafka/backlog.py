@@ -1,4 +1,4 @@
-"""The backlog of a reader: what lies in a topic past its stored position, for many readers at once if asked."""
+"""The backlog of a reader: the records past its stored position, measured for one reader or for many at once."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Backlog:
-    """What lies past a reader's position, in offsets.
+    """The offsets past a reader's position.
 
     Attributes:
-        positions: For each partition, the next offset to read; 0 where nothing was read yet.
-        extents: For each partition, where its log lies.
+        positions: For each partition, the next offset to read; 0 if it was never read.
+        extents: For each partition, the offsets that its log holds.
     """
 
     positions: Mapping[int, int]
@@ -37,13 +37,13 @@ class Backlog:
 
     @property
     def lag(self) -> int:
-        """Offsets that could be read now."""
+        """The number of offsets that can be read now."""
         ends = ((self.extents[p], offset) for p, offset in self.positions.items())
         return sum(max(0, extent.stable_end - max(offset, extent.first)) for extent, offset in ends)
 
     @property
     def blocked(self) -> bool:
-        """Whether records wait behind an open transaction and nothing else can be read."""
+        """Whether an open transaction holds back all records that wait."""
         return self.lag == 0 and any(extent.end > extent.stable_end for extent in self.extents.values())
 
 
@@ -52,7 +52,7 @@ def measure(brokers: AdminClient, connection: Connection, reader: str, topic: st
 
     Raises:
         TopicMissing: There is no such topic.
-        TopicRecreated: The positions are those of an earlier one.
+        TopicRecreated: The positions belong to an earlier topic of that name.
         UserError: Kafka does not answer.
     """
     found = topics.describe(topic, brokers)
@@ -66,7 +66,7 @@ def measure(brokers: AdminClient, connection: Connection, reader: str, topic: st
 
 
 def measure_all(brokers: AdminClient, connection: Connection, keys: Collection[Key]) -> dict[Key, Backlog | UserError]:
-    """What ``measure`` returns or raises for each of some readers with their topics, asked all at once."""
+    """What ``measure`` returns or raises for each reader and topic, with one set of requests for all."""
     described = topics.describe_all([topic for _, topic in keys], brokers)
     known = position.read_all_positions(connection, keys)
     connection.rollback()
@@ -94,7 +94,7 @@ def _one(
 
 
 class BacklogReader:
-    """Measures backlogs again and again over kept connections, which are opened again after an error."""
+    """Measures backlogs over connections that it keeps, and opens again after an error."""
 
     def __init__(self) -> None:
         self._brokers: AdminClient | None = None
@@ -102,90 +102,90 @@ class BacklogReader:
 
     def measure(self, reader: str, topic: str) -> Backlog:
         """See ``measure``."""
-        return self._over_connections(lambda brokers, connection: measure(brokers, connection, reader, topic))
+        return self._with_connections(lambda brokers, connection: measure(brokers, connection, reader, topic))
 
     def measure_all(self, keys: Collection[Key]) -> dict[Key, Backlog | UserError]:
         """See ``measure_all``."""
-        return self._over_connections(lambda brokers, connection: measure_all(brokers, connection, keys))
+        return self._with_connections(lambda brokers, connection: measure_all(brokers, connection, keys))
 
-    def _over_connections(self, ask: Callable[[AdminClient, Connection], T]) -> T:
+    def _with_connections(self, work: Callable[[AdminClient, Connection], T]) -> T:
         from include.kafka import client
         from include.warehouse.connection import connect
 
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = connect("millrace backlog")
-            # Not `or`: a client whose queue is empty is false.
+            # Not `or`: a client with an empty queue is false.
             self._brokers = client.admin() if self._brokers is None else self._brokers
-            return ask(self._brokers, self._connection)
+            return work(self._brokers, self._connection)
         except Exception:
             self.close()
             raise
 
     def close(self) -> None:
-        """Lets go of both connections."""
+        """Closes both connections."""
         if self._connection is not None:
             self._connection.close()
         self._connection = self._brokers = None
 
 
-class Watch:
-    """Looks for all triggers of an event loop at once: one connection to each server, however many wait.
+class SharedBacklogReader:
+    """Measures for all triggers of an event loop: one connection to each server, however many triggers wait.
 
-    Triggers that ask at the same moment share one look; what asks during a look shares the next.
+    Triggers that ask at the same moment share one measurement. Those that ask during a measurement share the next.
     """
 
-    _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Watch]] = WeakKeyDictionary()
+    _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, SharedBacklogReader]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
-        self._probe = BacklogReader()
-        self._asked: dict[Key, list[asyncio.Future[Backlog]]] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._backlogs = BacklogReader()
+        self._waiting: dict[Key, list[asyncio.Future[Backlog]]] = {}
+        self._measuring: asyncio.Task[None] | None = None
         self._users = 0
 
     @classmethod
     @contextmanager
-    def shared(cls) -> Iterator[Watch]:
-        """The watch of the running event loop, for one trigger; its connections end with the last one's block."""
-        watch = cls._of_loops.setdefault(asyncio.get_running_loop(), cls())
-        watch._users += 1
+    def shared(cls) -> Iterator[SharedBacklogReader]:
+        """The running event loop's instance, for one trigger. The last trigger's exit closes the connections."""
+        reader = cls._of_loops.setdefault(asyncio.get_running_loop(), cls())
+        reader._users += 1
         try:
-            yield watch
+            yield reader
         finally:
-            watch._users -= 1
-            if not watch._users and watch._looking is None:
-                watch._probe.close()
+            reader._users -= 1
+            if not reader._users and reader._measuring is None:
+                reader._backlogs.close()
 
     async def backlog(self, reader: str, topic: str) -> Backlog:
         """See ``measure``."""
         answer: asyncio.Future[Backlog] = asyncio.get_running_loop().create_future()
-        self._asked.setdefault((reader, topic), []).append(answer)
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
+        self._waiting.setdefault((reader, topic), []).append(answer)
+        if self._measuring is None:
+            self._measuring = asyncio.create_task(self._measure_all())
         return await answer
 
-    async def _look(self) -> None:
+    async def _measure_all(self) -> None:
         from asgiref.sync import sync_to_async
 
-        # thread_sensitive=False: not in the one thread that a triggerer's other work shares.
-        measure_all = sync_to_async(self._probe.measure_all, thread_sensitive=False)
+        # thread_sensitive=False: not in the single thread that all other work of the triggerer shares.
+        measure_all = sync_to_async(self._backlogs.measure_all, thread_sensitive=False)
         try:
-            while self._asked:
-                asked, self._asked = self._asked, {}
+            while self._waiting:
+                waiting, self._waiting = self._waiting, {}
                 try:
-                    found: Mapping[Key, Backlog | Exception] = await measure_all(list(asked))
+                    found: Mapping[Key, Backlog | Exception] = await measure_all(list(waiting))
                 except Exception as error:
-                    found = dict.fromkeys(asked, error)
-                for key, answers in asked.items():
+                    found = dict.fromkeys(waiting, error)
+                for key, answers in waiting.items():
                     for answer in answers:
-                        _settle(answer, found[key])
+                        _set_result(answer, found[key])
         finally:
-            self._looking = None
+            self._measuring = None
             if not self._users:
-                self._probe.close()
+                self._backlogs.close()
 
 
-def _settle(answer: asyncio.Future[Backlog], found: Backlog | Exception) -> None:
+def _set_result(answer: asyncio.Future[Backlog], found: Backlog | Exception) -> None:
     if answer.done():
         return
     if isinstance(found, Exception):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from include import connections
+from include.error_codes import Code
 from include.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,26 +19,26 @@ REQUEST_TIMEOUT_S = 15.0
 
 
 def admin() -> AdminClient:
-    """An admin client. Keep it until its futures are read: collected earlier, it does nothing."""
+    """An admin client. Keep a reference until its futures are done: a client that is garbage-collected answers none."""
     from confluent_kafka.admin import AdminClient
 
-    # Where brokers make topics that are asked for, a question would make one that is missing.
-    return _made(AdminClient, _quiet(connections.kafka()) | {"allow.auto.create.topics": False})
+    # Brokers that create topics automatically would create the topic that a request names.
+    return _create(AdminClient, _without_log(connections.kafka()) | {"allow.auto.create.topics": False})
 
 
 def consumer(**overrides: Any) -> Consumer:
-    """A consumer for ``assign``: it reads committed records only, joins no group, and never jumps over lost offsets.
+    """A consumer for ``assign``: it reads committed records only, joins no group and never skips lost offsets.
 
     Args:
-        **overrides: librdkafka settings with ``_`` for ``.``, such as ``fetch_max_bytes=…``; they win.
+        **overrides: librdkafka settings with ``_`` for ``.``, such as ``fetch_max_bytes=…``; they take precedence.
     """
     from confluent_kafka import Consumer
 
-    return _made(
+    return _create(
         Consumer,
-        _quiet(connections.kafka())
+        _without_log(connections.kafka())
         | {
-            # librdkafka asks for a name even when nothing is subscribed to or committed.
+            # librdkafka requires a name, although nothing is subscribed or committed.
             "group.id": "millrace",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -54,32 +55,33 @@ def producer(**overrides: Any) -> Producer:
     """An idempotent producer that waits for all in-sync replicas; transactional when given ``transactional_id``."""
     from confluent_kafka import Producer
 
-    return _made(
+    return _create(
         Producer,
-        _quiet(connections.kafka())
+        _without_log(connections.kafka())
         | {
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 5,
             "compression.type": "lz4",
-            # The first connection is given up as soon as the brokers are known; the next is made after this, and twice
-            # as long after each that fails.
+            # librdkafka drops the bootstrap connection once it has the list of brokers, and opens the next one after
+            # this delay. The delay doubles with each failure.
             "reconnect.backoff.ms": 5,
         }
         | _dotted(overrides),
     )
 
 
-def _made(kind: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:
-    """A client with these settings. Raises UserError when there is one that librdkafka does not take."""
+def _create(kind: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:
+    """Creates a client with these settings. Raises UserError when librdkafka rejects one of them."""
     from confluent_kafka import KafkaException
 
     try:
         return kind(config)
     except KafkaException as error:
         raise UserError(
-            f"The Airflow connection {connections.KAFKA!r} is not usable: {error.args[0].str()}.",
-            "Fix its extra; ./millrace takes it from MILLRACE_CONN_KAFKA, if that is set.",
+            f"The Kafka client rejects the Airflow connection {connections.KAFKA!r}: {error.args[0].str()}.",
+            "Correct its extra. If MILLRACE_CONN_KAFKA is set, ./millrace reads the connection from there.",
+            code=Code.CONNECTION_INVALID,
         ) from error
 
 
@@ -87,6 +89,6 @@ def _dotted(overrides: dict[str, Any]) -> dict[str, Any]:
     return {name.replace("_", "."): value for name, value in overrides.items()}
 
 
-def _quiet(config: dict[str, Any]) -> dict[str, Any]:
-    # librdkafka prints every reconnect to stderr by itself; errors reach us through the calls that fail.
+def _without_log(config: dict[str, Any]) -> dict[str, Any]:
+    # librdkafka prints every reconnect to stderr. Callers get errors from the calls that fail.
     return {"log_level": 2, **{k: v for k, v in config.items() if k != "group.id"}}

@@ -1,8 +1,8 @@
-"""The durable position: how far a reader has read each partition, kept in Postgres beside what it wrote.
+"""The stored position: how far a reader has read each partition, kept in PostgreSQL together with what it wrote.
 
 A reader claims its partitions, which raises their epoch. Each of its transactions moves the positions by
-compare-and-set on (offset, epoch) before it writes anything else; a process that was overtaken finds its epoch
-outdated, writes nothing, and learns so by ``Fenced``. Kafka's own group offsets play no part.
+compare-and-set on (offset, epoch) before it writes anything else. A process whose claim is no longer the newest fails
+this comparison: it raises ``Fenced`` and writes nothing. Kafka's consumer group offsets are never read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Position:
 
 @dataclass(frozen=True)
 class StoredPosition:
-    """A position as it stands in Postgres, with who owns it and since when it stands there (UTC)."""
+    """A row of ``millrace.position``: the position, the topic's id, its owner, and when it was written (UTC)."""
 
     position: Position
     topic_id: str
@@ -54,14 +54,14 @@ class StoredPosition:
 def claim(
     connection: Connection, reader: str, topic: Topic, partitions: Iterable[int], owner: str
 ) -> dict[int, Position]:
-    """Makes the caller the only one who may move these positions, and commits.
+    """Makes the caller the only process that may move these positions, and commits.
 
-    A former owner that still holds the rows' locks after ``TAKEOVER_AFTER_MS`` (a stopped process, say) has its
-    Postgres backend ended.
+    If a former owner, such as a stopped process, still holds the rows' locks after ``TAKEOVER_AFTER_MS``, its
+    PostgreSQL backend is terminated.
 
     Args:
         connection: Not inside a transaction with uncommitted work; its backend becomes the owner.
-        owner: Shown to people, such as the Airflow task instance.
+        owner: Who claims, for display, such as the Airflow task instance.
 
     Raises:
         TopicRecreated: The positions belong to an earlier incarnation of the topic.
@@ -81,24 +81,24 @@ def claim(
 
 
 def lock_positions(connection: Connection, reader: str, topic: str, partitions: Iterable[int]) -> None:
-    """Locks positions until the transaction's end, so that nobody moves them; waits as ``claim`` does."""
+    """Locks positions until the transaction ends, so that no other process moves them; waits as ``claim`` does."""
     _lock(connection, reader, topic, sorted(partitions))
 
 
 def resume(connection: Connection, reader: str, topic: str, claim: Mapping[int, Position]) -> dict[int, Position]:
-    """Continues a claim over a new connection, and commits: the positions as they stand, whatever the old one reached.
+    """Continues a claim over a new connection, and commits. Returns the positions that are stored now.
 
-    Waits for the end of a transaction that the old connection may have left, as ``claim`` does.
+    Waits for the end of a transaction that the old connection may have left open, as ``claim`` does.
 
     Raises:
-        Fenced: Somebody else has claimed one of them meanwhile.
+        Fenced: Another process has claimed one of them in the meantime.
     """
     rows = _lock(connection, reader, topic, sorted(claim))
     found = {partition: Position(partition, offset, leader, epoch) for partition, _, offset, leader, epoch in rows}
-    overtaken = [p for p, mine in claim.items() if p not in found or found[p].epoch != mine.epoch]
-    if overtaken:
+    lost = [p for p, mine in claim.items() if p not in found or found[p].epoch != mine.epoch]
+    if lost:
         connection.rollback()
-        raise _fenced(reader, topic, overtaken)
+        raise Fenced(reader, topic, sorted(lost))
     queries.load("position").own_positions(connection, reader=reader, topic=topic, partitions=sorted(claim))
     connection.commit()
     return found
@@ -111,17 +111,17 @@ def advance(
     positions: Mapping[int, Position],
     reached: Mapping[int, tuple[int, int | None]],
 ) -> dict[int, Position]:
-    """Moves positions inside the caller's transaction, before it writes what lies below them.
+    """Moves positions inside the caller's transaction, before the caller writes the records below them.
 
     Args:
         positions: The caller's claim, as last returned by ``claim`` or ``advance``.
         reached: For each partition to move, its new next offset and the leader epoch of the last record below it.
 
     Returns:
-        All of ``positions``, those in ``reached`` moved. They count once the caller has committed.
+        All of ``positions``, with those in ``reached`` moved. They are valid once the caller has committed.
 
     Raises:
-        Fenced: Somebody else has claimed or moved one of them. The caller must roll back.
+        Fenced: Another process has claimed or moved one of them. The caller must roll back.
     """
     moving = sorted(reached)
     moved = queries.load("position").advance_positions(
@@ -134,9 +134,9 @@ def advance(
         next=[reached[partition][0] for partition in moving],
         leader_epochs=[reached[partition][1] for partition in moving],
     )
-    overtaken = set(moving) - {partition for (partition,) in moved}
-    if overtaken:
-        raise _fenced(reader, topic, overtaken)
+    lost = set(moving) - {partition for (partition,) in moved}
+    if lost:
+        raise Fenced(reader, topic, sorted(lost))
     return dict(positions) | {
         partition: replace(
             positions[partition],
@@ -148,7 +148,7 @@ def advance(
 
 
 def read_positions(connection: Connection, reader: str, topic: str) -> dict[int, StoredPosition]:
-    """The positions of a reader on a topic as they stand now; empty when it never read it."""
+    """The stored positions of a reader in a topic; empty when it has never read the topic."""
     rows = queries.load("position").read_positions(connection, reader=reader, topic=topic)
     return {
         partition: StoredPosition(Position(partition, next_offset, leader_epoch, epoch), topic_id, owner, updated_at)
@@ -159,7 +159,7 @@ def read_positions(connection: Connection, reader: str, topic: str) -> dict[int,
 def read_all_positions(
     connection: Connection, keys: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], dict[int, StoredPosition]]:
-    """``read_positions`` for several readers and topics at once; those that were never read are left out."""
+    """``read_positions`` for several readers and topics in one query; a topic that was never read has no entry."""
     readers, topics = zip(*keys, strict=True)
     found: dict[tuple[str, str], dict[int, StoredPosition]] = {}
     for reader, topic, partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at in queries.load(
@@ -177,10 +177,10 @@ def _lock(
     partitions: list[int],
     create_for: tuple[str, str] | None = None,
 ) -> list[LockPositionsRow]:
-    """The rows, locked; who holds their locks for longer than ``TAKEOVER_AFTER_MS`` is ended.
+    """Locks the rows and returns them; a session that holds a lock for longer than ``TAKEOVER_AFTER_MS`` is terminated.
 
     Args:
-        create_for: Topic id and owner of the rows that do not exist yet.
+        create_for: Topic id and owner for rows that do not exist yet.
     """
     from psycopg2 import errors
 
@@ -203,7 +203,3 @@ def _lock(
         list(sql.end_owners(connection, reader=reader, topic=topic, partitions=partitions))
         connection.commit()
         return lock()
-
-
-def _fenced(reader: str, topic: str, partitions: Iterable[int]) -> Fenced:
-    return Fenced(f"{reader} on {topic!r}: partitions {sorted(partitions)} were taken over by another process.")

@@ -1,4 +1,4 @@
-"""Publishing in one Kafka transaction: all of it becomes readable at once, or none ever does."""
+"""Publishing in one Kafka transaction: readers see all of its messages or none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client
 from include.kafka.reader import place
@@ -14,21 +15,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from confluent_kafka import KafkaError, Message, Producer
 
-# What brokers allow by default at most; a publish that takes longer is aborted by them.
+# The brokers' default maximum. They abort a transaction that takes longer.
 TRANSACTION_TIMEOUT_S = 900
-ANSWER_TIMEOUT_S = 60.0
+REQUEST_TIMEOUT_S = 60.0
 
 Headers = Sequence[tuple[str, bytes]]
 
 
 class Transaction:
-    """An open transaction. Messages are numbered in the order of ``send``."""
+    """An open transaction."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._sent = 0
         self._delivered: dict[int, tuple[int, int]] = {}
-        self._somewhere = 0
+        self._unlocated = 0
         self._failed: KafkaError | None = None
 
     def send(
@@ -43,7 +44,7 @@ class Transaction:
         """Hands a message to the producer; waits while its buffer is full.
 
         Raises:
-            UserError: An earlier message could not be delivered.
+            UserError: Kafka rejected an earlier message.
         """
         number, self._sent = self._sent, self._sent + 1
 
@@ -51,8 +52,8 @@ class Transaction:
             if error is not None:
                 self._failed = error
             elif message.offset() is None:
-                # The brokers had it already, they say, when it was sent again.
-                self._somewhere += 1
+                # A retry: the brokers report that they already have the message, and do not return its offset.
+                self._unlocated += 1
             else:
                 self._delivered[number] = place(message)
 
@@ -67,25 +68,36 @@ class Transaction:
                 return
 
     def delivered(self) -> list[tuple[int, int]]:
-        """Waits until every message is acknowledged; gives the partition and offset of each, in the order of sending.
+        """Waits until the brokers have acknowledged every message. Returns each partition and offset, in sending order.
 
         Raises:
-            UserError: One could not be delivered.
+            UserError: The brokers did not acknowledge one of them.
         """
         self._producer.flush(TRANSACTION_TIMEOUT_S)
         self._raise_failure()
-        if self._somewhere:
+        if self._unlocated:
             raise UserError(
-                f"Kafka does not say where it has stored {self._somewhere} of {self._sent} messages.",
-                "Nothing was published; try again.",
+                f"Kafka acknowledged {self._unlocated} of {self._sent} messages without their offsets, so the manifest "
+                "cannot list them. Nothing was published.",
+                "Publish again.",
+                code=Code.SEND_FAILED,
             )
         if len(self._delivered) < self._sent:
-            raise UserError(f"Kafka has acknowledged only {len(self._delivered)} of {self._sent} messages.")
+            raise UserError(
+                f"Kafka acknowledged only {len(self._delivered)} of {self._sent} messages within "
+                f"{TRANSACTION_TIMEOUT_S} s. Nothing was published.",
+                "Check the brokers with ./millrace status, then publish again.",
+                code=Code.SEND_FAILED,
+            )
         return [self._delivered[number] for number in range(self._sent)]
 
     def _raise_failure(self) -> None:
         if self._failed is not None:
-            raise UserError(f"Kafka did not take a message: {self._failed.str()}.", "Nothing was published.")
+            raise UserError(
+                f"Kafka rejected a message: {self._failed.str()}. Nothing was published.",
+                "Check the brokers with ./millrace status, then publish again.",
+                code=Code.SEND_FAILED,
+            )
 
 
 @contextmanager
@@ -93,12 +105,12 @@ def transaction(transactional_id: str, **overrides: Any) -> Iterator[Transaction
     """A transaction that is committed at the end of the ``with`` block, or aborted when the block raises.
 
     Args:
-        transactional_id: Opening one with the same id ends an older one that is still open, so that the same
-            thing is not published twice at a time.
+        transactional_id: Opening a transaction aborts an older one with the same id that is still open, so that two
+            processes cannot publish the same thing at once.
         **overrides: librdkafka settings, as for ``client.producer``.
 
     Raises:
-        UserError: The brokers do not answer, or another publisher has taken over the id. Nothing was published.
+        UserError: The brokers do not answer, or another publisher uses the id. Nothing was published.
     """
     from confluent_kafka import KafkaException
 
@@ -111,7 +123,7 @@ def transaction(transactional_id: str, **overrides: Any) -> Iterator[Transaction
     )
     try:
         _connect(producer)
-        producer.init_transactions(ANSWER_TIMEOUT_S)
+        producer.init_transactions(REQUEST_TIMEOUT_S)
         producer.begin_transaction()
         try:
             opened = Transaction(producer)
@@ -123,19 +135,20 @@ def transaction(transactional_id: str, **overrides: Any) -> Iterator[Transaction
         _commit(producer)
     except KafkaException as error:
         raise UserError(
-            f"Kafka did not finish the transaction {transactional_id!r}: {error.args[0].str()}.",
-            "Nothing was published; look at ./millrace status and try again.",
+            f"The Kafka transaction {transactional_id!r} failed: {error.args[0].str()}. Nothing was published.",
+            "Check the brokers with ./millrace status, then publish again.",
+            code=Code.SEND_FAILED,
         ) from error
 
 
 def _connect(producer: Producer) -> None:
     """Waits until the producer is connected to a broker of the cluster, and not only to a bootstrap address.
 
-    librdkafka gives the first connection up as soon as it knows the brokers; a transaction that is asked for just then
-    finds none, and waits 500 ms for its second try. The second answer comes from a broker.
+    librdkafka drops its first connection once it has the list of brokers. A transaction that begins at that moment
+    finds no connection and waits 500 ms before it tries again. The second request below is answered by a broker.
     """
     for _ in range(2):
-        producer.list_topics(timeout=ANSWER_TIMEOUT_S)
+        producer.list_topics(timeout=REQUEST_TIMEOUT_S)
 
 
 def _commit(producer: Producer) -> None:
@@ -143,7 +156,7 @@ def _commit(producer: Producer) -> None:
 
     while True:
         try:
-            producer.commit_transaction(ANSWER_TIMEOUT_S)
+            producer.commit_transaction(REQUEST_TIMEOUT_S)
             return
         except KafkaException as error:
             if error.args[0].retriable():
@@ -158,7 +171,7 @@ def _abort(producer: Producer) -> None:
 
     from confluent_kafka import KafkaException
 
-    # What cannot be aborted (the brokers are away, somebody took over) the brokers abort by themselves.
+    # If this fails (the brokers are down, another publisher took over), the brokers abort the transaction later.
     with suppress(KafkaException):
         producer.purge()
-        producer.abort_transaction(ANSWER_TIMEOUT_S)
+        producer.abort_transaction(REQUEST_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Reading by ``assign``: committed records from given offsets on, every error noticed, no offset jumped over."""
+"""Reading by ``assign``: committed records from given offsets on. No error is ignored, and no offset is skipped."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client, topics
 from include.kafka.position_errors import LogTruncated, OffsetsGone, TopicMissing
@@ -25,19 +26,19 @@ CONNECTED_WITHIN_S = 1.0
 
 
 class Stalled(UserError):
-    """A bounded range was not read to its end, and nothing came any more."""
+    """A bounded range was not read to its end, and no more records arrived."""
 
 
 @dataclass
 class Batch:
-    """What one call to ``Reader.batch`` brought.
+    """The result of one call to ``Reader.batch``.
 
     Attributes:
-        messages: Records in the order of their offsets within each partition.
-        next_offsets: For each partition that moved, the offset behind everything seen so far: also behind control
-            records, aborted and compacted ones at the log's end, which are never delivered.
+        messages: Records, ordered by offset within each partition.
+        next_offsets: For each partition that moved, the offset after everything read so far. That includes control
+            records and aborted or compacted ones at the end of the log, which consumers never receive.
         at_end: Partitions whose stable end was reached.
-        leader_epochs: For each partition with records, the leader epoch of the last of them, if the brokers tell.
+        leader_epochs: For each partition with records, the leader epoch of the last of them, if the brokers report it.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -47,15 +48,15 @@ class Batch:
 
 
 class Reader:
-    """Reads partitions of one topic from given offsets on. It belongs to no consumer group and commits nothing.
+    """Reads partitions of one topic from given offsets on. It joins no consumer group and commits no offsets.
 
     Args:
         topic: The topic's name.
         starts: For each partition to read, the offset to start at.
-        leader_epochs: For some of them, the leader epoch of the record below the start: whether the log was truncated
-            and rewritten there is noticed.
-        consumer: What to read with, closed with the reader; a new one when None.
-        **overrides: librdkafka settings of a new one, as for ``client.consumer``.
+        leader_epochs: For some of them, the leader epoch of the record below the start. With it the reader notices
+            a log that was truncated and rewritten there.
+        consumer: The consumer to use, closed with the reader; a new one when None.
+        **overrides: librdkafka settings of a new consumer, as for ``client.consumer``.
     """
 
     def __init__(
@@ -86,37 +87,37 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection to the brokers."""
+        """Closes the consumer."""
         self._consumer.close()
 
     def pause(self, partition: int) -> None:
-        """Stops fetching a partition; what was fetched of it already may still be delivered."""
+        """Stops fetching a partition; records that were fetched before may still be delivered."""
         from confluent_kafka import TopicPartition
 
         self._consumer.pause([TopicPartition(self.topic, partition)])
 
     def show(self, next_offsets: Mapping[int, int]) -> None:
-        """Tells Kafka how far is read, as the offsets of the consumer's ``group.id``, without waiting.
+        """Commits the offsets to the consumer's ``group.id``, without waiting.
 
-        For displays of lag alone: nothing is ever read back from there.
+        Tools that display lag use them. Millrace never reads them.
         """
         from confluent_kafka import TopicPartition
 
         offsets = [TopicPartition(self.topic, partition, offset) for partition, offset in next_offsets.items()]
         self._consumer.commit(offsets=offsets, asynchronous=True)
 
-    def batch(self, most: int, timeout_s: float) -> Batch:
-        """Waits for up to ``most`` records, ``timeout_s`` seconds at most; empty when none came.
+    def batch(self, max_records: int, timeout_s: float) -> Batch:
+        """Waits up to ``timeout_s`` seconds for up to ``max_records`` records; empty when none arrived.
 
         Raises:
-            OffsetsGone, LogTruncated, TopicMissing: Going on would lose or repeat records.
-            UserError: The brokers refuse (authorisation, say).
+            OffsetsGone, LogTruncated, TopicMissing: Reading on would lose or repeat records.
+            UserError: The brokers refuse, for example for a missing permission.
         """
         from confluent_kafka import Message
 
         batch = Batch()
-        delivered = self._consumer.consume(most, timeout_s)
-        # Most batches are records alone; looking at each of them in Python would take as long as decoding it.
+        delivered = self._consumer.consume(max_records, timeout_s)
+        # Most batches hold records only. A Python loop over them would take as long as decoding them.
         events = list(filter(Message.error, delivered))
         batch.messages = [message for message in delivered if message.error() is None] if events else delivered
         for message in dict(zip(map(Message.partition, batch.messages), batch.messages, strict=True)).values():
@@ -126,38 +127,42 @@ class Reader:
         self.next_offsets |= batch.next_offsets
         self._epochs |= {partition: epoch for partition, epoch in batch.leader_epochs.items() if epoch is not None}
         for event in events:
-            self._notice(event, batch)
+            self._handle_event(event, batch)
         return batch
 
-    def _notice(self, event: Message, batch: Batch) -> None:
-        """Takes up what a consumer delivers that is no record: the end of a partition, or an error."""
+    def _handle_event(self, event: Message, batch: Batch) -> None:
+        """Handles what a consumer delivers besides records: the end of a partition, or an error."""
         from confluent_kafka import KafkaError
 
         error, (partition, offset) = cast(KafkaError, event.error()), place(event)
         if error.code() != KafkaError._PARTITION_EOF:
-            self._refuse(error, partition)
+            self._handle_error(error, partition)
         elif offset >= self.next_offsets[partition]:
             batch.at_end.add(partition)
             if offset > self.next_offsets[partition]:
                 self.next_offsets[partition] = batch.next_offsets[partition] = offset
 
-    def _refuse(self, error: KafkaError, partition: int) -> None:
+    def _handle_error(self, error: KafkaError, partition: int) -> None:
         from confluent_kafka import KafkaError
 
         code = error.code()
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION):
-            self._out_of_range(partition)
+            self._handle_out_of_range(partition)
         elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
             raise TopicMissing(self.topic)
         elif not (error.retriable() or code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)):
-            # librdkafka recovers by itself from some errors: a broker that is down, a new leader.
-            raise UserError(f"Kafka refuses to read topic {self.topic!r}: {error.str()}.")
+            # librdkafka recovers from the others itself: a broker that is down, a new leader.
+            raise UserError(
+                f"Kafka refuses to read topic {self.topic!r}: {error.str()}.",
+                "Correct the connection millrace_kafka, or grant it the permission to read the topic.",
+                code=Code.KAFKA_REQUEST_FAILED,
+            )
 
-    def _out_of_range(self, partition: int) -> None:
-        """Names why the log cannot be read on at the position, or reads on there because nothing forbids it.
+    def _handle_out_of_range(self, partition: int) -> None:
+        """Raises the reason why the log cannot be read at the position, or continues there if there is none.
 
-        For Kafka the log was truncated when the epoch of the last record ends below the position. It also ends there
-        when a leader of a later epoch has ended that record's transaction: with a marker, over which the position goes.
+        Kafka reports a truncation when the leader epoch of the last record that was read ends below the position. That
+        also happens without one: when a later leader ended the record's transaction, its marker has the later epoch.
         """
         from confluent_kafka import TopicPartition
 
@@ -170,21 +175,21 @@ class Reader:
         ):
             raise LogTruncated(self.topic, partition, position, extent.end)
         log.info(
-            "Partition %s of topic %r: the leader has changed at offset %s; no record below it is new.",
+            "Partition %s of topic %r: the leader changed at offset %s. No record below it is new.",
             partition,
             self.topic,
             position,
         )
-        # A partition with an error is not fetched any more, and takes no seek.
+        # The consumer has stopped fetching the partition after the error, and ignores a seek.
         self._consumer.incremental_unassign([TopicPartition(self.topic, partition)])
         self._consumer.incremental_assign([TopicPartition(self.topic, partition, position)])
 
 
 def connected(**overrides: Any) -> Consumer:
-    """A consumer that is connected to the cluster, so that its first records come soon.
+    """A consumer that is connected to the cluster, so that its first records arrive soon.
 
-    It knows of no topic: whether a log was truncated is only noticed where the leaders' epochs become known after the
-    offset to start from. Brokers that do not answer are waited for where the consumer is used.
+    It must not have any topic's metadata: librdkafka notices a truncated log only if it learns the leader epochs after
+    the offset to start from. Brokers that do not answer raise no error here; the first read waits for them.
 
     Args:
         **overrides: librdkafka settings, as for ``client.consumer``.
@@ -193,7 +198,7 @@ def connected(**overrides: Any) -> Consumer:
 
     consumer = client.consumer(**overrides)
     with suppress(KafkaException):
-        # The first answer comes over a bootstrap connection, which is given up then.
+        # The first answer arrives over the bootstrap connection, which librdkafka then drops.
         for _ in range(2):
             consumer.list_topics(topics.NO_TOPIC, timeout=CONNECTED_WITHIN_S)
     return consumer
@@ -203,43 +208,43 @@ def read_range(
     topic: str,
     ranges: Mapping[int, tuple[int, int]],
     *,
-    most: int = 1_000,
+    max_records: int = 1_000,
     stalled_after_s: float = STALLED_AFTER_S,
     **overrides: Any,
 ) -> Iterator[list[Message]]:
     """Every committed record of bounded ranges, in batches, in offset order within each partition.
 
-    Commit markers reach the partitions one after the other, so a range just committed may not be stable yet: reading
-    waits for it, as long as something moves.
+    Commit markers reach the partitions one after the other, so a range that was just committed may not be stable yet.
+    Reading waits for it as long as records arrive.
 
     Args:
         ranges: For each partition, the first offset and the end (exclusive). An empty range reads nothing.
-        most: Records in a batch at most.
-        stalled_after_s: Give up after so many seconds without any progress.
+        max_records: The most records in a batch.
+        stalled_after_s: Seconds without progress after which reading gives up.
         **overrides: librdkafka settings, as for ``client.consumer``.
 
     Raises:
-        OffsetsGone, LogTruncated, TopicMissing: The range does not exist (any more).
-        Stalled: Nothing came for ``stalled_after_s`` although the ranges are not read to their ends.
+        OffsetsGone, LogTruncated, TopicMissing: The range does not exist, or no longer does.
+        Stalled: No records arrived for ``stalled_after_s`` before the ranges were read to their ends.
     """
     unread = {partition: span for partition, span in ranges.items() if span[0] < span[1]}
     if not unread:
         return
-    # A partition that joins while the broker holds a fetch of the others back would have to wait for its end.
+    # A short wait: a partition whose fetch joins late would have to wait until the others' fetch returns.
     starts = {partition: start for partition, (start, _) in unread.items()}
     with Reader(topic, starts, **{"fetch_wait_max_ms": 10, **overrides}) as reader:
         moved_at = checked_at = time.monotonic()
         while unread:
-            # Asking for no more than is left, reading returns with the last record and not with the timeout.
+            # With no more records asked for than are left, the read returns with the last one and not with the timeout.
             left = sum(end - reader.next_offsets[partition] for partition, (_, end) in unread.items())
-            batch = reader.batch(min(most, left), 0.5)
+            batch = reader.batch(min(max_records, left), 0.5)
             wanted = [message for message in batch.messages if _within(message, unread)]
             if batch.messages:
                 moved_at = time.monotonic()
             elif time.monotonic() - moved_at > stalled_after_s:
                 raise _stalled(topic, unread, reader.next_offsets, stalled_after_s)
             elif time.monotonic() - max(moved_at, checked_at) > CHECKED_AFTER_S:
-                _require(
+                _require_range(
                     topic, {partition: (reader.next_offsets[partition], end) for partition, (_, end) in unread.items()}
                 )
                 checked_at = time.monotonic()
@@ -249,12 +254,12 @@ def read_range(
                     del unread[partition]
             if wanted:
                 yield wanted
-                # The time that the caller takes is no standstill.
+                # The caller's own time does not count as a stall.
                 moved_at = time.monotonic()
 
 
 def first_at(topic: str, partition: int, offset: int, isolation: str = "read_uncommitted") -> Message | None:
-    """The first record at or after an offset; None when there is none, or none comes."""
+    """The first record at or after an offset; None when there is none, or none arrives in time."""
     overrides: dict[str, Any] = {"isolation_level": isolation, "fetch_message_max_bytes": 65_536}
     with Reader(topic, {partition: offset}, **overrides) as reader:
         deadline = time.monotonic() + FIRST_WITHIN_S
@@ -268,10 +273,10 @@ def first_at(topic: str, partition: int, offset: int, isolation: str = "read_unc
 
 
 def agrees_until(topic: str, partition: int, span: tuple[int, int], epoch: int) -> int:
-    """Up to where a log still holds what was read of it: behind there are committed records of later leader epochs.
+    """The offset up to which a log still holds the records that were read; later ones have a later leader epoch.
 
     Args:
-        span: The first offset and the end (exclusive) to look within.
+        span: The first offset and the end (exclusive) to search.
         epoch: The leader epoch of the last record that was read.
     """
     # Epochs only ever rise along a log.
@@ -288,7 +293,7 @@ def agrees_until(topic: str, partition: int, span: tuple[int, int], epoch: int) 
 
 
 def place(message: Message) -> tuple[int, int]:
-    """Partition and offset of a message; one that a consumer delivered always has both."""
+    """The partition and the offset of a message. A message that a consumer delivered has both."""
     return cast(int, message.partition()), cast(int, message.offset())
 
 
@@ -297,8 +302,8 @@ def _within(message: Message, ranges: Mapping[int, tuple[int, int]]) -> bool:
     return partition in ranges and offset < ranges[partition][1]
 
 
-def _require(topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
-    """Names a range that the log does not hold, which nothing but waiting would come of."""
+def _require_range(topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    """Raises an error for a range that the log does not hold: waiting for it would not end."""
     for partition, extent in topics.extents(topic, ranges).items():
         start, end = ranges[partition]
         if start < extent.first:
@@ -312,6 +317,9 @@ def _stalled(
 ) -> Stalled:
     partition = min(unread)
     return Stalled(
-        f"Topic {topic!r}, partition {partition}: nothing came for {after_s:.0f} s at offset {next_offsets[partition]} "
-        f"of {unread[partition][1]}; a transaction may be open there, or the brokers are away."
+        f"Topic {topic!r}, partition {partition}: no records arrived for {after_s:.0f} s at offset "
+        f"{next_offsets[partition]}, and the range ends at {unread[partition][1]}. A transaction may be open there, or "
+        "the brokers are down.",
+        "Check the brokers with ./millrace status, then try again.",
+        code=Code.READ_STALLED,
     )

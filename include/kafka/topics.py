@@ -1,4 +1,4 @@
-"""Topics: their making, their identity, and where their logs begin and end."""
+"""Topics: creating them, their ids, and where their logs begin and end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client
 from include.kafka.position_errors import TopicMissing
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LEADERLESS_S = 3.0
-# A broker that has just started on a busy machine takes its time to elect the leaders of a new topic.
-MADE_LEADERLESS_S = 30.0
-# A topic's name that no topic has.
+# A broker that has just started on a busy machine needs time to elect the leaders of a new topic.
+CREATED_LEADERLESS_S = 30.0
+# The name of a topic that does not exist.
 NO_TOPIC = "millrace.none"
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic as the brokers know it.
+    """A topic as the brokers describe it.
 
     Attributes:
         name: The topic's name.
-        id: Its incarnation, a UUID that changes when the topic is deleted and made again.
-        partitions: The partitions' numbers, ascending.
+        id: Its UUID, which changes when the topic is deleted and created again.
+        partitions: The numbers of its partitions, ascending.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Extent:
-    """Where one partition's log lies, in offsets; each end is exclusive.
+    """The offsets that one partition's log holds; each end is exclusive.
 
     Attributes:
         first: The first offset that still exists.
@@ -63,12 +64,12 @@ def create(
     replication: int = -1,
     brokers: AdminClient | None = None,
 ) -> bool:
-    """Makes a topic when it does not exist yet, and returns whether it did so, once each partition has a leader.
+    """Creates a topic unless it exists, and waits until each partition has a leader. Returns whether it was created.
 
     Args:
         config: Topic settings, such as ``{"retention.ms": "-1"}``.
-        replication: Replicas; -1 leaves it to the brokers' default.
-        brokers: Whom to ask; a client made for one question needs longer to connect than to ask it.
+        replication: Replicas; -1 for the brokers' default.
+        brokers: The client to use; connecting a new one takes longer than the request.
 
     Raises:
         UserError: The brokers do not answer or refuse.
@@ -76,21 +77,21 @@ def create(
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import NewTopic
 
-    brokers = _asked(brokers)
+    brokers = _client(brokers)
     topic = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
     try:
         brokers.create_topics([topic], request_timeout=client.REQUEST_TIMEOUT_S)[name].result()
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
-        raise _unreachable(error) from error
-    # The next producer finds leaders: a broker that does not know its partition yet refuses a first batch.
-    _once_led(name, range(partitions), brokers, made=True)
+        raise _request_failed(error) from error
+    # A broker that does not have the new partition yet would refuse the next producer's first batch.
+    _wait_for_leaders(name, range(partitions), brokers, created=True)
     return True
 
 
 def connected() -> AdminClient:
-    """A client whose first question to the brokers has been answered; keep it, as one of ``client.admin``.
+    """A client that is connected to the brokers; keep a reference, as for ``client.admin``.
 
     Raises:
         UserError: The brokers do not answer.
@@ -101,12 +102,12 @@ def connected() -> AdminClient:
     try:
         brokers.list_topics(NO_TOPIC, timeout=client.REQUEST_TIMEOUT_S)
     except KafkaException as error:
-        raise _unreachable(error) from error
+        raise _request_failed(error) from error
     return brokers
 
 
 def names(timeout_s: float = client.REQUEST_TIMEOUT_S) -> list[str]:
-    """The names of all topics that the connection may see.
+    """The names of all topics that the connection may list.
 
     Raises:
         UserError: The brokers do not answer within ``timeout_s`` seconds.
@@ -116,7 +117,7 @@ def names(timeout_s: float = client.REQUEST_TIMEOUT_S) -> list[str]:
     try:
         return sorted(client.admin().list_topics(timeout=timeout_s).topics)
     except KafkaException as error:
-        raise _unreachable(error) from error
+        raise _request_failed(error) from error
 
 
 def describe(name: str, brokers: AdminClient | None = None) -> Topic:
@@ -126,42 +127,42 @@ def describe(name: str, brokers: AdminClient | None = None) -> Topic:
         TopicMissing: There is no such topic.
         UserError: The brokers do not answer.
     """
-    # Held until the answer is there: a client that is collected before gives none.
-    brokers = _asked(brokers)
-    return ask(name, brokers)()
+    # This reference keeps the client alive until the answer has arrived.
+    brokers = _client(brokers)
+    return request_description(name, brokers)()
 
 
-def ask(name: str, brokers: AdminClient) -> Callable[[], Topic]:
-    """Asks what ``describe`` returns, without waiting; calling the result waits for the answer, and raises the same."""
+def request_description(name: str, brokers: AdminClient) -> Callable[[], Topic]:
+    """Sends the request of ``describe`` without waiting. Call the result to wait for the answer; it raises the same."""
     from confluent_kafka import TopicCollection
 
-    asked = brokers.describe_topics(TopicCollection([name]), request_timeout=client.REQUEST_TIMEOUT_S)[name]
+    request = brokers.describe_topics(TopicCollection([name]), request_timeout=client.REQUEST_TIMEOUT_S)[name]
 
-    return lambda: _described(name, asked)
+    return lambda: _description(name, request)
 
 
 def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None = None) -> dict[int, Extent]:
-    """Where each partition's log lies now, asked from the brokers, never from a cache.
+    """The offsets that each partition's log holds now, from the brokers and never from a cache.
 
     Raises:
         UserError: The brokers do not answer.
     """
-    return _once_led(topic, partitions, _asked(brokers))
+    return _wait_for_leaders(topic, partitions, _client(brokers))
 
 
 def describe_all(names: Iterable[str], brokers: AdminClient) -> dict[str, Topic | UserError]:
-    """What ``describe`` returns or raises for each of some topics, asked in one question."""
+    """What ``describe`` returns or raises for each topic, in one request."""
     from confluent_kafka import TopicCollection
 
     wanted = sorted(set(names))
-    asked = brokers.describe_topics(TopicCollection(wanted), request_timeout=client.REQUEST_TIMEOUT_S) if wanted else {}
-    return {name: _outcome(lambda name=name: _described(name, asked[name])) for name in wanted}  # type: ignore[misc]
+    found = brokers.describe_topics(TopicCollection(wanted), request_timeout=client.REQUEST_TIMEOUT_S) if wanted else {}
+    return {name: _outcome(lambda name=name: _description(name, found[name])) for name in wanted}  # type: ignore[misc]
 
 
 def extents_of_all(found: Iterable[Topic], brokers: AdminClient) -> dict[str, dict[int, Extent] | UserError]:
-    """What ``extents`` returns or raises for all partitions of each of some topics, asked in three questions.
+    """What ``extents`` returns or raises for all partitions of each topic, in three requests.
 
-    A partition without a leader is not waited for.
+    It does not wait for a partition without a leader.
     """
     topics = list(found)
     places = [(topic.name, partition) for topic in topics for partition in topic.partitions]
@@ -173,10 +174,10 @@ def extents_of_all(found: Iterable[Topic], brokers: AdminClient) -> dict[str, di
 
 
 def offsets_at(topic: str, partitions: Iterable[int], moment: datetime) -> dict[int, int | None]:
-    """For each partition the offset of the first record of a moment or later, by the records' times in Kafka.
+    """For each partition the offset of the first record at or after a moment, by the records' timestamps in Kafka.
 
     Returns:
-        None for a partition that has no such record.
+        None for a partition without such a record.
 
     Raises:
         UserError: The brokers do not answer.
@@ -184,22 +185,22 @@ def offsets_at(topic: str, partitions: Iterable[int], moment: datetime) -> dict[
     from confluent_kafka import KafkaException, TopicPartition
     from confluent_kafka.admin import OffsetSpec
 
-    # Records have times in whole milliseconds: the first of them at or after the moment.
+    # Timestamps are whole milliseconds: round the moment up.
     spec = OffsetSpec.for_timestamp(-int(-moment.timestamp() * 1000 // 1))
     wanted = {TopicPartition(topic, partition): spec for partition in partitions}
     brokers = client.admin()
     try:
         found = {
-            asked.partition: future.result().offset
-            for asked, future in brokers.list_offsets(wanted, request_timeout=client.REQUEST_TIMEOUT_S).items()
+            place.partition: future.result().offset
+            for place, future in brokers.list_offsets(wanted, request_timeout=client.REQUEST_TIMEOUT_S).items()
         }
     except KafkaException as error:
-        raise _unreachable(error) from error
+        raise _request_failed(error) from error
     return {partition: offset if offset >= 0 else None for partition, offset in found.items()}
 
 
 def settings(name: str) -> dict[str, str]:
-    """Every setting of a topic that is in force, those of the brokers included.
+    """Every setting of a topic, including those that it takes from the brokers.
 
     Raises:
         TopicMissing: There is no such topic.
@@ -214,12 +215,12 @@ def settings(name: str) -> dict[str, str]:
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMissing(name) from error
-        raise _unreachable(error) from error
+        raise _request_failed(error) from error
     return {entry.name: entry.value for entry in found.values()}
 
 
 def drop_below(name: str, offsets: Mapping[int, int]) -> None:
-    """Removes the committed records of each partition below an offset; what is gone already stays gone.
+    """Deletes the committed records of each partition below an offset.
 
     Raises:
         TopicMissing: There is no such topic.
@@ -238,60 +239,66 @@ def drop_below(name: str, offsets: Mapping[int, int]) -> None:
         for dropped in brokers.delete_records(places, request_timeout=client.REQUEST_TIMEOUT_S).values():
             dropped.result()
     except KafkaException as error:
-        raise _unreachable(error) from error
+        raise _request_failed(error) from error
 
 
-def _asked(brokers: AdminClient | None) -> AdminClient:
-    # Never `brokers or …`: a client has a length, that of its queue, and is false while that is empty.
+def _client(brokers: AdminClient | None) -> AdminClient:
+    # Not `brokers or …`: a client's length is that of its queue, so it is false while the queue is empty.
     return client.admin() if brokers is None else brokers
 
 
-def _once_led(topic: str, partitions: Iterable[int], brokers: AdminClient, *, made: bool = False) -> dict[int, Extent]:
-    """The partitions' extents, asked again while one has no leader, or the topic was ``made`` and is not known yet."""
+def _wait_for_leaders(
+    topic: str, partitions: Iterable[int], brokers: AdminClient, *, created: bool = False
+) -> dict[int, Extent]:
+    """The partitions' extents, requested again while one has no leader.
+
+    Args:
+        created: The topic was just created, and a broker may not have it yet.
+    """
     from confluent_kafka import KafkaError, KafkaException
 
-    # A topic just made has no leader yet, or one that a broker has not heard of; a broker that has just started may not
-    # know who leads since when.
-    passing = [
+    # A new topic has no leader yet, or a broker has not received it; a broker that has just started may not have the
+    # current leader epoch.
+    transient = [
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.FENCED_LEADER_EPOCH,
-        # The client's own word for it, when no partition that was asked for has a leader.
+        # The client's own code, when none of the partitions has a leader.
         KafkaError._NOENT,
-        *([KafkaError.UNKNOWN_TOPIC_OR_PART] if made else []),
+        *([KafkaError.UNKNOWN_TOPIC_OR_PART] if created else []),
     ]
-    deadline = time.monotonic() + (MADE_LEADERLESS_S if made else LEADERLESS_S)
+    deadline = time.monotonic() + (CREATED_LEADERLESS_S if created else LEADERLESS_S)
     while True:
         try:
             return _extents(topic, partitions, brokers)
         except KafkaException as error:
-            if error.args[0].code() not in passing or time.monotonic() > deadline:
-                raise _unreachable(error) from error
-            if made and error.args[0].code() == KafkaError._NOENT:
-                # A client that asked before there was a leader may go on to know of none for longer than anybody waits.
+            if error.args[0].code() not in transient or time.monotonic() > deadline:
+                raise _request_failed(error) from error
+            if created and error.args[0].code() == KafkaError._NOENT:
+                # A client whose first request came before the election may not see the leader for a long time.
                 brokers = client.admin()
             time.sleep(0.01)
 
 
-def _described(name: str, asked: Future[Any]) -> Topic:
+def _description(name: str, request: Future[Any]) -> Topic:
     from confluent_kafka import KafkaError, KafkaException
 
     try:
-        found = asked.result()
+        found = request.result()
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMissing(name) from error
-        raise _unreachable(error) from error
+        raise _request_failed(error) from error
     return Topic(name, str(found.topic_id), tuple(sorted(partition.id for partition in found.partitions)))
 
 
-def _settled(asked: Future[Any]) -> int | Exception:
-    """The offset that was asked for, or why there is none, once it is known."""
+def _offset(request: Future[Any]) -> int | Exception:
+    """Waits for a requested offset. Returns it, or the error."""
     from confluent_kafka import KafkaException
 
     try:
-        return cast(int, asked.result().offset)
+        return cast(int, request.result().offset)
     except KafkaException as error:
         return error
 
@@ -302,7 +309,7 @@ def _outcome(answer: Callable[[], T]) -> T | UserError:
     try:
         return answer()
     except KafkaException as error:
-        return _unreachable(error)
+        return _request_failed(error)
     except UserError as error:
         return error
 
@@ -314,26 +321,26 @@ def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dic
 
 
 def _ends(places: Sequence[tuple[str, int]], brokers: AdminClient) -> Callable[[str, int], Extent]:
-    """Asks where the logs of some partitions lie; calling the result gives one, or raises KafkaException for it."""
+    """Requests the extents of partitions. The result returns one of them, or raises its KafkaException."""
     from confluent_kafka import IsolationLevel, TopicPartition
     from confluent_kafka.admin import OffsetSpec
 
     wanted = [TopicPartition(topic, partition) for topic, partition in places]
 
-    def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[tuple[str, int], int | Exception]:
-        # Each question waits for its answer. While librdkafka 2.16 finds out who leads for one, another may crash: its
-        # own thread and that of the second one work on the same, and what the one has freed the other still uses.
+    def request(spec: OffsetSpec, isolation: IsolationLevel) -> dict[tuple[str, int], int | Exception]:
+        # Each request waits for its answer: librdkafka 2.16 can crash when a second one starts while it looks up the
+        # leaders for the first. Its thread and the caller's then use memory that the other has freed.
         if not wanted:
             return {}
-        asked = brokers.list_offsets(
+        found = brokers.list_offsets(
             dict.fromkeys(wanted, spec), isolation_level=isolation, request_timeout=client.REQUEST_TIMEOUT_S
         )
-        return {(place.topic, place.partition): _settled(future) for place, future in asked.items()}
+        return {(place.topic, place.partition): _offset(future) for place, future in found.items()}
 
-    first = ask(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
-    # The stable end is asked before the end, so that it can never appear to lie above it.
-    stable_end = ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-    end = ask(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+    first = request(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
+    # The stable end is requested before the end, so that it never appears to lie above it.
+    stable_end = request(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+    end = request(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
 
     def extent(topic: str, partition: int) -> Extent:
         place = topic, partition
@@ -346,8 +353,9 @@ def _ends(places: Sequence[tuple[str, int]], brokers: AdminClient) -> Callable[[
     return extent
 
 
-def _unreachable(error: Exception) -> UserError:
+def _request_failed(error: Exception) -> UserError:
     return UserError(
-        f"Kafka does not answer as asked: {error.args[0].str()}.",
-        "Start the platform with ./millrace up, or fix the connection millrace_kafka.",
+        f"A request to Kafka failed: {error.args[0].str()}.",
+        "Start the platform with ./millrace up, or correct the connection millrace_kafka.",
+        code=Code.KAFKA_REQUEST_FAILED,
     )

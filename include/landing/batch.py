@@ -1,158 +1,161 @@
-"""A batch made ready to be written: decoded, judged, counted and formatted before its transaction begins."""
+"""A batch prepared for its transaction: records are decoded, classified, counted and formatted before it begins."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
 import numpy as np
 from confluent_kafka import Message
+from numpy.typing import NDArray
 
 from include.kafka.reader import Batch
-from include.landing import copy, dead_letters
-from include.landing.copy import UNIX_EPOCH, Rows
-from include.landing.dead_letters import DEAD_LETTER, NO_STAMP, QUARANTINED, STAMPS, DeadLetter
+from include.landing import copy, dead_letters, spans
+from include.landing.copy import Rows
+from include.landing.dead_letters import DeadLetter
 from include.landing.decoder import Decoder
+from include.landing.disposition import Disposition
 from include.landing.ledger import Entry
-from include.streams.definition import CALENDAR, Stream
+from include.landing.spans import Span
+from include.landing.time_limits import TimeLimits
+from include.streams.definition import Stream
 
 _EMPTY = b""
-# Partitions of the table that one transaction writes to.
+# The most partitions of the table that one transaction writes to.
 MAX_SPANS = 500
-FATES = ("landed", DEAD_LETTER, QUARANTINED)
-"""What can become of a record with a value."""
-_LANDED, _DEAD, _QUARANTINED, _SKIPPED = range(4)
-_MICROSECOND = timedelta(microseconds=1)
-# What clients can read, in microseconds since 1970.
-_CALENDAR = tuple((end - UNIX_EPOCH) // _MICROSECOND for end in CALENDAR)
-# A delivered record has both; the stubs allow for messages that are not.
+# The codes of dispositions in arrays: indices into Disposition, and a tombstone's.
+_LANDED, _DEAD_LETTER, _QUARANTINED, _SKIPPED = range(4)
+_CODES = {Disposition.LANDED: _LANDED, Disposition.DEAD_LETTER: _DEAD_LETTER, Disposition.QUARANTINED: _QUARANTINED}
+# A delivered record has both; the type stubs also describe messages that were not delivered.
 _partition: Callable[[Message], int] = cast(Any, Message.partition)
 _offset: Callable[[Message], int] = cast(Any, Message.offset)
 
 
 @dataclass(frozen=True)
-class Lacking:
-    """What a table that is locked lacks of its definition.
+class PendingChanges:
+    """Changes of the definition that the table has not followed yet, because it is locked.
 
     Attributes:
         columns: The fields that have no column yet.
-        nulls: The fields whose column does not allow null yet, although the definition does.
+        nulls: The fields whose column is still NOT NULL, although the definition allows None.
     """
 
     columns: frozenset[str] = frozenset()
     nulls: frozenset[str] = frozenset()
 
 
-NOTHING = Lacking()
+NO_CHANGES = PendingChanges()
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why PostgreSQL did not take a row."""
+    """Why PostgreSQL refused a row."""
 
     sqlstate: str
     reason: str
 
 
 @dataclass
-class Judged:
-    """The messages of a batch with their fates; arrays have one element for each message.
+class ClassifiedBatch:
+    """The messages of a batch with their dispositions; arrays have one element for each message.
 
     Attributes:
-        fates: Indices into ``FATES``; what is past its end is a tombstone.
-        events: Those that land, in the order of their messages, until they have become rows.
-        times: Their event times in microseconds, int64, for as long as the batch lives.
+        codes: Indices into ``Disposition``, or 3 for a tombstone; int8.
+        events: The events that land, in the order of their messages; empty once they have become rows.
+        times: The times of the events that land, in microseconds since 1970, int64.
         ends: For each partition that moves, the offsets where the batch begins and ends (exclusive).
-        unfilled: For each partition, the offsets between which events have values for columns that are not there.
-        has_nulls: Whether an event has null where the table does not allow it yet.
+        unfilled: For each partition, the range of offsets whose events have values for columns that do not exist yet.
+        has_nulls: Whether an event is null where the table does not allow it yet.
     """
 
     messages: Sequence[Message]
     values: Sequence[bytes | None]
-    partitions: np.ndarray
-    offsets: np.ndarray
-    fates: np.ndarray
+    partitions: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    codes: NDArray[np.int8]
     ends: Mapping[int, tuple[int, int]]
     events: list[Any] = field(default_factory=list)
-    times: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    times: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     letters: dict[int, DeadLetter] = field(default_factory=dict)
     unfilled: dict[int, tuple[int, int]] = field(default_factory=dict)
     has_nulls: bool = False
 
     def set_aside(self, index: int, letter: DeadLetter) -> None:
+        """Marks a message as a dead letter or as quarantined."""
         self.letters[index] = letter
-        self.fates[index] = _DEAD if letter.disposition == DEAD_LETTER else _QUARANTINED
+        self.codes[index] = _CODES[letter.disposition]
 
     def drop(self, events: Collection[int]) -> None:
+        """Removes events, by their positions, from those that land."""
         self.events = [event for position, event in enumerate(self.events) if position not in events]
         if len(self.times):
             self.times = np.delete(self.times, list(events))
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What one transaction writes.
+class PreparedBatch:
+    """Everything that one transaction writes.
 
     Attributes:
         reached: For each partition that moves, its next offset and the leader epoch of the last record below it.
         rows: The rows that land.
-        spans: Where the partitions begin that the rows fall into.
-        letters: Records kept aside, with their partitions and offsets.
-        entries: What became of every offset.
-        judged: What all that was made from.
+        spans: The spans of the table's partitions that the rows belong to.
+        letters: Dead letters and quarantined records; their partitions and offsets are in the next two lists.
+        entries: The ledger entries: the disposition of every offset, counted.
+        classified: The messages that all of this was made from.
     """
 
     reached: Mapping[int, tuple[int, int | None]]
     rows: Rows
-    spans: Sequence[datetime]
+    spans: Sequence[Span]
     letters: Sequence[DeadLetter]
     letter_partitions: Sequence[int]
     letter_offsets: Sequence[int]
     entries: Sequence[Entry]
-    judged: Judged
+    classified: ClassifiedBatch
 
 
 class Preparer:
-    """Makes the batches of one drain ready, in the order in which they were read.
+    """Prepares the batches of one drain, in the order in which they were read.
 
     Args:
-        stream: Whose events they are.
+        stream: The stream that the events belong to.
         incarnation: The topic's incarnation number.
-        starts: Where reading began, for each partition.
-        lacking: What the table lacks of the definition.
+        starts: For each partition, the offset where reading began.
+        pending: Changes that the table has not followed yet.
     """
 
-    def __init__(self, stream: Stream, incarnation: int, starts: Mapping[int, int], lacking: Lacking = NOTHING) -> None:
+    def __init__(
+        self, stream: Stream, incarnation: int, starts: Mapping[int, int], pending: PendingChanges = NO_CHANGES
+    ) -> None:
         self._stream = stream
         self._incarnation = incarnation
         self._next = dict(starts)
         self._decoder = Decoder(stream.event)
         columns = copy.columns_of(stream.fields)
-        self._columns = tuple(column for column in columns if column.name not in lacking.columns)
-        self._absent = tuple(column for column in columns if column.name in lacking.columns)
-        self._strict = tuple(column for column in columns if column.name in lacking.nulls)
+        self._columns = tuple(column for column in columns if column.name not in pending.columns)
+        self._absent = tuple(column for column in columns if column.name in pending.columns)
+        self._strict = tuple(column for column in columns if column.name in pending.nulls)
         self._time = next(column for column in self._columns if column.name == stream.event_time)
-        self._width = stream.width // _MICROSECOND
-        self._late, self._early = stream.lateness // _MICROSECOND, stream.earliness // _MICROSECOND
-        self._first, self._end = partitionable(stream)
+        self._limits = TimeLimits(stream)
 
     @property
     def stream(self) -> Stream:
-        """Whose batches they are."""
+        """The stream that the batches belong to."""
         return self._stream
 
     @property
     def copied(self) -> tuple[str, ...]:
-        """The table's columns in the order of ``Prepared.rows``."""
+        """The table's columns in the order of ``PreparedBatch.rows``."""
         return ("kafka_incarnation", "kafka_partition", "kafka_offset", *(column.name for column in self._columns))
 
-    def pieces(self, batch: Batch) -> list[Prepared]:
-        """What was read as one batch; as several when its events fall into too many partitions of the table for one.
+    def pieces(self, batch: Batch) -> list[PreparedBatch]:
+        """Prepares a batch, in pieces if its events belong to more than ``MAX_SPANS`` partitions of the table.
 
-        A transaction holds locks on every partition that it writes to, and the server has some thousands for all.
+        A transaction holds locks on every partition that it writes to, and the server has a few thousand in all.
         """
         starts = dict(self._next)
         prepared = self.prepare(batch)
@@ -161,157 +164,149 @@ class Preparer:
         self._next = starts
         return [self.prepare(piece) for piece in _pieces(batch)]
 
-    def prepare(self, batch: Batch) -> Prepared:
-        """Decodes, judges and formats what was read."""
+    def prepare(self, batch: Batch) -> PreparedBatch:
+        """Decodes, classifies and formats the records of a batch."""
         messages = sorted(batch.messages, key=_partition)
-        judged = Judged(
+        classified = ClassifiedBatch(
             messages,
             values=list(map(Message.value, messages)),
             partitions=np.fromiter(map(_partition, messages), np.int32, len(messages)),
             offsets=np.fromiter(map(_offset, messages), np.int64, len(messages)),
-            fates=np.zeros(len(messages), np.int8),
+            codes=np.zeros(len(messages), np.int8),
             ends={p: (self._next[p], end) for p, end in sorted(batch.next_offsets.items())},
         )
         self._next |= batch.next_offsets
-        self._judge_values(judged)
-        self._judge_times(judged)
-        rows = self._format(judged)
-        self._note_lacking(judged)
-        # Batches wait for their turn without them: they are the greater part of a batch.
-        judged.events = []
+        self._classify_values(classified)
+        self._classify_times(classified)
+        rows = self._format(classified)
+        self._note_pending(classified)
+        # The events take most of a batch's memory, and it may have to wait for its transaction.
+        classified.events = []
         reached = {p: (offset, batch.leader_epochs.get(p)) for p, offset in batch.next_offsets.items()}
-        return self._prepared(judged, rows, reached)
+        return self._prepared(classified, rows, reached)
 
-    def refuse(self, prepared: Prepared, refusals: Mapping[int, Refusal]) -> Prepared:
-        """The batch without some of its rows, by their indices: PostgreSQL refused them, and they are dead letters."""
-        judged = replace(prepared.judged, fates=prepared.judged.fates.copy(), letters=dict(prepared.judged.letters))
-        where = np.flatnonzero(judged.fates == _LANDED)
+    def refuse(self, prepared: PreparedBatch, refusals: Mapping[int, Refusal]) -> PreparedBatch:
+        """The batch without the rows, by their indices, that PostgreSQL refused; they become dead letters."""
+        before = prepared.classified
+        classified = replace(before, codes=before.codes.copy(), letters=dict(before.letters))
+        where = np.flatnonzero(classified.codes == _LANDED)
         for row, refusal in refusals.items():
             index = int(where[row])
-            moment = _moment(int(judged.times[row]))
-            letter = self._letter(judged, index, DEAD_LETTER, refusal.reason, moment, refusal.sqlstate)
-            judged.set_aside(index, letter)
-        judged.drop(refusals.keys())
-        return self._prepared(judged, prepared.rows.without(refusals.keys()), prepared.reached)
+            moment = spans.moment_of(int(classified.times[row]))
+            letter = self._letter(classified, index, Disposition.DEAD_LETTER, refusal.reason, moment, refusal.sqlstate)
+            classified.set_aside(index, letter)
+        classified.drop(refusals.keys())
+        return self._prepared(classified, prepared.rows.without(refusals.keys()), prepared.reached)
 
-    def _prepared(self, judged: Judged, rows: Rows, reached: Mapping[int, tuple[int, int | None]]) -> Prepared:
-        order = sorted(judged.letters)
-        return Prepared(
+    def _prepared(
+        self, classified: ClassifiedBatch, rows: Rows, reached: Mapping[int, tuple[int, int | None]]
+    ) -> PreparedBatch:
+        order = sorted(classified.letters)
+        return PreparedBatch(
             reached=reached,
             rows=rows,
-            spans=[_moment(int(start) * self._width) for start in np.unique(judged.times // self._width)],
-            letters=[judged.letters[index] for index in order],
-            letter_partitions=judged.partitions[order].tolist(),
-            letter_offsets=judged.offsets[order].tolist(),
-            entries=list(_count(judged)),
-            judged=judged,
+            spans=spans.spans_of(self._stream, classified.times),
+            letters=[classified.letters[index] for index in order],
+            letter_partitions=classified.partitions[order].tolist(),
+            letter_offsets=classified.offsets[order].tolist(),
+            entries=list(_count(classified)),
+            classified=classified,
         )
 
-    def _judge_values(self, judged: Judged) -> None:
-        """Finds the events of the values that are one; tombstones are skipped, the others become dead letters."""
-        judged.events, bad = self._decoder.events([_EMPTY if value is None else value for value in judged.values])
+    def _classify_values(self, classified: ClassifiedBatch) -> None:
+        """Decodes the values. Tombstones are skipped, and values that are not events become dead letters."""
+        classified.events, bad = self._decoder.events(
+            [_EMPTY if value is None else value for value in classified.values]
+        )
         for index, reason in bad.items():
-            if judged.values[index] is None:
-                judged.fates[index] = _SKIPPED
+            if classified.values[index] is None:
+                classified.codes[index] = _SKIPPED
             else:
-                judged.set_aside(index, self._letter(judged, index, DEAD_LETTER, reason))
+                classified.set_aside(index, self._letter(classified, index, Disposition.DEAD_LETTER, reason))
 
-    def _judge_times(self, judged: Judged) -> None:
-        """Quarantines the events that are too late or too early by their record's time in Kafka."""
-        judged.times = self._times(judged)
-        where = np.flatnonzero(judged.fates == _LANDED)
-        stamps = np.fromiter((stamp for _, stamp in map(Message.timestamp, judged.messages)), np.int64)[where]
-        # Times that no calendar has, as of a producer that counts in other units, would overflow.
-        first, last = STAMPS
-        age = np.clip(stamps, first, last) * 1000 - judged.times
-        outside = (age > self._late) | (age < -self._early)
-        outside |= (stamps < first) | (stamps > last) | (stamps == NO_STAMP)
-        outside |= (judged.times < self._first) | (judged.times >= self._end)
-        positions = np.flatnonzero(outside).tolist()
+    def _classify_times(self, classified: ClassifiedBatch) -> None:
+        """Quarantines the events that are outside of the stream's time limits."""
+        classified.times = self._times(classified)
+        where = np.flatnonzero(classified.codes == _LANDED)
+        stamps = np.fromiter((stamp for _, stamp in map(Message.timestamp, classified.messages)), np.int64)[where]
+        positions = np.flatnonzero(self._limits.exceeded(classified.times, stamps)).tolist()
         for position in positions:
-            reason = self._why_outside(int(judged.times[position]), int(stamps[position]), int(age[position]))
-            moment = _within_calendar(int(judged.times[position]))
-            index = int(where[position])
-            judged.set_aside(index, self._letter(judged, index, QUARANTINED, reason, moment))
+            time, index = int(classified.times[position]), int(where[position])
+            reason = self._limits.reason(time, int(stamps[position]))
+            moment = _within_calendar(time)
+            classified.set_aside(index, self._letter(classified, index, Disposition.QUARANTINED, reason, moment))
         if positions:
-            judged.drop(set(positions))
+            classified.drop(set(positions))
 
-    def _times(self, judged: Judged) -> np.ndarray:
-        """The event times in microseconds, int64; an event whose time is none, by the definition's own code, is bad."""
+    def _times(self, classified: ClassifiedBatch) -> NDArray[np.int64]:
+        """The event times in microseconds, int64. Events without a usable time become dead letters."""
         try:
-            return copy.instants(self._time.read(judged.events))
+            return copy.instants(self._time.read(classified.events))
         except Exception:
             refused = {}
-            for position, event in enumerate(judged.events):
+            for position, event in enumerate(classified.events):
                 try:
                     copy.instants(self._time.read([event]))
-                except Exception as error:  # a definition's own code is free in its choice
+                except Exception as error:  # the definition's own code may raise anything
                     refused[position] = f"{self._time.name}: {error}"
             if not refused:
                 raise
-        self._set_aside(judged, refused)
-        return copy.instants(self._time.read(judged.events))
+        self._set_aside(classified, refused)
+        return copy.instants(self._time.read(classified.events))
 
-    def _why_outside(self, time: int, stamp: int, age: int) -> str:
-        name = self._time.name
-        if stamp == NO_STAMP:
-            return f"the record has no time in Kafka, by which {name} could be judged"
-        if not STAMPS[0] <= stamp <= STAMPS[1]:
-            return (
-                f"the record's time in Kafka, {stamp} ms since 1970, is not within the years 1 to 9999, and {name} "
-                "cannot be judged by it; its producer may count in another unit"
-            )
-        if age > self._late or age < -self._early:
-            limit = f"late={self._stream.late!r}" if age > 0 else f"early={self._stream.early!r}"
-            return f"{name} is {abs(age) * _MICROSECOND} {'older' if age > 0 else 'newer'} than the record; {limit}"
-        return f"{name} is too close to the calendar's end for a partition of {self._stream.partition}"
-
-    def _format(self, judged: Judged) -> Rows:
-        """The rows of the events; what no column can hold becomes a dead letter."""
+    def _format(self, classified: ClassifiedBatch) -> Rows:
+        """The rows of the events. Events with a value that its column cannot hold become dead letters."""
         try:
-            return self._rows(judged)
-        except Exception:  # a definition's own code is free in its choice
-            refused = copy.refused(self._columns, judged.events)
+            return self._rows(classified)
+        except Exception:  # the definition's own code may raise anything
+            refused = copy.refused(self._columns, classified.events)
             if not refused:
                 raise
-        self._set_aside(judged, refused)
-        return self._rows(judged)
+        self._set_aside(classified, refused)
+        return self._rows(classified)
 
-    def _set_aside(self, judged: Judged, refused: Mapping[int, str]) -> None:
-        """Makes events, by their positions among those that land, dead letters with their reasons."""
-        where = np.flatnonzero(judged.fates == _LANDED)
+    def _set_aside(self, classified: ClassifiedBatch, refused: Mapping[int, str]) -> None:
+        """Makes dead letters of events, given by their positions among those that land, with their reasons."""
+        where = np.flatnonzero(classified.codes == _LANDED)
         for position, reason in refused.items():
             index = int(where[position])
-            judged.set_aside(index, self._letter(judged, index, DEAD_LETTER, reason))
-        judged.drop(refused.keys())
+            classified.set_aside(index, self._letter(classified, index, Disposition.DEAD_LETTER, reason))
+        classified.drop(refused.keys())
 
-    def _note_lacking(self, judged: Judged) -> None:
-        judged.has_nulls = any(None in column.read(judged.events) for column in self._strict)
-        carrying = np.zeros(len(judged.events), bool)
+    def _note_pending(self, classified: ClassifiedBatch) -> None:
+        """Notes which events have a value or a null that the table cannot take yet."""
+        classified.has_nulls = any(None in column.read(classified.events) for column in self._strict)
+        carrying = np.zeros(len(classified.events), bool)
         for column in self._absent:
-            carrying |= np.fromiter((value is not None for value in column.read(judged.events)), bool, len(carrying))
-        where = np.flatnonzero(judged.fates == _LANDED)[carrying]
-        partitions, offsets = judged.partitions[where], judged.offsets[where]
+            carrying |= np.fromiter(
+                (value is not None for value in column.read(classified.events)), bool, len(carrying)
+            )
+        where = np.flatnonzero(classified.codes == _LANDED)[carrying]
+        partitions, offsets = classified.partitions[where], classified.offsets[where]
         for partition in np.unique(partitions).tolist():
             mine = offsets[partitions == partition]
-            judged.unfilled[partition] = (int(mine.min()), int(mine.max()) + 1)
+            classified.unfilled[partition] = (int(mine.min()), int(mine.max()) + 1)
 
-    def _rows(self, judged: Judged) -> Rows:
-        where = np.flatnonzero(judged.fates == _LANDED)
-        coordinates = [(">i2", self._incarnation), (">i4", judged.partitions[where]), (">i8", judged.offsets[where])]
-        return copy.buffer(self._columns, judged.events, coordinates)
+    def _rows(self, classified: ClassifiedBatch) -> Rows:
+        where = np.flatnonzero(classified.codes == _LANDED)
+        coordinates = [
+            (">i2", self._incarnation),
+            (">i4", classified.partitions[where]),
+            (">i8", classified.offsets[where]),
+        ]
+        return copy.buffer(self._columns, classified.events, coordinates)
 
     def _letter(
         self,
-        judged: Judged,
+        classified: ClassifiedBatch,
         index: int,
-        disposition: str,
+        disposition: Disposition,
         reason: str,
         event_time: datetime | None = None,
         sqlstate: str | None = None,
     ) -> DeadLetter:
         return dead_letters.of(
-            judged.messages[index], self._stream.name, disposition, reason, sqlstate=sqlstate, event_time=event_time
+            classified.messages[index], self._stream.name, disposition, reason, sqlstate=sqlstate, event_time=event_time
         )
 
 
@@ -323,48 +318,39 @@ def _pieces(batch: Batch) -> Iterator[Batch]:
         last = dict(zip(map(_partition, some), some, strict=True))
         ends = {partition: _offset(message) + 1 for partition, message in last.items()}
         if start + MAX_SPANS >= len(batch.messages):
-            # Behind the last records there may be offsets that are none.
+            # After the last records there may be offsets without a record.
             ends |= {p: end for p, end in batch.next_offsets.items() if p in ends or end > reached.get(p, -1)}
         reached |= ends
         epochs = {partition: message.leader_epoch() for partition, message in last.items()}
         yield Batch(some, ends, leader_epochs=epochs)
 
 
-def _count(judged: Judged) -> Iterator[Entry]:
-    """What became of every offset between the batch's ends, for each partition."""
-    # CRC-32 begun with the offset ties a value to its place.
+def _count(classified: ClassifiedBatch) -> Iterator[Entry]:
+    """The ledger entry of each partition: the dispositions of all offsets between the batch's ends."""
+    # The CRC-32 of a value starts from its offset, so that values that are swapped change the sum.
     crcs = np.fromiter(
-        map(zlib.crc32, (v or _EMPTY for v in judged.values), (judged.offsets & 0xFFFFFFFF).tolist()), np.int64
+        map(zlib.crc32, (v or _EMPTY for v in classified.values), (classified.offsets & 0xFFFFFFFF).tolist()), np.int64
     )
-    landed_partitions = judged.partitions[judged.fates == _LANDED]
-    for partition, (first, end) in judged.ends.items():
-        low, high = np.searchsorted(judged.partitions, [partition, partition + 1])
-        fates = np.bincount(judged.fates[low:high], minlength=4).tolist()
-        mine = judged.times[landed_partitions == partition]
+    landed_partitions = classified.partitions[classified.codes == _LANDED]
+    for partition, (first, end) in classified.ends.items():
+        low, high = np.searchsorted(classified.partitions, [partition, partition + 1])
+        counts = np.bincount(classified.codes[low:high], minlength=4).tolist()
+        mine = classified.times[landed_partitions == partition]
         yield Entry(
             partition=partition,
             first=first,
             next=end,
-            landed=fates[_LANDED],
-            dead_letters=fates[_DEAD],
-            quarantined=fates[_QUARANTINED],
-            skipped=fates[_SKIPPED],
+            landed=counts[_LANDED],
+            dead_letters=counts[_DEAD_LETTER],
+            quarantined=counts[_QUARANTINED],
+            skipped=counts[_SKIPPED],
             no_records=end - first - int(high - low),
             checksum=int(crcs[low:high].sum()),
-            newest=_moment(int(mine.max())) if len(mine) else None,
+            newest=spans.moment_of(int(mine.max())) if len(mine) else None,
         )
 
 
-def partitionable(stream: Stream) -> tuple[int, int]:
-    """Between which times, the end exclusive, the calendar holds whole partitions; in microseconds since 1970."""
-    width = stream.width // _MICROSECOND
-    return -(-_CALENDAR[0] // width) * width, _CALENDAR[1] // width * width
-
-
-def _moment(microseconds: int) -> datetime:
-    return UNIX_EPOCH + microseconds * _MICROSECOND
-
-
 def _within_calendar(microseconds: int) -> datetime | None:
-    """The moment, unless no client could read it."""
-    return _moment(microseconds) if _CALENDAR[0] <= microseconds <= _CALENDAR[1] else None
+    """The moment, or None if clients could not read it."""
+    first, last = spans.CALENDAR_US
+    return spans.moment_of(microseconds) if first <= microseconds <= last else None

@@ -1,8 +1,12 @@
-"""Rows as one binary COPY, laid out by column: several times faster than formatting them one by one.
+"""Rows as one binary COPY, formatted by column.
 
-A column of Python values becomes an Arrow array; columns of one width are written into a numpy record array with their
-lengths and byte order, columns of varying width stand between such records, and Arrow joins the pieces row by row.
-The format is described in PostgreSQL's documentation of COPY, "Binary Format".
+A column of Python values becomes an Arrow array. Columns of fixed width are written, with their lengths and in network
+byte order, into a numpy record array. Columns of variable width come between such records, and Arrow joins the pieces
+row by row. PostgreSQL's documentation of COPY, "Binary Format", describes the result.
+
+Gain: the whole drain takes 2.6 µs of a core for a row. A loop that only decodes, and formats a text COPY row by row,
+takes 5.9 µs. ``./millrace bench landing --peers ours,bare`` shows both. The interface is ``columns_of``,
+``buffer`` and ``Rows``; nothing outside of this module depends on the layout.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import keyword
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -22,29 +26,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.landing.decoder import MAX_DEPTH, is_too_deep
+from include.landing.spans import MICROSECOND, UNIX_EPOCH
 from include.streams.definition import CALENDAR
 from include.streams.field import Field
 from include.warehouse import queries
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from psycopg2.extensions import connection as Connection
 
-UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_FIRST_MOMENT, _LAST_MOMENT = ((end - _POSTGRES_EPOCH) // _MICROSECOND for end in CALENDAR)
+_FIRST_MOMENT, _LAST_MOMENT = ((end - _POSTGRES_EPOCH) // MICROSECOND for end in CALENDAR)
 _POSTGRES_EPOCH_DAY = (date(2000, 1, 1) - date(1970, 1, 1)).days
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 _CHUNK_BYTES = 1 << 18
 _NO_SEPARATOR = pa.scalar(b"", pa.binary())
-# In JSON a NUL character is \u0000, unless its backslash is itself escaped.
+# In JSON a NUL character is \u0000, unless the backslash itself is escaped.
 _JSON_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-# Sets in one order, whichever process encodes them.
+# Sets are written in a fixed order, so that every process encodes them alike.
 _ENCODE = msgspec.json.Encoder(order="deterministic").encode
-# Python reads no integer of more digits, and PostgreSQL writes every number of jsonb without an exponent.
+# Python cannot parse an integer with more digits, and PostgreSQL writes the numbers of jsonb without exponents.
 _MAX_DIGITS = 4_300
 _JSON_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|-?(\d+)(?:\.\d+)?(?:[eE]([+-]?\d+))?', re.DOTALL)
 
@@ -55,9 +60,9 @@ class Column:
 
     Attributes:
         name: The field's name, and the column's.
-        read: The field's values of a list of events.
-        array: Those values as an Arrow array; raises one of ``REFUSALS`` when one does not fit.
-        width: Their numpy type on the wire, when all have the same width.
+        read: Returns the field's values of a list of events.
+        array: Converts the values to an Arrow array; raises an exception if a value does not fit the column.
+        width: The numpy type of the values in the COPY, if all have the same width.
     """
 
     name: str
@@ -67,14 +72,14 @@ class Column:
 
 
 class Rows:
-    """Rows laid out for a binary COPY, to be sent whole or in part.
+    """Rows in the format of a binary COPY, to be sent as a whole or in part.
 
     Args:
-        data: The rows after each other, as bytes or a buffer.
-        bounds: Where each row begins in ``data``, and where the last one ends, as int32[n + 1].
+        data: The rows one after the other, as bytes or a buffer.
+        bounds: The positions in ``data`` where each row begins and the last one ends, int32[n + 1].
     """
 
-    def __init__(self, data: bytes | pa.Buffer, bounds: np.ndarray) -> None:
+    def __init__(self, data: bytes | pa.Buffer, bounds: NDArray[np.int32]) -> None:
         self._data = data
         self._bounds = bounds
 
@@ -94,10 +99,10 @@ class Rows:
         """Copies the rows from ``start`` to ``stop`` into a table, such as ``landing.payments``, in a transaction.
 
         Args:
-            before: A statement to be executed first, in the same round trip.
+            before: A statement to execute first, in the same round trip.
 
         Raises:
-            NonRetryableError: Fewer rows were written than sent: a trigger of the table discards some.
+            NonRetryableError: Fewer rows were written than sent, because a trigger of the table discards some.
         """
         last = len(self) if stop is None else stop
         if start == last:
@@ -114,17 +119,18 @@ class Rows:
         if 0 <= written < last - start:
             triggers = [name for (name,) in queries.load("landing").read_triggers(connection, table=table)]
             raise NonRetryableError(
-                f"{last - start - written:,} of {last - start:,} rows were not written to {table}: "
-                f"{', '.join(triggers)} discarded them, and nothing of them is marked as landed.",
-                "Let the trigger return the row, or drop it.",
+                f"{', '.join(triggers)} of {table} discarded {last - start - written:,} of {last - start:,} rows. None "
+                "of the rows has landed.",
+                "Let the trigger return the row, or drop the trigger.",
+                code=Code.BLOCKED_BY_TRIGGER,
             )
 
     def without(self, indices: Collection[int]) -> Rows:
-        """The rows but for some."""
+        """All rows except those with these indices."""
         kept = np.ones(len(self), bool)
         kept[list(indices)] = False
         data = memoryview(self._data)
-        # Neighbours that stay are one piece.
+        # Consecutive rows that stay are copied as one piece.
         edges = np.flatnonzero(np.diff(np.concatenate(([False], kept, [False]))))
         pieces = [data[self._bounds[start] : self._bounds[stop]] for start, stop in edges.reshape(-1, 2)]
         lengths = np.diff(self._bounds)[kept]
@@ -140,11 +146,11 @@ def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tu
     """Events as the rows of a binary COPY.
 
     Args:
-        before: Columns of one width that come before those of the event: for each, the numpy type on the wire, such as
-            ``>i8``, and the values, or one value for all rows.
+        before: Columns of fixed width that come before those of the event: for each, its numpy type in the COPY, such
+            as ``>i8``, and its values, or one value for all rows.
 
     Raises:
-        Exception: A value does not fit its column; ``refused`` tells which.
+        Exception: A value does not fit its column; ``refused`` finds it.
     """
     layout = _Layout(len(events), len(before) + len(columns))
     for width, values in before:
@@ -161,12 +167,12 @@ def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tu
 
 
 def refused(columns: Sequence[Column], events: Sequence[Any]) -> dict[int, str]:
-    """The events, by their index, that a column cannot hold, with the reason."""
+    """The events with a value that its column cannot hold, by index, with the reason."""
     reasons: dict[int, str] = {}
     for column in columns:
         try:
             column.array(column.read(events))
-        except Exception:  # a definition's own code is free in its choice
+        except Exception:  # the definition's own code may raise anything
             for index, event in enumerate(events):
                 try:
                     column.array(column.read([event]))
@@ -176,34 +182,44 @@ def refused(columns: Sequence[Column], events: Sequence[Any]) -> dict[int, str]:
 
 
 def microseconds(moments: Sequence[datetime | None], epoch: datetime = UNIX_EPOCH) -> pa.Array:
-    """Microseconds since an epoch, exact, as int64[n]. A moment without its time zone raises TypeError."""
+    """Exact microseconds since an epoch, int64[n]. Raises TypeError for a moment without a time zone."""
     return pa.array([None if moment is None else moment - epoch for moment in moments], pa.duration("us")).view(
         pa.int64()
     )
 
 
-def instants(moments: Sequence[datetime]) -> np.ndarray:
-    """Microseconds since 1970, int64[n]. Raises an error for what is no moment with its time zone."""
+def instants(moments: Sequence[datetime]) -> NDArray[np.int64]:
+    """Microseconds since 1970, int64[n]. Raises an error for a value that is not a moment with a time zone."""
     array = microseconds(moments)
     if array.null_count:
         raise TypeError("it is None")
-    return array.to_numpy()
+    found: NDArray[np.int64] = array.to_numpy()
+    return found
 
 
 def json_text(value: Any) -> bytes:
-    """A value as the JSON that a jsonb column is given."""
+    """A value as the JSON for a jsonb column."""
     return _ENCODE(value)
 
 
 def _reader(field: Field) -> Callable[[Sequence[Any]], list[Any]]:
-    # A comprehension over a constant attribute is faster than attrgetter, where an expression can name the attribute.
+    """The function that reads a field of a list of events.
+
+    It is compiled with ``eval``, so that a comprehension names the attribute. Gain: 17 ns for a value, where
+    ``attrgetter`` takes 32 ns and ``getattr`` 36 ns; that is 0.1 of the 2.6 µs for a row of eight fields. To see it,
+    return ``lambda events: list(map(attrgetter(field.name), events))`` here and compare ``./millrace bench landing
+    --peers ours``. A name that is not an ASCII identifier is passed as a quoted string.
+    """
     can_name = field.name.isascii() and not keyword.iskeyword(field.name)
     attribute = f"event.{field.name}" if can_name else f"getattr(event, {field.name!r})"
     absent = [name for name, is_possible in (("None", field.is_enum), ("UNSET", field.may_be_unset)) if is_possible]
     value = f"{attribute}.value" if field.is_enum else attribute
     if absent:
         value = f"None if {' or '.join(f'{attribute} is {name}' for name in absent)} else {value}"
-    return eval(f"lambda events: [{value} for event in events]", {"UNSET": msgspec.UNSET})
+    read: Callable[[Sequence[Any]], list[Any]] = eval(
+        f"lambda events: [{value} for event in events]", {"UNSET": msgspec.UNSET}
+    )
+    return read
 
 
 def _kind(field: Field) -> tuple[Callable[[Sequence[Any]], pa.Array], str | None]:
@@ -214,7 +230,7 @@ def _timestamps(values: Sequence[datetime | None]) -> pa.Array:
     array = microseconds(values, _POSTGRES_EPOCH)
     ends = pc.min_max(array).as_py()
     if ends["min"] is not None and not _FIRST_MOMENT <= ends["min"] <= ends["max"] <= _LAST_MOMENT:
-        raise ValueError("the time is not within the years 1 to 9999 in every time zone, so clients could not read it")
+        raise ValueError("the time is outside of the years 1 to 9999 in some time zone, so clients could not read it")
     return array
 
 
@@ -267,20 +283,20 @@ def _raw_json(value: Any) -> bytes:
 
 
 def _whole_digits(digits: bytes, exponent: bytes | None) -> int:
-    """How many digits a JSON number has before its point when it is written without an exponent, at most."""
-    # An exponent of many digits is out of every range.
+    """The most digits that a JSON number can have before its decimal point when it is written without an exponent."""
+    # A longer exponent exceeds the limit in any case.
     return len(digits) + (int(exponent[:9]) if exponent else 0)
 
 
 def _numeric(value: Decimal) -> bytes:
-    """A number on the wire: how many groups of four digits, the weight of the first, sign, digits after the point."""
+    """A number as PostgreSQL sends it: count of groups of four digits, weight of the first, sign, scale, the groups."""
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         special = 0xC000 if exponent in ("n", "N") else 0xF000 if sign else 0xD000
         return np.array([0, 0, special, 0], ">u2").tobytes()
     # PostgreSQL's documentation, "Numeric Types": up to 131,072 digits before the point, 16,383 after it.
     if exponent < -16_383 or len(digits) + exponent > 131_072:
-        raise ValueError("PostgreSQL's numeric cannot hold so many digits")
+        raise ValueError("PostgreSQL's numeric cannot hold a number with this many digits")
     scale = max(-exponent, 0)
     text = ("".join(map(str, digits)) + "0" * max(exponent, 0)).rjust(scale, "0")
     whole, part = text[: len(text) - scale], text[len(text) - scale :]
@@ -309,7 +325,7 @@ _KINDS: dict[str, tuple[Callable[[Sequence[Any]], pa.Array], str | None]] = {
 
 
 class _Layout:
-    """The pieces of all rows, by column: neighbours of fixed width share a record array."""
+    """The pieces of all rows, by column. Consecutive columns of fixed width share a record array."""
 
     def __init__(self, rows: int, fields: int) -> None:
         self._rows = rows
@@ -343,7 +359,7 @@ class _Layout:
         _, bounds, data = pc.binary_join_element_wise(*self._pieces, _NO_SEPARATOR).buffers()
         return Rows(data, np.frombuffer(bounds, np.int32)[: self._rows + 1])
 
-    def _piece(self, lengths: np.ndarray, offsets: pa.Buffer, data: pa.Buffer | None) -> None:
+    def _piece(self, lengths: NDArray[np.int32], offsets: pa.Buffer, data: pa.Buffer | None) -> None:
         self._record.append((">i4", lengths))
         self._close()
         self._pieces.append(pa.Array.from_buffers(pa.binary(), self._rows, [None, offsets, data or pa.py_buffer(b"")]))

@@ -1,14 +1,16 @@
-"""Records that are kept aside: those that could not be landed, and those outside the time window (quarantined)."""
+"""Dead letters: records that could not be landed, and quarantined ones, whose event time is outside of the limits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from include.landing.disposition import Disposition
+from include.landing.spans import UNIX_EPOCH
 from include.streams.definition import CALENDAR, Instant
 from include.streams.field import fields_of, storable
 
@@ -18,21 +20,18 @@ if TYPE_CHECKING:
 
     from include.landing.copy import Column
 
-DEAD_LETTER = "dead letter"
-QUARANTINED = "quarantined"
-_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
+MILLISECOND = timedelta(milliseconds=1)
 NO_STAMP = -1
-"""The time in milliseconds of a record that has none."""
-STAMPS = tuple((end - _UNIX_EPOCH) // _MILLISECOND for end in CALENDAR)
-"""The first and the last time of a record, in milliseconds since 1970, that clients can read."""
+"""The timestamp of a record that has none."""
+STAMPS = tuple((end - UNIX_EPOCH) // MILLISECOND for end in CALENDAR)
+"""The first and the last timestamp, in milliseconds since 1970, that clients can read."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A record kept aside, as it was, with the reason; a row of ``millrace.dead_letter`` but for its coordinates."""
+    """A record that did not land, with the reason: a row of ``millrace.dead_letter`` without its coordinates."""
 
     stream: str
-    disposition: str
+    disposition: Disposition
     reason: str
     sqlstate: str | None
     appended_at: Instant
@@ -45,13 +44,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
 def of(
     message: Message,
     stream: str,
-    disposition: str,
+    disposition: Disposition,
     reason: str,
     *,
     sqlstate: str | None = None,
     event_time: datetime | None = None,
 ) -> DeadLetter:
-    """The dead letter of a Kafka record."""
+    """The dead letter for a Kafka record."""
     _, appended_ms = message.timestamp()
     headers = cast("list[tuple[str, str | bytes | None]]", message.headers() or [])
     return DeadLetter(
@@ -68,8 +67,8 @@ def of(
 
 
 def appended_at(stamp_ms: int) -> datetime:
-    """A record's time in Kafka, or the calendar's end before or behind which it is."""
-    return _UNIX_EPOCH + min(max(stamp_ms, STAMPS[0]), STAMPS[1]) * _MILLISECOND
+    """A record's timestamp in Kafka as a moment, moved to the calendar's nearest end if it is outside."""
+    return UNIX_EPOCH + min(max(stamp_ms, STAMPS[0]), STAMPS[1]) * MILLISECOND
 
 
 def keep(

@@ -1,4 +1,4 @@
-"""The decoder of a stream's events, the same for a drain, a replay, a retry and a proof."""
+"""The decoder of a stream's events, which drain, replay, retry and proof share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msgspec import inspect
 from include.landing import moments
 
 MAX_DEPTH = 500
-"""How many levels of lists and objects JSON may nest; where a decoder itself gives up depends on who calls it."""
+"""The most levels of lists and objects that JSON may nest. A decoder's own limit depends on its caller's stack."""
 
 _MAX_REASON = 1_000
 _JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -25,7 +25,7 @@ class Decoder:
     """Decodes the records of one stream.
 
     Args:
-        event: The struct that they are decoded to.
+        event: The struct that a record is decoded to.
     """
 
     def __init__(self, event: type[msgspec.Struct]) -> None:
@@ -33,11 +33,11 @@ class Decoder:
         self._event = event
 
     def events(self, values: Sequence[bytes]) -> tuple[list[Any], dict[int, str]]:
-        """The events of the values that are one, in order, and for every other value the reason by its index.
+        """Decodes values. Returns the events in order, and for each value that is not one the reason, by its index.
 
-        A bad value costs one exception and nothing is decoded twice: ``list.extend`` keeps what an iterator gave before
-        it raised, and the iterator goes on behind the value that raised. Whatever the definition's own code raises is
-        the value's reason.
+        A bad value costs one exception, and no value is decoded twice: ``list.extend`` keeps the items that an iterator
+        returned before it raised, and the iterator continues after the value that raised. If the definition's own code
+        raises an exception, that is the value's reason.
         """
         events: list[Any] = []
         bad: dict[int, str] = {}
@@ -47,7 +47,7 @@ class Decoder:
             values = [b"" if index in deep else value for index, value in enumerate(values)] if deep else values
         remaining = map(self._decode, values)
         while True:
-            # Without an error, it is at the end or at a definition that raises StopIteration.
+            # Without an exception, all values are decoded, or the definition's code raised StopIteration.
             error: BaseException = StopIteration()
             try:
                 events.extend(remaining)
@@ -72,7 +72,7 @@ class Decoder:
         return inspect.type_info(self._event)
 
     def _with_other_times(self, value: bytes, error: BaseException) -> Any:
-        """The event of a value with times that only ISO 8601 allows; raises ``error`` when it has none of them."""
+        """The event of a value with times that only ISO 8601 allows; raises ``error`` if it has no such times."""
         if not moments.are_refused(error):
             raise error
         rewritten = moments.rewritten(value, self._types)
@@ -94,7 +94,7 @@ def _depth(text: bytes) -> int:
 
 
 def _is_of_record(error: BaseException) -> bool:
-    """Whether a record, or the definition's code for it, raised an error, and not a want of memory on the way."""
+    """Whether a record, or the definition's code for it, raised the error, and not the decoder for lack of memory."""
     return not isinstance(error, MemoryError) or (
         error.__traceback__ is not None and error.__traceback__.tb_next is not None
     )
@@ -102,7 +102,7 @@ def _is_of_record(error: BaseException) -> bool:
 
 def _reason(error: BaseException) -> str:
     try:
-        said = str(error)
+        text = str(error)
     except Exception:  # the definition's own class
-        said = "(its message cannot be read)"
-    return f"{type(error).__name__}: {said}"[:_MAX_REASON]
+        text = "(its message cannot be read)"
+    return f"{type(error).__name__}: {text}"[:_MAX_REASON]

@@ -1,4 +1,4 @@
-"""Tasks of streams that fail: recorded in the warehouse, for `status` and `doctor`, until one succeeds."""
+"""Failing tasks of streams, recorded in the warehouse until they succeed; ``status`` and ``doctor`` report them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MAX_ERROR = 2_000
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that has failed, and has not succeeded since.
+    """A task that has failed and has not succeeded since.
 
     Attributes:
-        task: Such as ``drain 0``.
-        since: When it failed first, and ``last_at`` when last; UTC.
-        failures: How often.
-        error: What the last one failed with.
+        task: Its name, such as ``drain 0``.
+        since, last_at: When it failed first and last; UTC.
+        failures: How often it failed.
+        error: The message of the last failure.
     """
 
     task: str
@@ -35,21 +35,21 @@ class Failure:
     error: str
 
 
-def drain_of(share: int) -> str:
-    """The name of the task that drains one share of a stream."""
-    return f"drain {share}"
+def drain_of(shard: int) -> str:
+    """The name of the task that drains one shard of a stream."""
+    return f"drain {shard}"
 
 
 def note(stream: str, task: str, error: BaseException) -> None:
-    """Records that a task has failed, over a connection of its own; nothing when PostgreSQL does not answer."""
+    """Records that a task failed, over a connection of its own. Does nothing if PostgreSQL does not answer."""
     import psycopg2
 
     from include.warehouse.connection import connected
 
-    says = " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     with suppress(UserError, psycopg2.Error), connected("millrace failure") as connection:
         queries.load("landing").note_failure(
-            connection, stream=stream, task=task, error=" ".join(says.split())[:MAX_ERROR]
+            connection, stream=stream, task=task, error=" ".join(text.split())[:MAX_ERROR]
         )
         connection.commit()
 
@@ -60,5 +60,5 @@ def forget(connection: Connection, stream: str, task: str) -> None:
 
 
 def of(connection: Connection, stream: str) -> list[Failure]:
-    """The tasks of a stream that fail."""
+    """The failing tasks of a stream."""
     return [Failure(*row) for row in queries.load("landing").read_failures(connection, stream=stream)]

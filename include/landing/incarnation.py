@@ -1,4 +1,4 @@
-"""The number of a topic's incarnation: with it, (incarnation, partition, offset) names a record for good."""
+"""The number of a topic's incarnation: (incarnation, partition, offset) identifies a record permanently."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def number(connection: Connection, topic: Topic) -> int:
-    """The number of this incarnation, 1 for the first topic of the name; commits."""
+    """The number of this topic among those that had its name, from 1; commits."""
     sql = queries.load("landing")
     sql.meet_incarnation(connection, topic=topic.name, topic_id=topic.id)
     found = sql.read_incarnation(connection, topic=topic.name, topic_id=topic.id)

@@ -1,4 +1,4 @@
-"""The ledger: what became of every offset, counted in the transactions that land."""
+"""The ledger: the dispositions of all offsets, counted in the transactions that land."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from include.kafka.position import Position
+from include.landing import spans
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of consecutive offsets of one partition; the counts add up to ``next - first``.
+    """The dispositions of consecutive offsets of one partition; the counts add up to ``next - first``.
 
     Attributes:
-        landed, dead_letters, quarantined: Records by their fate.
-        skipped: Tombstones.
-        no_records: Offsets of commit markers, of aborted and of compacted records.
-        checksum: Sum of the CRC-32 of every record's value, begun with its offset: the same in any order.
+        landed, dead_letters, quarantined: Numbers of records by their disposition.
+        skipped: Number of tombstones.
+        no_records: Offsets of commit markers and of aborted or compacted records.
+        checksum: The sum of the CRC-32s of the records' values, each started from its offset. It does not depend on
+            the order of the records.
         newest: The newest event time that landed.
     """
 
@@ -69,7 +71,7 @@ def mark_unfilled(
     unfilled: Mapping[int, tuple[int, int]],
     columns: Collection[str],
 ) -> None:
-    """Marks ranges of offsets that land without the values of some columns, inside the caller's transaction.
+    """Records ranges of offsets that land without the values of some columns, inside the caller's transaction.
 
     Args:
         unfilled: For each partition, the first offset and the end (exclusive).
@@ -87,14 +89,14 @@ def mark_unfilled(
 
 
 def merge(connection: Connection, stream: Stream, before: datetime) -> int:
-    """Merges the entries of a stream that were last changed before a moment into one a day; commits.
+    """Merges the entries of a stream that last changed before a moment, into one for each day; commits.
 
-    Entries of which retention may have dropped every row are merged into one. What the ledger proves stays: every
-    offset is counted once, and checksums add up. Returns how many entries have taken in others.
+    Entries whose rows retention may have dropped are merged into one. The proof does not change: every offset is still
+    counted once, and checksums add up. Returns the number of merged entries.
     """
     sql = queries.load("landing")
     sql.lock_ledger(connection, stream=stream.name)
-    droppable_until = sql.read_clock(connection) - stream.retention + stream.lateness
+    droppable_until = spans.droppable_until(stream, sql.read_clock(connection))
     merged: int = sql.merge_ledger(connection, stream=stream.name, before=before, droppable_until=droppable_until)
     connection.commit()
     return merged

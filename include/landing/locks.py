@@ -1,16 +1,15 @@
-"""Locks on a stream's table: waited for briefly, so that other sessions do not queue, and their holders are named.
+"""Locks on a stream's table: short waits, so that other sessions do not queue, and errors that name the holders.
 
-A statement that waits for a lock makes everybody wait who comes after it. So each change of a table waits for some
-tenths of a second only, lets go, and tries again a few times; then it is left for later.
+Sessions that come after a statement that waits for a lock wait, too. So each change of a table waits for a lock only
+briefly, rolls back, and tries again a few times. Then it is left for later.
 """
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.warehouse import queries
 
@@ -19,66 +18,73 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Readers and writers wait behind a change of the columns: it lets go soon.
+# Readers and writers queue behind a change of the columns, so it waits only briefly.
 WAIT_MS = 100
-TRIES = 5
-SHOWN = 3
+MAX_ATTEMPTS = 5
+MAX_HOLDERS_SHOWN = 3
+END_THE_HOLDER = "It is tried again later. Or end the session: ./millrace psql -c 'SELECT pg_terminate_backend(PID)'."
 
 
 class Locked(UserError):
-    """A table could not be changed, because others keep it locked."""
+    """A table could not be changed, because other sessions hold locks on it."""
+
+    def __init__(self, what: str, remedy: str = END_THE_HOLDER) -> None:
+        super().__init__(what, remedy, code=Code.LOCK_TIMEOUT)
 
 
-def briefly(
+def with_short_waits(
     connection: Connection,
     stream: str,
     purpose: str,
     work: Callable[[], T],
     *,
     wait_ms: int = WAIT_MS,
-    tries: int = TRIES,
+    max_attempts: int = MAX_ATTEMPTS,
     any_reader: bool = True,
 ) -> T:
-    """Does the work in a transaction that waits for each lock ``wait_ms`` at most, tries it again, and commits.
+    """Does the work in a transaction that waits ``wait_ms`` at most for each lock, and commits; tries a few times.
 
     Args:
         connection: Not inside a transaction with uncommitted work.
-        stream: Whose table is changed.
-        purpose: What cannot be done without the locks, as the beginning of a sentence.
-        any_reader: Whether readers and writers of rows are in the way, and not only those who change tables.
+        stream: The stream whose table is changed.
+        purpose: What needs the locks, as the beginning of a sentence.
+        any_reader: Whether sessions that only read or write rows conflict, and not only those that change tables.
 
     Raises:
-        Locked: Somebody kept a lock all the time; names who.
+        Locked: Other sessions held a lock during all attempts; the message names them.
     """
     from psycopg2 import errors
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-    for attempt in range(1, tries + 1):
+    def attempt() -> T:
         try:
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {wait_ms}")
             done = work()
             connection.commit()
             return done
-        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-            connection.rollback()
-            if attempt == tries:
-                raise Locked(
-                    f"{purpose} waits for a lock on landing.{stream}: {_held(connection, stream, any_reader)}.",
-                    "It is tried again later; or end who holds it: SELECT pg_terminate_backend(pid).",
-                ) from error
-            time.sleep(random.uniform(0, 0.02 * 2**attempt))
         except BaseException:
             if not connection.closed:
                 connection.rollback()
             raise
-    raise AssertionError("unreachable")
+
+    try:
+        return Retrying(
+            retry=retry_if_exception_type((errors.LockNotAvailable, errors.DeadlockDetected)),
+            stop=stop_after_attempt(max_attempts),
+            wait=wait_random_exponential(multiplier=0.04),
+            reraise=True,
+        )(attempt)
+    except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+        held = _describe_holders(connection, stream, any_reader)
+        raise Locked(f"{purpose} waits for a lock on landing.{stream}: {held}.") from error
 
 
 def holders(connection: Connection, stream: str, any_reader: bool = True) -> list[str]:
-    """Who holds locks on a stream's table or its partitions now, longest first: pid, program, user, since when, query.
+    """The sessions that hold locks on a stream's table or its partitions, longest first, each described in words.
 
     Args:
-        any_reader: Also who only reads or writes rows.
+        any_reader: Whether to include sessions that only read or write rows.
     """
     found = []
     for pid, program, user, kind, since, query in queries.load("landing").read_holders(
@@ -94,10 +100,10 @@ def holders(connection: Connection, stream: str, any_reader: bool = True) -> lis
     return found
 
 
-def _held(connection: Connection, stream: str, any_reader: bool) -> str:
+def _describe_holders(connection: Connection, stream: str, any_reader: bool) -> str:
     found = holders(connection, stream, any_reader)
     connection.rollback()
     if not found:
-        return "it has just been released"
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return "; ".join(found[:SHOWN]) + more
+        return "the holder has just released it"
+    more = f" and {len(found) - MAX_HOLDERS_SHOWN} more" if len(found) > MAX_HOLDERS_SHOWN else ""
+    return "; ".join(found[:MAX_HOLDERS_SHOWN]) + more

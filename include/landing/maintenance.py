@@ -1,4 +1,4 @@
-"""Upkeep of the streams' tables: partitions made ahead of time, and old ones dropped."""
+"""Maintenance of the streams' tables: creates partitions ahead of time, and drops old ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
-from include.landing import locks, partitions, refusals, table
-from include.landing.partitions import Partition, Span
+from include.landing import locks, partitions, refusals, spans, table
+from include.landing.partitions import Partition
+from include.landing.spans import Span
 from include.streams.definition import Stream
 from include.warehouse import queries
 
@@ -19,87 +21,87 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PARTITIONS_AHEAD = 3
-# A detachment waits for the transactions that have read the table; new ones do not wait for it.
+# A concurrent detachment waits for transactions that have read the table. New transactions do not wait for it.
 DETACH_TIMEOUT_MS = 10_000
 
 
 def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[str]]:
-    """Brings the stream's table up to date, makes its next partitions and drops those past its retention; commits.
+    """Brings the stream's table up to date, creates its next partitions and drops those past its retention; commits.
 
-    Values that landed without their column, because the table was locked, are filled.
+    It also fills values that landed before their column existed.
 
     Returns:
-        The tables made, and the tables dropped.
+        The tables created, and the tables dropped.
 
     Raises:
-        NonRetryableError: Something of a person's is in the way of one of these; named, after all else is done.
+        NonRetryableError: A user's table or object prevents one of these steps. The other steps are done before.
         UserError: The table was locked; the next maintenance tries again.
     """
-    # Where even a look has to wait, so has all that follows.
+    # If the table is locked so that its partitions cannot even be listed, no step below can succeed.
     purpose = f"The maintenance of stream {stream.name!r}"
-    locks.briefly(connection, stream.name, purpose, lambda: partitions.listed(connection, stream.name))
+    locks.with_short_waits(connection, stream.name, purpose, lambda: partitions.listed(connection, stream.name))
     problems: list[UserError] = []
-    _try(lambda: table.bring_up_to_date(connection, stream), problems)
-    _try(lambda: _fill(connection, stream), problems)
+    _attempt(lambda: table.bring_up_to_date(connection, stream), problems)
+    _attempt(lambda: _fill(connection, stream), problems)
     now = _now(connection)
     before = {partition.table for partition in partitions.listed(connection, stream.name)}
-    _try(lambda: partitions.make(connection, stream, partitions.ahead(stream, now, PARTITIONS_AHEAD)), problems)
+    _attempt(lambda: partitions.create(connection, stream, spans.next_spans(stream, now, PARTITIONS_AHEAD)), problems)
     after = {partition.table for partition in partitions.listed(connection, stream.name)}
     connection.rollback()
-    made, dropped = sorted(after - before), _drop_until(connection, stream, now - stream.retention, problems)
+    created, dropped = sorted(after - before), _drop_until(connection, stream, now - stream.retention, problems)
     if problems:
-        log.info("made: %s; dropped: %s", ", ".join(made) or "nothing", ", ".join(dropped) or "nothing")
-    _raise(problems)
-    return made, dropped
+        log.info("Created: %s. Dropped: %s.", ", ".join(created) or "none", ", ".join(dropped) or "none")
+    _raise_problems(problems)
+    return created, dropped
 
 
 def drop_until(connection: Connection, stream: Stream, cut_off: datetime) -> list[str]:
     """Detaches and drops the partitions that end at or before ``cut_off``; commits. Returns their tables.
 
-    Detaching concurrently, nobody who reads or writes the stream's table waits. A detachment that was interrupted is
-    finished. What is newer than the cut-off is never touched, nor what a person has attached. A partition on which
-    something depends stays attached.
+    It detaches concurrently, so that sessions that read or write the stream's table do not wait. It finishes
+    detachments that were interrupted. It never drops a newer partition, one that a user attached, or one that another
+    object depends on.
 
     Raises:
-        NonRetryableError, UserError: Some partitions are there still; named, after the others are dropped.
+        NonRetryableError, UserError: Some partitions could not be dropped. The others are dropped before.
     """
     problems: list[UserError] = []
     dropped = _drop_until(connection, stream, cut_off, problems)
-    _raise(problems)
+    _raise_problems(problems)
     return dropped
 
 
 def overdue(connection: Connection, stream: Stream, cut_off: datetime) -> list[NonRetryableError]:
-    """The partitions past ``cut_off`` that a maintenance cannot drop, with what is in the way. Changes nothing."""
+    """An error for each partition past ``cut_off`` that maintenance cannot drop. Changes nothing."""
     found = []
     for partition in _past(connection, stream, cut_off):
         if dependents := partitions.dependents(connection, partition.table):
-            found.append(_kept(partition.table, dependents))
+            found.append(_in_use(partition.table, dependents))
     return found
 
 
 def _drop_until(connection: Connection, stream: Stream, cut_off: datetime, problems: list[UserError]) -> list[str]:
     for partition in partitions.listed(connection, stream.name):
         if partition.marked and not partition.detaching:
-            # Left by somebody who was interrupted. Its owner may detach it now, in order to keep it.
+            # A maintenance that was interrupted left the mark. Without it, a user can detach the table to keep it.
             partitions.mark(connection, partition.table, False)
     connection.commit()
     dropped = []
     for partition in _past(connection, stream, cut_off):
-        if _try(lambda partition=partition: _drop(connection, stream, partition), problems):  # type: ignore[misc]
+        if _attempt(lambda partition=partition: _drop(connection, stream, partition), problems):  # type: ignore[misc]
             dropped.append(partition.table)
     for name in partitions.leftovers(connection, stream):
-        if _try(lambda name=name: _drop_leftover(connection, stream, name), problems):  # type: ignore[misc]
+        if _attempt(lambda name=name: _drop_leftover(connection, stream, name), problems):  # type: ignore[misc]
             dropped.append(name)
     connection.rollback()
     return dropped
 
 
 def _fill(connection: Connection, stream: Stream) -> None:
-    """Fills the values that landed without their column, if there are any; Kafka is asked only then."""
-    marked = list(queries.load("landing").read_unfilled(connection, stream=stream.name))
+    """Fills values that landed before their column existed. Kafka is read only if there are any."""
+    unfilled = list(queries.load("landing").read_unfilled(connection, stream=stream.name))
     connection.rollback()
-    if marked:
+    if unfilled:
         from include.landing import replay
 
         replay.fill(connection, stream, "maintenance")
@@ -108,25 +110,25 @@ def _fill(connection: Connection, stream: Stream) -> None:
 def _past(connection: Connection, stream: Stream, cut_off: datetime) -> list[Partition]:
     """The stream's own partitions that end at or before a moment.
 
-    First those that are half detached: PostgreSQL detaches no other before they are finished.
+    Those with an unfinished detachment come first: PostgreSQL refuses to detach another one before.
     """
-    there = partitions.listed(connection, stream.name)
-    past = [each for each in there if each.detaching or (each.span.end <= cut_off and each.is_made_for(stream))]
+    existing = partitions.listed(connection, stream.name)
+    past = [each for each in existing if each.detaching or (each.span.end <= cut_off and each.is_made_for(stream))]
     return sorted(past, key=lambda partition: not partition.detaching)
 
 
 def _drop(connection: Connection, stream: Stream, partition: Partition) -> bool:
-    """Detaches and drops a partition, unless something depends on it."""
+    """Detaches and drops a partition, unless another object depends on it."""
     connection.rollback()
     if not partition.detaching:
         dependents = partitions.dependents(connection, partition.table)
         connection.rollback()
         if dependents:
-            raise _kept(partition.table, dependents)
+            raise _in_use(partition.table, dependents)
         _detach(connection, stream, partition)
     else:
-        purpose = f"The end of the partition landing.{partition.table}"
-        locks.briefly(
+        purpose = f"The detachment of the partition landing.{partition.table}"
+        locks.with_short_waits(
             connection,
             stream.name,
             purpose,
@@ -136,58 +138,58 @@ def _drop(connection: Connection, stream: Stream, partition: Partition) -> bool:
 
 
 def _detach(connection: Connection, stream: Stream, partition: Partition) -> None:
-    """Takes a partition out of the stream's table without making its readers wait.
+    """Detaches a partition from the stream's table without making readers wait.
 
     Raises:
         NonRetryableError: Rows of other tables refer to its rows.
-        Locked: Somebody has read the table and keeps the transaction open.
+        Locked: A session has read the table and keeps its transaction open.
     """
     import psycopg2
     from psycopg2 import sql
 
-    # PostgreSQL detaches nothing concurrently from a table that has a default partition.
-    at_once = partitions.default(connection, stream.name) is not None
-    statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} " + ("" if at_once else "CONCURRENTLY")).format(
+    # PostgreSQL cannot detach concurrently from a table with a default partition.
+    blocking = partitions.default(connection, stream.name) is not None
+    statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} " + ("" if blocking else "CONCURRENTLY")).format(
         table.identifier(stream.name), table.identifier(partition.table)
     )
-    # Between the two steps it is a table like any other, which only the mark tells from a table of the user's.
+    # Between detaching and dropping, only this mark distinguishes the table from a user's table.
     partitions.mark(connection, partition.table)
     connection.commit()
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f"SET lock_timeout = {locks.WAIT_MS if at_once else DETACH_TIMEOUT_MS}")
+            cursor.execute(f"SET lock_timeout = {locks.WAIT_MS if blocking else DETACH_TIMEOUT_MS}")
             try:
                 cursor.execute(statement)
             finally:
                 if not connection.closed:
                     cursor.execute("RESET lock_timeout")
     except psycopg2.errors.LockNotAvailable as error:
-        held = "; ".join(locks.holders(connection, stream.name)) or "it has just been released"
+        held = "; ".join(locks.holders(connection, stream.name)) or "the holder has just released it"
         raise locks.Locked(
-            f"landing.{partition.table} is past its retention, and waits for readers of landing.{stream.name}: {held}.",
-            "The next maintenance goes on with it.",
+            f"landing.{partition.table} is past its retention, but its detachment waits for readers of "
+            f"landing.{stream.name}: {held}.",
         ) from error
     except psycopg2.errors.ForeignKeyViolation as error:
         partitions.mark(connection, partition.table, False)
-        raise _kept(partition.table, [" ".join(str(error).split())]) from error
+        raise _in_use(partition.table, [" ".join(str(error).split())]) from error
     finally:
         if not connection.closed:
             connection.autocommit = False
 
 
 def _drop_leftover(connection: Connection, stream: Stream, name: str) -> bool:
-    """Drops a table that is detached already."""
+    """Drops a table that was detached before."""
     connection.rollback()
-    start = datetime.strptime(name.removeprefix(f"{stream.name}_") + "+0000", f"%Y%m%d{'_%H%M' * (name[-5] == '_')}%z")
-    there = [partition.span for partition in partitions.listed(connection, stream.name)]
+    whole = spans.span_from(stream, spans.start_of(stream, name))
+    existing = [partition.span for partition in partitions.listed(connection, stream.name)]
     connection.rollback()
-    span = next(partitions.gaps(Span(start, start + stream.width), there), Span(start, start + stream.width))
+    span = next(spans.gaps(whole, existing), whole)
     return _drop_table(connection, stream, name, span)
 
 
 def _drop_table(connection: Connection, stream: Stream, name: str, span: Span) -> bool:
-    """Drops a table that is detached; one that cannot be dropped becomes a partition again.
+    """Drops a detached table, or attaches it again if another object depends on it.
 
     Raises:
         NonRetryableError: It could not be dropped.
@@ -195,7 +197,7 @@ def _drop_table(connection: Connection, stream: Stream, name: str, span: Span) -
     from psycopg2 import errors, sql
 
     def drop() -> list[str]:
-        # One process at a time: a drain that needs a partition of that name waits.
+        # A drain that needs a partition of that name waits for this lock.
         queries.load("landing").lock_stream(connection, stream=stream.name)
         if dependents := partitions.dependents(connection, name):
             partitions.attach_again(connection, stream, name, span)
@@ -205,49 +207,59 @@ def _drop_table(connection: Connection, stream: Stream, name: str, span: Span) -
         return []
 
     try:
-        dependents = locks.briefly(connection, stream.name, f"The end of landing.{name}, which is detached,", drop)
+        dependents = locks.with_short_waits(
+            connection, stream.name, f"Dropping the detached table landing.{name}", drop
+        )
     except errors.UndefinedTable:
-        # A drain that needed the name was quicker.
+        # A drain that needed the name dropped it first.
         return False
     if dependents:
-        raise _kept(name, dependents)
+        raise _in_use(name, dependents)
     return True
 
 
-def _kept(name: str, dependents: list[str]) -> NonRetryableError:
+def _in_use(name: str, dependents: list[str]) -> NonRetryableError:
     return NonRetryableError(
-        f"landing.{name} is past its retention, and stays, because this depends on it: {'; '.join(dependents)}.",
-        "Drop that, or let it use the stream's table and not one of its partitions.",
+        f"landing.{name} is past its retention, but cannot be dropped, because these depend on it: "
+        f"{'; '.join(dependents)}.",
+        "Drop them, or let them use the stream's table and not one of its partitions.",
+        code=Code.PARTITION_IN_USE,
     )
 
 
-def _try(work: Callable[[], object], problems: list[UserError]) -> bool:
-    """Whether the work was done; what is in its way is added to the problems."""
+def _attempt(work: Callable[[], object], problems: list[UserError]) -> bool:
+    """Does the work, and returns whether it succeeded. An error that a user can fix is added to the problems."""
     import psycopg2
 
     try:
         return bool(work())
     except psycopg2.Error as error:
-        if (named := refusals.named(error)) is None:
+        if (explained := refusals.explained(error)) is None:
             raise
-        problems.append(named)
+        problems.append(explained)
     except UserError as error:
         problems.append(error)
     return False
 
 
-def _raise(problems: list[UserError]) -> None:
-    """One error for all problems; one that trying again does not help when none of them would pass."""
+def _raise_problems(problems: list[UserError]) -> None:
+    """Raises one error for all problems; a retry can fix it if it can fix one of them."""
     if not problems:
         return
-    for problem in problems[:-1] if len(problems) > 1 else []:
+    if len(problems) == 1:
+        raise problems[0]
+    for problem in problems:
         log.error("%s", problem)
     kind = NonRetryableError if all(isinstance(problem, NonRetryableError) for problem in problems) else UserError
-    raise kind(" ".join(str(problem) for problem in problems))
+    raise kind(
+        f"{len(problems)} parts of the maintenance failed. "
+        + " ".join(f"{problem.what} {problem.remedy}".strip() for problem in problems),
+        code=Code.MAINTENANCE_INCOMPLETE,
+    )
 
 
 def _now(connection: Connection) -> datetime:
-    """The time by the warehouse's clock, so that every process draws the same line."""
+    """The time of PostgreSQL's clock, so that every process uses the same cut-off."""
     now: datetime = queries.load("landing").read_clock(connection)
     connection.rollback()
     return now

@@ -1,6 +1,6 @@
-"""Times that ISO 8601 allows and RFC 3339 does not, such as ``2026-01-15T10:00Z``: rewritten where an event has times.
+"""Rewrites times that ISO 8601 allows and RFC 3339 does not, such as ``2026-01-15T10:00Z``, where an event has times.
 
-msgspec decodes those of RFC 3339 alone. What this is for is rare, so that it may take its time.
+msgspec decodes only RFC 3339. Such times are rare, so this code is not optimized.
 """
 
 from __future__ import annotations
@@ -40,41 +40,43 @@ def are_refused(error: BaseException) -> bool:
 
 
 def rewritten(value: bytes, event: inspect.Type) -> bytes | None:
-    """A record with the times of its event as RFC 3339 writes them; None when that changes nothing.
+    """A record with its times in RFC 3339; None if that changes nothing.
 
-    Texts and numbers stay as they are, and so do times where the event has no time.
+    Only values are changed that the event declares as times.
     """
     try:
         document = [_DECODE(value.decode())]
         return msgspec.json.encode(document[0]) if _rewrite(document, event) else None
     except ValueError:
-        # What Python does not read as JSON, msgspec does not either.
+        # msgspec cannot decode it either.
         return None
 
 
 def rfc3339(text: str, *, dated: bool = True) -> str:
-    """A time of ISO 8601 as RFC 3339 writes it; any other text as it is. Its zone, if any, stays.
+    """A time of ISO 8601 in the form of RFC 3339, with its zone if it has one; any other text unchanged.
 
     Args:
-        dated: Whether it has a date.
+        dated: Whether the text has a date.
     """
     match = next(filter(None, (pattern.fullmatch(text) for pattern in (_DATETIMES if dated else _TIMES))), None)
     if match is None:
         return text
-    said = match.groupdict()
+    parts = match.groupdict()
     day = ""
     if dated:
-        digits = said["date"].replace("-", "")
+        digits = parts["date"].replace("-", "")
         day = f"{digits[:4]}-{digits[4:6]}-{digits[6:]}T"
-    part = f".{said['part']}" if said["part"] else ""
-    zone = f"{said['sign']}{said['zone_hour']}:{said['zone_minute'] or '00'}" if said["sign"] else said["zone"] or ""
-    return f"{day}{said['hour']}:{said['minute'] or '00'}:{said['second'] or '00'}{part}{zone}"
+    part = f".{parts['part']}" if parts["part"] else ""
+    zone = (
+        f"{parts['sign']}{parts['zone_hour']}:{parts['zone_minute'] or '00'}" if parts["sign"] else parts["zone"] or ""
+    )
+    return f"{day}{parts['hour']}:{parts['minute'] or '00'}:{parts['second'] or '00'}{part}{zone}"
 
 
 def _rewrite(document: list[Any], event: inspect.Type) -> bool:
     """Rewrites the times of a document, the only item of a list, and returns whether that changed anything."""
     changed = False
-    # A recursion could be too deep.
+    # Not recursive: a document could be nested too deeply.
     todo: list[tuple[Any, Any, inspect.Type]] = [(document, 0, event)]
     while todo:
         holder, at, declared = todo.pop()
@@ -102,19 +104,19 @@ def _rewrite(document: list[Any], event: inspect.Type) -> bool:
 
 
 def _may_be(declared: inspect.Type, found: Any) -> bool:
-    """Whether what was found is meant by one type of a union: of structs, the tag tells."""
+    """Whether a value can belong to one type of a union; of structs, the tag decides."""
     if not isinstance(declared, inspect.StructType) or declared.tag_field is None:
         return True
     if isinstance(found, list):
         tag = found[0] if found else None
     else:
         tag = found.get(declared.tag_field) if isinstance(found, dict) else None
-    said = bytes(tag).decode() if isinstance(tag, msgspec.Raw) else tag
-    return bool(said == str(declared.tag))
+    name = bytes(tag).decode() if isinstance(tag, msgspec.Raw) else tag
+    return bool(name == str(declared.tag))
 
 
 def _items(declared: inspect.Type, count: int) -> list[inspect.Type]:
-    """The types of a list's first items, as far as they are known."""
+    """The declared types of a list's first items."""
     if hasattr(declared, "item_type"):
         return [declared.item_type] * count
     if hasattr(declared, "item_types"):

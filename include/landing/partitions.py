@@ -1,47 +1,39 @@
-"""The partitions of a stream's table: half-open spans of UTC time, made ahead and on demand, without blocking readers.
+"""The partitions of a stream's table: created ahead of time and on demand, without blocking readers or writers.
 
-A partition is made as a table of its own and then attached, in a transaction before the one that needs it: attaching
-takes a lock that readers and writers of the table do not feel. There is no default partition, so that old ones can be
-detached concurrently.
+A partition is created as a table of its own and then attached, in a transaction before the one that needs it. Attaching
+takes a lock that does not conflict with readers and writers. There is no default partition, so that old partitions can
+be detached concurrently.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
-from include.landing import locks, table
+from include.landing import locks, spans, table
+from include.landing.spans import FIRST, LAST, Span
 from include.streams.definition import Stream
 from include.warehouse import queries
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-# Neither readers nor writers wait behind a partition that is attached.
+    from include.warehouse.queries.signatures.landing import ReadPartitionsRow
+
+# Attaching a partition does not make readers or writers wait, so this timeout is longer than for other changes.
 LOCK_TIMEOUT_MS = 2_000
-TRIES = 8
-# Partitions that one transaction makes at most: each holds some locks until its end, and the server has thousands.
-MADE_AT_ONCE = 100
-# The comment on a partition that is detached in order to be dropped. A table without it is never dropped.
+MAX_ATTEMPTS = 8
+# The most partitions that one transaction creates: each needs some locks until its end, and the server has thousands.
+PARTITIONS_PER_TRANSACTION = 100
+# The comment on a partition that is detached to be dropped. A table without it is never dropped.
 TO_BE_DROPPED = "Millrace: to be dropped"
 _BOUNDS = re.compile(r"FOR VALUES FROM \((.+)\) TO \((.+)\)")
-FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, order=True)
-class Span:
-    """Time from ``start`` to ``end``, the end excluded; both UTC."""
-
-    start: datetime
-    end: datetime
-
-    def __contains__(self, moment: datetime) -> bool:
-        return self.start <= moment < self.end
 
 
 @dataclass(frozen=True)
@@ -50,10 +42,10 @@ class Partition:
 
     Attributes:
         table: Its name.
-        schema: ``landing``, unless a person has attached a table of another.
-        span: Its bounds; those that no ``datetime`` can express are the first and the last that one can.
-        detaching: Whether it is half detached: it is no longer read with the stream's table.
-        marked: Whether it was to be dropped.
+        schema: ``landing``, unless a user attached a table of another schema.
+        span: Its bounds; ``FIRST`` or ``LAST`` for a bound that a ``datetime`` cannot express.
+        detaching: Whether its detachment was interrupted: it is no longer read with the stream's table.
+        marked: Whether it has the comment ``TO_BE_DROPPED``.
     """
 
     table: str
@@ -63,62 +55,61 @@ class Partition:
     marked: bool = False
 
     def is_made_for(self, stream: Stream) -> bool:
-        """Whether it has the name that Millrace gives; a partition that a person has attached by hand has another."""
-        return self.schema == table.SCHEMA and self.table in _names(stream.name, self.span.start)
+        """Whether it has a name that Millrace gives, and not that of a table that a user attached."""
+        return self.schema == table.SCHEMA and self.table in spans.possible_names(stream.name, self.span.start)
 
 
 class Partitions:
-    """The partitions of one stream as far as this process knows them; asks and makes what is missing."""
+    """Creates the partitions that a drain needs, and keeps those that exist in memory."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._known: list[Span] = []
 
-    def ensure(self, connection: Connection, starts: Iterable[datetime]) -> None:
-        """Makes sure that the spans of the stream's width that begin at ``starts`` have their partitions; commits.
+    def ensure(self, connection: Connection, wanted: Sequence[Span]) -> None:
+        """Creates the partitions that the spans lack; commits.
 
         Raises:
-            NonRetryableError, Locked: See ``make``.
+            NonRetryableError, Locked: See ``create``.
         """
-        wanted = [Span(start, start + self._stream.width) for start in starts]
-        if any(list(gaps(span, self._known)) for span in wanted):
-            self._known = make(connection, self._stream, wanted)
+        if any(list(spans.gaps(span, self._known)) for span in wanted):
+            self._known = create(connection, self._stream, wanted)
 
     def forget(self) -> None:
-        """Asks again at the next ``ensure``: a partition that was known has been dropped."""
+        """Reads the partitions again at the next ``ensure``, because a known one was dropped."""
         self._known = []
 
 
-def make(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> list[Span]:
-    """Makes the partitions that the spans lack, some at a time, and returns all that there are; commits.
+def create(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> list[Span]:
+    """Creates the partitions that the spans lack, and returns the spans of all partitions; commits.
 
     Raises:
-        NonRetryableError: A table of a person's is in the way of one of them.
-        Locked: The table stayed locked for too long.
+        NonRetryableError: A user's table has the name of one of them, or there is a default partition.
+        Locked: Other sessions held locks on the table for too long.
     """
     todo = iter(sorted(wanted))
     known: list[Span] = []
-    while some := list(islice(todo, MADE_AT_ONCE)):
-        known = locks.briefly(
+    while some := list(islice(todo, PARTITIONS_PER_TRANSACTION)):
+        known = locks.with_short_waits(
             connection,
             stream.name,
             f"A new partition of landing.{stream.name}",
-            lambda some=some: _make(connection, stream, some),  # type: ignore[misc]
+            lambda some=some: _create(connection, stream, some),  # type: ignore[misc]
             wait_ms=LOCK_TIMEOUT_MS,
-            tries=TRIES,
+            max_attempts=MAX_ATTEMPTS,
             any_reader=False,
         )
     return known
 
 
-def _make(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> list[Span]:
+def _create(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> list[Span]:
     queries.load("landing").lock_stream(connection, stream=stream.name)
-    there = listed(connection, stream.name)
-    in_the_way = default(connection, stream.name)
-    known = [partition.span for partition in there if not partition.detaching]
+    existing = listed(connection, stream.name)
+    default_partition = default(connection, stream.name)
+    known = [partition.span for partition in existing if not partition.detaching]
     for span in wanted:
-        for gap in list(gaps(span, known)):
-            _make_room(connection, stream, gap, there, in_the_way)
+        for gap in list(spans.gaps(span, known)):
+            _make_room(connection, stream, gap, existing, default_partition)
             _attach(connection, stream, gap)
             known.append(gap)
     return known
@@ -127,78 +118,45 @@ def _make(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> lis
 def listed(connection: Connection, stream: str) -> list[Partition]:
     """The partitions of a stream's table, oldest first, without a default partition."""
     found = []
-    for schema, name, bounds, detaching, marked in _read(connection, stream):
-        if match := _BOUNDS.fullmatch(bounds or ""):
+    for row in _read(connection, stream):
+        if match := _BOUNDS.fullmatch(row.bounds or ""):
             span = Span(*(_moment(*bound) for bound in zip(match.groups(), (FIRST, LAST), strict=True)))
-            found.append(Partition(name, span, detaching, schema, marked))
+            found.append(Partition(row.name, span, row.is_detaching, row.schema_name, row.is_marked))
     return sorted(found, key=lambda partition: partition.span)
 
 
 def default(connection: Connection, stream: str) -> str | None:
-    """The default partition, which a person has made; None when there is none."""
-    return next((f"{s}.{name}" for s, name, bounds, *_ in _read(connection, stream) if bounds == "DEFAULT"), None)
+    """The default partition, which only a user can have created; None when there is none."""
+    found = (f"{row.schema_name}.{row.name}" for row in _read(connection, stream) if row.bounds == "DEFAULT")
+    return next(found, None)
 
 
-def _read(connection: Connection, stream: str) -> list[tuple]:
+def _read(connection: Connection, stream: str) -> list[ReadPartitionsRow]:
     return list(queries.load("landing").read_partitions(connection, stream=stream, mark=TO_BE_DROPPED))
 
 
 def _moment(bound: str, otherwise: datetime) -> datetime:
-    """A bound as PostgreSQL words it; infinite ones, and those that no datetime can express, are ``otherwise``."""
+    """A bound from PostgreSQL's text; ``otherwise`` if it is infinite or a datetime cannot express it."""
     try:
         return datetime.fromisoformat(bound.strip("'"))
     except ValueError:
         return otherwise
 
 
-def gaps(span: Span, known: Iterable[Span]) -> Iterator[Span]:
-    """What of a span no known one covers, in order; several pieces only after a change of the partitions' width."""
-    start = span.start
-    for other in sorted(known):
-        if other.end <= start or other.start >= span.end:
-            continue
-        if other.start > start:
-            yield Span(start, other.start)
-        start = max(start, other.end)
-    if start < span.end:
-        yield Span(start, span.end)
-
-
-def ahead(stream: Stream, now: datetime, count: int) -> list[Span]:
-    """The span that holds ``now`` and the ``count`` after it."""
-    from include.landing.copy import UNIX_EPOCH
-
-    first = UNIX_EPOCH + (now - UNIX_EPOCH) // stream.width * stream.width
-    return [Span(start, start + stream.width) for start in (first + n * stream.width for n in range(count + 1))]
-
-
-def name_of(stream: Stream, span: Span) -> str:
-    """The table's name: the stream's and the span's start, with the time of day when there is one."""
-    by_day, by_minute = _names(stream.name, span.start)
-    whole_days = span.start.time() == datetime.min.time() and span.end - span.start >= timedelta(days=1)
-    return by_day if whole_days else by_minute
-
-
-def _names(stream: str, start: datetime) -> tuple[str, str]:
-    # strftime writes a year before 1000 with fewer digits.
-    by_day = f"{stream}_{start.year:04}{start:%m%d}"
-    return by_day, f"{by_day}_{start:%H%M}"
-
-
 def leftovers(connection: Connection, stream: Stream) -> list[str]:
-    """The tables that were detached in order to be dropped, and are there still."""
+    """The tables that were detached to be dropped, and still exist."""
     found = queries.load("landing").read_detached(connection, stream=stream.name, mark=TO_BE_DROPPED)
     return [name for (name,) in found]
 
 
 def dependents(connection: Connection, name: str, schema: str = table.SCHEMA) -> list[str]:
-    """What depends on a partition, so that it cannot be dropped: views, foreign keys and the like, in words."""
+    """The objects that depend on a partition, such as views and foreign keys, so that it cannot be dropped."""
     quoted = table.identifier(name, schema).as_string(connection)
     return [what for (what,) in queries.load("landing").read_dependents(connection, table=quoted)]
 
 
 def mark(connection: Connection, name: str, marked: bool = True) -> None:
-    """Marks a table as to be dropped, or takes the mark away, inside the caller's transaction."""
+    """Sets or removes the comment ``TO_BE_DROPPED`` of a table, inside the caller's transaction."""
     from psycopg2 import sql
 
     comment = sql.Literal(TO_BE_DROPPED if marked else None)
@@ -207,13 +165,13 @@ def mark(connection: Connection, name: str, marked: bool = True) -> None:
 
 
 def attach_again(connection: Connection, stream: Stream, name: str, span: Span) -> None:
-    """Makes a table a partition again that was detached in order to be dropped, inside the caller's transaction."""
+    """Attaches a table again that was detached to be dropped, inside the caller's transaction."""
     mark(connection, name, False)
     _attach_table(connection, stream, name, span)
 
 
 def finish_detaching(connection: Connection, stream: Stream, name: str) -> None:
-    """Finishes a detachment that was interrupted, or is under way, inside the caller's transaction."""
+    """Finishes a detachment that was interrupted or is in progress, inside the caller's transaction."""
     from psycopg2 import sql
 
     with connection.cursor() as cursor:
@@ -224,27 +182,30 @@ def finish_detaching(connection: Connection, stream: Stream, name: str) -> None:
         )
 
 
-def _make_room(connection: Connection, stream: Stream, gap: Span, there: Iterable[Partition], name: str | None) -> None:
-    """Finishes the detachment of what a new partition would overlap with, and names the default partition, if any.
+def _make_room(
+    connection: Connection, stream: Stream, gap: Span, existing: Iterable[Partition], default_partition: str | None
+) -> None:
+    """Finishes the detachment of partitions that a new one would overlap with.
 
     Raises:
-        NonRetryableError: There is a default partition, whose rows all would have to be searched.
+        NonRetryableError: There is a default partition: PostgreSQL would have to search all of its rows.
     """
-    for partition in there:
-        if partition.detaching and list(gaps(gap, [partition.span])) != [gap]:
+    for partition in existing:
+        if partition.detaching and list(spans.gaps(gap, [partition.span])) != [gap]:
             finish_detaching(connection, stream, partition.table)
-    if name is not None:
+    if default_partition is not None:
         raise NonRetryableError(
-            f"A partition of landing.{stream.name} has to be made for {gap.start:%Y-%m-%d %H:%M} UTC, and the table "
-            f"{name} is the default partition, which Millrace did not make.",
-            f"Detach it: ALTER TABLE landing.{stream.name} DETACH PARTITION {name}.",
+            f"landing.{stream.name} needs a partition for {gap.start:%Y-%m-%d %H:%M} UTC, but {default_partition} is "
+            "its default partition, and PostgreSQL would search all of its rows.",
+            f"Detach it: ALTER TABLE landing.{stream.name} DETACH PARTITION {default_partition}.",
+            code=Code.DEFAULT_PARTITION,
         )
 
 
 def _attach(connection: Connection, stream: Stream, span: Span) -> None:
     from psycopg2 import sql
 
-    name = name_of(stream, span)
+    name = spans.name_of(stream, span)
     partition, parent = table.identifier(name), table.identifier(stream.name)
     with connection.cursor() as cursor:
         if name in leftovers(connection, stream):
@@ -255,11 +216,12 @@ def _attach(connection: Connection, stream: Stream, span: Span) -> None:
         cursor.execute("SELECT to_regclass(%s)", (partition.as_string(cursor),))
         if cursor.fetchone() != (None,):
             raise NonRetryableError(
-                f"A partition landing.{name} has to be made for landing.{stream.name}, and there is a table of that "
-                "name already, which is none of its partitions.",
-                f"Attach it again if it was one, or rename it: ALTER TABLE landing.{name} RENAME TO …",
+                f"landing.{stream.name} needs a partition landing.{name}, but a table of that name exists already and "
+                "is not one of its partitions.",
+                f"Attach it again if it was a partition, or rename it: ALTER TABLE landing.{name} RENAME TO …",
+                code=Code.NAME_TAKEN,
             )
-        # A partition takes its identity columns from the table it is attached to, and may not have any before.
+        # A partition gets its identity columns when it is attached, and must not have any before.
         cursor.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING IDENTITY)").format(partition, parent))
     _attach_table(connection, stream, name, span)
 

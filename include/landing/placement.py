@@ -1,7 +1,7 @@
-"""Where in a stream's table the rows of some offsets are: in which partitions, so that no more of them are locked.
+"""Which partitions of a stream's table hold the rows of some offsets, so that a query locks only these.
 
-A query by offsets alone would touch every partition of the table, and the server holds a lock on each, and on each of
-its indexes, until the transaction ends: with some thousand partitions it has none left.
+A query by offsets alone would touch every partition of the table, and PostgreSQL holds a lock on each, and on each of
+its indexes, until the transaction ends. A table with thousands of partitions would exhaust its lock table.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from include.landing import partitions, table
-from include.landing.partitions import Partition, Span
+from include.landing import spans, table
+from include.landing.partitions import Partition
+from include.landing.spans import Span
 from include.streams.definition import Stream
 
 if TYPE_CHECKING:
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Partitions that one transaction touches.
+# The most partitions that one transaction touches.
 PARTITIONS_PER_QUERY = 200
-Read = Callable[["sql.Composable", Mapping[str, Any]], list[tuple]]
+Read = Callable[["sql.Composable", Mapping[str, Any]], list[tuple[Any, ...]]]
 """Runs a query with its parameters in a transaction of its own."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A partition with the lowest and the highest offset that it holds of one partition of the topic.
+    """A partition of the table, with the lowest and the highest offset of one partition of the topic that it holds.
 
     Attributes:
-        lowest, highest: None where they are not known: the partition is not Millrace's own, and may hold any.
+        lowest, highest: None if unknown: a user attached the partition, and it may hold any offset.
     """
 
     span: Span
@@ -47,7 +48,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Placement:
-    """Which partitions of a stream's table hold what of one partition of one incarnation of its topic.
+    """Which partitions of a stream's table hold which offsets of one partition of one incarnation of its topic.
 
     Attributes:
         bounded: Whether all of the table's partitions have bounds; a default partition has none.
@@ -61,64 +62,53 @@ class Placement:
         """Conditions for the rows of a range of offsets, each for at most ``PARTITIONS_PER_QUERY`` partitions."""
         from psycopg2 import sql
 
-        spans = [placed.span for placed in self.placed if placed.may_hold(first, until)]
+        holding = [placed.span for placed in self.placed if placed.may_hold(first, until)]
         if not self.bounded:
             yield sql.SQL("true")
-        elif spans:
-            for some in _some(spans, PARTITIONS_PER_QUERY):
+        else:
+            for some in _chunks(holding, PARTITIONS_PER_QUERY):
                 yield within(self.event_time, some)
 
 
 def place(
-    read: Read, there: Sequence[Partition], bounded: bool, stream: Stream, incarnation: int, partition: int
+    read: Read, existing: Sequence[Partition], bounded: bool, stream: Stream, incarnation: int, partition: int
 ) -> Placement:
-    """Looks into every partition of the table, some at a time.
+    """Reads the lowest and the highest offset of every partition of the table, some partitions at a time.
 
     Args:
-        there: The partitions.
+        existing: The table's partitions.
         bounded: See ``Placement``.
     """
-    placed = [Placed(each.span, None, None) for each in there if not each.is_made_for(stream) and not each.detaching]
-    own = [each for each in there if each.is_made_for(stream) and not each.detaching]
-    for some in _some(own, PARTITIONS_PER_QUERY):
+    placed = [Placed(each.span, None, None) for each in existing if not each.is_made_for(stream) and not each.detaching]
+    own = [each for each in existing if each.is_made_for(stream) and not each.detaching]
+    for some in _chunks(own, PARTITIONS_PER_QUERY):
         ends = read(_ends(some), {"incarnation": incarnation, "partition": partition})
         placed += [Placed(some[at].span, lowest, highest) for at, lowest, highest in ends if lowest is not None]
     return Placement(sorted(placed, key=lambda each: each.span), bounded, stream.event_time)
 
 
-def within(event_time: str, spans: Iterable[Span]) -> sql.Composable:
-    """The condition that an event's time lies in one of some spans: PostgreSQL leaves out the other partitions."""
+def within(event_time: str, wanted: Iterable[Span]) -> sql.Composable:
+    """The condition that an event's time lies in one of the spans, so that PostgreSQL prunes all other partitions."""
     from psycopg2 import sql
 
     name = sql.Identifier(event_time)
     terms = []
-    for span in _joined(spans):
+    for span in spans.joined(wanted):
         ends = [
             sql.SQL("{} " + operator + " {}").format(name, sql.Literal(moment))
-            for operator, moment, infinite in ((">=", span.start, partitions.FIRST), ("<", span.end, partitions.LAST))
+            for operator, moment, infinite in ((">=", span.start, spans.FIRST), ("<", span.end, spans.LAST))
             if moment != infinite
         ]
         terms.append(sql.SQL("({})").format(sql.SQL(" AND ").join(ends or [sql.SQL("true")])))
     return sql.SQL("({})").format(sql.SQL(" OR ").join(terms))
 
 
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    """The spans, in order, those that touch as one."""
-    found: list[Span] = []
-    for span in sorted(spans):
-        if found and span.start <= found[-1].end:
-            found[-1] = Span(found[-1].start, max(found[-1].end, span.end))
-        else:
-            found.append(span)
-    return found
-
-
-def _some(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
-    return (items[start : start + most] for start in range(0, len(items), most))
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _ends(some: Sequence[Partition]) -> sql.Composable:
-    """The query for the lowest and the highest offset of each of some partitions, by their place in the list."""
+    """The query for the lowest and the highest offset of each partition, with its index in the list."""
     from psycopg2 import sql
 
     end = (
@@ -135,9 +125,9 @@ def _ends(some: Sequence[Partition]) -> sql.Composable:
 
 
 def reader(connection: Connection) -> Read:
-    """Reads in transactions of a connection's own, each rolled back."""
+    """Runs each query in a transaction of its own, which is rolled back."""
 
-    def read(query: sql.Composable, parameters: Mapping[str, Any]) -> list[tuple]:
+    def read(query: sql.Composable, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
             cursor.execute(query, parameters)
             found = cursor.fetchall()

@@ -1,4 +1,4 @@
-"""Work done ahead: an iterator that runs in a thread, some items before they are needed."""
+"""Prefetching: runs an iterator in a thread, some items before they are needed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 class Prefetcher(Generic[T]):
     """Runs an iterator in a thread of its own, at most ``depth`` items ahead.
 
-    The iterator must yield or see ``stopping`` set within a moment, or closing waits for it.
+    The iterator must yield, or check ``stopping``, often: closing waits for it.
 
     Args:
-        items: What to run; it ends, and cleans up, in the thread.
-        stopping: Set when no more items are wanted.
+        items: The iterator; it ends, and cleans up, in the thread.
+        stopping: Set on exit, when no more items are wanted.
     """
 
     def __init__(self, items: Iterator[T], stopping: threading.Event, depth: int = 1) -> None:
         self._items = items
         self._stopping = stopping
         self._ready: queue.Queue[T | BaseException] = queue.Queue(depth)
-        self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Prefetcher[T]:
@@ -35,7 +35,7 @@ class Prefetcher(Generic[T]):
         self._thread.join()
 
     def get(self, timeout_s: float) -> T | None:
-        """The next item, or None when none is ready in time; raises what the iterator raised."""
+        """The next item, or None if none is ready in time. Raises the iterator's exception."""
         try:
             item = self._ready.get(timeout=timeout_s)
         except queue.Empty:
@@ -48,9 +48,9 @@ class Prefetcher(Generic[T]):
         try:
             for item in self._items:
                 self._put(item)
-                # It may be large, and the next one takes its time.
+                # An item may be large, and the next one takes a while.
                 del item
-        except BaseException as error:  # raised again where the items are taken
+        except BaseException as error:  # get() raises it
             self._put(error)
 
     def _put(self, item: T | BaseException) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with a stream, by the warehouse: tasks that fail, a table that is locked, partitions that stay."""
+"""Problems of a stream that the warehouse shows: failing tasks, a locked table, partitions that cannot be dropped."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ if TYPE_CHECKING:
 
 # The maintenance runs once an hour.
 OVERDUE = timedelta(hours=2)
-_END_THE_HOLDER = "It is tried again; or end who holds it: ./millrace psql -c 'SELECT pg_terminate_backend(pid)'"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, and what to do about it."""
+    """One problem, and its remedy."""
 
     what: str
     remedy: str
 
 
 def of(connection: Connection, stream: Stream) -> list[Problem]:
-    """What is wrong with a stream now; Kafka is not asked. A table that is locked is not waited for."""
+    """The problems of a stream now. It does not read Kafka and does not wait for a locked table."""
     found = list(_failing(connection, stream))
     connection.rollback()
-    purpose = f"Stream {stream.name!r}: a look at the table"
+    purpose = f"Stream {stream.name!r}: reading the table's definition"
     try:
-        found += locks.briefly(connection, stream.name, purpose, lambda: list(_table(connection, stream)))
+        found += locks.with_short_waits(connection, stream.name, purpose, lambda: list(_table(connection, stream)))
     except locks.Locked as locked:
-        found.append(Problem(locked.what, _END_THE_HOLDER))
+        found.append(Problem(locked.what, locked.remedy))
     return found
 
 
@@ -44,9 +43,9 @@ def _failing(connection: Connection, stream: Stream) -> Iterator[Problem]:
     for failure in failures.of(connection, stream.name):
         times = "once" if failure.failures == 1 else f"{failure.failures} times"
         yield Problem(
-            f"land__{stream.name}, task {failure.task}, fails since {failure.since:%Y-%m-%d %H:%M:%S} UTC ({times}): "
-            f"{failure.error}",
-            "Its log in Airflow's UI says more.",
+            f"land__{stream.name}, task {failure.task}, has been failing since {failure.since:%Y-%m-%d %H:%M:%S} UTC "
+            f"({times}): {failure.error}",
+            "See its log in Airflow's UI.",
         )
 
 
@@ -56,23 +55,24 @@ def _table(connection: Connection, stream: Stream) -> Iterator[Problem]:
     except UserError as error:
         yield Problem(error.what, error.remedy)
         return
-    if any(change.creates for change in needed):
+    if any(change.creates_table for change in needed):
         return
     held = locks.holders(connection, stream.name) if needed else []
     if held:
         yield Problem(
-            f"Stream {stream.name!r}: to {'; '.join(change.says for change in needed)} waits for a lock on "
-            f"landing.{stream.name}: {'; '.join(held[: locks.SHOWN])}.",
-            _END_THE_HOLDER,
+            f"Stream {stream.name!r}: to {'; '.join(change.description for change in needed)} waits for a lock on "
+            f"landing.{stream.name}: {'; '.join(held[: locks.MAX_HOLDERS_SHOWN])}.",
+            locks.END_THE_HOLDER,
         )
     for _, partition, first, until, columns, since in queries.load("landing").read_unfilled(
         connection, stream=stream.name
     ):
         yield Problem(
-            f"Stream {stream.name!r}, partition {partition}, offsets {first} to {until - 1}: since "
-            f"{since:%Y-%m-%d %H:%M:%S} UTC records have landed without their values of {', '.join(columns)}, because "
-            "the table was locked when the column was to be added.",
-            f"maintain__streams fills them within an hour of the lock's end; or now: ./millrace replay {stream.name}",
+            f"Stream {stream.name!r}, partition {partition}, offsets {first} to {until - 1}: records have landed since "
+            f"{since:%Y-%m-%d %H:%M:%S} UTC without the values of {', '.join(columns)}, because a lock prevented the "
+            "column from being added.",
+            f"maintain__streams fills them within an hour after the lock is released; to fill them now: "
+            f"./millrace replay {stream.name}",
         )
     yield from _partitions(connection, stream)
 
@@ -84,13 +84,13 @@ def _partitions(connection: Connection, stream: Stream) -> Iterator[Problem]:
     for partition in partitions.listed(connection, stream.name):
         if partition.detaching and (held := locks.holders(connection, stream.name)):
             yield Problem(
-                f"landing.{partition.table} is past its retention, and half detached: it waits for "
-                f"{'; '.join(held[: locks.SHOWN])}.",
-                "The next maintenance goes on with it.",
+                f"landing.{partition.table} is past its retention, and its detachment is unfinished: it waits for "
+                f"{'; '.join(held[: locks.MAX_HOLDERS_SHOWN])}.",
+                "The next maintenance continues it.",
             )
     if (name := partitions.default(connection, stream.name)) is not None:
         yield Problem(
-            f"{name} is the default partition of landing.{stream.name}, which Millrace did not make: no new partition "
-            "can be made.",
+            f"{name} is a default partition of landing.{stream.name}, which a user created: Millrace cannot add "
+            "partitions.",
             f"Detach it: ALTER TABLE landing.{stream.name} DETACH PARTITION {name}.",
         )

@@ -1,15 +1,17 @@
-"""How a stream goes on after an error that would lose or repeat records: a person accepts one of four outcomes."""
+"""Recovery: how a stream continues after an error that would lose or repeat records, once a user has accepted it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import position, reader, topics
 from include.kafka.position import StoredPosition
 from include.kafka.position_errors import LogTruncated, OffsetsGone, PositionError, TopicMissing, TopicRecreated
 from include.kafka.topics import Topic
+from include.landing.choice import Choice
 from include.streams import produce
 from include.streams.definition import Stream
 from include.warehouse import queries
@@ -17,27 +19,29 @@ from include.warehouse import queries
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-LOST, RECREATED, TRUNCATED, BAD = "lost", "recreated", "truncated", "bad"
+# If none of at least this many records can be landed, the definition is more likely to be wrong than every record.
+MIN_REJECTED = 100
 
 
 class AllRecordsRejected(PositionError):
-    """All records of a batch were rejected: the definition is more likely to be wrong than every record."""
+    """None of the records of a batch can be landed."""
 
     def __init__(self, stream: str, count: int, partition: int, offset: int, reason: str) -> None:
         super().__init__(
-            f"None of {count:,} records of stream {stream!r} can be landed, so the position stays where it is. "
-            f"The first, partition {partition}, offset {offset}: {reason}."
+            f"None of {count:,} records of stream {stream!r} can be landed, so its position does not move. The first "
+            f"record, partition {partition}, offset {offset}: {reason}.",
+            code=Code.ALL_RECORDS_REJECTED,
         )
 
 
 def with_remedy(error: PositionError, stream: Stream) -> PositionError:
-    """The error with the command that lets the stream go on."""
-    remedies: dict[type[PositionError], tuple[str, str]] = {
-        OffsetsGone: (LOST, "To go on after them, recorded as lost"),
-        TopicMissing: (RECREATED, "To go on with a new topic from offset 0"),
-        TopicRecreated: (RECREATED, "To go on with the new topic from offset 0"),
-        LogTruncated: (TRUNCATED, "To keep the rows and go on where the log was cut"),
-        AllRecordsRejected: (BAD, "Fix the definition; or, to keep them all as dead letters and go on"),
+    """The error with the command that lets the stream continue."""
+    remedies: dict[type[PositionError], tuple[Choice, str]] = {
+        OffsetsGone: (Choice.LOST, "To record them as lost and continue after them"),
+        TopicMissing: (Choice.RECREATED, "To create it and continue from offset 0"),
+        TopicRecreated: (Choice.RECREATED, "To continue with the new topic from offset 0"),
+        LogTruncated: (Choice.TRUNCATED, "To keep their rows and continue where the log was cut"),
+        AllRecordsRejected: (Choice.BAD, "Correct the definition. Or, to keep them as dead letters and continue"),
     }
     if type(error) not in remedies:
         return error
@@ -45,17 +49,17 @@ def with_remedy(error: PositionError, stream: Stream) -> PositionError:
     return error.with_remedy(f"{purpose}: ./millrace accept {stream.name} {choice}")
 
 
-def accept(connection: Connection, stream: Stream, choice: str, who: str) -> list[str]:
-    """Applies what a person accepted in one transaction, records it as a gap, and fences a drain that is at work.
+def accept(connection: Connection, stream: Stream, choice: Choice, who: str) -> list[str]:
+    """Applies a choice in one transaction, records it as a gap, and fences a drain that is running.
 
     Returns:
-        What was done, a line for each partition.
+        A line for each partition that was changed.
 
     Raises:
         UserError: The stream did not stop for this reason.
     """
     read = position.read_positions(connection, stream.reader, stream.topic)
-    if choice == RECREATED and read:
+    if choice is Choice.RECREATED and read:
         produce.make_topic(stream)
     try:
         topic = topics.describe(stream.topic)
@@ -70,8 +74,10 @@ def accept(connection: Connection, stream: Stream, choice: str, who: str) -> lis
     if not done:
         connection.rollback()
         raise UserError(
-            f"There is nothing to accept as {choice!r} for stream {stream.name!r}: it did not stop for this reason.",
-            f"The log of its DAG land__{stream.name} says why it stopped.",
+            f"There is nothing to accept as {choice.value!r} for stream {stream.name!r}, which did not stop for this "
+            "reason.",
+            f"Read why it stopped with ./millrace doctor, or in the log of the DAG land__{stream.name}.",
+            code=Code.NOTHING_TO_ACCEPT,
         )
     queries.load("landing").forget_failures(connection, stream=stream.name)
     connection.commit()
@@ -79,7 +85,7 @@ def accept(connection: Connection, stream: Stream, choice: str, who: str) -> lis
 
 
 class _Recovery:
-    """One recovery, with the positions locked."""
+    """One recovery, with its positions locked."""
 
     def __init__(
         self,
@@ -104,7 +110,7 @@ class _Recovery:
         found = sql.read_incarnation(self.connection, topic=self.stream.topic, topic_id=topic_id)
         return found
 
-    def record(self, incarnation: int, partition: int, first: int, end: int | None, choice: str) -> None:
+    def record(self, incarnation: int, partition: int, first: int, end: int | None, choice: Choice) -> None:
         queries.load("landing").add_gap(
             self.connection,
             stream=self.stream.name,
@@ -112,7 +118,7 @@ class _Recovery:
             partition=partition,
             first=first,
             next=end,
-            choice=choice,
+            choice=choice.value,
             accepted_by=self.who,
         )
 
@@ -128,27 +134,30 @@ class _Recovery:
 
 
 def _accept_lost(recovery: _Recovery) -> list[str]:
-    """Goes on at the first offset that still exists."""
+    """Continues at the first offset that still exists."""
     done = []
     for partition, extent in topics.extents(recovery.topic.name, recovery.same).items():
         at = recovery.same[partition].position.next_offset
         if at < extent.first:
-            recovery.record(recovery.incarnation(recovery.topic.id), partition, at, extent.first, LOST)
+            recovery.record(recovery.incarnation(recovery.topic.id), partition, at, extent.first, Choice.LOST)
             recovery.set_position(partition, extent.first)
-            done.append(f"partition {partition}: offsets {at} to {extent.first - 1} are lost; next {extent.first}")
+            done.append(
+                f"partition {partition}: offsets {at} to {extent.first - 1} are lost; continues at {extent.first}"
+            )
     return done
 
 
 def _accept_recreated(recovery: _Recovery) -> list[str]:
-    """Goes on with the new topic from offset 0 of each partition."""
+    """Continues with the new topic from offset 0 of each partition."""
     done = []
     for partition, stored in recovery.stored_positions.items():
         if stored.topic_id != recovery.topic.id:
             at = stored.position.next_offset
-            recovery.record(recovery.incarnation(stored.topic_id), partition, at, None, RECREATED)
+            recovery.record(recovery.incarnation(stored.topic_id), partition, at, None, Choice.RECREATED)
             recovery.set_position(partition, 0)
             done.append(
-                f"partition {partition}: what the old topic held from offset {at} on is lost; next 0 of the new"
+                f"partition {partition}: records of the old topic from offset {at} on are lost; continues at "
+                "offset 0 of the new topic"
             )
     queries.load("position").drop_positions(
         recovery.connection,
@@ -160,7 +169,7 @@ def _accept_recreated(recovery: _Recovery) -> list[str]:
 
 
 def _accept_truncated(recovery: _Recovery) -> list[str]:
-    """Goes on where the log was truncated, under a new incarnation, since its offsets are used a second time."""
+    """Continues where the log was truncated, as a new incarnation, because its offsets are used a second time."""
     extents = topics.extents(recovery.topic.name, recovery.same)
     ends = {
         partition: _common_end(recovery.topic.name, stored, extents[partition].first, extents[partition].end)
@@ -175,18 +184,18 @@ def _accept_truncated(recovery: _Recovery) -> list[str]:
     done = []
     for partition, stored in recovery.same.items():
         at = stored.position.next_offset
-        recovery.record(number - 1, partition, ends[partition], at, TRUNCATED)
+        recovery.record(number - 1, partition, ends[partition], at, Choice.TRUNCATED)
         recovery.set_position(partition, ends[partition])
         if ends[partition] < at:
             done.append(
-                f"partition {partition}: keeps the rows of offsets {ends[partition]} to {at - 1}; new records at these "
-                "offsets are a new incarnation"
+                f"partition {partition}: keeps the rows of offsets {ends[partition]} to {at - 1}; records that are "
+                "sent again at these offsets belong to a new incarnation"
             )
     return done
 
 
 def _common_end(topic: str, stored: StoredPosition, first: int, end: int) -> int:
-    """The offset up to which the log still holds what was read."""
+    """The offset up to which the log still holds the records that were read."""
     at, epoch = stored.position.next_offset, stored.position.leader_epoch
     if epoch is None:
         return min(at, end)
@@ -194,19 +203,19 @@ def _common_end(topic: str, stored: StoredPosition, first: int, end: int) -> int
 
 
 def _accept_bad(recovery: _Recovery) -> list[str]:
-    """Lets every record that the topic holds now become a dead letter, if necessary."""
+    """Allows every record that the topic holds now to become a dead letter."""
     done = []
     for partition, extent in topics.extents(recovery.topic.name, recovery.same).items():
         at = recovery.same[partition].position.next_offset
         if at < extent.end:
-            recovery.record(recovery.incarnation(recovery.topic.id), partition, at, extent.end, BAD)
+            recovery.record(recovery.incarnation(recovery.topic.id), partition, at, extent.end, Choice.BAD)
             done.append(f"partition {partition}: offsets {at} to {extent.end - 1} may all become dead letters")
     return done
 
 
-_ACCEPT: dict[str, Callable[[_Recovery], list[str]]] = {
-    LOST: _accept_lost,
-    RECREATED: _accept_recreated,
-    TRUNCATED: _accept_truncated,
-    BAD: _accept_bad,
+_ACCEPT: dict[Choice, Callable[[_Recovery], list[str]]] = {
+    Choice.LOST: _accept_lost,
+    Choice.RECREATED: _accept_recreated,
+    Choice.TRUNCATED: _accept_truncated,
+    Choice.BAD: _accept_bad,
 }

@@ -1,10 +1,11 @@
-"""What PostgreSQL's errors mean for a batch, and which of its rows are to blame."""
+"""What PostgreSQL's errors mean for a batch, and which of its rows cause them."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.landing import table
 from include.landing.batch import Refusal
@@ -14,59 +15,65 @@ if TYPE_CHECKING:
     import psycopg2
     from psycopg2.extensions import connection as Connection
 
-    from include.landing.batch import Prepared, Preparer
+    from include.landing.batch import PreparedBatch, Preparer
     from include.landing.copy import Rows
 
-PROBED_ROWS = 500
+ROWS_PER_TRIAL = 500
 # SQLSTATE classes, PostgreSQL's documentation, appendix "PostgreSQL Error Codes".
 _OF_ROWS = ("22", "23", "44", "54", "P0")
 _FORBIDDEN = "42501"
-_PASSING = ("08", "25006", "40", "53", "55", "57", "58")
-# A feature that a table's settings exclude, something that depends, a missing right, column, table, a wrong kind.
-_LASTING = ("0A", "23", "2B", "42501", "42703", "42704", "42804", "42809", "42P01", "42P10", "42P16", "55000")
+_TRANSIENT = ("08", "25006", "40", "53", "55", "57", "58")
+# Unsupported by the table's settings, dependent objects, no permission, no such column or table, wrong kind of object.
+_PERMANENT = ("0A", "23", "2B", "42501", "42703", "42704", "42804", "42809", "42P01", "42P10", "42P16", "55000")
 _CHECK_VIOLATION = "23514"
 _LIMIT = "54"
 _ROW = '"row of the batch"'
 _LINE = re.compile(r"COPY \w+, \S+ (\d+)")
 
 
-def is_of_rows(error: psycopg2.Error) -> bool:
-    """Whether the server refuses rows for what is in them."""
-    return (error.pgcode or "").startswith(_OF_ROWS)
+def is_of_rows(error: BaseException) -> bool:
+    """Whether PostgreSQL refuses a row because of its values."""
+    return _sqlstate(error).startswith(_OF_ROWS)
 
 
-def is_passing(error: psycopg2.Error) -> bool:
-    """Whether the same may well succeed later: no connection, no space, a lock, a shutdown, a standby."""
+def is_transient(error: psycopg2.Error) -> bool:
+    """Whether the same statement can succeed later: no connection, no space, a lock, a shutdown, a standby."""
     from psycopg2 import InterfaceError, OperationalError
 
     if error.pgcode is None:
         return isinstance(error, OperationalError | InterfaceError)
-    return error.pgcode.startswith(_PASSING)
+    return error.pgcode.startswith(_TRANSIENT)
 
 
-def is_of_partition(error: psycopg2.Error) -> bool:
-    """Whether a row has no partition to go to: a check is violated that has no name."""
-    return error.pgcode == _CHECK_VIOLATION and error.diag.constraint_name is None
+def is_of_partition(error: BaseException) -> bool:
+    """Whether there is no partition for a row: PostgreSQL reports a check violation without a constraint's name."""
+    import psycopg2
+
+    return isinstance(error, psycopg2.Error) and error.pgcode == _CHECK_VIOLATION and error.diag.constraint_name is None
 
 
-def named(error: psycopg2.Error) -> NonRetryableError | None:
-    """An error of PostgreSQL that trying again does not help, in a sentence; None for every other.
+def explained(error: BaseException) -> NonRetryableError | None:
+    """The user's error for an error of PostgreSQL that a retry cannot fix; None for any other error.
 
-    It is of something that a person has done to a table: rights, security, what depends on it.
+    Its cause is a change that a user made to a table: permissions, row security, dependent objects.
     """
-    if not (error.pgcode or "").startswith(_LASTING):
+    import psycopg2
+
+    if not isinstance(error, psycopg2.Error) or not _sqlstate(error).startswith(_PERMANENT):
         return None
-    said = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
-    text = " ".join(part.rstrip(".") + "." for part in said if part)
+    message = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
+    text = " ".join(part.rstrip(".") + "." for part in message if part)
     return NonRetryableError(
-        f"PostgreSQL refuses ({error.pgcode}): {text}", "Nothing was written; see what forbids it."
+        f"PostgreSQL refuses a statement, SQLSTATE {error.pgcode}: {text} Nothing was written.",
+        "Grant the permission, or undo the change of the table that its message names.",
+        code=Code.STATEMENT_REFUSED,
     )
 
 
-def copy_accepted(connection: Connection, preparer: Preparer, batch: Prepared) -> Prepared:
-    """Copies what the server takes of a batch, and returns that: its other rows have become dead letters.
+def copy_accepted(connection: Connection, preparer: Preparer, batch: PreparedBatch) -> PreparedBatch:
+    """Copies the rows that PostgreSQL accepts, and returns the batch with its other rows as dead letters.
 
-    A search may uncover what an earlier one could not see.
+    It searches until no row is refused: a later search can find a row that an earlier one hid.
     """
     stream, columns = preparer.stream.name, preparer.copied
     name = f"{table.SCHEMA}.{stream}"
@@ -78,7 +85,7 @@ def copy_accepted(connection: Connection, preparer: Preparer, batch: Prepared) -
 
 
 def accepts(connection: Connection, rows: Rows, name: str, columns: tuple[str, ...]) -> bool:
-    """Copies the rows, unless the server refuses one of them; then the transaction is as it was."""
+    """Copies the rows and returns True; or leaves the transaction unchanged if PostgreSQL refuses one of them."""
     import psycopg2
 
     with connection.cursor() as cursor:
@@ -94,12 +101,12 @@ def accepts(connection: Connection, rows: Rows, name: str, columns: tuple[str, .
 
 
 def screen(connection: Connection, rows: Rows, stream: str, columns: tuple[str, ...]) -> dict[int, Refusal]:
-    """The rows that break a CHECK or FOREIGN KEY constraint of the stream's table, by their indices, in one pass.
+    """The rows that violate a CHECK or FOREIGN KEY constraint of the stream's table, by their indices, in one pass.
 
-    The rows are copied into a temporary table, which has no index and no log, and one query applies the constraints to
-    them. That finds most of what a server refuses for the price of a fast COPY; the rest is for ``find``. Nothing is
-    found where the server may judge otherwise (a trigger can change rows), where an expression fails, or where the role
-    may make no temporary table. Inside a transaction, in which nothing stays.
+    It copies the rows into a temporary table, without indexes and WAL, and applies the constraints in one query. That
+    finds most refused rows for the price of a fast COPY; ``find`` finds the others. It returns none if a trigger could
+    change rows before they are checked, if an expression fails, or if the role may not create temporary tables. It runs
+    inside a transaction and leaves nothing in it.
     """
     import psycopg2
 
@@ -130,22 +137,21 @@ def screen(connection: Connection, rows: Rows, stream: str, columns: tuple[str, 
 
 
 def _violations(constraints: list[str]) -> str:
-    """The query for rows that break a constraint: their numbers, with the first constraint that each breaks."""
+    """The query for the rows that violate a constraint: their numbers, each with the first constraint it violates."""
     cases = " ".join(f"WHEN ({holds}) IS FALSE THEN {index}" for index, holds in enumerate(constraints))
     return f"SELECT * FROM (SELECT {_ROW}, CASE {cases} END AS broken FROM screened) AS judged WHERE broken IS NOT NULL"
 
 
 def find(connection: Connection, rows: Rows, name: str, columns: tuple[str, ...]) -> dict[int, Refusal]:
-    """The rows that the server refuses, by their indices, inside a transaction in which nothing stays of the search.
+    """The rows that PostgreSQL refuses, by their indices. It runs inside a transaction and leaves nothing in it.
 
-    The server names the row that it refuses, so each bad row costs one round trip, and no good one is sent twice.
-    Where it names none, as a foreign key's check does, or another, as for a row that no page can hold, halving finds
-    it.
+    PostgreSQL's error names the refused row, so that each bad row costs one round trip and no good row is sent twice.
+    If the error names no row (a foreign key) or another one (a row too large for a page), bisection finds it.
     """
     import psycopg2
 
     refused: dict[int, Refusal] = {}
-    spans = [(start, min(start + PROBED_ROWS, len(rows))) for start in range(0, len(rows), PROBED_ROWS)][::-1]
+    spans = [(start, min(start + ROWS_PER_TRIAL, len(rows))) for start in range(0, len(rows), ROWS_PER_TRIAL)][::-1]
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT search")
         undo = ""
@@ -172,9 +178,15 @@ def find(connection: Connection, rows: Rows, name: str, columns: tuple[str, ...]
 
 
 def _line(error: psycopg2.Error) -> int | None:
-    """The number of the refused row, the first being 1, from the error's context; None when it does not tell."""
+    """The number of the refused row, from 1, from the error's context; None if it has none."""
     if (error.pgcode or "").startswith(_LIMIT):
-        # Rows are written a thousand at a time: the context names the last one that was read.
+        # Rows are written a thousand at a time, and the context names the last one that was read.
         return None
     match = _LINE.search(error.diag.context or "")
     return int(match[1]) if match else None
+
+
+def _sqlstate(error: BaseException) -> str:
+    import psycopg2
+
+    return (error.pgcode or "") if isinstance(error, psycopg2.Error) else ""

@@ -1,4 +1,4 @@
-"""How a stream stands: what waits in Kafka, since when, and what became of everything before."""
+"""The status of a stream: what waits in Kafka, for how long, and the dispositions of the records before."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Totals:
-    """What became of a stream's records so far, by the warehouse alone.
+    """The dispositions of a stream's records so far, from the warehouse alone.
 
     Attributes:
         newest_event: The newest event time that landed.
-        landed, dead_letters, quarantined: Records by their fate.
+        landed, dead_letters, quarantined: Numbers of records by their disposition.
     """
 
     newest_event: datetime | None
@@ -35,12 +35,12 @@ class Totals:
 
 @dataclass(frozen=True)
 class Status(Totals):
-    """One stream at one moment.
+    """The status of one stream.
 
     Attributes:
-        lag: Offsets past the durable position that could be read now.
-        behind_s: Age in seconds of the oldest record that waits, by its append time in Kafka; 0 when none does.
-        blocked_since: When an open transaction began to hold back everything that waits; None when none does.
+        lag: Offsets past the stored position that can be read now.
+        behind_s: Age in seconds of the oldest record that waits, by its timestamp in Kafka; 0 if none waits.
+        blocked_since: Since when an open transaction holds back all records that wait; None if none does.
     """
 
     lag: int
@@ -62,7 +62,7 @@ def of(stream: Stream, connection: Connection) -> Status:
 
     Raises:
         TopicMissing: The stream has no topic yet.
-        OffsetsGone: Retention was quicker than the stream.
+        OffsetsGone: Retention removed records before they were read.
         UserError: Kafka does not answer.
     """
     measured = backlog.measure(client.admin(), connection, stream.reader, stream.topic)
@@ -95,7 +95,7 @@ def _blocked_since(topic: str, measured: Backlog) -> datetime | None:
 
 
 def _first_append_time(topic: str, starts: Mapping[int, int], isolation: str) -> datetime | None:
-    """The time of the oldest among the first records of the partitions; None when none has a time of the calendar."""
+    """The time of the oldest among the first records of the partitions; None if none has a time within the calendar."""
     from include.kafka import reader
 
     found = [reader.first_at(topic, partition, start, isolation) for partition, start in starts.items()]

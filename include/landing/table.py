@@ -1,7 +1,7 @@
-"""The table of a stream: made from its definition, and changed with it as long as nothing can be lost.
+"""The table of a stream: created from its definition, and changed with it as long as no value can be lost.
 
-Columns, constraints and comments that a person has added stay as they are: ``millrace.landing_column`` says which
-columns are Millrace's own.
+Columns, constraints and comments that a user added stay as they are: ``millrace.landing_column`` lists the columns that
+Millrace created.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.landing import locks
 from include.streams.definition import Stream
@@ -43,20 +44,20 @@ class Change:
     """One change that a table needs.
 
     Attributes:
-        says: The change in words.
+        description: The change in words.
         statement: The change in SQL.
-        adds: The column that it adds to a table that is there.
-        relaxes: The column in which it allows null.
-        creates: Whether it makes the table itself.
-        makes: The columns that Millrace has made then, and whether they are NOT NULL.
+        adds_column: The column that it adds to a table that exists.
+        allows_null: The column whose NOT NULL it drops.
+        creates_table: Whether it creates the table.
+        records: The columns to record as Millrace's own, and whether they are NOT NULL.
     """
 
-    says: str
+    description: str
     statement: sql.Composable
-    adds: str | None = None
-    relaxes: str | None = None
-    creates: bool = False
-    makes: tuple[tuple[str, bool], ...] = ()
+    adds_column: str | None = None
+    allows_null: str | None = None
+    creates_table: bool = False
+    records: tuple[tuple[str, bool], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ class Column:
 
     Attributes:
         sql: Its type.
-        required: Whether null is refused.
-        comment: Its comment, empty without one.
-        fills_itself: Whether it has a default, or is an identity.
-        is_generated: Whether nothing can be written to it.
-        made: None for a column that a person has made; else whether Millrace made it NOT NULL.
+        required: Whether it is NOT NULL.
+        comment: Its comment; empty if it has none.
+        fills_itself: Whether it has a default, or is an identity column.
+        is_generated: Whether it is a generated column, which cannot be written.
+        made: None for a column that a user added; otherwise whether Millrace created it NOT NULL.
     """
 
     sql: str
@@ -81,58 +82,59 @@ class Column:
 
 
 def identifier(name: str, schema: str = SCHEMA) -> sql.Identifier:
-    """A table, of the schema ``landing`` by default, quoted."""
+    """A quoted table name, by default in the schema ``landing``."""
     from psycopg2 import sql
 
     return sql.Identifier(schema, name)
 
 
 def bring_up_to_date(connection: Connection, stream: Stream) -> list[str]:
-    """Makes or changes the stream's table where it differs from the definition; commits. Returns the changes in words.
+    """Creates the stream's table, or changes it where it differs from the definition; commits. Returns the changes.
 
     Raises:
-        NonRetryableError: The definition asks for what would lose or reinterpret rows, or something of a person's is in
-            the way.
-        Locked: Somebody keeps the table locked; nothing was changed.
+        NonRetryableError: A change would lose or reinterpret rows, or conflicts with a user's column or table.
+        Locked: Another session holds a lock on the table; nothing was changed.
     """
     import psycopg2
 
     from include.landing import refusals
 
-    needed = look(connection, stream)
+    needed = find_changes(connection, stream)
     if not needed:
         return []
-    purpose = f"Stream {stream.name!r}: to {'; '.join(change.says for change in needed)}"
+    purpose = f"Stream {stream.name!r}: to {'; '.join(change.description for change in needed)}"
     try:
-        return locks.briefly(connection, stream.name, purpose, lambda: _change(connection, stream))
+        return locks.with_short_waits(connection, stream.name, purpose, lambda: _change(connection, stream))
     except psycopg2.Error as error:
-        if (named := refusals.named(error)) is None:
+        if (explained := refusals.explained(error)) is None:
             raise
-        raise named from error
+        raise explained from error
 
 
 def changes(connection: Connection, stream: Stream) -> list[Change]:
-    """What would have to change in the warehouse for the stream to land.
+    """The changes that the table needs before the stream can land.
 
     Raises:
-        NonRetryableError: As ``bring_up_to_date`` does.
+        NonRetryableError: As for ``bring_up_to_date``.
     """
     kind = queries.load("landing").read_kind(connection, stream=stream.name)
     if kind is None:
-        _require_no_other(connection, stream)
+        _require_no_renamed_table(connection, stream)
         return list(_creation(stream))
     if kind != "p":
         raise NonRetryableError(
-            f"Stream {stream.name!r}: landing.{stream.name} is a {_KINDS.get(kind, 'relation')}, which Millrace did "
-            "not make.",
-            f"Rename it, or give the stream another name: its table is landing.{stream.name}.",
+            f"Stream {stream.name!r} needs the table landing.{stream.name}, but a "
+            f"{_KINDS.get(kind, 'relation')} of that name exists, which Millrace did not create.",
+            "Rename it, or give the stream another name.",
+            code=Code.NAME_TAKEN,
         )
     key = queries.load("landing").read_partition_key(connection, stream=stream.name)
     if key not in (f"RANGE ({stream.event_time})", f'RANGE ("{stream.event_time}")'):
         raise NonRetryableError(
-            f"Stream {stream.name!r}, event_time: the table landing.{stream.name} is partitioned by {key}, "
-            f"not by {stream.event_time!r}.",
-            "Keep event_time as it was, or give the stream a new name and with it a new table.",
+            f"Stream {stream.name!r}: event_time is {stream.event_time!r}, but the table landing.{stream.name} is "
+            f"partitioned by {key}.",
+            "Set event_time to its former value, or give the stream a new name and with it a new table.",
+            code=Code.TABLE_INCOMPATIBLE,
         )
     present = _columns(connection, stream)
     needed: list[Change] = []
@@ -146,25 +148,25 @@ def changes(connection: Connection, stream: Stream) -> list[Change]:
     return needed
 
 
-def look(connection: Connection, stream: Stream) -> list[Change]:
-    """What ``changes`` finds, in a transaction of its own, without waiting for long when the table is locked.
+def find_changes(connection: Connection, stream: Stream) -> list[Change]:
+    """``changes`` in a transaction of its own that does not wait long for a locked table.
 
     Raises:
-        NonRetryableError: As ``bring_up_to_date`` does.
-        Locked: Somebody keeps even those waiting who only look at the table's definition.
+        NonRetryableError: As for ``bring_up_to_date``.
+        Locked: Another session holds a lock that blocks even reading the table's definition.
     """
-    purpose = f"Stream {stream.name!r}: a look at the table"
-    return locks.briefly(connection, stream.name, purpose, lambda: changes(connection, stream))
+    purpose = f"Stream {stream.name!r}: reading the table's definition"
+    return locks.with_short_waits(connection, stream.name, purpose, lambda: changes(connection, stream))
 
 
 def left_over(connection: Connection, stream: Stream) -> list[str]:
-    """The columns that no field of the event names any more; they stay with their values, and new rows hold null."""
+    """The columns whose fields were removed from the event. They keep their values, and new rows have NULL there."""
     present = _columns(connection, stream)
     return [name for name in _unnamed(present, stream) if present[name].made is not None]
 
 
 def missing(connection: Connection, stream: Stream) -> set[str]:
-    """The fields that have no column yet; none when there is no table at all."""
+    """The fields that have no column yet; none if the table does not exist."""
     present = _columns(connection, stream)
     return {field.name for field in stream.fields if field.name not in present} if present else set()
 
@@ -178,14 +180,14 @@ def _change(connection: Connection, stream: Stream) -> list[str]:
     with connection.cursor() as cursor:
         for change in needed:
             cursor.execute(change.statement)
-            if change.makes:
-                names, required = zip(*change.makes, strict=True)
+            if change.records:
+                names, required = zip(*change.records, strict=True)
                 sql.note_columns(connection, stream=stream.name, names=list(names), required=list(required))
-    return [change.says for change in needed]
+    return [change.description for change in needed]
 
 
 def _columns(connection: Connection, stream: Stream) -> dict[str, Column]:
-    """The columns of the stream's table. Empty when there is no table."""
+    """The columns of the stream's table; empty if it does not exist."""
     found = queries.load("landing").read_columns(connection, stream=stream.name)
     return {
         row.name: Column(row.type, row.required, row.comment, row.fills_itself, row.is_generated, row.made_required)
@@ -198,15 +200,16 @@ def _unnamed(columns: Iterable[str], stream: Stream) -> list[str]:
     return [name for name in columns if name not in named]
 
 
-def _require_no_other(connection: Connection, stream: Stream) -> None:
-    """A table that was renamed has the partitions still, whose names a new one would need."""
+def _require_no_renamed_table(connection: Connection, stream: Stream) -> None:
+    """Raises an error if the table was renamed: its partitions still have the names that a new table needs."""
     for known, schema, name in queries.load("landing").read_renamed(connection, stream=stream.name):
         back = f"SET SCHEMA {SCHEMA}" if schema != SCHEMA else f"RENAME TO {stream.name}"
         raise NonRetryableError(
-            f"Stream {stream.name!r}: there is no table landing.{stream.name}, and landing holds partitions of the "
-            f"table {known if '.' in known else f'{schema}.{name}'} by its partitions' names: it seems to be the "
-            "stream's, renamed.",
-            f"Name it as it was: ALTER TABLE {schema}.{name} {back}; or rename its partitions, too, for a new table.",
+            f"Stream {stream.name!r}: the table landing.{stream.name} does not exist, but partitions of the table "
+            f"{known if '.' in known else f'{schema}.{name}'} have the names that its own would have. It was probably "
+            "renamed.",
+            f"Rename it back: ALTER TABLE {schema}.{name} {back}; or rename its partitions, too, for a new table.",
+            code=Code.NAME_TAKEN,
         )
 
 
@@ -231,8 +234,8 @@ def _creation(stream: Stream) -> list[Change]:
     described = sql.SQL("COMMENT ON TABLE {} IS {}").format(parent, sql.Literal(_summary(stream)))
     comments = [_comment(stream, field) for field in fields if field.comment]
     statement = sql.SQL("; ").join([create, described, *comments])
-    makes = tuple((field.name, not field.nullable) for field in fields)
-    return [Change(f"make the table landing.{stream.name}", statement, creates=True, makes=makes)]
+    records = tuple((field.name, not field.nullable) for field in fields)
+    return [Change(f"create the table landing.{stream.name}", statement, creates_table=True, records=records)]
 
 
 def _addition(stream: Stream, field: Field) -> list[Change]:
@@ -240,56 +243,60 @@ def _addition(stream: Stream, field: Field) -> list[Change]:
 
     if not field.nullable:
         raise NonRetryableError(
-            f"Stream {stream.name!r}, event.{field.name}: the field is new, and the rows in landing.{stream.name} have "
-            "no value for it.",
-            f"Let it be None: {field.name}: … | None = None.",
+            f"Stream {stream.name!r}: the new field event.{field.name} does not allow None, but the rows in "
+            f"landing.{stream.name} have no value for it.",
+            f"Allow None: {field.name}: … | None = None.",
+            code=Code.TABLE_INCOMPATIBLE,
         )
     statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
         identifier(stream.name), sql.Identifier(field.name), sql.SQL(field.sql)
     )
     if field.comment:
         statement = sql.SQL("; ").join([statement, _comment(stream, field)])
-    says = f"add the column landing.{stream.name}.{field.name}, {field.sql}"
-    return [Change(says, statement, adds=field.name, makes=((field.name, False),))]
+    description = f"add the column landing.{stream.name}.{field.name}, {field.sql}"
+    return [Change(description, statement, adds_column=field.name, records=((field.name, False),))]
 
 
 def _alterations(stream: Stream, field: Field, column: Column) -> list[Change]:
     where = f"landing.{stream.name}.{field.name}"
     if column.is_generated:
         raise NonRetryableError(
-            f"Stream {stream.name!r}, event.{field.name}: the column {where} is a generated column, to which no value "
-            "can be written.",
+            f"Stream {stream.name!r}: the column {where} of the field event.{field.name} is a generated column, so no "
+            "value can be written to it.",
             "Give the field another name, or drop the column.",
+            code=Code.COLUMN_CONFLICT,
         )
     if column.sql != field.sql:
         raise NonRetryableError(
-            f"Stream {stream.name!r}, event.{field.name}: it is {field.sql} in the definition and {column.sql} in the "
+            f"Stream {stream.name!r}: event.{field.name} is {field.sql} in the definition, but {column.sql} in the "
             f"table landing.{stream.name}.",
             "Keep its type and add a field of another name, or give the stream a new name and with it a new table. If "
-            f"the column's type was changed by hand: ALTER TABLE landing.{stream.name} ALTER COLUMN {field.name} TYPE "
+            f"a user changed the column's type: ALTER TABLE landing.{stream.name} ALTER COLUMN {field.name} TYPE "
             f"{field.sql}.",
+            code=Code.TABLE_INCOMPATIBLE,
         )
     needed = []
     if column.required and field.nullable and column.made:
         needed.append(_relaxation(stream, field.name))
-    # A column without a description keeps what a person may have written about it.
+    # A field without a description does not overwrite a comment that a user may have written.
     if field.comment and column.comment != field.comment:
         needed.append(Change(f"describe {where}", _comment(stream, field)))
     return needed
 
 
 def _release(stream: Stream, name: str, column: Column) -> list[Change]:
-    """What a column needs that no field names, so that rows without it can land."""
+    """The change that a column without a field needs, so that rows without a value for it can land."""
     if not column.required or column.fills_itself or column.is_generated:
         return []
     if column.made:
         return [_relaxation(stream, name)]
-    by_hand = "which Millrace did not say" if column.made is False else "and Millrace did not make it"
+    by_user = "A user made it NOT NULL" if column.made is False else "A user added it"
     raise NonRetryableError(
-        f"Stream {stream.name!r}: the column landing.{stream.name}.{name} is NOT NULL, {by_hand}; it has no default, "
-        "and no field of the event fills it, so that no row can land.",
+        f"Stream {stream.name!r}: no row can land, because the column landing.{stream.name}.{name} is NOT NULL, has no "
+        f"default, and no field of the event fills it. {by_user}.",
         f"Give it a default: ALTER TABLE landing.{stream.name} ALTER COLUMN {name} SET DEFAULT …; or allow null: "
         "… DROP NOT NULL.",
+        code=Code.COLUMN_CONFLICT,
     )
 
 
@@ -297,10 +304,10 @@ def _relaxation(stream: Stream, column: str) -> Change:
     from psycopg2 import sql
 
     return Change(
-        f"let landing.{stream.name}.{column} be null",
+        f"allow null in landing.{stream.name}.{column}",
         sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(identifier(stream.name), sql.Identifier(column)),
-        relaxes=column,
-        makes=((column, False),),
+        allows_null=column,
+        records=((column, False),),
     )
 
 

@@ -134,7 +134,7 @@ class _Lane:
         self._proof = proof
         end = 1 + max(m.offset for m in proof.manifest.messages if m.partition == start.partition)
         ranges = {start.partition: (start.offset, end)}
-        self._read = proof.read(ranges, most=2, queued_max_messages_kbytes=2_048)
+        self._read = proof.read(ranges, max_records=2, queued_max_messages_kbytes=2_048)
         self._messages = chain.from_iterable(self._read)
 
     def __enter__(self) -> _Lane:
@@ -189,7 +189,7 @@ class Proof:
         """
         proving: deque[Future[T]] = deque()
         with ThreadPoolExecutor(THREADS, "prove") as threads:
-            for messages in self.read(self._ranges(), most=2):
+            for messages in self.read(self._ranges(), max_records=2):
                 for message in messages:
                     listed = self._missing.pop(place(message), None)
                     if listed is None:

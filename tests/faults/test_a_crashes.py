@@ -9,8 +9,8 @@ import pytest
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.drains import has_ended
 from tests.faults.toolbox.relay import Relay, Trap
-from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
+from tests.polling import until
 
 # The drain's own transactions before a batch (claiming, making the table and partitions) are over when these are set.
 IN_A_BATCH = {
@@ -56,7 +56,7 @@ def test_a13_a_killed_task_takes_its_drain_along(stage: Stage) -> None:
     stage.until_landed(1_000)
     child = task.child
     task.kill()
-    eventually(lambda: has_ended(child), 1, "the task's child has ended with it")
+    until("the task's child has ended with it", lambda: has_ended(child), 1)
     no_backend(stage)
     stage.topic.events(1_000)
     stage.finish()
@@ -84,7 +84,7 @@ def gone(relay: Relay, trap: Trap, lost: bool) -> None:
 
 def no_backend(stage: Stage) -> None:
     """Waits until the killed drain's backend has ended."""
-    eventually(lambda: stage.backends("millrace land%") == 0, 10, "the killed drain's backend has ended")
+    until("the killed drain's backend has ended", lambda: stage.backends("millrace land%") == 0, 10)
 
 
 @pytest.mark.parametrize("moment", IN_A_BATCH.values(), ids=IN_A_BATCH.keys())
@@ -135,9 +135,7 @@ def test_a05_commit_arrives_late(stage: Stage) -> None:
     stage.postgres.hide_ends()
     stage.postgres.hang_up()
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
-    eventually(
-        lambda: stage.query(waiting, stage.name) == [(1,)], 10, "the new connection waits for the old one's locks"
-    )
+    until("the new connection waits for the old one's locks", lambda: stage.query(waiting, stage.name) == [(1,)], 10)
     trap.release()
     outcome = drain.wait()
     assert (outcome.kind, outcome.drained["landed"]) == ("drained", 3_000), outcome

@@ -24,7 +24,7 @@ from include.project import ROOT
 from include.streams import definitions
 from include.streams.produce import produce
 from tests.faults.toolbox.audit import audit, snapshot
-from tests.faults.toolbox.servers import eventually
+from tests.polling import until
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -59,7 +59,7 @@ class Site:
 
     def until_landed(self, within_s: float = 90.0) -> None:
         """Waits until everything that was sent is in the table."""
-        eventually(lambda: self.landed() >= self.sent, within_s, f"{self.sent} rows have landed", every_s=0.2)
+        until(f"{self.sent} rows have landed", lambda: self.landed() >= self.sent, within_s, every_s=0.2)
 
     def until(self, task: str, state: str, within_s: float = 90.0) -> None:
         """Waits until the newest run's task is in a state."""
@@ -70,7 +70,7 @@ class Site:
                 each.task_id == task and each.state == state for each in self.api.task_instances(DAG_ID, runs[0].run_id)
             )
 
-        eventually(found, within_s, f"the task {task} is {state}", every_s=0.2)
+        until(f"the task {task} is {state}", found, within_s, every_s=0.2)
 
     def kill(self, component: str) -> None:
         """kill -9 to a component of the platform, which its supervisor starts again."""
@@ -79,7 +79,7 @@ class Site:
 
     def until_healthy(self) -> None:
         """Waits until every component does its work again."""
-        eventually(lambda: all(each.healthy for each in self.platform.status()), 90, "Airflow is healthy", every_s=0.5)
+        until("Airflow is healthy", lambda: all(each.healthy for each in self.platform.status()), 90, every_s=0.5)
 
     def until_settled(self, for_s: float = 3.0) -> None:
         """Waits until one run's sensor has been deferred for a while, and nobody drained meanwhile.
@@ -95,11 +95,11 @@ class Site:
             seen.append(run.run_id)
             return len(seen) > for_s / 0.5 and len(set(seen[-int(for_s / 0.5) :])) == 1
 
-        eventually(settled, 120, "the sensor waits and goes on waiting", every_s=0.5)
+        until("the sensor waits and goes on waiting", settled, 120, every_s=0.5)
 
     def until_nobody_drains(self) -> None:
         """Waits until no process has the connection to the warehouse that a drain has, also not behind its task."""
-        eventually(lambda: not self.drains(), 40, "nobody drains", every_s=0.2)
+        until("nobody drains", lambda: not self.drains(), 40, every_s=0.2)
 
     def drains(self) -> set[int]:
         """The ports of the drains' connections to the warehouse."""
@@ -122,7 +122,7 @@ class Site:
             found[:] = [process for process in map(psutil.Process, owners) if process.name() != "postgres"]
             return len(found) == 1
 
-        eventually(one_is_at_work, 30, "one drain is at work", every_s=0.1)
+        until("one drain is at work", one_is_at_work, 30, every_s=0.1)
         return found[0]
 
     def prove(self) -> None:
@@ -190,7 +190,7 @@ def test_the_worker_is_ended(site: Site, number: signal.Signals) -> None:
     """Asked to end, or killed, in the middle of a window; the task's retry takes over at once."""
     site.send()
     site.until("drain", "running")
-    eventually(lambda: site.landed() >= site.sent, 60, "the drain is at work")
+    until("the drain is at work", lambda: site.landed() >= site.sent, 60)
     site.drain().send_signal(number)
     site.send()
     site.until_landed()
@@ -249,7 +249,7 @@ def first_event_after_idling(site: Site, idle_s: float = 6.0) -> float:
         time.sleep(0.5)
     sent_at = time.monotonic()
     site.send(1)
-    eventually(lambda: site.landed() >= site.sent, 30, "the event has landed")
+    until("the event has landed", lambda: site.landed() >= site.sent, 30)
     return time.monotonic() - sent_at
 
 
@@ -257,7 +257,7 @@ def test_h78_a_pause_outlives_the_scheduler(site: Site) -> None:
     """Paused, it ends the window at work and starts no other, also not after a restart; resumed, it catches up."""
     site.api.pause(DAG_ID)
     try:
-        eventually(lambda: at_rest(site), 120, "the window has ended")
+        until("the window has ended", lambda: at_rest(site), 120)
         site.kill("scheduler")
         site.until_healthy()
         # What drained goes on for a while behind its task.

@@ -15,8 +15,8 @@ import pytest
 
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.drains import Drain
-from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
+from tests.polling import until
 
 Tampering = Callable[[], None] | None
 MOMENTS = {
@@ -130,11 +130,11 @@ def tail(stage: Stage, seconds: str = "3 seconds", tamper: Tampering = None) -> 
     """The process of a window that has ended while events come: it lands them behind its task."""
     drain = window(stage, seconds, tamper)
     child = drain.child
-    eventually(lambda: stage.landed() > 0, 30, "the window is at work", every_s=0.05)
+    until("the window is at work", lambda: stage.landed() > 0, 30, every_s=0.05)
     outcome = drain.wait()
     assert outcome.kind == "drained", f"{outcome}\n{drain.log()}"
     landed = stage.landed()
-    eventually(lambda: stage.landed() > landed, 10, "the tail lands what comes behind its task", every_s=0.05)
+    until("the tail lands what comes behind its task", lambda: stage.landed() > landed, 10, every_s=0.05)
     assert child.is_running()
     return child
 
@@ -153,9 +153,9 @@ def test_b15_a_window_goes_on_until_its_successor_has_taken_over(stage: Stage) -
         successor = window(stage, "2 seconds")
         latter = successor.child
         stage.until_claimed(2)
-        eventually(lambda: gone(former), 5, "the tail was fenced and has ended")
+        until("the tail was fenced and has ended", lambda: gone(former), 5)
         assert successor.wait().kind == "drained"
-    eventually(lambda: gone(latter), 10, "a tail to which nothing comes ends by itself")
+    until("a tail to which nothing comes ends by itself", lambda: gone(latter), 10)
     stage.finish()
 
 
@@ -169,14 +169,14 @@ def test_b15_windows_change_often_under_load(stage: Stage) -> None:
             stage.until_claimed(number)
             assert drain.wait().kind == "drained", drain.log()
         assert not gone(tails[-1])
-        eventually(lambda: all(map(gone, tails[:-1])), 10, "only the last tail is left")
+        until("only the last tail is left", lambda: all(map(gone, tails[:-1])), 10)
     stage.finish()
 
 
 def test_b15_a_tail_to_which_nobody_comes_ends_in_time(stage: Stage) -> None:
     with flowing(stage):
         left = tail(stage, tamper=tampering.tails_are_short)
-        eventually(lambda: gone(left), 4, "the tail has ended, though events come")
+        until("the tail has ended, though events come", lambda: gone(left), 4)
         landed = stage.landed()
         time.sleep(1)
         assert stage.landed() == landed
@@ -196,7 +196,7 @@ def stop_a_tail(stage: Stage, moment: str, tamper: Tampering = None) -> None:
     stage.topic.events(500)
     assert successor.wait().kind == "drained"
     zombie.resume()
-    eventually(lambda: gone(zombie), 25, "the tail has ended")
+    until("the tail has ended", lambda: gone(zombie), 25)
 
 
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())

@@ -13,12 +13,13 @@ from include.errors import UserError
 from include.kafka import topics
 from include.kafka.position_errors import TopicMissing
 from include.landing import recovery
+from include.landing.choice import Choice
 from include.streams.definition import Stream
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.audit import snapshot
 from tests.faults.toolbox.events import READINGS, WAIT_S
-from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
+from tests.polling import until
 
 
 def patient(stream: Stream) -> Stream:
@@ -29,7 +30,7 @@ def patient(stream: Stream) -> Stream:
 def accept(stage: Stage, choice: str) -> None:
     """What ./millrace accept does."""
     with stage.connected() as connection:
-        assert recovery.accept(connection, stage.stream, choice, "a test")
+        assert recovery.accept(connection, stage.stream, Choice(choice), "a test")
 
 
 @pytest.fixture(params=["stop", "kill"], ids=["d26_clean_bounce", "d27_hard_kill"])
@@ -267,7 +268,7 @@ def test_d32_compaction_leaves_gaps(staged: Callable[..., Stage]) -> None:
         stage.topic.send([stage.topic.value() for _ in range(100)], key=b"same")
         stage.topic.send([None], key=b"other")
         time.sleep(0.6)
-    eventually(lambda: len(stage.snapshot().logs[0].committed) < 300, 60, "the log is compacted", every_s=0.5)
+    until("the log is compacted", lambda: len(stage.snapshot().logs[0].committed) < 300, 60, every_s=0.5)
     # Whatever is cleaned after it was read would be missing from the audit's view of the topic.
     stage.topic.configure(cleanup_policy="delete")
     time.sleep(1)
@@ -316,7 +317,7 @@ def test_d34_a_transaction_stays_open(stage: Stage) -> None:
         found = backlog.BacklogReader().measure(stage.stream.reader, stage.stream.topic)
         assert (found.lag, found.blocked) == (0, True)
         producer.commit_transaction(WAIT_S)
-        eventually(lambda: stage.lag() > 0, 10, "the transaction's end reached the partitions")
+        until("the transaction's end reached the partitions", lambda: stage.lag() > 0, 10)
         found = backlog.BacklogReader().measure(stage.stream.reader, stage.stream.topic)
         assert found.lag > 0
     assert stage.finish().fates["landed"] == 690
@@ -400,9 +401,9 @@ def test_d37_clocks_differ(staged: Callable[..., Stage], event: timedelta, fate:
 def remake(stage: Stage) -> None:
     """Deletes the topic, and makes another of its name."""
     stage.topic.delete()
-    eventually(lambda: made(stage), 20, "the topic is made again", every_s=0.3)
+    until("the topic is made again", lambda: made(stage), 20, every_s=0.3)
     # Until the broker has let go of the old logs it takes records for them, and loses these with them.
-    eventually(lambda: not any(stage.topic.stable_ends().values()), 20, "the new topic's logs are at work")
+    until("the new topic's logs are at work", lambda: not any(stage.topic.stable_ends().values()), 20)
 
 
 def made(stage: Stage) -> bool:

@@ -23,8 +23,9 @@ from tests.faults.conftest import make_template, stage_of
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.events import READINGS
 from tests.faults.toolbox.pooler import Pooler
-from tests.faults.toolbox.servers import Database, eventually
+from tests.faults.toolbox.servers import Database
 from tests.faults.toolbox.stage import Stage, World
+from tests.polling import until
 
 MOMENTS = {
     "before_begin": "client query BEGIN",
@@ -141,7 +142,7 @@ def test_e41_the_disk_is_full(cramped: World, small_disk: Path) -> None:
         stage.topic.events(40_000, name="x" * 60)
         drain = stage.drain()
         try:
-            eventually(lambda: "No space left" in drain.log(), 30, "the disk is full")
+            until("the disk is full", lambda: "No space left" in drain.log(), 30)
         finally:
             filler.unlink()
         stage.world.database.ensure()
@@ -181,7 +182,8 @@ def test_e43_a_deadlock_with_somebody_elses_maintenance(stage: Stage) -> None:
             args=("SELECT 1 FROM millrace.position WHERE reader = %s FOR UPDATE", (stage.stream.reader,)),
         )
         waiting.start()
-        eventually(
+        until(
+            "the other session waits",
             lambda: (
                 stage.query(
                     "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'", stage.name
@@ -189,7 +191,6 @@ def test_e43_a_deadlock_with_somebody_elses_maintenance(stage: Stage) -> None:
                 == [(1,)]
             ),
             10,
-            "the other session waits",
         )
         trap.release()
         waiting.join()
@@ -209,7 +210,7 @@ def test_e44_the_server_has_become_read_only(stage: Stage) -> None:
     time.sleep(0.5)
     try:
         stage.topic.events(500)
-        eventually(lambda: "read-only transaction" in drain.log(), 20, "the drain is refused")
+        until("the drain is refused", lambda: "read-only transaction" in drain.log(), 20)
         assert stage.landed() == 500
     finally:
         stage.world.database.set(default_transaction_read_only=None)
@@ -269,9 +270,9 @@ def test_e39_e44_failover_to_a_standby(stage: Stage, standby: Database) -> None:
     old.kill()
     stage.postgres.target = standby.port
     trap.release()
-    eventually(lambda: "read-only transaction" in drain.log(), 20, "the standby takes no rows")
+    until("the standby takes no rows", lambda: "read-only transaction" in drain.log(), 20)
     standby.execute("SELECT pg_promote()")
-    eventually(lambda: not standby.execute("SELECT pg_is_in_recovery()")[0][0], 20, "the standby is promoted")
+    until("the standby is promoted", lambda: not standby.execute("SELECT pg_is_in_recovery()")[0][0], 20)
     stage.world = replace(stage.world, database=standby)
     try:
         stage.topic.events(500)
@@ -308,7 +309,7 @@ def test_e46_a_statement_takes_too_long(stage: Stage) -> None:
         cursor.execute(f"LOCK TABLE landing.{stage.stream.name} IN SHARE ROW EXCLUSIVE MODE")
         stage.topic.events(500)
         drain = stage.drain(tamper=tampering.statements_take_two_seconds_at_most)
-        eventually(lambda: "statement timeout" in drain.log(), 20, "the statement is given up")
+        until("the statement is given up", lambda: "statement timeout" in drain.log(), 20)
         other.rollback()
     assert drain.wait(90).kind == "drained"
     stage.finish()

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from include.landing import recovery
+from include.landing.choice import Choice
 from include.streams.definition import Instant
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.events import ANYTHING, Fate
@@ -347,7 +348,7 @@ def test_f64_nothing_but_bad_records(stage: Stage) -> None:
     assert stage.query("SELECT count(*) FROM millrace.dead_letter") == [(0,)]
     assert not stage.audit().wrong
     with stage.connected() as connection:
-        recovery.accept(connection, stage.stream, "bad", "a test")
+        recovery.accept(connection, stage.stream, Choice.BAD, "a test")
     assert stage.finish().fates == {"landed": 300, "dead letter": 9_000}
 
 

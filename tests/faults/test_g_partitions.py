@@ -16,8 +16,8 @@ from include.definitions import InvalidDefinition
 from include.landing import maintenance
 from include.streams.definition import MAX_NAME
 from tests.faults.toolbox.events import READINGS, WAIT_S
-from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
+from tests.polling import until
 
 DAY = timedelta(days=1)
 TICK = timedelta(microseconds=1)
@@ -145,7 +145,7 @@ def interrupt(stage: Stage, cut_off: datetime, moment: str) -> None:
             cursor.execute(f"SELECT count(*) FROM landing.{stage.stream.name}")
             dropping = threading.Thread(target=drop)
             dropping.start()
-            eventually(lambda: len(attached(stage)) == 1, WAIT_S, "the partition's detachment is pending")
+            until("the partition's detachment is pending", lambda: len(attached(stage)) == 1, WAIT_S)
             stage.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
                 " AND query LIKE '%%DETACH%%CONC%%' AND pid <> pg_backend_pid()",

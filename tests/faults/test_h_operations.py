@@ -21,8 +21,8 @@ from include.kafka import client
 from include.kafka.backlog import Backlog, BacklogReader
 from include.landing import status
 from tests.faults.toolbox.events import ANYTHING, READINGS
-from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
+from tests.polling import until
 
 FORMER = Path(__file__).parents[1] / "integration/data/former_warehouse.sql.gz"
 
@@ -95,10 +95,10 @@ def test_h81_a_thousand_deferrals(stage: Stage) -> None:
         time.sleep(1)
         before, memory = held(), psutil.Process().memory_info().rss
         asyncio.run(defer(300))
-        eventually(
+        until(
+            f"no more than {before} is held",
             lambda: all(now <= then for now, then in zip(held(), before, strict=True)),
             20,
-            f"no more than {before} is held",
         )
         assert psutil.Process().memory_info().rss - memory < 60e6
 
@@ -195,7 +195,7 @@ def test_h82_stuck_behind_an_open_transaction(stage: Stage) -> None:
         producer.abort_transaction(30)
         # The records, the aborted ones and a marker in each of the three partitions; the markers take a moment.
         freed = 30 + 30 + 3
-        eventually(lambda: status.of(stage.stream, connection).lag == freed, 20, "the transaction's end is everywhere")
+        until("the transaction's end is everywhere", lambda: status.of(stage.stream, connection).lag == freed, 20)
         assert status.of(stage.stream, connection).blocked_since is None
         stage.land()
         again = status.of(stage.stream, connection)

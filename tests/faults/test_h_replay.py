@@ -15,11 +15,12 @@ import pytest
 
 from include.errors import UserError
 from include.landing import replay, retry
+from include.landing.disposition import Disposition
 from include.landing.replay import Replayed, Wanted
 from include.streams.definition import Instant
 from tests.faults.toolbox.relay import PostgresRelay
-from tests.faults.toolbox.servers import eventually
 from tests.faults.toolbox.stage import Stage
+from tests.polling import until
 
 # With how many ranges have been replayed by then. Before the first one's COMMIT come two of preparations.
 MOMENTS = {
@@ -108,7 +109,7 @@ def test_h76_a_replay_lands_as_the_definition_says_now(stage: Stage) -> None:
     stage.stream = replace(stage.stream, event=Described, late="60 days")
     done = replayed(stage)
     assert fates(done) == {"landed": 99, "dead letter": 30, "quarantined": 0}
-    assert sum(each.after["landed"] - each.before["landed"] for each in done) == 9 - 30
+    assert sum(each.after[Disposition.LANDED] - each.before[Disposition.LANDED] for each in done) == 9 - 30
     assert stage.query(f"SELECT unit, count(*) FROM landing.{stage.stream.name} GROUP BY 1") == [("kWh", 99)]
     assert stage.query("SELECT DISTINCT sqlstate FROM millrace.dead_letter") == [("23514",)]
     wrong = stage.audit().wrong
@@ -244,7 +245,7 @@ def test_h84_landing_dead_letters_is_interrupted(fixed: Stage, moment: str, skip
         retry.retry(connection, fixed.stream)
     assert trap.sprung
     # Until its end is noticed, the interrupted one keeps its letters from others.
-    eventually(lambda: fixed.backends("faults") == 0, 10, "the interrupted one's backend has ended")
+    until("the interrupted one's backend has ended", lambda: fixed.backends("faults") == 0, 10)
     assert fixed.landed() == 330 + landed_then
     with fixed.connected() as connection:
         assert retry.retry(connection, fixed.stream) == (300 - landed_then, 6)
@@ -267,7 +268,7 @@ def test_h84_dead_letters_are_landed_by_several_at_once(fixed: Stage) -> None:
                 waiting.start()
                 try:
                     locked = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
-                    eventually(lambda: fixed.query(locked, fixed.name) == [(1,)], 20, "the replay waits")
+                    until("the replay waits", lambda: fixed.query(locked, fixed.name) == [(1,)], 20)
                 finally:
                     trap.release()
                     waiting.join()

@@ -166,7 +166,7 @@ def test_what_no_definition_names_is_listed_and_stays(
         assert done.exit_code == 0
         lines = done.stdout.splitlines()
         assert (
-            "orphan   stream readings: table landing.readings, 3 records landed, 1 record kept aside, "
+            "orphan   stream readings: table landing.readings, 3 records landed, 1 dead letter, "
             f"positions in topic {stream.topic}"
         ) in lines
         assert f"orphan   dataset {dataset.name}: topic {dataset.topic}, 1 version, 1 training run" in lines

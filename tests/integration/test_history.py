@@ -15,13 +15,14 @@ from include.airflow import history
 from include.errors import NonRetryableError
 from include.kafka import topics
 from include.landing import ledger, proof, recovery, replay, retry
+from include.landing.choice import Choice
 from include.landing.drain import drain
 from include.promotion import evaluation_queue
 from include.registry import champion_history
 from include.training.verification import verify_run
 from include.versions import retention
+from tests.integration.landing import event, recreate, send, stream
 from tests.integration.registry import ask, change, given, signal
-from tests.integration.test_landing import event, recreate, send, stream
 from tests.integration.test_proof import landed
 from tests.integration.test_retention import finished
 
@@ -113,10 +114,10 @@ class TestLedger:
         topics.drop_below(landed.topic, {0: 106})
         send(landed, [event(str(number)) for number in range(4)])
         topics.drop_below(landed.topic, {0: 108})
-        recovery.accept(warehouse, landed, "lost", "somebody")
+        recovery.accept(warehouse, landed, Choice.LOST, "somebody")
         drain_twice(landed)
         recreate(landed)
-        recovery.accept(warehouse, landed, "recreated", "somebody")
+        recovery.accept(warehouse, landed, Choice.RECREATED, "somebody")
         drain_twice(landed)
         age(warehouse, 40)
         assert ledger.merge(warehouse, landed, LATER) > 0

@@ -14,15 +14,18 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import topics
 from include.landing import proof, retry, status
 from include.landing import replay as replays
+from include.landing.choice import Choice
 from include.landing.decoder import MAX_DEPTH
 from include.landing.drain import Drained, drain
 from include.streams import produce
 from include.streams.definition import Instant, Stream
-from tests.integration.test_landing import event, kept_aside, one_fate_each, rows, send, stream
+from tests.errors import raises
+from tests.integration.landing import event, kept_aside, one_disposition_each, rows, send, stream
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -59,7 +62,7 @@ def settle(connection: Connection, stream: Stream, values: Iterable[bytes | None
     assert fates(connection) == found
     assert retry.retry(connection, stream)[0] == 0
     assert proof.prove(connection, stream).wrong == []
-    one_fate_each(connection, stream)
+    one_disposition_each(connection, stream)
     return drained
 
 
@@ -135,7 +138,7 @@ def timed_by_producers(stream: Stream, topic: Callable[..., str]) -> Stream:
         (MILLISECONDS * 1_000_000, "its producer may count in another unit"),
         (2**63 - 1, "its producer may count in another unit"),
         (253_402_300_800_000, "is not within the years 1 to 9999"),
-        (-1, "has no time in Kafka"),
+        (-1, "has no timestamp in Kafka"),
         (1, "newer than the record; early='1 hour'"),
         (253_402_200_000_000, "older than the record; late='7 days'"),
     ],
@@ -161,9 +164,9 @@ def test_many_records_whose_time_is_none_stop_the_stream_until_they_are_accepted
 
     stream = timed_by_producers
     send(stream, [event()] * 150, timestamp=MILLISECONDS * 1_000)
-    with pytest.raises(AllRecordsRejected, match=r"may count in another unit.*accept readings bad"):
+    with raises(Code.ALL_RECORDS_REJECTED, "may count in another unit", "accept readings bad", kind=AllRecordsRejected):
         drain(stream, "test")
-    recovery.accept(warehouse, stream, "bad", "somebody")
+    recovery.accept(warehouse, stream, Choice.BAD, "somebody")
     assert settle(warehouse, stream).quarantined == 150
 
 

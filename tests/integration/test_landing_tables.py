@@ -1,4 +1,4 @@
-"""What people change in a stream's table: it stays as they made it, and what is in the way is named."""
+"""A user's changes of a stream's table stay as they are, and those that prevent landing are reported."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import pytest
 
-from include.errors import NonRetryableError, UserError
+from include.error_codes import Code
+from include.errors import NonRetryableError
 from include.kafka import client
-from include.landing import batch, locks, maintenance, partitions, placement, problems, proof, replay, table
+from include.landing import batch, locks, maintenance, partitions, placement, problems, proof, replay, spans, table
 from include.landing.drain import drain
-from include.landing.partitions import Span
+from include.landing.spans import Span
 from include.streams.definition import Instant, Stream
 from include.warehouse.connection import connect
-from tests.integration.test_landing import (
+from tests.errors import raises
+from tests.integration.landing import (
     NOW,
     Grown,
     Reading,
@@ -29,7 +31,7 @@ from tests.integration.test_landing import (
     event,
     kept_aside,
     landed,
-    one_fate_each,
+    one_disposition_each,
     rows,
     send,
     stream,
@@ -45,7 +47,7 @@ OLD = NOW - 5 * DAY
 
 
 def execute(connection: Connection, statement: str) -> None:
-    """One statement, committed."""
+    """Executes a statement and commits."""
     with connection.cursor() as cursor:
         cursor.execute(statement)
     connection.commit()
@@ -54,7 +56,7 @@ def execute(connection: Connection, statement: str) -> None:
 def proven(connection: Connection, stream: Stream) -> None:
     found = proof.prove(connection, stream)
     assert not found.wrong
-    one_fate_each(connection, stream)
+    one_disposition_each(connection, stream)
 
 
 def replayed(connection: Connection, stream: Stream) -> None:
@@ -63,7 +65,7 @@ def replayed(connection: Connection, stream: Stream) -> None:
 
 def partition_of(stream: Stream, moment: datetime) -> str:
     start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    return partitions.name_of(stream, Span(start, start + DAY))
+    return spans.name_of(stream, Span(start, start + DAY))
 
 
 def attached(connection: Connection) -> list[str]:
@@ -76,14 +78,14 @@ def attached(connection: Connection) -> list[str]:
 
 @contextmanager
 def reading(query: str = "SELECT count(*) FROM landing.readings", name: str = "report") -> Iterator[Connection]:
-    """Somebody who has read the table and keeps the transaction open."""
+    """A session that has read the table and keeps its transaction open."""
     with closing(connect(name)) as connection:
         with connection.cursor() as cursor:
             cursor.execute(query)
         yield connection
 
 
-# What a person may add to the table, each with what must be so ever after.
+# What a user may add to the table, each with a query that must stay true.
 ADDED = {
     "a column with a default": (
         "ALTER TABLE landing.readings ADD defaulted text NOT NULL DEFAULT 'x'",
@@ -194,8 +196,8 @@ ADDED = {
 }
 
 
-def test_what_a_person_adds_stays_and_is_in_no_ones_way(stream: Stream, warehouse: Connection) -> None:
-    """New partitions are needed, the definition grows, an old partition is dropped, and everything is replayed."""
+def test_additions_of_a_user_stay_and_do_not_prevent_landing(stream: Stream, warehouse: Connection) -> None:
+    """Partitions are created, the definition grows, an old partition is dropped, and all records are replayed."""
     table.bring_up_to_date(warehouse, stream)
     for statement, _ in ADDED.values():
         execute(warehouse, statement)
@@ -218,26 +220,24 @@ def test_what_a_person_adds_stays_and_is_in_no_ones_way(stream: Stream, warehous
     assert [text for _, _, text in landed(warehouse)] == ["new", "old"]
 
 
-def test_a_column_that_nothing_fills_is_named_and_stays(stream: Stream, warehouse: Connection) -> None:
+def test_a_users_column_that_no_field_fills_is_reported_and_stays(stream: Stream, warehouse: Connection) -> None:
     table.bring_up_to_date(warehouse, stream)
     execute(warehouse, "ALTER TABLE landing.readings ADD mine text NOT NULL")
     send(stream, [event()])
-    with pytest.raises(
-        NonRetryableError, match=r"landing\.readings\.mine is NOT NULL, .* Give it a default: ALTER TABLE"
-    ):
+    with raises(Code.COLUMN_CONFLICT, "landing.readings.mine", "SET DEFAULT", kind=NonRetryableError):
         drain(stream, "test")
     execute(warehouse, "ALTER TABLE landing.readings ALTER mine SET DEFAULT ''")
     assert drain(stream, "test").landed == 1
     assert rows(warehouse, "SELECT mine FROM landing.readings") == [("",)]
 
 
-def test_null_is_refused_only_where_somebody_said_so(stream: Stream, warehouse: Connection) -> None:
-    """What the definition made NOT NULL it may relax again; what a person made NOT NULL holds."""
+def test_null_is_refused_only_where_a_user_set_not_null(stream: Stream, warehouse: Connection) -> None:
+    """The definition can drop its own NOT NULL, but not a user's."""
     send(stream, [event(real=0.5)])
     drain(stream, "test")
     execute(warehouse, "ALTER TABLE landing.readings ALTER real SET NOT NULL")
     shrunk = replace(stream, event=Shrunk)
-    with pytest.raises(NonRetryableError, match=r"landing\.readings\.real is NOT NULL"):
+    with raises(Code.COLUMN_CONFLICT, "landing.readings.real", kind=NonRetryableError):
         drain(shrunk, "test")
     send(stream, [event("null"), event("one", real=1.0)])
     assert drain(stream, "test").landed == 1
@@ -248,11 +248,11 @@ def test_null_is_refused_only_where_somebody_said_so(stream: Stream, warehouse: 
     proven(warehouse, shrunk)
 
 
-def test_a_field_that_becomes_a_generated_column_is_named(stream: Stream, warehouse: Connection) -> None:
+def test_a_generated_column_with_a_fields_name_is_reported(stream: Stream, warehouse: Connection) -> None:
     table.bring_up_to_date(warehouse, stream)
     execute(warehouse, "ALTER TABLE landing.readings ADD more text GENERATED ALWAYS AS (text || '!') STORED")
     send(stream, [event()])
-    with pytest.raises(NonRetryableError, match=r"event\.more: .* landing\.readings\.more is a generated column"):
+    with raises(Code.COLUMN_CONFLICT, "event.more", "landing.readings.more", "generated", kind=NonRetryableError):
         drain(replace(stream, event=Grown), "test")
     assert drain(stream, "test").landed == 1
 
@@ -261,7 +261,7 @@ class Described(Reading):
     more: Annotated[str | None, msgspec.Meta(description="The definition's")] = None
 
 
-def test_a_description_of_the_definition_wins(stream: Stream, warehouse: Connection) -> None:
+def test_the_definitions_description_replaces_a_users_comment(stream: Stream, warehouse: Connection) -> None:
     described = replace(stream, event=Described)
     table.bring_up_to_date(warehouse, described)
     execute(warehouse, "COMMENT ON COLUMN landing.readings.more IS 'mine'")
@@ -269,7 +269,7 @@ def test_a_description_of_the_definition_wins(stream: Stream, warehouse: Connect
     assert rows(warehouse, "SELECT col_description('landing.readings'::regclass, 10)") == [("The definition's",)]
 
 
-# What may depend on a partition, and how it is named.
+# Objects that can depend on a partition, by their names in the error.
 DEPENDENTS = {
     "view public.mine": "CREATE VIEW mine AS SELECT * FROM landing.{}",
     "materialized view public.mine": "CREATE MATERIALIZED VIEW mine AS SELECT count(*) FROM landing.{}",
@@ -283,7 +283,7 @@ DEPENDENTS = {
 
 
 @pytest.mark.parametrize("what", DEPENDENTS)
-def test_a_partition_on_which_something_depends_stays_and_the_others_go(
+def test_a_partition_with_dependents_stays_and_the_others_are_dropped(
     stream: Stream, warehouse: Connection, what: str
 ) -> None:
     send(stream, [event(f"{days}", ts=NOW - days * DAY) for days in (6, 5, 4, 0)])
@@ -291,24 +291,20 @@ def test_a_partition_on_which_something_depends_stays_and_the_others_go(
     before, old, _, today = (partition_of(stream, NOW - days * DAY) for days in (6, 5, 4, 0))
     execute(warehouse, DEPENDENTS[what].format(old))
     for _ in range(2):
-        with pytest.raises(NonRetryableError) as kept:
+        with raises(Code.PARTITION_IN_USE, f"landing.{old}", what.format(old), kind=NonRetryableError):
             maintenance.drop_until(warehouse, stream, NOW - 3 * DAY)
-        assert f"landing.{old} is past its retention" in kept.value.what
-        assert what.format(old) in str(kept.value)
         assert attached(warehouse) == [old, today]
     assert rows(warehouse, "SELECT to_regclass(%s)", f"landing.{before}") == [(None,)]
     send(stream, [event("late", ts=NOW - 5 * DAY)])
     assert drain(stream, "test").landed == 1
-    # Detached by its owner, in order to keep it: nothing marks it as to be dropped.
+    # A user detaches it to keep it: it is not marked to be dropped.
     execute(warehouse, f"ALTER TABLE landing.readings DETACH PARTITION landing.{old}")
     maintenance.maintain(warehouse, stream)
     assert rows(warehouse, f"SELECT count(*) FROM landing.{old}") == [(2,)]
 
 
-def test_a_partition_that_is_detached_already_and_cannot_be_dropped_is_attached_again(
-    stream: Stream, warehouse: Connection
-) -> None:
-    """As earlier releases have left it, and as a view leaves it that is made at the wrong moment."""
+def test_a_detached_partition_that_cannot_be_dropped_is_attached_again(stream: Stream, warehouse: Connection) -> None:
+    """Earlier releases left such tables, and so does a view that is created between the two steps."""
     send(stream, [event("old", ts=OLD), event("new")])
     drain(stream, "test")
     old = partition_of(stream, OLD)
@@ -323,7 +319,7 @@ def test_a_partition_that_is_detached_already_and_cannot_be_dropped_is_attached_
     assert drain(stream, "test").landed == 1
     assert old in attached(warehouse)
     detached()
-    with pytest.raises(NonRetryableError, match=f"landing.{old} is past its retention.*view public.mine"):
+    with raises(Code.PARTITION_IN_USE, f"landing.{old}", "view public.mine", kind=NonRetryableError):
         maintenance.maintain(warehouse, stream)
     assert old in attached(warehouse)
     assert [text for _, _, text in landed(warehouse)] == ["old", "new", "late"]
@@ -331,9 +327,7 @@ def test_a_partition_that_is_detached_already_and_cannot_be_dropped_is_attached_
     assert maintenance.drop_until(warehouse, stream, OLD + DAY) == [old]
 
 
-def test_rows_that_are_referred_to_keep_their_partition_and_refuse_a_replay(
-    stream: Stream, warehouse: Connection
-) -> None:
+def test_referenced_rows_keep_their_partition_and_refuse_a_replay(stream: Stream, warehouse: Connection) -> None:
     send(stream, [event("old", ts=OLD), event("older", ts=OLD - DAY), event("new")])
     drain(stream, "test")
     old = partition_of(stream, OLD)
@@ -344,16 +338,16 @@ def test_rows_that_are_referred_to_keep_their_partition_and_refuse_a_replay(
         "INSERT INTO mine SELECT kafka_incarnation, kafka_partition, kafka_offset, ts FROM landing.readings "
         "WHERE text = 'old'",
     )
-    with pytest.raises(NonRetryableError, match=f"landing.{old} is past its retention.*refers"):
+    with raises(Code.PARTITION_IN_USE, f"landing.{old}", "refers", kind=NonRetryableError):
         maintenance.drop_until(warehouse, stream, OLD + DAY)
     assert attached(warehouse) == [old, partition_of(stream, NOW)]
     assert rows(warehouse, "SELECT obj_description(%s::regclass)", f"landing.{old}") == [(None,)]
-    with pytest.raises(NonRetryableError, match="refers"):
+    with raises(Code.STATEMENT_REFUSED, "refers", kind=NonRetryableError):
         replayed(warehouse, stream)
     assert [text for _, _, text in landed(warehouse)] == ["old", "new"]
 
 
-def test_a_partition_attached_by_hand_takes_rows_and_is_never_dropped(stream: Stream, warehouse: Connection) -> None:
+def test_a_users_partition_takes_rows_and_is_never_dropped(stream: Stream, warehouse: Connection) -> None:
     table.bring_up_to_date(warehouse, stream)
     execute(
         warehouse,
@@ -373,30 +367,30 @@ def test_a_partition_attached_by_hand_takes_rows_and_is_never_dropped(stream: St
     proven(warehouse, stream)
 
 
-def test_a_default_partition_is_only_in_the_way_of_new_partitions(stream: Stream, warehouse: Connection) -> None:
+def test_a_default_partition_prevents_only_new_partitions(stream: Stream, warehouse: Connection) -> None:
     send(stream, [event("today"), event("old", ts=OLD)])
     drain(stream, "test")
     execute(warehouse, "CREATE TABLE landing.catchall PARTITION OF landing.readings DEFAULT")
     send(stream, [event("again")])
     assert drain(stream, "test").landed == 1
-    with pytest.raises(NonRetryableError, match=r"landing\.catchall is the default partition.*DETACH PARTITION"):
+    with raises(Code.DEFAULT_PARTITION, "landing.catchall", "DETACH PARTITION", kind=NonRetryableError):
         maintenance.maintain(warehouse, stream)
     assert maintenance.drop_until(warehouse, stream, OLD + DAY) == [partition_of(stream, OLD)]
     send(stream, [event("before", ts=NOW - 3 * DAY)])
-    with pytest.raises(NonRetryableError, match=r"landing\.catchall is the default partition"):
+    with raises(Code.DEFAULT_PARTITION, "landing.catchall", kind=NonRetryableError):
         drain(stream, "test")
     execute(warehouse, "ALTER TABLE landing.readings DETACH PARTITION landing.catchall")
     assert drain(stream, "test").landed == 1
 
 
 @pytest.mark.parametrize("how", ["RENAME TO mine", "SET SCHEMA public"])
-def test_a_table_that_was_renamed_is_named(stream: Stream, warehouse: Connection, how: str) -> None:
+def test_a_renamed_table_is_reported(stream: Stream, warehouse: Connection, how: str) -> None:
     send(stream, [event("old")])
     drain(stream, "test")
     execute(warehouse, f"ALTER TABLE landing.readings {how}")
     other = "landing.mine" if "mine" in how else "public.readings"
     send(stream, [event("new")])
-    with pytest.raises(NonRetryableError, match=f"partitions of the table {other}"):
+    with raises(Code.NAME_TAKEN, other, kind=NonRetryableError):
         drain(stream, "test")
     assert rows(warehouse, "SELECT to_regclass('landing.readings')") == [(None,)]
     execute(
@@ -408,20 +402,24 @@ def test_a_table_that_was_renamed_is_named(stream: Stream, warehouse: Connection
 
 
 @pytest.mark.parametrize(
-    "made",
+    ("statement", "code", "named"),
     [
-        "CREATE VIEW landing.readings AS SELECT now() AS ts",
-        "CREATE TABLE landing.readings (ts timestamptz)",
-        "CREATE SEQUENCE landing.readings",
-        "CREATE TABLE landing.readings (ts timestamptz, n int) PARTITION BY LIST (n)",
+        ("CREATE VIEW landing.readings AS SELECT now() AS ts", Code.NAME_TAKEN, "view"),
+        ("CREATE TABLE landing.readings (ts timestamptz)", Code.NAME_TAKEN, "table without partitions"),
+        ("CREATE SEQUENCE landing.readings", Code.NAME_TAKEN, "sequence"),
+        (
+            "CREATE TABLE landing.readings (ts timestamptz, n int) PARTITION BY LIST (n)",
+            Code.TABLE_INCOMPATIBLE,
+            "LIST",
+        ),
     ],
 )
-def test_what_has_the_tables_name_is_named(stream: Stream, warehouse: Connection, made: str) -> None:
-    execute(warehouse, made)
+def test_a_relation_with_the_tables_name_is_reported(
+    stream: Stream, warehouse: Connection, statement: str, code: Code, named: str
+) -> None:
+    execute(warehouse, statement)
     send(stream, [event()])
-    with pytest.raises(
-        NonRetryableError, match=r"landing\.readings (is a (view|table|sequence)|is partitioned by LIST)"
-    ):
+    with raises(code, "landing.readings", named, kind=NonRetryableError):
         drain(stream, "test")
 
 
@@ -431,11 +429,11 @@ DISCARDING = (
 )
 
 
-def test_rows_that_a_trigger_discards_are_not_called_landed(stream: Stream, warehouse: Connection) -> None:
+def test_rows_that_a_trigger_discards_do_not_count_as_landed(stream: Stream, warehouse: Connection) -> None:
     table.bring_up_to_date(warehouse, stream)
     execute(warehouse, DISCARDING.format("INSERT"))
     send(stream, [event()] * 3)
-    with pytest.raises(NonRetryableError, match=r"3 of 3 rows .* trigger mine"):
+    with raises(Code.BLOCKED_BY_TRIGGER, "3 of 3 rows", "trigger mine", kind=NonRetryableError):
         drain(stream, "test")
     execute(warehouse, "DROP TRIGGER mine ON landing.readings")
     assert drain(stream, "test").landed == 3
@@ -449,33 +447,31 @@ def test_rows_that_cannot_be_deleted_refuse_a_replay(stream: Stream, warehouse: 
     send(stream, [event()] * 3)
     drain(stream, "test")
     execute(warehouse, keeping)
-    with pytest.raises(NonRetryableError, match=r"mine"):
+    with raises(Code.BLOCKED_BY_TRIGGER, "mine", kind=NonRetryableError):
         replayed(warehouse, stream)
     assert len(landed(warehouse)) == 3
     proven(warehouse, stream)
 
 
 @pytest.mark.parametrize(
-    ("statement", "says"),
+    ("statement", "reason"),
     [
         ("ALTER TABLE landing.readings ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY", "row-level security"),
         ("REVOKE INSERT ON landing.readings FROM CURRENT_USER", "permission denied"),
     ],
 )
-def test_what_forbids_landing_is_said_in_a_sentence(
-    stream: Stream, warehouse: Connection, statement: str, says: str
-) -> None:
+def test_a_missing_permission_is_reported(stream: Stream, warehouse: Connection, statement: str, reason: str) -> None:
     table.bring_up_to_date(warehouse, stream)
     execute(warehouse, statement)
     send(stream, [event()])
-    with pytest.raises(NonRetryableError, match=says):
+    with raises(Code.STATEMENT_REFUSED, reason, kind=NonRetryableError):
         drain(stream, "test")
 
 
-def test_an_open_reader_holds_back_the_column_and_nothing_else(
+def test_an_open_reader_delays_only_the_new_column(
     stream: Stream, warehouse: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A new field's values land later, the others at once; no other session waits for the change of the table."""
+    """The values of a new field land later, all others immediately. No other session waits for the change."""
     send(stream, [event("before")])
     drain(stream, "test")
     grown = replace(stream, event=Grown, window="1 minute")
@@ -500,7 +496,7 @@ def test_an_open_reader_holds_back_the_column_and_nothing_else(
         assert any("add the column landing.readings.more, text waits for a lock" in what for what in whats)
         assert any("pid" in what and "report" in what for what in whats)
         assert any("offsets 2 to 4" in what and "more" in what for what in whats)
-        with pytest.raises(UserError, match="report, user warehouse"):
+        with raises(Code.LOCK_TIMEOUT, "report, user warehouse"):
             maintenance.maintain(warehouse, grown)
         assert not proof.prove(warehouse, grown).wrong
     send(grown, [event("after", more="c")])
@@ -528,8 +524,8 @@ class Optional(msgspec.Struct):
     number: int = 0
 
 
-def test_null_waits_for_its_lock_and_other_values_land(stream: Stream, warehouse: Connection) -> None:
-    """A field that may be None now: no record becomes a dead letter because the table does not allow null yet."""
+def test_null_waits_for_the_lock_and_other_values_land(stream: Stream, warehouse: Connection) -> None:
+    """A field allows None now. No record becomes a dead letter because the table does not allow null yet."""
     send(stream, [event("before")])
     drain(stream, "test")
     optional = replace(stream, event=Optional, window="4 seconds")
@@ -538,7 +534,7 @@ def test_null_waits_for_its_lock_and_other_values_land(stream: Stream, warehouse
         send(stream, [event("after")])
         assert drain(optional, "test").landed == 1
         send(stream, [null])
-        with pytest.raises(UserError, match="report, user warehouse"):
+        with raises(Code.LOCK_TIMEOUT, "report, user warehouse"):
             drain(optional, "test")
         assert not kept_aside(warehouse)
         assert "report" in problems.of(warehouse, optional)[0].what
@@ -546,7 +542,7 @@ def test_null_waits_for_its_lock_and_other_values_land(stream: Stream, warehouse
     proven(warehouse, optional)
 
 
-def test_values_whose_records_are_gone_are_named_until_somebody_replays(stream: Stream, warehouse: Connection) -> None:
+def test_values_whose_records_expired_are_reported_until_a_replay(stream: Stream, warehouse: Connection) -> None:
     from confluent_kafka import TopicPartition
 
     send(stream, [event("before")])
@@ -559,7 +555,7 @@ def test_values_whose_records_are_gone_are_named_until_somebody_replays(stream: 
     for removed in brokers.delete_records([TopicPartition(stream.topic, 0, 2)]).values():
         removed.result()
     for _ in range(2):
-        with pytest.raises(NonRetryableError, match=r"offsets 1 to 1, more.*replay readings"):
+        with raises(Code.VALUES_EXPIRED, "offsets 1 to 1, more", "replay readings", kind=NonRetryableError):
             maintenance.maintain(warehouse, grown)
     found = rows(warehouse, "SELECT text, more FROM landing.readings ORDER BY kafka_offset")
     assert found == [("before", None), ("gone", None), ("there", "b")]
@@ -568,24 +564,22 @@ def test_values_whose_records_are_gone_are_named_until_somebody_replays(stream: 
     assert problems.of(warehouse, grown) == []
 
 
-def test_a_drain_that_keeps_failing_is_named_with_since_when_and_why(stream: Stream, warehouse: Connection) -> None:
+def test_problems_report_a_failing_drain_with_time_and_reason(stream: Stream, warehouse: Connection) -> None:
     table.bring_up_to_date(warehouse, stream)
     execute(warehouse, "REVOKE INSERT ON landing.readings FROM CURRENT_USER")
     send(stream, [event()])
     for _ in range(2):
-        with pytest.raises(NonRetryableError):
+        with raises(Code.STATEMENT_REFUSED, kind=NonRetryableError):
             drain(stream, "test")
     (problem,) = problems.of(warehouse, stream)
-    assert problem.what.startswith(f"land__readings, task drain 0, fails since {datetime.now(UTC):%Y-%m-%d}")
+    assert "land__readings, task drain 0" in problem.what and f"{datetime.now(UTC):%Y-%m-%d}" in problem.what
     assert "(2 times)" in problem.what and "permission denied for table readings" in problem.what
     execute(warehouse, "GRANT INSERT ON landing.readings TO CURRENT_USER")
     assert drain(stream, "test").landed == 1
     assert problems.of(warehouse, stream) == []
 
 
-def test_a_table_that_is_locked_is_named_and_what_looks_at_it_does_not_wait(
-    stream: Stream, warehouse: Connection
-) -> None:
+def test_a_locked_table_is_reported_without_a_long_wait(stream: Stream, warehouse: Connection) -> None:
     send(stream, [event()])
     drain(stream, "test")
     lock = "LOCK TABLE landing.readings IN ACCESS EXCLUSIVE MODE"
@@ -593,25 +587,25 @@ def test_a_table_that_is_locked_is_named_and_what_looks_at_it_does_not_wait(
         execute(warehouse, "SET statement_timeout = '10s'")
         (problem,) = problems.of(warehouse, stream)
         assert re.search(r"waits for a lock on landing\.readings: pid \d+ \(a forgotten session", problem.what)
-        with pytest.raises(locks.Locked, match=r"pid \d+ \(a forgotten session"):
+        with raises(Code.LOCK_TIMEOUT, "pid ", "(a forgotten session", kind=locks.Locked):
             maintenance.maintain(warehouse, stream)
         send(stream, [event()])
-        with pytest.raises(UserError, match=r"pid \d+ \(a forgotten session"):
+        with raises(Code.LOCK_TIMEOUT, "pid ", "(a forgotten session"):
             drain(replace(stream, window="3 seconds"), "test")
     assert drain(stream, "test").landed == 1
     assert problems.of(warehouse, stream) == []
 
 
-def test_a_reader_of_the_partition_delays_retention_and_nothing_else(
+def test_a_reader_of_a_partition_delays_only_its_retention(
     stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance, "DETACH_TIMEOUT_MS", 300)
     send(stream, [event("old", ts=OLD), event("new")])
     drain(stream, "test")
     with reading():
-        with pytest.raises(UserError, match=r"past its retention, and waits for readers.*report, user warehouse"):
+        with raises(Code.LOCK_TIMEOUT, partition_of(stream, OLD), "report, user warehouse"):
             maintenance.drop_until(warehouse, stream, OLD + DAY)
-        assert any("half detached" in problem.what for problem in problems.of(warehouse, stream))
+        assert any("detachment is unfinished" in problem.what for problem in problems.of(warehouse, stream))
         send(stream, [event("more"), event("before", ts=OLD - DAY)])
         assert drain(stream, "test").landed == 2
     dropped = [partition_of(stream, OLD), partition_of(stream, OLD - DAY)]
@@ -622,17 +616,21 @@ def test_a_reader_of_the_partition_delays_retention_and_nothing_else(
 def test_many_partitions_land_and_are_replayed_and_proven_with_few_locks(
     stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An event for each of many hours, in one batch; no transaction holds locks on all of the partitions."""
-    for module, name in ((partitions, "MADE_AT_ONCE"), (batch, "MAX_SPANS"), (placement, "PARTITIONS_PER_QUERY")):
+    """One batch has an event for each of 300 hours. No transaction locks all of their partitions."""
+    for module, name in (
+        (partitions, "PARTITIONS_PER_TRANSACTION"),
+        (batch, "MAX_SPANS"),
+        (placement, "PARTITIONS_PER_QUERY"),
+    ):
         monkeypatch.setattr(module, name, 40)
     stream = replace(stream, partition="1 hour", late="400 days", keep="500 days", window="5 minutes")
     hour = NOW.replace(minute=30)
     hours = 300
     send(stream, [event(str(number), ts=hour - timedelta(hours=number)) for number in range(hours)])
     table.bring_up_to_date(warehouse, stream)
-    most: list[int] = []
+    counts: list[int] = []
     ended = threading.Event()
-    watching = threading.Thread(target=count_locks, args=(most, ended))
+    watching = threading.Thread(target=count_locks, args=(counts, ended))
     watching.start()
     try:
         assert drain(stream, "test").landed == hours
@@ -647,14 +645,14 @@ def test_many_partitions_land_and_are_replayed_and_proven_with_few_locks(
         watching.join()
     assert (found.wrong, found.compared) == ([], hours)
     assert rows(warehouse, "SELECT count(*), count(DISTINCT text) FROM landing.readings") == [(hours, hours)]
-    assert max(most) < 500
+    assert max(counts) < 500
 
 
-def count_locks(most: list[int], ended: threading.Event) -> None:
-    """How many locks of this test's database are held, again and again."""
+def count_locks(counts: list[int], ended: threading.Event) -> None:
+    """Counts the locks in this test's database, repeatedly."""
     with closing(connect("watching")) as connection:
         while not ended.wait(0.05):
             query = (
                 "SELECT count(*) FROM pg_locks JOIN pg_database ON database = oid WHERE datname = current_database()"
             )
-            most += rows(connection, query)[0]
+            counts += rows(connection, query)[0]

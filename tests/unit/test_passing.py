@@ -1,4 +1,4 @@
-"""A benchmark that is killed leaves a definition behind: nobody stumbles over it, and the next one removes it."""
+"""The definition that a killed benchmark leaves behind is ignored, and the next benchmark removes it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ passing.DEFINITIONS = Path(sys.argv[1])
 with passing.workplace():
     (passing.folder() / "rows.parquet").write_text("rows")
     with passing.definition("bench_1000", sys.stdin.read()):
-        print("at work", flush=True)
+        print("running", flush=True)
         import time; time.sleep(60)
 """
 
 
 @pytest.fixture
 def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of datasets, beside an empty home."""
+    """An empty folder of datasets, and an empty home."""
     folder = tmp_path / "datasets"
     folder.mkdir()
     monkeypatch.setenv("MILLRACE_HOME", str(tmp_path / "home"))
@@ -38,19 +38,19 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_killed_benchmark_leaves_nothing_that_counts(datasets: Path) -> None:
+def test_the_definition_of_a_killed_benchmark_is_ignored(datasets: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", BENCHMARK, str(datasets)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as benchmark:
         assert benchmark.stdin and benchmark.stdout
         benchmark.stdin.write(TEXT)
         benchmark.stdin.close()
-        assert benchmark.stdout.readline() == "at work\n"
+        assert benchmark.stdout.readline() == "running\n"
         assert list(definitions.find(datasets).valid) == ["bench_1000"]
         with pytest.raises(UserError, match="Another benchmark of training is running"), passing.workplace():
             pass
         benchmark.kill()
-    # A module that was loaded while its file counted is not read again in the same process.
+    # A process does not load a module again that it has loaded while the file counted.
     sys.modules.pop("include.datasets.bench_1000")
     assert (datasets / "bench_1000.py").exists()
     found = definitions.find(datasets)
@@ -65,7 +65,7 @@ def test_a_killed_benchmark_leaves_nothing_that_counts(datasets: Path) -> None:
     assert own.exists()
 
 
-def test_a_benchmark_takes_its_definition_away(datasets: Path) -> None:
+def test_a_benchmark_removes_its_definition(datasets: Path) -> None:
     with passing.workplace(), passing.definition("bench_1000", TEXT):
         assert list(definitions.find(datasets).valid) == ["bench_1000"]
     assert list(datasets.glob("*.py")) == []

@@ -1,4 +1,4 @@
-"""What a transaction makes of its producer's reports."""
+"""What a transaction does with its producer's delivery reports."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import pytest
 from confluent_kafka import Producer
 
-from include.errors import UserError
+from include.error_codes import Code
 from include.kafka.publisher import Transaction
+from tests.errors import raises
 
 
 @dataclass
 class Stored:
-    """A message that the brokers have, at an offset that they may not have reported."""
+    """A stored message, whose offset the brokers may not have reported."""
 
     reported: int | None
 
@@ -27,7 +27,7 @@ class Stored:
 
 
 class Reporting:
-    """A producer whose messages are stored at once, at the given offsets."""
+    """A producer whose messages are stored immediately, at the given offsets."""
 
     def __init__(self, *offsets: int | None) -> None:
         self._offsets = iter(offsets)
@@ -48,10 +48,10 @@ def sent(*offsets: int | None) -> Transaction:
     return transaction
 
 
-def test_places_come_in_the_order_of_sending() -> None:
+def test_offsets_are_returned_in_sending_order() -> None:
     assert sent(7, 9, 8).delivered() == [(0, 7), (0, 9), (0, 8)]
 
 
-def test_a_message_of_which_nobody_knows_the_place_cannot_be_listed() -> None:
-    with pytest.raises(UserError, match="does not say where it has stored 1 of 3 messages"):
+def test_a_message_without_an_offset_cannot_be_listed() -> None:
+    with raises(Code.SEND_FAILED, "1 of 3 messages"):
         sent(7, None, 8).delivered()

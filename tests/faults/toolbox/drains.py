@@ -22,7 +22,7 @@ from typing import Any, Literal
 import psutil
 
 from include.streams.definition import Stream
-from tests.faults.toolbox.servers import eventually
+from tests.polling import until
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.faults.toolbox.preload"])
@@ -96,7 +96,7 @@ class Drain:
         """The process that drains and hands over, waited for; to be asked for first before the window's end."""
         if self._child is None:
             parent = psutil.Process(self.pid)
-            eventually(lambda: bool(parent.children()), 30, "the drain's process has the child that drains")
+            until("the drain's process has the child that drains", lambda: bool(parent.children()), 30)
             [self._child] = parent.children()
         return self._child
 

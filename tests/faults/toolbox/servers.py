@@ -7,8 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from embedded.home import Home
 from embedded.ports import HOST
 from include.errors import UserError
 from include.project import ROOT
+from tests.polling import until
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -38,16 +37,6 @@ def free_port() -> int:
         if ports.is_free(port) and _held.acquire(port):
             return port
     raise AssertionError("no port is free")
-
-
-def eventually(
-    check: Callable[[], bool], within_s: float, what: str, every_s: float = 0.02, why: Callable[[], str] = lambda: ""
-) -> None:
-    """Waits until something is so. Raises AssertionError after ``within_s`` seconds, with what ``why`` then tells."""
-    end = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < end, f"after {within_s:g} s it was still not so that {what}{why()}"
-        time.sleep(every_s)
 
 
 class Server:
@@ -97,7 +86,7 @@ class Server:
 
     def wait(self) -> None:
         """Waits until the server answers."""
-        eventually(self.answers, START_S, f"{self.name} answers")
+        until(f"{self.name} answers", self.answers, START_S)
 
     def end(self, number: signal.Signals) -> None:
         """Sends a signal that ends the server, and waits for the end of all its processes."""

@@ -19,7 +19,8 @@ from tests.faults.toolbox.audit import Findings, Snapshot, audit, snapshot
 from tests.faults.toolbox.drains import Drain, Outcome
 from tests.faults.toolbox.events import Topic, forget_producers
 from tests.faults.toolbox.relay import KafkaRelay, PostgresRelay
-from tests.faults.toolbox.servers import Broker, Database, eventually
+from tests.faults.toolbox.servers import Broker, Database
+from tests.polling import until
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -186,7 +187,7 @@ class Stage:
                 assert alive, f"no drain is left, and {rows} rows are not landed:\n{self._drains[-1].log()}"
                 return False
 
-            eventually(arrived, within_s, f"{rows} rows are landed", every_s=0.05, why=self._standstill)
+            until(f"{rows} rows are landed", arrived, within_s, every_s=0.05, why=self._standstill)
 
     def audit(self, *earlier: Snapshot, **options: Any) -> Findings:
         """What is wrong now; ``earlier`` are snapshots of incarnations that are gone."""
@@ -195,10 +196,10 @@ class Stage:
     def until_claimed(self, times: int, within_s: float = 30.0) -> None:
         """Waits until each partition has been claimed so often."""
         epochs = "SELECT min(epoch) FROM millrace.position WHERE reader = %s"
-        eventually(
+        until(
+            f"every partition is claimed {times} times",
             lambda: (self.query(epochs, self.stream.reader)[0][0] or 0) >= times,
             within_s,
-            f"every partition is claimed {times} times",
         )
 
     def audit_of(self, *topics: Snapshot, **options: Any) -> Findings:

@@ -1,4 +1,4 @@
-"""Work done ahead in a thread."""
+"""The prefetcher: an iterator that runs in a thread."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import pytest
 from include.landing.prefetch import Prefetcher
 
 
-def test_items_come_in_their_order() -> None:
+def test_items_keep_their_order() -> None:
     with Prefetcher(iter(range(100)), threading.Event()) as ready:
         assert [ready.get(5) for _ in range(100)] == list(range(100))
         assert ready.get(0.05) is None
 
 
-def test_it_stays_within_its_depth() -> None:
-    made: list[int] = []
+def test_it_prefetches_no_more_than_its_depth() -> None:
+    produced: list[int] = []
 
     def items() -> Iterator[int]:
         for number in range(50):
-            made.append(number)
+            produced.append(number)
             yield number
 
     with Prefetcher(items(), threading.Event(), depth=2) as ready:
         time.sleep(0.3)
-        assert len(made) <= 4
+        assert len(produced) <= 4
         assert ready.get(5) == 0
 
 
-def test_an_error_is_raised_behind_the_items_before_it() -> None:
+def test_an_error_is_raised_after_the_items_before_it() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise KeyError("gone")

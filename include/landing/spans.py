@@ -1,0 +1,128 @@
+"""Partition arithmetic: the spans of time that a stream's table is partitioned by, and the names of the partitions.
+
+A span is half-open and in UTC. Every span of a stream has the width that its definition gives, and begins at a multiple
+of that width since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from include.streams.definition import CALENDAR, Stream
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+"""The bounds of a partition without bounds."""
+CALENDAR_US = tuple((end - UNIX_EPOCH) // MICROSECOND for end in CALENDAR)
+"""The first and the last moment that clients can read, in microseconds since 1970."""
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """Time from ``start`` to ``end``, the end excluded; both UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment < self.end
+
+
+def moment_of(microseconds: int) -> datetime:
+    """The moment so many microseconds after the beginning of 1970."""
+    return UNIX_EPOCH + microseconds * MICROSECOND
+
+
+def span_from(stream: Stream, start: datetime) -> Span:
+    """The span of the stream's width that begins at ``start``."""
+    return Span(start, start + stream.width)
+
+
+def span_of(stream: Stream, moment: datetime) -> Span:
+    """The span that holds a moment."""
+    return span_from(stream, UNIX_EPOCH + (moment - UNIX_EPOCH) // stream.width * stream.width)
+
+
+def spans_of(stream: Stream, times: NDArray[np.int64]) -> list[Span]:
+    """The spans that hold some moments, in order, each once.
+
+    Args:
+        times: Microseconds since 1970, int64[n].
+    """
+    import numpy as np
+
+    width, width_us = stream.width, stream.width // MICROSECOND
+    starts = (moment_of(int(number) * width_us) for number in np.unique(times // width_us))
+    return [Span(start, start + width) for start in starts]
+
+
+def next_spans(stream: Stream, now: datetime, count: int) -> list[Span]:
+    """The span that holds ``now`` and the ``count`` after it."""
+    first = span_of(stream, now).start
+    return [span_from(stream, first + number * stream.width) for number in range(count + 1)]
+
+
+def partitionable(stream: Stream) -> tuple[int, int]:
+    """Between which moments, the end excluded, the calendar holds whole partitions; in microseconds since 1970."""
+    width = stream.width // MICROSECOND
+    return -(-CALENDAR_US[0] // width) * width, CALENDAR_US[1] // width * width
+
+
+def gaps(span: Span, known: Iterable[Span]) -> Iterator[Span]:
+    """The parts of a span that no known span covers, in order; several only after the partitions' width has changed."""
+    start = span.start
+    for other in sorted(known):
+        if other.end <= start or other.start >= span.end:
+            continue
+        if other.start > start:
+            yield Span(start, other.start)
+        start = max(start, other.end)
+    if start < span.end:
+        yield Span(start, span.end)
+
+
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """The spans in order, with those that touch joined into one."""
+    found: list[Span] = []
+    for span in sorted(spans):
+        if found and span.start <= found[-1].end:
+            found[-1] = Span(found[-1].start, max(found[-1].end, span.end))
+        else:
+            found.append(span)
+    return found
+
+
+def name_of(stream: Stream, span: Span) -> str:
+    """The name of a partition's table: the stream's name and the span's start, with its time unless spans are days."""
+    by_day, by_minute = possible_names(stream.name, span.start)
+    whole_days = span.start.time() == datetime.min.time() and span.end - span.start >= timedelta(days=1)
+    return by_day if whole_days else by_minute
+
+
+def possible_names(stream: str, start: datetime) -> tuple[str, str]:
+    """The names that the partition that begins at ``start`` can have: by day, and by minute."""
+    # strftime writes a year before 1000 with fewer digits.
+    by_day = f"{stream}_{start.year:04}{start:%m%d}"
+    return by_day, f"{by_day}_{start:%H%M}"
+
+
+def start_of(stream: Stream, name: str) -> datetime:
+    """The start of the span of a partition, from its name."""
+    suffix = name.removeprefix(f"{stream.name}_")
+    return datetime.strptime(f"{suffix}+0000", "%Y%m%d_%H%M%z" if "_" in suffix else "%Y%m%d%z")
+
+
+def droppable_until(stream: Stream, now: datetime) -> datetime:
+    """The landing time before which a row's partition may be past its retention at ``now``.
+
+    No event that landed later is old enough, because it was at most ``late`` older than its record.
+    """
+    return now - stream.retention + stream.lateness
