@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -108,6 +109,14 @@ def drain_process(connection: Connection) -> psutil.Process | None:
     return psutil.Process(owners.pop()) if owners else None
 
 
+@pytest.mark.any_executor
+def test_the_scheduler_loads_the_executor_of_the_environment(airflow_platform: Platform) -> None:
+    executor = os.environ.get("MILLRACE_AIRFLOW__CORE__EXECUTOR", "PromptExecutor")
+    log = (airflow_platform.home.logs / "scheduler.log").read_text()
+    assert re.search(rf"Loaded executor: .*\b{executor}\b", log)
+
+
+@pytest.mark.any_executor
 def test_an_idle_stream_holds_no_worker_and_its_first_event_is_seen_soon(
     landing: AirflowApi, stream: Stream, warehouse_of_platform: Connection
 ) -> None:
@@ -122,6 +131,7 @@ def test_an_idle_stream_holds_no_worker_and_its_first_event_is_seen_soon(
     until("the first event", lambda: count(warehouse_of_platform) > before or None, 15)
 
 
+@pytest.mark.any_executor
 @pytest.mark.parametrize("victim", ["drain", "task", "supervisor"])
 def test_a_killed_drain_loses_nothing_and_repeats_nothing(
     landing: AirflowApi, stream: Stream, warehouse_of_platform: Connection, victim: str
@@ -147,6 +157,7 @@ def test_a_killed_drain_loses_nothing_and_repeats_nothing(
     assert distinct(warehouse_of_platform) == before + total
 
 
+@pytest.mark.any_executor
 def test_rows_come_also_while_the_windows_change(
     landing: AirflowApi, stream: Stream, warehouse_of_platform: Connection
 ) -> None:

@@ -81,6 +81,7 @@ def questions(airflow: AirflowApi) -> list[Run]:
     return until("two questions", lambda: waiting(airflow), 180)
 
 
+@pytest.mark.any_executor
 def test_a_question_waits_without_a_slot_and_shows_the_evidence(
     airflow: AirflowApi, results: Connection, questions: list[Run]
 ) -> None:
@@ -103,12 +104,13 @@ def test_a_question_waits_without_a_slot_and_shows_the_evidence(
     assert pool["occupied_slots"] + pool["open_slots"] == pool["slots"]
 
 
+@pytest.mark.any_executor
 def test_an_approval_promotes_and_the_next_is_refused_as_the_champion_is_another(
     airflow: AirflowApi, results: Connection, questions: list[Run]
 ) -> None:
     first, second = questions
     answer(airflow, first, model="logistic")
-    assert airflow.wait(PROMOTE, first.run_id, timeout=60).state == "success"
+    assert airflow.wait(PROMOTE, first.run_id, timeout=180).state == "success"
     (champion,) = ask(
         results,
         "SELECT model, version, cause, decider, run FROM millrace.champion WHERE dataset = 'breast_cancer'",
@@ -117,7 +119,7 @@ def test_an_approval_promotes_and_the_next_is_refused_as_the_champion_is_another
     with pytest.raises(ApiError):
         answer(airflow, first, model="forest")
     answer(airflow, second)
-    assert airflow.wait(PROMOTE, second.run_id, timeout=60).state == "failed"
+    assert airflow.wait(PROMOTE, second.run_id, timeout=180).state == "failed"
     (applied,) = (t for t in airflow.task_instances(PROMOTE, second.run_id) if t.task_id == "apply")
     assert (applied.state, applied.try_number) == ("failed", 1)
     log = airflow.log(PROMOTE, second.run_id, applied)

@@ -63,7 +63,7 @@ def test_a_backfill_past_the_end_of_the_data_is_skipped_and_says_why(airflow: Ai
     started = airflow.trigger(
         "publish__seattle_weather", {"interval_start": "2016-01-01", "interval_end": "2017-01-01"}
     )
-    ended = airflow.wait(started.dag_id, started.run_id, timeout=60)
+    ended = airflow.wait(started.dag_id, started.run_id, timeout=180)
     (task,) = airflow.task_instances(ended.dag_id, ended.run_id)
     assert (ended.state, task.state) == ("success", "skipped")
     assert "has no rows from 2016-01-01 00:00 to 2017-01-01" in airflow.log(ended.dag_id, ended.run_id, task)
@@ -73,11 +73,12 @@ def test_a_backfill_past_the_end_of_the_data_is_skipped_and_says_why(airflow: Ai
     assert ask(results, "SELECT count(*) FROM millrace.dataset_version WHERE dataset = 'seattle_weather'") == before
 
 
+@pytest.mark.any_executor
 def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi, results: Connection) -> None:
     # An interval after those of the other tests' versions, so that none of them supersedes this one.
     form: dict[str, Any] = {"interval_start": "2100-01-01", "interval_end": "2101-01-01", "rows": 300, "seed": 7}
     started = airflow.trigger(PUBLISH, form)
-    assert airflow.wait(PUBLISH, started.run_id, timeout=60).state == "success"
+    assert airflow.wait(PUBLISH, started.run_id, timeout=180).state == "success"
     path = f"dags/{PUBLISH}/dagRuns/{started.run_id}/taskInstances/publish/xcomEntries/return_value"
     version = airflow.call("GET", path)["value"]
     until("its training", lambda: has_run(airflow, run.sealed_run_id(version)), 60)
@@ -110,6 +111,7 @@ def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi,
     assert min(m for _, m in judged) >= len(candidates), "each is a challenger"
 
 
+@pytest.mark.any_executor
 @pytest.mark.parametrize(
     ("dag_id", "form", "says"),
     [
@@ -128,7 +130,7 @@ def test_a_wrong_form_fails_at_once_with_one_sentence(
     airflow: AirflowApi, results: Connection, dag_id: str, form: dict[str, Any], says: str
 ) -> None:
     started = airflow.trigger(dag_id, form)
-    assert airflow.wait(dag_id, started.run_id, timeout=60).state == "failed"
+    assert airflow.wait(dag_id, started.run_id, timeout=180).state == "failed"
     task = next(t for t in airflow.task_instances(dag_id, started.run_id) if t.task_id in ("plan", "publish"))
     assert (task.state, task.try_number) == ("failed", 1)
     assert says in airflow.log(dag_id, started.run_id, task)
@@ -155,7 +157,7 @@ def test_a_key_that_no_parameter_has_is_refused_before_anything_is_done(
     airflow: AirflowApi, dag_id: str, task_id: str, form: dict[str, Any]
 ) -> None:
     started = airflow.trigger(dag_id, form)
-    assert airflow.wait(dag_id, started.run_id, timeout=60).state == "failed"
+    assert airflow.wait(dag_id, started.run_id, timeout=180).state == "failed"
     task = next(t for t in airflow.task_instances(dag_id, started.run_id) if t.task_id == task_id)
     assert (task.state, task.try_number) == ("failed", 1)
     assert f"The DAG {dag_id} has no parameter '" in airflow.log(dag_id, started.run_id, task)
