@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import click
@@ -189,22 +189,25 @@ def _summary() -> None:
         models = Table("dataset", "until", "version", "model", "metric", box=SIMPLE_HEAD)
         for heading in ("value", "95 % interval", "baseline"):
             models.add_column(heading, justify="right")
-        for (dataset, version, until), results in groupby(sql.list_results(connection), key=itemgetter(0, 1, 2)):
-            names = (dataset, f"{until:%Y-%m-%d}" if until else "", version)
-            for _, _, _, model, metric, value, low, high, baseline in results:
-                interval = "" if low is None else f"{low:.3f}..{high:.3f}"
-                models.add_row(*names, model, metric, f"{value:.3f}", interval, f"{baseline:.3f}")
+        version = attrgetter("dataset", "version", "interval_end")
+        for (dataset, name, until), results in groupby(sql.list_results(connection), key=version):
+            names = (dataset, f"{until:%Y-%m-%d}" if until else "", name)
+            for result in results:
+                interval = "" if result.low is None else f"{result.low:.3f}..{result.high:.3f}"
+                baseline = "" if result.baseline is None else f"{result.baseline:.3f}"
+                models.add_row(*names, result.model, result.metric, f"{result.value:.3f}", interval, baseline)
                 names = ("", "", "")
             models.add_section()
         landing = Table("stream", box=SIMPLE_HEAD)
-        for heading in ("offsets", "landed", "dead letters", "quarantined", "tombstones", "no records"):
+        for heading in ("offsets", "landed", "dead letters", "quarantined", "skipped", "no records"):
             landing.add_column(heading, justify="right")
         incomplete = []
-        for stream, offsets, *dispositions in sql.list_reconciliation(connection):
-            landing.add_row(stream, *(f"{count:,}" for count in (offsets, *dispositions)))
-            if offsets != sum(dispositions):
-                incomplete.append(stream)
-        failed = [run_id for (run_id,) in sql.list_failed_runs(connection)]
+        for row in sql.list_reconciliation(connection):
+            dispositions = (row.landed, row.dead_letters, row.quarantined, row.skipped, row.no_records)
+            landing.add_row(row.stream, *(f"{count:,}" for count in (row.offsets, *dispositions)))
+            if row.offsets != sum(dispositions):
+                incomplete.append(row.stream)
+        failed = [run.run_id for run in sql.list_failed_runs(connection)]
     console.print("\nRetraining: every model on the test rows of every version", models, sep="\n")
     console.print("Landing: every offset of every topic has one disposition", landing, sep="\n")
     if incomplete or failed:

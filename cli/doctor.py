@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
     from include.datasets import Dataset
+    from include.warehouse.queries.signatures.metadata import StuckDeferralsRow, StuckQueueRow
 
 _NEEDED_MEMORY = 1.5e9
 _IDLE_S, _OPEN_S, _SILENT_S, _QUEUED_S = 60.0, 900.0, 60.0, 120.0
@@ -134,13 +135,11 @@ def _databases(platform: Platform) -> Iterator[Finding]:
 
     queries, port = load("platform"), platform.home.state()["ports"]["postgres"]
     with closing(postgres.connect(platform.home, port)) as server:
-        for pid, database, application, state, seconds, query in queries.open_transactions(
-            server, idle_s=_IDLE_S, open_s=_OPEN_S
-        ):
+        for open_one in queries.open_transactions(server, idle_s=_IDLE_S, open_s=_OPEN_S):
             yield Finding(
-                f"A transaction of {application or 'a client'} in the database {database} has been {state} for "
-                f"{seconds} s: {query}",
-                f"End the client, or run: ./millrace psql -c 'SELECT pg_terminate_backend({pid})'",
+                f"A transaction of {open_one.application_name or 'a client'} in the database {open_one.datname} has "
+                f"been {open_one.state} for {open_one.seconds} s: {open_one.query}",
+                f"End the client, or run: ./millrace psql -c 'SELECT pg_terminate_backend({open_one.pid})'",
             )
         taken, limit = queries.connections(server)
         if taken > 0.9 * limit:
@@ -154,20 +153,23 @@ def _databases(platform: Platform) -> Iterator[Finding]:
             )
     with closing(postgres.connect(platform.home, port, "airflow")) as metadata:
         airflow = load("metadata")
-        for dag, run, task, _, seconds in airflow.stuck_deferrals(metadata, silent_s=_SILENT_S):
+        for stuck in airflow.stuck_deferrals(metadata, silent_s=_SILENT_S):
             yield Finding(
-                f"The task {task} of {dag} (run {run}) has been deferred for {seconds} s, and no running triggerer "
-                "watches it.",
+                f"{_task(stuck)} has been deferred for {stuck.seconds} s, and no running triggerer watches it.",
                 "Read ./millrace logs triggerer. Clear the task in Airflow's UI if it does not continue.",
             )
-        for dag, run, task, _, seconds in airflow.stuck_queue(metadata, queued_s=_QUEUED_S):
+        for queued in airflow.stuck_queue(metadata, queued_s=_QUEUED_S):
             yield Finding(
-                f"The task {task} of {dag} (run {run}) has waited {seconds} s for a worker.",
+                f"{_task(queued)} has waited {queued.seconds} s for a worker.",
                 "Raise MILLRACE_AIRFLOW__CORE__PARALLELISM, or read ./millrace logs scheduler.",
             )
         for filename, stack in airflow.import_errors(metadata):
             last = (stack or "").strip().splitlines()[-1]
             yield Finding(f"The DAG file {filename} cannot be imported: {last}", "Run ./millrace check.")
+
+
+def _task(found: "StuckDeferralsRow | StuckQueueRow") -> str:
+    return f"The task {found.task_id} of {found.dag_id} (run {found.run_id})"
 
 
 def _paused(platform: Platform) -> Iterator[Finding]:

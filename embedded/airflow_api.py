@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -17,8 +18,16 @@ from include.errors import UserError
 if TYPE_CHECKING:
     from embedded.platform import Platform
 
-FINISHED = frozenset({"success", "failed"})
 _PAGE = 100
+
+
+class RunState(StrEnum):
+    """The state of a DAG run."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
 
 
 class ApiError(UserError):
@@ -31,18 +40,18 @@ class ApiError(UserError):
 
 @dataclass(frozen=True)
 class Run:
-    """A DAG run. `state` is queued, running, success or failed."""
+    """A DAG run."""
 
     dag_id: str
     run_id: str
-    state: str
+    state: RunState
     conf: Mapping[str, Any] = field(default_factory=dict)
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
     @property
     def finished(self) -> bool:
-        return self.state in FINISHED
+        return self.state in (RunState.SUCCESS, RunState.FAILED)
 
 
 @dataclass(frozen=True)
@@ -254,7 +263,7 @@ def _run(found: Mapping[str, Any]) -> Run:
     return Run(
         dag_id=found["dag_id"],
         run_id=found["dag_run_id"],
-        state=found["state"],
+        state=RunState(found["state"]),
         conf=found.get("conf") or {},
         started_at=_moment(found.get("start_date")),
         ended_at=_moment(found.get("end_date")),

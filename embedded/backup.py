@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, TypedDict
 
 from embedded import backup_file, environment, postgres, settings
 from embedded.backup_file import Progress, Report, Writer
@@ -42,6 +42,28 @@ SCHEMAS = ("millrace", "landing")
 _SLOT = "millrace_backup"
 # The process that the server was, which a copy must not name.
 _PROCESS_FILES = frozenset({"postmaster.pid", "postmaster.opts"})
+
+
+class Header(TypedDict):
+    """The description of a backup, at its beginning.
+
+    Attributes:
+        made_at: When it was made, in ISO 8601.
+        code: The commit of Millrace that wrote it.
+        versions: The versions of Airflow, Kafka and PostgreSQL.
+        revisions: The migrations that this release has.
+        machine: The kind of machine, see `machine`.
+        own_warehouse: Whether it holds a warehouse of the user's own server.
+        bytes: The approximate size of the data.
+    """
+
+    made_at: str
+    code: str
+    versions: dict[str, str]
+    revisions: list[str]
+    machine: str
+    own_warehouse: bool
+    bytes: int
 
 
 def make(target: Platform, file: Path, report: Report) -> None:
@@ -129,7 +151,7 @@ def program_environment(parameters: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | dict(parameters)
 
 
-def _header(home: Home, running: bool) -> dict[str, Any]:
+def _header(home: Home, running: bool) -> Header:
     # A running server sends only the part of the write-ahead log that the copy needs.
     wal = _size(home.postgres / "pg_wal") if running else 0
     return {
@@ -187,7 +209,7 @@ def _add_own_warehouse(writer: Writer, home: Home) -> None:
 
 
 @contextmanager
-def _output_of(command: list[str], parameters: Mapping[str, str], failed: str) -> Iterator[Any]:
+def _output_of(command: list[str], parameters: Mapping[str, str], failed: str) -> Iterator[IO[bytes]]:
     """The output of a program of PostgreSQL. Raises UserError with its last message when it fails."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(

@@ -14,7 +14,7 @@ import shutil
 import stat
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -101,7 +101,7 @@ class Progress:
 
 
 @contextmanager
-def writing(file: Path, header: dict[str, Any], progress: Progress) -> Iterator[Writer]:
+def writing(file: Path, header: Mapping[str, object], progress: Progress) -> Iterator[Writer]:
     """A new backup, readable by its owner only. The file gets its name when it is complete and on disk.
 
     Args:

@@ -10,9 +10,10 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from embedded import backup, backup_file, environment, postgres
+from embedded.backup import Header
 from embedded.backup_file import Progress, Report
 from embedded.home import Home, explain_disk, write_private
 from include.error_codes import Code
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from embedded.platform import Platform
 
 
-def check(file: Path, report: Report) -> dict[str, Any]:
+def check(file: Path, report: Report) -> Header:
     """Check that a backup is complete and unaltered and that this release can restore it, and return its header.
 
     Raises:
         UserError: It is not, or cannot be restored here.
     """
     backup_file.check(file, report)
-    header = backup_file.read_header(file)
+    header = cast(Header, backup_file.read_header(file))
     unknown = sorted(set(header["revisions"]) - set(backup.revisions()))
     newer = [
         f"{name} {version}"
@@ -40,7 +41,7 @@ def check(file: Path, report: Report) -> dict[str, Any]:
         what = ", ".join([*newer, *(f"the schema revision {revision}" for revision in unknown)])
         raise UserError(
             f"The backup {file} was written by a newer release of Millrace, which has {what}.",
-            f"Update this checkout to {header['code']} or newer.",
+            f"Update this checkout; the backup was written by {header['code']}.",
             code=Code.BACKUP_INCOMPATIBLE,
         )
     theirs, ours = header["versions"]["postgres"], backup.versions()["postgres"]
@@ -65,7 +66,7 @@ def check(file: Path, report: Report) -> dict[str, Any]:
     return header
 
 
-def make(platform: Platform, file: Path, header: dict[str, Any], report: Report) -> None:
+def make(platform: Platform, file: Path, header: Header, report: Report) -> None:
     """Replace the data of the platform's home by a checked backup, and leave the platform stopped.
 
     Raises:
