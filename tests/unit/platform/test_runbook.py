@@ -7,6 +7,7 @@ import re
 import pytest
 
 from cli.main import PANELS
+from include.error_codes import Code
 from include.project import ROOT
 
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
@@ -27,27 +28,24 @@ def test_every_dag_exists(dag: str) -> None:
     assert (ROOT / "dags" / f"{dag.replace('__', '_')}.py").exists()
 
 
+@pytest.mark.parametrize("code", sorted(set(re.findall(r"`\[([a-z-]+)\]`", RUNBOOK))))
+def test_every_code_exists(code: str) -> None:
+    assert code in list(Code)
+
+
 @pytest.mark.parametrize(
     "quoted",
     [
-        "were removed before they were ",
-        "does not exist.",
-        "was recreated",
-        " and its memory_limit is ",
-        " and its time_limit is ",
-        " was ended by ",
-        " sets, is in use",
-        " does not start: ",
-        "can be landed",
-        "is paused, and ",
-        "The databases could not be migrated",
-        "was interrupted.",
-        "is full.",
+        "an open transaction blocks records",
+        "the lag is unknown while Kafka is down",
         "another ./millrace is changing the platform",
+        "nothing waits",
+        "ready after",
     ],
 )
 def test_a_quoted_message_exists(quoted: str) -> None:
     assert quoted in PLAIN
+    assert quoted.removesuffix(" after") in RUNBOOK
 
 
 def test_each_entry_has_its_confirmation_and_its_end() -> None:
