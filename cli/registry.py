@@ -13,7 +13,7 @@ import click
 from embedded.platform import Platform
 
 if TYPE_CHECKING:
-    from include.promotion.value import Worth
+    from include.promotion.value import VersionValue
     from include.registry.champion_history import Champion
 
 
@@ -126,7 +126,7 @@ def _latest(row: Sequence[Any] | None) -> dict[str, Any] | None:
     return {"version": version, "state": state, "sentences": [reason] if reason else sentences, "promoted": promoted}
 
 
-def _cells(version: "Worth") -> list[str]:
+def _cells(version: "VersionValue") -> list[str]:
     until = f"{version.until:%Y-%m-%d}" if version.until else ""
     cells = [version.version, until, f"{version.rows:,}", version.metric]
     for model, number in (

@@ -96,7 +96,7 @@ def build(dataset: Dataset) -> DAG:
                 if planned:
                     run.settle(planned)
                 else:
-                    run.not_planned(dataset, *describe(get_current_context()))
+                    run.record_missing_plan(dataset, *describe(get_current_context()))
                 return [
                     {"trigger_run_id": f"promote__{number}", "conf": {"run": number}}
                     for number in evaluation_queue.evaluate_pending_runs(dataset)

@@ -9,15 +9,15 @@ from functools import cache
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 128 * 1024 * 1024
 APART_BYTES = 32 * 1024 * 1024
-"""What is larger is still taken from the kernel alone, and goes back to it at once: the greatest that glibc has."""
+"""Larger blocks are mapped one by one and returned to the kernel when freed; the largest value that glibc accepts."""
 
 
 @cache
 def keep_freed() -> None:
-    """Lets this process use again what it frees; for work in which thousands of messages come and go.
+    """Makes this process reuse the memory that it frees; for work that allocates and frees thousands of messages.
 
-    glibc takes a megabyte from the kernel and gives it back with each message, and the kernel makes every page of
-    it again, which takes as long as filling it. Does nothing with another C library.
+    By default glibc maps about a megabyte for each message and returns it to the kernel, which has to clear every
+    page again; that takes as long as filling the pages. Does nothing with another C library.
     """
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_MMAP_THRESHOLD, APART_BYTES)

@@ -197,8 +197,161 @@ class Code(StrEnum):
         "An interval or a range ends before it begins.",
         "Exchange its start and its end.",
     )
+    DISPATCH_INCOMPLETE = (
+        "dispatch-incomplete",
+        "The dispatch could not start a training run for every new version.",
+        "Read the logs of the tasks `land` and `start`. The next run of the dispatch tries the missing runs again.",
+    )
+    UNKNOWN_MODEL = (
+        "unknown-model",
+        "The dataset or the training run has no model of this name.",
+        "Use one of the names that the message lists.",
+    )
+    INVALID_GRID = (
+        "invalid-grid",
+        "The grid of a training run names an unknown model or parameter, has a value that the estimator does not "
+        "accept, or has too many candidates.",
+        'Correct the grid; it has the form `{"forest": {"max_depth": [3, 5]}}`.',
+    )
+    RUN_NOT_FOUND = (
+        "run-not-found",
+        "No training run has this number or this id.",
+        "Look it up in the table `millrace.training_run`, or in Airflow.",
+    )
+    RUN_UNSUCCESSFUL = (
+        "run-unsuccessful",
+        "The training run is still running or has failed, so it cannot be used here.",
+        "Wait until it has ended, or choose a run that ended with `success`.",
+    )
+    RUN_FAILED = (
+        "run-failed",
+        "A training run ended without a plan, or without the result of one or more of its models.",
+        "Read the logs of the tasks that the message names, fix the cause and train again: `./millrace train`.",
+    )
+    FIT_FAILED = (
+        "fit-failed",
+        "An estimator raised an error when it was fitted on, or evaluated on, the rows of a version.",
+        "Make the model accept such rows, for example with an imputer or an encoder in its pipeline, or correct the "
+        "source.",
+    )
+    UNLISTED_CLASS = (
+        "unlisted-class",
+        "The rows of a version have a class that its manifest does not list.",
+        "Publish the dataset again: `./millrace publish`.",
+    )
+    PARTIAL_FIT_MISSING = (
+        "partial-fit-missing",
+        "A model has to learn in batches, because the definition demands it or the version does not fit into "
+        "`memory_limit`, and one of its steps has no `partial_fit`.",
+        "Use a model whose steps all have `partial_fit`, raise `memory_limit`, or publish fewer rows.",
+    )
+    MEMORY_LIMIT_EXCEEDED = (
+        "memory-limit-exceeded",
+        "The fit of a model needed more memory than its definition allows, and was ended.",
+        "Raise `memory_limit` in the definition, publish fewer rows, or use a model with `partial_fit`.",
+    )
+    TIME_LIMIT_EXCEEDED = (
+        "time-limit-exceeded",
+        "The fit of a model took longer than its definition allows, and was ended.",
+        "Raise `time_limit` in the definition, publish fewer rows, or make the model smaller.",
+    )
+    RUN_NOT_REPRODUCED = (
+        "run-not-reproduced",
+        "A training run that was trained again came out different.",
+        "Read the findings. If no library has changed, the data or the stored results were modified.",
+    )
 
     # Models, champions and promotion
+    MODEL_NOT_STORABLE = (
+        "model-not-storable",
+        "An estimator cannot be stored without code, so it could never be loaded as champion.",
+        "Use estimators of scikit-learn, or a class of the definition that its field `trusted` names.",
+    )
+    UNTRUSTED_TYPE = (
+        "untrusted-type",
+        "A stored model contains types or functions that are not allowed. Nothing of it was executed.",
+        "If they belong to the definition, name them in its field `trusted`. Otherwise do not use the model.",
+    )
+    ARTIFACT_CHANGED = (
+        "artifact-changed",
+        "The bytes of a stored model do not have the SHA-256 that was recorded when it was trained.",
+        "Find out who changed the table. Restore a backup, or train again.",
+    )
+    ARTIFACT_UNREADABLE = (
+        "artifact-unreadable",
+        "The bytes of a stored model are not a complete artifact in the current format of skops.",
+        "Train the model again.",
+    )
+    PREDICTION_MISMATCH = (
+        "prediction-mismatch",
+        "A loaded model does not predict what it predicted when it was trained.",
+        "Install the library versions of its training run, or train again.",
+    )
+    FEATURES_INCOMPATIBLE = (
+        "features-incompatible",
+        "The rows do not have the columns, or the types, that the model was trained on.",
+        "Give the rows these columns in these types, or train a model on rows of the new form.",
+    )
+    TARGET_INCOMPATIBLE = (
+        "target-incompatible",
+        "The champion predicts another target, or other classes, than the version has.",
+        "Make the source deliver the target as before, or retire the champion: `./millrace champion DATASET --retire`.",
+    )
+    PREDICTION_FAILED = (
+        "prediction-failed",
+        "A model raised an error when it predicted the test records of a version.",
+        "Make the model accept such rows, or retire the champion: `./millrace champion DATASET --retire`.",
+    )
+    OUTCOMES_MISMATCH = (
+        "outcomes-mismatch",
+        "The outcomes stored with a training run do not belong to the test records of its version.",
+        "Train on the version again: `./millrace train DATASET --version VERSION`.",
+    )
+    CHAMPION_MISSING = (
+        "champion-missing",
+        "The dataset has no champion: no model has beaten the baseline yet, or the last champion was retired.",
+        "See why with `./millrace champion DATASET`. The next model that beats the baseline becomes champion.",
+    )
+    CHAMPION_CHANGED = (
+        "champion-changed",
+        "The champion changed after the decision to replace it was made. Nothing was changed.",
+        "Look at the new champion with `./millrace champion DATASET` and decide again.",
+    )
+    NO_PREVIOUS_CHAMPION = (
+        "no-previous-champion",
+        "The champion is the first of its dataset, so a rollback has no earlier champion to restore.",
+        "Retire the champion instead: `./millrace champion DATASET --retire`.",
+    )
+    UNKNOWN_CHAMPION = (
+        "unknown-champion",
+        "The dataset never had a champion of this number.",
+        "Use a number of the view `millrace.champion_history`.",
+    )
+    MODEL_REPLACED = (
+        "model-replaced",
+        "The model was trained again after the gate judged it, so the evidence is about other bytes.",
+        "Start a new training run: `./millrace train DATASET`.",
+    )
+    MODEL_UNUSABLE = (
+        "model-unusable",
+        "The stored model cannot be loaded, or does not predict what it predicted at its training.",
+        "Start a new training run: `./millrace train DATASET`.",
+    )
+    MODEL_NOT_NAMED = (
+        "model-not-named",
+        "An approval names no model, and the gate recommends none.",
+        "Trigger the DAG `promote__<dataset>` again with the number of the run, and name a model.",
+    )
+    RUN_NOT_JUDGED = (
+        "run-not-judged",
+        "The gate has not compared the training run with the champion.",
+        "Name a run that ended with `success`, and wait for its task `gate`.",
+    )
+    ALREADY_ANSWERED = (
+        "already-answered",
+        "The promotion was approved, declined or refused before; the first answer counts.",
+        "To promote a model all the same, start a new training run: `./millrace train DATASET`.",
+    )
 
     # The platform and the command line
     INVALID_USAGE = (

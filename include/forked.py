@@ -1,4 +1,4 @@
-"""A forked process that does a piece of work and ends with this one, whatever ends this one."""
+"""A forked process that does one piece of work and ends when its parent ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Killed(UserError):
-    """Something ended the process: the kernel for want of memory, or a person."""
+    """Something ended the process from outside: the kernel because memory ran out, or a person."""
 
 
 class Child:
-    """A process at work, begun before this one has a thread.
+    """A child process at work. Fork it before this process starts a thread.
 
     Args:
-        work: What it does; it writes what it has to say to the descriptor it is given, and closes it.
+        work: Called in the child with a file descriptor; it writes its answer there and closes it.
 
     Attributes:
-        pid: Its id.
-        said: The descriptor from which to read what it says.
+        pid: The child's process id.
+        answer: The descriptor from which to read the answer.
     """
 
     def __init__(self, work: Callable[[int], None]) -> None:
-        self.said, writing = os.pipe()
+        self.answer, writing = os.pipe()
         parent = os.getpid()
-        # What this process has left as garbage may be a client of Kafka, whose end waits for threads that the child has
-        # not got: the child must never collect it.
+        # Garbage of this process may include a Kafka client, whose destructor waits for threads that the child does not
+        # have: the child must never collect it.
         gc.disable()
         try:
             self.pid = os.fork()
@@ -44,21 +44,21 @@ class Child:
         finally:
             gc.enable()
         if not self.pid:
-            os.close(self.said)
-            _do(work, parent, writing)
+            os.close(self.answer)
+            _run(work, parent, writing)
         os.close(writing)
 
     def read(self) -> bytes:
-        """Waits until it has said everything; empty when something ended it before."""
-        with open(self.said, "rb", closefd=False) as said:
-            return said.read()
+        """The whole answer, once the child has written it; empty when the child ended before that."""
+        with open(self.answer, "rb", closefd=False) as answer:
+            return answer.read()
 
     def close(self) -> None:
-        """Hears no more of it."""
-        os.close(self.said)
+        """Closes the descriptor of the answer."""
+        os.close(self.answer)
 
     def kill(self) -> None:
-        """Ends it and its own children, and waits for its end."""
+        """Kills the child and its own children, and waits for its end."""
         import psutil
 
         with suppress(psutil.Error):
@@ -71,33 +71,33 @@ class Child:
             os.waitpid(self.pid, 0)
 
     def ending(self) -> str:
-        """Waits for its end, and tells by what it was ended."""
+        """Waits for the child's end; what ended it, such as SIGKILL."""
         _, status = os.waitpid(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        return signal.Signals(-code).name if code < 0 else f"itself, with the exit code {code}"
+        return signal.Signals(-code).name if code < 0 else f"an exit with code {code}"
 
 
 def end_with_parent(wanted: bool) -> None:
-    """Whether the kernel shall end this process with the one that forked it; where it cannot, nothing happens."""
+    """Sets whether the kernel kills this process when its parent ends; does nothing outside Linux."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if wanted else 0)
 
 
 def flush() -> None:
-    """Writes out what the standard streams hold."""
+    """Flushes the standard streams."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
 
 
-def _do(work: Callable[[int], None], parent: int, writing: int) -> NoReturn:
-    # Without this a task whose process is killed would go on beside its successor.
+def _run(work: Callable[[int], None], parent: int, writing: int) -> NoReturn:
+    # Otherwise the work of a killed task would continue next to its retry.
     end_with_parent(True)
     if os.getppid() != parent:
         os._exit(1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
-    # Nothing of the parent's is torn down here, whatever happens: its connections are still its own.
+    # os._exit runs none of the parent's cleanup: its connections still belong to the parent.
     code = 1
     try:
         work(writing)

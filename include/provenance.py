@@ -1,4 +1,4 @@
-"""What made a result: the code, the libraries, the machine."""
+"""Provenance: the code, the libraries and the kind of machine that made a result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "c
 def code_version() -> str:
     """``git:<commit>`` of a clean checkout, otherwise ``sha256:<digest>`` of all of Millrace's Python files."""
     try:
-        # Its first lines, which begin with a #, tell the commit; each further one tells of a change.
+        # The first lines begin with # and name the commit; every other line is a change.
         status = _git("status", "--porcelain=v2", "--branch", "--", "include", "embedded", "dags")
     except OSError:
         return _digest_of_files()
@@ -30,7 +30,7 @@ def code_version() -> str:
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a result may depend on, and the machine's kind."""
+    """Versions of Python and of the libraries that a result can depend on, and the kind of machine."""
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     for name in _LIBRARIES:
         try:

@@ -1,4 +1,4 @@
-"""The gate: whether a challenger replaces the champion, decided by evidence. See docs/promotion.md.
+"""The gate: decides by evidence whether a challenger replaces the champion. See docs/promotion.md.
 
-Start at ``verdict.decide``. ``policy`` and ``metric`` are what a definition names; they import nothing heavy.
+Start at ``verdict.decide``. Definitions use ``policy`` and ``metric``, which import nothing heavy.
 """

@@ -1,8 +1,8 @@
 """E-values: how strongly paired outcomes speak against "the challenger is not better".
 
-An e-value is what a stake of 1 has grown to by betting against a hypothesis. If the hypothesis is true it
-stays below 1/alpha for ever with probability 1 - alpha (Ville 1939), so it may be looked at after every
-version. All functions work elementwise on arrays and in natural logarithms; docs/promotion.md has the proofs.
+An e-value is the amount that a stake of 1 has grown to by betting against a hypothesis. If the hypothesis is true, it
+stays below 1/alpha forever with probability 1 - alpha (Ville 1939), so it can be checked after every version. All
+functions work elementwise on arrays and in natural logarithms; docs/promotion.md has the proofs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy.special import betainc, betaincc, betaln, hyp2f1, log_ndtr, logsumexp
 Floats = NDArray[np.float64]
 
 E_PER_CHALLENGER = 20.0
-"""1/alpha for the 5 % of one champion's tenure; the number of challengers multiplies it."""
+"""1/alpha for an error probability of 5 % in one tenure; multiplied by the number of challengers."""
 
 PRIOR = 10.0
 """A of the Beta(A, A) that spreads the bets; an integer, which makes the series in `log_e_value` finite."""
@@ -29,10 +29,10 @@ def threshold(challengers: int) -> float:
         challengers: Model lines compared with the champion in its tenure, at least 1.
 
     Raises:
-        ValueError: There is none.
+        ValueError: ``challengers`` is below 1.
     """
     if challengers < 1:
-        raise ValueError(f"challengers is {challengers}: a gate compares at least one model line.")
+        raise ValueError(f"challengers is {challengers} and must be at least 1.")
     return E_PER_CHALLENGER * challengers
 
 
@@ -57,8 +57,8 @@ def log_e_value(n01: ArrayLike, n10: ArrayLike) -> Floats:
     n01, n10 = np.asarray(n01, np.float64), np.asarray(n10, np.float64)
     low, high = PRIOR + np.minimum(n01, n10), PRIOR + np.maximum(n01, n10)
     ahead = (n01 + n10 + 1) * _LOG2 + betaln(low, high) + np.log(betainc(low, high, 0.5))
-    # For the one who is behind, I underflows while 2^n B(a, b) overflows. I as a hypergeometric series cancels
-    # both, and Pfaff's transformation leaves only positive terms (DLMF 8.17.8 and 15.8.1).
+    # For the model that is behind, I underflows while 2^n B(a, b) overflows. Written as a hypergeometric series, I
+    # cancels both, and Pfaff's transformation leaves only positive terms (DLMF 8.17.8 and 15.8.1).
     behind = (2 - 2 * PRIOR) * _LOG2 - np.log(high) + np.log(hyp2f1(1.0, 1.0 - low, high + 1.0, -1.0))
     return np.asarray(np.where(n01 > n10, ahead, behind) - betaln(PRIOR, PRIOR))
 
@@ -77,15 +77,15 @@ def log_e_margin(n01: ArrayLike, n10: ArrayLike, n: ArrayLike, margin: float) ->
     """Log e-value against "on average over these records, the challenger is less accurate by ``margin`` or more".
 
     A record gives D = +1, -1 or 0: the challenger alone is right, the champion alone, neither alone. The bet
-    multiplies the money by 1 + stake (D + margin), which is positive, and on average at most 1 while D is on
+    multiplies the money by 1 + stake (D + margin), which is positive, and on average at most 1 as long as D is on
     average at most -margin (Waudby-Smith & Ramdas, arXiv 2010.09686). The stakes are spread as in
-    `log_e_value`, but over 200 cells, which is as valid; with margin 0 the e-values agree to 1 % around 100.
+    `log_e_value`, but over 200 cells, which is equally valid; with margin 0 the e-values agree to 1 % around 100.
 
     Args:
         n01: Records only the challenger got right.
         n10: Records only the champion got right.
         n: All records.
-        margin: Accuracy that may be lost, as a share in [0, 1).
+        margin: Loss of accuracy that is accepted, as a share in [0, 1).
     """
     n01, n10, n = np.broadcast_arrays(*(np.asarray(count, np.float64) for count in (n01, n10, n)))
     counts = np.stack([n01, n10, n - n01 - n10], axis=-1)
@@ -102,7 +102,7 @@ def log_e_gain(weighted: ArrayLike, information: ArrayLike, worth: float) -> Flo
 
         E = 2 v^(-1/2) exp(worth^2 W^2 / (2 v)) Phi(worth W / v^(1/2))
 
-    It holds as far as d is normal and s is known: for large samples.
+    It is valid if d is normal and s is known, which holds approximately for large samples.
 
     Args:
         weighted: W, in 1 / the unit of the metric.
@@ -118,13 +118,13 @@ def log_e_gain(weighted: ArrayLike, information: ArrayLike, worth: float) -> Flo
 def ruling(log_e: ArrayLike, log_e_reverse: ArrayLike, lead: ArrayLike, challengers: int) -> NDArray[np.int8]:
     """The rule: +1 promote, -1 reject, 0 inconclusive.
 
-    Promote where the evidence reaches the threshold and the version at hand, which would go live, leads on its
-    own records. Reject where the reverse evidence reaches the threshold.
+    Promote if the evidence reaches the threshold and the present version, which would become champion, leads on its
+    own records. Reject if the reverse evidence reaches the threshold.
 
     Args:
         log_e: Log e-values that the challenger is better, over the tenure.
-        log_e_reverse: Log e-values that the champion is.
-        lead: How far this version is ahead on its own records, in any unit.
+        log_e_reverse: Log e-values that the champion is better.
+        lead: The lead of this version on its own records, in any unit.
         challengers: See `threshold`.
     """
     bar = np.log(threshold(challengers))

@@ -11,18 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap
 
 from include.gate.evalue import log_e_gain
+from include.gate.figures import Figures
 from include.gate.metric import Metric
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Estimated gains, each weighted by how well it is known. Gains on different records add up.
+    """Estimated gains, each weighted by its precision. Gains on different records can be added.
 
     Attributes:
         metric: Name of the metric.
         worth: `metric.Metric.worth`.
         n: Records.
-        weighted: Sum over versions of gain / variance; above 0 where the challenger is better.
+        weighted: Sum over versions of gain / variance; above 0 if the challenger is better.
         information: Sum over versions of 1 / variance.
     """
 
@@ -48,21 +49,21 @@ class Gain:
         Args:
             metric: The score and its direction.
             truth: First axis (records,), as in both predictions, which are labels, values or probabilities.
-            champion: What the champion predicted.
-            challenger: What the challenger predicted.
-            seed: Of the resampling, so that a verdict can be derived again.
-            resamples: 1,000 find the standard error to within about 2 %.
+            champion: The champion's predictions.
+            challenger: The challenger's predictions.
+            seed: The seed of the resampling, so that a verdict can be reproduced.
+            resamples: 1,000 estimate the standard error to within about 2 %.
 
         Returns:
-            The gain; with no information where all resamples agree, as they do for equal predictions.
+            The gain; without information if all resamples agree, as for equal predictions.
 
         Raises:
-            ValueError: The columns differ in length, or a resample leaves the metric undefined.
+            ValueError: The columns differ in length, or the metric is undefined on a resample.
         """
         labels, old, new = (np.asarray(column) for column in (truth, champion, challenger))
         if not len(labels) == len(old) == len(new):
             lengths = f"{len(labels)} labels, {len(old)} and {len(new)} predictions"
-            raise ValueError(f"Two models are compared on the same records; there are {lengths}.")
+            raise ValueError(f"The models were not given the same records: there are {lengths}.")
         sign = 1.0 if metric.greater_is_better else -1.0
 
         def gain(index: NDArray[Any]) -> float:
@@ -84,8 +85,8 @@ class Gain:
         variance = float(resampled.standard_error) ** 2
         if not math.isfinite(variance):
             raise ValueError(
-                f"{metric.name} is undefined on a resample of the {empty.n:,} test records, so some class is "
-                "too rare; choose a metric that is defined without it, or a larger test split."
+                f"The metric {metric.name} is undefined on a resample of the {empty.n:,} test records, because a class "
+                "is too rare. Use a metric that is defined without this class, or a larger test split."
             )
         if variance == 0:
             return empty
@@ -94,7 +95,7 @@ class Gain:
     def __add__(self, other: Gain) -> Gain:
         if (self.metric, self.worth) != (other.metric, other.worth):
             kinds = f"{self.metric} (worth {self.worth}) and {other.metric} (worth {other.worth})"
-            raise ValueError(f"Gains in {kinds} do not add up.")
+            raise ValueError(f"Gains in {kinds} cannot be added.")
         weighted, information = self.weighted + other.weighted, self.information + other.information
         return Gain(self.metric, self.worth, self.n + other.n, weighted, information)
 
@@ -105,7 +106,7 @@ class Gain:
 
     @property
     def standard_error(self) -> float | None:
-        """Of `lead`; None without information."""
+        """The standard error of `lead`; None without information."""
         return 1 / math.sqrt(self.information) if self.information else None
 
     @property
@@ -122,15 +123,15 @@ class Gain:
         """Evidence that the challenger is not behind by ``margin``, in the unit of the metric."""
         return float(log_e_gain(self.weighted + margin * self.information, self.information, self.worth))
 
-    def figures(self) -> dict[str, Any]:
-        """The estimate, by the names of `verdict.Verdict`."""
-        return {"metric": self.metric, "gain": self.lead, "gain_se": self.standard_error, "n": self.n}
+    def figures(self) -> Figures:
+        """The estimate."""
+        return Figures(metric=self.metric, gain=self.lead, gain_se=self.standard_error, n=self.n)
 
     def account(self, champion: str) -> str:
-        """What was estimated, as a clause; ``champion`` is how to call it, such as "the champion"."""
+        """The estimate as a clause; ``champion`` is its name in the sentence, such as "the champion"."""
         records = f"on {self.n:,} fresh test records its {self.metric}"
         if self.standard_error is None:
-            return f"{records} tells nothing apart from that of {champion}"
+            return f"{records} does not differ from that of {champion}"
         side = "better" if self.lead >= 0 else "worse"
         size = f"{abs(self.lead):.3g} (standard error {self.standard_error:.2g})"
         return f"{records} was {side} than that of {champion} by {size}"

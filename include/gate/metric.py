@@ -1,4 +1,4 @@
-"""Metric: a score of all records together, for what is not won record by record, such as F1, AUC or RMSE."""
+"""Metric: a score of all records together, such as F1, AUC or RMSE."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a definition names when neither accuracy nor the smaller error is what counts.
+    """What a definition sets to compare models by something other than accuracy or the smaller error.
 
     Attributes:
-        name: As it is shown, such as "f1".
+        name: The name to show, such as "f1".
         score: ``score(truth, prediction) -> float`` on arrays whose first axis is the records.
-        worth: The gain worth having, in the unit of the score, set before any result is seen. It places the
-            bets and is no limit: a wrong one costs time, not validity.
+        worth: The gain worth having, in the unit of the score, chosen before any result is seen. It sets the size of
+            the bets and is not a limit: a bad choice costs time, not validity.
         greater_is_better: False for an error such as RMSE.
 
     Raises:
@@ -29,4 +29,4 @@ class Metric:
 
     def __post_init__(self) -> None:
         if not self.worth > 0:
-            raise ValueError(f"Metric {self.name}: worth is {self.worth}; state the gain worth having, above 0.")
+            raise ValueError(f"The worth of metric {self.name} is {self.worth} and must be above 0.")

@@ -1,4 +1,4 @@
-"""Pairs: two models on the same records, counted by which of them was the better one."""
+"""Pairs: counts of the records on which one of two models was better."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from include.gate.evalue import log_e_margin, log_e_value
+from include.gate.figures import Figures
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Counts over records. Counts over different records add up, and they are all that a decision needs.
+    """Counts of records. Counts of different records can be added; a decision needs nothing else.
 
-    The digits read champion, challenger: ``n01`` is "champion wrong, challenger right".
+    The first digit is the champion, the second the challenger: ``n01`` is "champion wrong, challenger right".
 
     Attributes:
-        n01: Records only the challenger got right, or on which its error was strictly the smaller.
+        n01: Records only the challenger got right, or on which its error was strictly smaller.
         n10: The same of the champion.
         n: All records.
-        right: Records both got right; None where a record is won by the smaller error.
+        right: Records both got right; None if the smaller error wins a record.
     """
 
     n01: int
@@ -33,7 +34,7 @@ class Pairs:
     def __post_init__(self) -> None:
         both = self.right or 0
         if min(self.n01, self.n10, both) < 0 or self.n01 + self.n10 + both > self.n:
-            raise ValueError(f"{self} is no count of pairs: its parts are at least 0 and add up to at most n.")
+            raise ValueError(f"{self} is invalid: no count may be below 0, and their sum must not exceed n.")
 
     @classmethod
     def from_labels(cls, truth: ArrayLike, champion: ArrayLike, challenger: ArrayLike) -> Pairs:
@@ -49,27 +50,27 @@ class Pairs:
 
     @classmethod
     def from_errors(cls, champion: ArrayLike, challenger: ArrayLike) -> Pairs:
-        """Count who had the strictly smaller absolute error; both of shape (records,), in the target's unit.
+        """Count which model had the strictly smaller absolute error; both of shape (records,), in the target's unit.
 
         Raises:
-            ValueError: An error is NaN, so that nobody wins its record.
+            ValueError: An error is NaN, so that no model wins its record.
         """
         old, new = (np.abs(errors) for errors in _aligned(champion, challenger))
         if np.isnan(old).any() or np.isnan(new).any():
-            raise ValueError("An error is not a number: look for missing values in the target or a prediction.")
+            raise ValueError("An error is NaN. Check the target and the predictions for missing values.")
         return cls(n01=int(np.count_nonzero(new < old)), n10=int(np.count_nonzero(old < new)), n=len(old))
 
     def __add__(self, other: Pairs) -> Pairs:
         if not self.n or not other.n:
             return self if self.n else other
         if (self.right is None) != (other.right is None):
-            raise ValueError("Records won by being right and records won by the smaller error do not add up.")
+            raise ValueError("Counts of right predictions and counts of smaller errors cannot be added.")
         both = None if self.right is None or other.right is None else self.right + other.right
         return Pairs(self.n01 + other.n01, self.n10 + other.n10, self.n + other.n, both)
 
     @property
     def lead(self) -> float:
-        """Share of records won less share lost, for classes the gain in accuracy. 0 without records."""
+        """Share of records won minus share lost; for classes this is the gain in accuracy. 0 without records."""
         return (self.n01 - self.n10) / self.n if self.n else 0.0
 
     @property
@@ -79,19 +80,19 @@ class Pairs:
 
     @property
     def champion_accuracy(self) -> float | None:
-        """Share of records the champion got right; None where there is no right and wrong."""
+        """Share of records the champion got right; None for a regression."""
         return None if self.right is None or not self.n else (self.right + self.n10) / self.n
 
     @property
     def challenger_accuracy(self) -> float | None:
-        """Share of records the challenger got right; None where there is no right and wrong."""
+        """Share of records the challenger got right; None for a regression."""
         return None if self.right is None or not self.n else (self.right + self.n01) / self.n
 
     @property
     def mcnemar_p(self) -> float | None:
-        """Two-sided exact p-value of McNemar's test (1947), a binomial test of n01. None without any won.
+        """Two-sided exact p-value of McNemar's test (1947), a binomial test of n01. None if no record was won.
 
-        It holds for one look at one pair of models. People know it, so it is shown; it decides nothing.
+        It is valid for one look at one pair of models. It is shown because it is well known; it decides nothing.
         """
         won = self.n01 + self.n10
         return float(binomtest(self.n01, won, 0.5).pvalue) if won else None
@@ -110,29 +111,29 @@ class Pairs:
         """Evidence that the challenger is not behind by ``margin`` of the records: `evalue.log_e_margin`."""
         return float(log_e_margin(self.n01, self.n10, self.n, margin))
 
-    def figures(self) -> dict[str, Any]:
-        """The counts and what follows from them, by the names of `verdict.Verdict`."""
-        return {
-            "metric": "smaller error" if self.right is None else "accuracy",
-            "gain": self.lead,
-            "n": self.n,
-            "n01": self.n01,
-            "n10": self.n10,
-            "discordance": self.discordance,
-            "champion_accuracy": self.champion_accuracy,
-            "challenger_accuracy": self.challenger_accuracy,
-            "mcnemar_p": self.mcnemar_p,
-        }
+    def figures(self) -> Figures:
+        """The counts and the numbers that follow from them."""
+        return Figures(
+            metric="smaller error" if self.right is None else "accuracy",
+            gain=self.lead,
+            n=self.n,
+            n01=self.n01,
+            n10=self.n10,
+            discordance=self.discordance,
+            champion_accuracy=self.champion_accuracy,
+            challenger_accuracy=self.challenger_accuracy,
+            mcnemar_p=self.mcnemar_p,
+        )
 
     def account(self, champion: str) -> str:
-        """What was counted, as a clause; ``champion`` is how to call it, such as "the champion"."""
+        """The counts as a clause; ``champion`` is its name in the sentence, such as "the champion"."""
         if not self.n:
             return "no fresh test records"
         records = f"on {self.n:,} fresh test records"
         old, new = self.champion_accuracy, self.challenger_accuracy
         if old is None or new is None:
-            return f"{records} its error was the smaller on {self.n01:,}, that of {champion} on {self.n10:,}"
-        sides = f"it alone was right on {self.n01:,}, {champion} alone on {self.n10:,}"
+            return f"{records} its error was smaller on {self.n01:,}, that of {champion} on {self.n10:,}"
+        sides = f"only it was right on {self.n01:,}, only {champion} on {self.n10:,}"
         return f"{records} {sides} (accuracy {new:.2%} against {old:.2%})"
 
 
@@ -140,5 +141,5 @@ def _aligned(*columns: ArrayLike) -> tuple[NDArray[Any], ...]:
     arrays = tuple(np.asarray(column) for column in columns)
     if any(array.ndim != 1 for array in arrays) or len({len(array) for array in arrays}) != 1:
         shapes = ", ".join(str(array.shape) for array in arrays)
-        raise ValueError(f"Two models are compared on the same records, one value for each; shapes are {shapes}.")
+        raise ValueError(f"The models were not given the same records with one value each: shapes are {shapes}.")
     return arrays

@@ -1,4 +1,4 @@
-"""Comparison: champion and challengers on the same test records of a version, those alone that are fresh to both."""
+"""Comparison: champion and challengers on the same test records of a version, only those that are fresh to both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from include.datasets.definition import BASELINE
-from include.errors import NonRetryableError
+from include.error_codes import Code
+from include.promotion.predictions import PredictedRecords, predict
 from include.registry import model as registry
 from include.registry.artifact import UntrustedArtifact
 from include.registry.model import IncompatibleModel, Model
@@ -20,7 +21,6 @@ from include.versions.manifest import Manifest
 from include.warehouse import queries
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from numpy.typing import NDArray
     from psycopg2.extensions import connection as Connection
 
@@ -40,8 +40,8 @@ class Candidate:
         run: Its number.
         seed: Its seed.
         manifest: Its version.
-        until: Where the version ends: the end of its interval, or when it was sealed.
-        rank: The version's place in the order of versions.
+        until: The end of the version's interval, or when it was sealed.
+        rank: The version's rank in the order of versions.
     """
 
     run: int
@@ -56,10 +56,10 @@ class CurrentChampion:
     """The champion that a run is compared with.
 
     Attributes:
-        number: Of the change that made it champion; 0 for the baseline before the first.
-        artifact: The number of its model; None for the baseline.
-        rank: Its version's place in the order of versions.
-        until: Where that version ends.
+        number: The number of the change that made it champion; 0 before the first champion.
+        artifact: The number of its registered model; None for the baseline.
+        rank: Its version's rank in the order of versions.
+        until: The end of that version.
     """
 
     number: int = 0
@@ -70,21 +70,21 @@ class CurrentChampion:
 
 @dataclass(frozen=True)
 class Compared:
-    """The models of a run beside the champion, on the version's test records in their order.
+    """The models of a run and the champion on the version's test records, in their order.
 
     Attributes:
-        ids: Hashes of the records' ids, shape (rows,).
+        ids: The hashes of the records' ids, shape (rows,).
         truth: The target, shape (rows,).
-        outcomes: For each model of the run, and by the names CHAMPION and FIRST for those, for each record whether it
-            was right (bool) or its absolute error (float64).
-        predictions: What CHAMPION and FIRST predicted; where a metric is compared, also the models of the run.
-        lines: The names that CHAMPION and FIRST have in the definition.
+        outcomes: For each model of the run, and for CHAMPION and FIRST, whether each record was right (bool) or its
+            absolute error (float64).
+        predictions: The predictions of CHAMPION and FIRST; with a metric, also of the models of the run.
+        lines: The model lines of CHAMPION and FIRST.
         digests: The SHA-256 of each model of the run.
-        faults: Why a model of the run cannot be loaded, by model; of those that were loaded, which only a metric needs.
-        trained_on: Hashes of the ids of the version's training records.
-        untrained: Which records neither the champion nor the version's models trained on.
-        fresh: Which of these have not counted against this champion before.
-        common: Which of those untrained the first champion did not train on either.
+        faults: Why a model of the run cannot be loaded, or None; only with a metric, which needs the loaded models.
+        trained_on: The hashes of the ids of the version's training records.
+        untrained: The records that neither the champion nor the version's models trained on.
+        fresh: The untrained records that have not counted against this champion before.
+        common: The untrained records that the first champion did not train on either.
     """
 
     ids: NDArray[np.uint64]
@@ -101,59 +101,59 @@ class Compared:
 
 
 def compare(connection: Connection, dataset: Dataset, candidate: Candidate, current: CurrentChampion) -> Compared:
-    """Reads the version, each message proven, and lets the champion predict its test records.
+    """Reads the version, proves each message, and lets the champion predict its test records.
 
     Raises:
-        VersionRefused: The version is not what its manifest says.
-        IncompatibleModel: The champion predicts something else or cannot take its rows, or the stored outcomes are of
-            others.
-        UntrustedArtifact, PredictionMismatch: The artifact of the champion, or of the baseline, has changed.
+        VersionRefused: The version does not match its manifest.
+        IncompatibleModel: The champion predicts another target or rejects the rows, or the stored outcomes belong to
+            other records.
+        UntrustedArtifact, PredictionMismatch: The stored champion, or the stored baseline, has changed.
     """
     sql = queries.load("registry")
     champions = _champions(connection, dataset, candidate, current)
     results = list(sql.results_to_judge(connection, run=candidate.run))
     digests = {model: sha256 for model, _, sha256 in results}
-    own, faults = _own(connection, dataset, candidate, digests, champions) if dataset.metric is not None else ({}, {})
-    tested = _predict(candidate.manifest, champions | own, optional={FIRST})
+    own: dict[str, Model] = {}
+    faults: dict[str, str | None] = {}
+    if dataset.metric is not None:
+        own, faults = _models_of_run(connection, dataset, candidate, digests, champions)
+    tested = predict(candidate.manifest, champions | own, optional={FIRST})
     predictions = dict(tested.predictions)
     champions = {name: model for name, model in champions.items() if name in predictions}
-    outcomes = {model: _stored(bytes(stream), tested.ids) for model, stream, _ in results}
-    outcomes |= {name: _outcome(candidate.manifest, tested.truth, predictions[name]) for name in champions}
+    outcomes = {model: _stored_outcomes(bytes(stream), tested.ids) for model, stream, _ in results}
+    outcomes |= {name: _outcomes(candidate.manifest, tested.truth, predictions[name]) for name in champions}
     lines = {name: model.name for name, model in champions.items()}
     if CHAMPION not in champions:
-        # Before the first promotion the baseline plays the champion.
+        # Without a champion the run is compared with its baseline.
         outcomes[CHAMPION], lines[CHAMPION] = outcomes[BASELINE], BASELINE
         predictions |= {CHAMPION: predictions[BASELINE]} if own else {}
-    trained_on = champions[CHAMPION].trained_on if CHAMPION in champions else ()
-    firsts = champions[FIRST].trained_on if FIRST in champions else ()
-    counted = sql.records_counted(connection, dataset=dataset.name, champion_number=current.number)
-    untrained = ~(_among(tested.ids, tested.trained_on) | _among(tested.ids, trained_on))
+    untrained = ~(_among(tested.ids, tested.trained_on) | _among(tested.ids, _trained_on(champions, CHAMPION)))
     return Compared(
-        tested.ids[0],
-        tested.truth,
-        outcomes,
-        predictions,
-        lines,
-        digests,
-        faults,
-        tested.trained_on,
-        untrained,
-        fresh=untrained & ~_among(tested.ids, *(np.frombuffer(bytes(hashes), "<u8") for (hashes,) in counted)),
-        common=untrained & ~_among(tested.ids, firsts),
+        ids=tested.ids[0],
+        truth=tested.truth,
+        outcomes=outcomes,
+        predictions=predictions,
+        lines=lines,
+        digests=digests,
+        faults=faults,
+        trained_on=tested.trained_on,
+        untrained=untrained,
+        fresh=untrained & ~_counted(connection, dataset, current, tested),
+        common=untrained & ~_among(tested.ids, _trained_on(champions, FIRST)),
     )
 
 
 def read_trained_on(manifest: Manifest) -> NDArray[np.uint64]:
-    """Hashes of the ids of a version's training records, ascending.
+    """The hashes of the ids of a version's training records, ascending.
 
     Raises:
-        VersionRefused: The version is not what its manifest says.
+        VersionRefused: The version does not match its manifest.
     """
-    return _predict(manifest, {}, optional=()).trained_on
+    return predict(manifest, {}).trained_on
 
 
 def leading(kind: str, outcomes: NDArray[Any]) -> tuple[str, float]:
-    """Name and value of the metric that leads: the accuracy, or the root of the mean squared error."""
+    """The name and value of the main metric: accuracy, or the root mean squared error."""
     if kind == "regression":
         return "rmse", float(np.sqrt(np.mean(np.square(outcomes))))
     return "accuracy", float(np.mean(outcomes))
@@ -162,29 +162,29 @@ def leading(kind: str, outcomes: NDArray[Any]) -> tuple[str, float]:
 def _champions(
     connection: Connection, dataset: Dataset, candidate: Candidate, current: CurrentChampion
 ) -> dict[str, Model]:
-    """The champion and the first champion, as far as they can be held against the version's labels."""
+    """The champion and the first champion, if they predict the version's target."""
     if current.artifact is None:
         return {}
     champion = registry.load(connection, current.artifact, dataset.trusted)
-    champion.require_same_question(candidate.manifest)
+    champion.require_same_target(candidate.manifest)
     number = queries.load("registry").first_artifact(connection, dataset=dataset.name)
     if number is None or number == current.artifact:
         return {CHAMPION: champion, FIRST: champion}
     try:
         first = registry.load(connection, number, dataset.trusted)
-        first.require_same_question(candidate.manifest)
+        first.require_same_target(candidate.manifest)
     except (IncompatibleModel, UntrustedArtifact, PredictionMismatch) as error:
-        log.warning("The first champion is left out of what retraining gained: %s", error)
+        log.warning("The first champion is left out of the value of retraining: %s", error)
         return {CHAMPION: champion}
     return {CHAMPION: champion, FIRST: first}
 
 
-def _own(
+def _models_of_run(
     connection: Connection, dataset: Dataset, candidate: Candidate, names: Iterable[str], champions: Collection[str]
 ) -> tuple[dict[str, Model], dict[str, str | None]]:
-    """The models of a run that can be loaded, and for each challenger why it cannot be.
+    """The models of a run that can be loaded, and for each challenger why it cannot be loaded, or None.
 
-    The baseline is among them where it plays the champion.
+    The baseline is included if there is no champion.
     """
     sql = queries.load("registry")
     found: dict[str, Model] = {}
@@ -193,10 +193,10 @@ def _own(
         if model == BASELINE and CHAMPION in champions:
             continue
         content, sha256, probed = sql.fitted(connection, run=candidate.run, model=model)
-        nothing = np.empty(0, np.uint64)
+        no_ids = np.empty(0, np.uint64)
         try:
-            found[model] = registry.proven(
-                model, candidate.manifest, bytes(content), sha256, bytes(probed or b""), dataset.trusted, nothing
+            found[model] = registry.checked(
+                model, candidate.manifest, bytes(content), sha256, bytes(probed or b""), dataset.trusted, no_ids
             )
             faults[model] = None
         except (UntrustedArtifact, PredictionMismatch) as error:
@@ -206,93 +206,42 @@ def _own(
     return found, faults
 
 
-@dataclass(frozen=True)
-class _Tested:
-    """The test records of a version, in their order, and what models predict for them.
-
-    Attributes:
-        ids: The hashes of the records' ids by every rule, see ``hashing.identities``; each of shape (rows,).
-        truth: The target, shape (rows,).
-        trained_on: Hashes of the ids of the training records, ascending.
-        predictions: By model; each of shape (rows,).
-    """
-
-    ids: Sequence[NDArray[np.uint64]]
-    truth: NDArray[Any]
-    trained_on: NDArray[np.uint64]
-    predictions: Mapping[str, NDArray[Any]]
+def _outcomes(manifest: Manifest, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]:
+    if manifest.kind == "regression":
+        return np.abs(truth.astype(float) - predicted)
+    return np.asarray(truth == predicted)
 
 
-def _predict(manifest: Manifest, models: Mapping[str, Model], optional: Collection[str]) -> _Tested:
-    """Reads a version, each message proven, and lets the models predict its test records.
-
-    Args:
-        optional: Which of the models are left out when they cannot predict the records.
-
-    Raises:
-        VersionRefused: The version is not what its manifest says.
-        IncompatibleModel: A model that is not optional cannot predict the records.
-    """
-    import pyarrow as pa
-    from threadpoolctl import threadpool_limits
-
-    from include.datasets.hashing import hash64, identities
-    from include.versions.reading import Proof
-
-    train: list[NDArray[np.uint64]] = []
-    test: dict[int, tuple[Sequence[NDArray[np.uint64]], NDArray[Any]]] = {}
-    predicted: dict[str, dict[int, NDArray[Any]]] = {name: {} for name in models}
-    with threadpool_limits(1):
-        for message, batch in Proof(manifest).batches():
-            rows = pa.Table.from_batches([batch])
-            if message.split == "train":
-                train.append(hash64(rows[manifest.record_id]))
-                continue
-            test[message.batch] = identities(rows[manifest.record_id]), rows[manifest.target].to_numpy()
-            for name in list(predicted):
-                try:
-                    predicted[name][message.batch] = _answers(models[name], rows, manifest)
-                except IncompatibleModel as error:
-                    if name not in optional:
-                        raise
-                    log.warning("%s is left out: %s", name, error)
-                    del predicted[name]
-    ids, truth = zip(*(test[number] for number in sorted(test)), strict=True)
-    return _Tested(
-        ids=[np.concatenate(found) for found in zip(*ids, strict=True)],
-        truth=np.concatenate(truth),
-        trained_on=np.sort(np.concatenate(train)),
-        predictions={name: np.concatenate([by[number] for number in sorted(by)]) for name, by in predicted.items()},
-    )
-
-
-def _answers(model: Model, rows: pa.Table, manifest: Manifest) -> NDArray[Any]:
-    try:
-        return model.predict(rows)
-    except (NonRetryableError, MemoryError):
-        raise
-    except Exception as error:
-        # An estimator says in its own words what it does not take, such as a category that it has never seen.
-        what = f"{type(error).__name__}: {str(error).rstrip('.')}"
-        raise IncompatibleModel(f"{model} cannot predict the records of version {manifest.short}: {what}.") from error
-
-
-def _outcome(manifest: Manifest, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]:
-    return np.abs(truth.astype(float) - predicted) if manifest.kind == "regression" else truth == predicted
-
-
-def _stored(stream: bytes, ids: Sequence[NDArray[np.uint64]]) -> NDArray[Any]:
+def _stored_outcomes(stream: bytes, ids: Sequence[NDArray[np.uint64]]) -> NDArray[Any]:
     import pyarrow as pa
 
     with pa.ipc.open_stream(stream) as reader:
         rows = reader.read_all()
     stored = rows["id"].to_numpy()
     if not any(np.array_equal(stored, found) for found in ids):
-        raise IncompatibleModel("The stored outcomes are not those of the version's test records.", "Train again.")
-    return rows.column(rows.num_columns - 1).to_numpy()
+        raise IncompatibleModel(
+            "The stored outcomes do not belong to the test records of the version.",
+            "Train on the version again.",
+            code=Code.OUTCOMES_MISMATCH,
+        )
+    outcomes: NDArray[Any] = rows.column(rows.num_columns - 1).to_numpy()
+    return outcomes
+
+
+def _counted(
+    connection: Connection, dataset: Dataset, current: CurrentChampion, tested: PredictedRecords
+) -> NDArray[np.bool_]:
+    """The records that have counted against this champion before."""
+    counted = queries.load("registry").records_counted(connection, dataset=dataset.name, champion_number=current.number)
+    return _among(tested.ids, *(np.frombuffer(bytes(hashes), "<u8") for (hashes,) in counted))
+
+
+def _trained_on(champions: Mapping[str, Model], name: str) -> NDArray[np.uint64]:
+    return champions[name].trained_on if name in champions else np.empty(0, np.uint64)
 
 
 def _among(ids: Sequence[NDArray[np.uint64]], *others: Any) -> NDArray[np.bool_]:
-    """For each record, whether one of its ids is among the others."""
+    """For each record, whether one of its ids is among ``others``."""
     known = np.concatenate([np.empty(0, np.uint64), *(np.asarray(other, np.uint64) for other in others)])
-    return np.any([np.isin(found, known) for found in ids], axis=0)
+    found: NDArray[np.bool_] = np.any([np.isin(hashes, known) for hashes in ids], axis=0)
+    return found

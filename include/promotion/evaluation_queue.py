@@ -1,25 +1,28 @@
-"""The gate's queue: finished runs of a dataset are compared with the champion one at a time, in version order."""
+"""The gate's queue: the successful runs of a dataset are compared with the champion one by one, in version order."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-import msgspec
 import numpy as np
 
 from include.datasets import Dataset
+from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.gate.gain import Gain
 from include.gate.pairs import Pairs
-from include.gate.verdict import Verdict, choose
+from include.gate.policy import PolicyName
+from include.gate.verdict import Outcome, Verdict, choose
 from include.promotion import evidence
 from include.promotion.comparison import CHAMPION, FIRST, Candidate, Compared, CurrentChampion, compare, leading
+from include.promotion.verdict_row import verdict_row
 from include.registry import champion_history
 from include.registry.artifact import UntrustedArtifact
-from include.registry.champion_history import ChampionChanged
+from include.registry.champion_history import Cause, ChampionChanged
 from include.registry.model import IncompatibleModel, trusted
 from include.registry.probe import PredictionMismatch
 from include.training.run_log import logging_to_run
@@ -33,31 +36,70 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 PATIENCE = timedelta(hours=6)
-"""How long a landed version without a run, or a run that has begun, holds back the gate of later versions."""
+"""How long a landed version without a run, or a running run, delays the gate of later versions."""
 
 log = logging.getLogger(__name__)
+
+
+class GateState(StrEnum):
+    """The column ``state`` of ``millrace.gate``."""
+
+    JUDGED = "judged"
+    SUPERSEDED = "superseded"
+    INCOMPARABLE = "incomparable"
+
+
+class Role(StrEnum):
+    """The column ``role`` of ``millrace.score``: three ways to run a dataset."""
+
+    LIVE = "live"
+    NEVER = "never"
+    NEWEST = "newest"
+
+
+class Decision(NamedTuple):
+    """Why a model becomes champion: the cause, who decided, and the reason."""
+
+    cause: Cause
+    decider: str
+    reason: str
+
+
+class GateRow(TypedDict):
+    """A row of ``millrace.gate``; the keys are its columns."""
+
+    run: int
+    dataset: str
+    version: str
+    champion_number: int
+    state: GateState
+    reason: str | None
+    test_rows: int
+    trained: int
+    repeated: int
+    counted: bytes
 
 
 def evaluate_pending_runs(dataset: Dataset) -> list[int]:
     """Compares every pending run of the dataset with the champion. Returns the runs that were compared.
 
-    A run never waits: while an earlier version is still being trained, later runs are left to the gate of that
-    version's run. So gates cannot wait for each other, in whatever order the runs end.
+    No gate waits: while an earlier version is in training, later runs are left to the gate of that version's run. So
+    gates cannot wait for each other, in whatever order the runs end.
 
     Raises:
-        UserError: Kafka or Postgres does not answer. What was not judged is left to the next try.
+        UserError: Kafka or PostgreSQL is unavailable. The remaining runs are left to the next try.
     """
     compared: list[int] = []
     while True:
         try:
             candidate = _evaluate_next(dataset)
         except ChampionChanged as error:
-            log.info("The champion changed during the comparison; the run is evaluated again. %s", error)
+            log.info("The champion changed during the comparison, so the run is compared again. %s", error)
             continue
         if candidate is None:
             return compared
         run, state = candidate
-        if state != "superseded":
+        if state is not GateState.SUPERSEDED:
             compared.append(run)
 
 
@@ -70,22 +112,21 @@ def promote(
     sha256: str,
     trained_on: NDArray[np.uint64],
     after: int,
-    cause: Literal["evidence", "approval"],
-    decider: str,
-    reason: str,
+    decision: Decision,
     loaded: bool,
 ) -> None:
     """Registers a run's model and makes it champion, in the caller's transaction.
 
     Args:
-        sha256: Of the model that the decision was about.
+        sha256: The digest of the model that the decision was about.
+        trained_on: The hashes of the ids of its training records.
         after: The number of the change that the decision was based on.
-        loaded: Whether the caller has loaded it from its stored bytes; it is loaded now otherwise.
-        trained_on: Hashes of the ids of its training records.
+        decision: The cause, who decided, and the reason.
+        loaded: Whether the caller has loaded the model from its stored bytes; otherwise it is loaded now.
 
     Raises:
         ChampionChanged: The champion is no longer that of change number ``after``.
-        NonRetryableError: The model was trained again since, or cannot be loaded.
+        NonRetryableError: The model was trained again meanwhile, or cannot be loaded.
     """
     sql = queries.load("registry")
     artifact = sql.register_artifact(
@@ -98,24 +139,30 @@ def promote(
     )
     if artifact is None:
         raise NonRetryableError(
-            f"The model {model} of run {run} was trained again since its verdict.", "Start a new run."
+            f"The model {model} of run {run} was trained again after its verdict.",
+            f"Start a new run: ./millrace train {manifest.dataset}.",
+            code=Code.MODEL_REPLACED,
         )
     if not loaded and (fault := evidence.fault(connection, run, model, trusted(manifest.dataset))):
-        raise NonRetryableError(f"The model {model} of run {run} cannot be the champion: {fault}.", "Start a new run.")
+        raise NonRetryableError(
+            f"The model {model} of run {run} cannot become champion: {fault}.",
+            f"Start a new run: ./millrace train {manifest.dataset}.",
+            code=Code.MODEL_UNUSABLE,
+        )
     champion_history.record_change(
         connection,
         manifest.dataset,
         after=after,
         artifact=artifact,
         rollback_to=sql.rollback_target(connection, dataset=manifest.dataset, after=after),
-        cause=cause,
-        decider=decider,
-        reason=reason,
+        cause=decision.cause,
+        decider=decision.decider,
+        reason=decision.reason,
     )
-    log.info("%s of version %s is the champion of %s.", model, manifest.short, manifest.dataset)
+    log.info("%s of version %s is now the champion of %s.", model, manifest.short, manifest.dataset)
 
 
-def _evaluate_next(dataset: Dataset) -> tuple[int, str] | None:
+def _evaluate_next(dataset: Dataset) -> tuple[int, GateState] | None:
     """Evaluates the next pending run. Returns its number and state; None when there is none."""
     sql = queries.load("registry")
     with connected(f"millrace gate {dataset.name}") as connection:
@@ -130,24 +177,23 @@ def _evaluate_next(dataset: Dataset) -> tuple[int, str] | None:
     return run, state
 
 
-def _evaluate(connection: Connection, dataset: Dataset, candidate: Candidate) -> str:
+def _evaluate(connection: Connection, dataset: Dataset, candidate: Candidate) -> GateState:
     row = queries.load("registry").current_champion(connection, dataset=dataset.name)
     current = CurrentChampion(*row) if row else CurrentChampion()
     if candidate.rank < current.rank:
-        return _pass_over(connection, candidate, current, "superseded", "It is older than the champion's version.")
+        reason = "It is older than the champion's version."
+        return _skip(connection, candidate, current, GateState.SUPERSEDED, reason)
     champion = "the baseline" if current.artifact is None else f"champion number {current.number}"
-    log.info(
-        "Version %s, which ends on %s, against %s:", candidate.manifest.short, f"{candidate.until:%Y-%m-%d}", champion
-    )
+    log.info("Comparing version %s (until %s) with %s.", candidate.manifest.short, candidate.until.date(), champion)
     try:
         compared = compare(connection, dataset, candidate, current)
     except VersionRefused as error:
-        return _pass_over(connection, candidate, current, "incomparable", str(error))
+        return _skip(connection, candidate, current, GateState.INCOMPARABLE, str(error))
     except (IncompatibleModel, UntrustedArtifact, PredictionMismatch) as error:
-        forward = f"Or retire the champion and start again: ./millrace champion {dataset.name} --retire"
-        return _pass_over(connection, candidate, current, "incomparable", f"{error} {forward}")
-    verdicts = evidence.weigh(connection, dataset, candidate, current, compared)
-    chosen = choose(verdicts) if dataset.promotion.name != "manual" else None
+        remedy = f"{error.remedy} Or retire the champion: ./millrace champion {dataset.name} --retire.".lstrip()
+        return _skip(connection, candidate, current, GateState.INCOMPARABLE, str(error.with_remedy(remedy)))
+    verdicts = evidence.judge(connection, dataset, candidate, current, compared)
+    chosen = choose(verdicts) if dataset.promotion.name is not PolicyName.MANUAL else None
     _write(connection, candidate, current, compared, verdicts)
     _log_choice(verdicts, chosen)
     _score(connection, candidate, current, compared, chosen)
@@ -160,18 +206,20 @@ def _evaluate(connection: Connection, dataset: Dataset, candidate: Candidate) ->
             sha256=compared.digests[chosen.challenger],
             trained_on=compared.trained_on,
             after=current.number,
-            cause="evidence",
-            decider="the gate",
-            reason=chosen.sentence,
+            decision=Decision(Cause.EVIDENCE, "the gate", chosen.sentence),
             loaded=True,
         )
     _require_unchanged(connection, dataset, current.number + (chosen is not None))
-    return "judged"
+    return GateState.JUDGED
 
 
-def _pass_over(connection: Connection, candidate: Candidate, current: CurrentChampion, state: str, reason: str) -> str:
+def _skip(
+    connection: Connection, candidate: Candidate, current: CurrentChampion, state: GateState, reason: str
+) -> GateState:
     log.warning("Version %s of %s is %s. %s", candidate.manifest.short, candidate.manifest.dataset, state, reason)
-    _add_gate(connection, candidate, current, state=state, reason=reason)
+    row = _gate_row(candidate, current)
+    row["state"], row["reason"] = state, reason
+    queries.load("registry").add_gate(connection, **row)
     return state
 
 
@@ -183,30 +231,38 @@ def _write(
     verdicts: Mapping[Verdict, Pairs | Gain],
 ) -> None:
     sql = queries.load("registry")
-    _add_gate(
-        connection,
-        candidate,
-        current,
-        test_rows=len(compared.ids),
-        trained=int(np.count_nonzero(~compared.untrained)),
-        repeated=int(np.count_nonzero(compared.untrained & ~compared.fresh)),
-        counted=compared.ids[compared.fresh].astype("<u8").tobytes(),
-    )
+    row = _gate_row(candidate, current)
+    row["test_rows"] = len(compared.ids)
+    row["trained"] = int(np.count_nonzero(~compared.untrained))
+    row["repeated"] = int(np.count_nonzero(compared.untrained & ~compared.fresh))
+    row["counted"] = compared.ids[compared.fresh].astype("<u8").tobytes()
+    sql.add_gate(connection, **row)
     for verdict, fresh in verdicts.items():
         log.info("%s", verdict.sentence)
-        row = verdict.as_row() | evidence.as_row(fresh)
-        row |= {
-            "run": candidate.run,
-            "model": verdict.challenger,
-            "fitted_sha256": compared.digests[verdict.challenger],
-        }
-        sql.add_verdict(connection, verdict=msgspec.json.encode(row).decode())
+        judged = verdict_row(candidate.run, verdict, fresh, compared.digests[verdict.challenger])
+        sql.add_verdict(connection, **judged)
+
+
+def _gate_row(candidate: Candidate, current: CurrentChampion) -> GateRow:
+    """The row of a run that was judged, without any test record."""
+    return GateRow(
+        run=candidate.run,
+        dataset=candidate.manifest.dataset,
+        version=candidate.manifest.version,
+        champion_number=current.number,
+        state=GateState.JUDGED,
+        reason=None,
+        test_rows=0,
+        trained=0,
+        repeated=0,
+        counted=b"",
+    )
 
 
 def _log_choice(verdicts: Iterable[Verdict], chosen: Verdict | None) -> None:
-    able = [verdict.challenger for verdict in verdicts if verdict.outcome == "promote"]
+    able = [verdict.challenger for verdict in verdicts if verdict.outcome is Outcome.PROMOTE]
     if chosen is None:
-        log.info("The champion stays." if not able else f"A person may promote {', '.join(able)}.")
+        log.info("The champion stays." if not able else f"An approval may promote {', '.join(able)}.")
     elif len(able) > 1:
         log.info("Of %s, %s has the strongest evidence.", ", ".join(able), chosen.challenger)
 
@@ -214,18 +270,18 @@ def _log_choice(verdicts: Iterable[Verdict], chosen: Verdict | None) -> None:
 def _score(
     connection: Connection, candidate: Candidate, current: CurrentChampion, compared: Compared, chosen: Verdict | None
 ) -> None:
-    """Writes what the dataset is worth on this version when it is gated, never retrained, or always the newest."""
+    """Stores the metric of three ways to run the dataset: with the gate, never retrained, always the newest model."""
     line = compared.lines[CHAMPION]
-    roles = {"live": CHAMPION}
+    roles = {Role.LIVE: CHAMPION}
     if current.artifact is None:
-        roles["never"] = CHAMPION
+        roles[Role.NEVER] = CHAMPION
         if chosen is not None:
-            roles["newest"] = chosen.challenger
+            roles[Role.NEWEST] = chosen.challenger
     else:
         if FIRST in compared.lines:
-            roles["never"] = FIRST
+            roles[Role.NEVER] = FIRST
         if line in compared.outcomes:
-            roles["newest"] = line
+            roles[Role.NEWEST] = line
     for role, name in roles.items():
         if compared.common.any():
             metric, value = leading(candidate.manifest.kind, compared.outcomes[name][compared.common])
@@ -238,18 +294,6 @@ def _score(
                 value=value,
                 rows=int(np.count_nonzero(compared.common)),
             )
-
-
-def _add_gate(connection: Connection, candidate: Candidate, current: CurrentChampion, **counts: Any) -> None:
-    nothing = {"state": "judged", "reason": None, "test_rows": 0, "trained": 0, "repeated": 0, "counted": b""}
-    queries.load("registry").add_gate(
-        connection,
-        run=candidate.run,
-        dataset=candidate.manifest.dataset,
-        version=candidate.manifest.version,
-        champion_number=current.number,
-        **nothing | counts,
-    )
 
 
 def _require_unchanged(connection: Connection, dataset: Dataset, number: int) -> None:

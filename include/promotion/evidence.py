@@ -1,17 +1,17 @@
-"""Evidence: what each model line has gathered against a champion during its tenure, and the verdicts that follow."""
+"""Evidence: what each model line has gathered against a champion in its tenure, and the verdicts that follow."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from include.datasets.definition import BASELINE, ERRORS
 from include.gate.gain import Gain
 from include.gate.pairs import Pairs
-from include.gate.verdict import Guard, Verdict, decide
+from include.gate.verdict import Guard, Outcome, Verdict, decide
 from include.promotion.comparison import CHAMPION, FIRST, Candidate, Compared, CurrentChampion, leading
 from include.registry import artifact, probe
 from include.warehouse import queries
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from include.datasets import Dataset
 
 
-def weigh(
+def judge(
     connection: Connection, dataset: Dataset, candidate: Candidate, current: CurrentChampion, compared: Compared
 ) -> dict[Verdict, Pairs | Gain]:
-    """A verdict on each challenger of a run, with what the run's version adds to the evidence on its line."""
+    """A verdict on each challenger of a run, with the evidence that the run's version adds for its model line."""
     known, past = _past(connection, dataset, candidate, current)
     lines = sorted(compared.outcomes.keys() - {BASELINE, CHAMPION, FIRST})
     age = None if current.until is None else candidate.until - current.until
@@ -33,7 +33,7 @@ def weigh(
     found = {}
     for line in lines:
         fresh = _fresh(dataset, candidate, compared, line)
-        judge = partial(
+        decided = partial(
             decide,
             line,
             past.get(line),
@@ -43,16 +43,16 @@ def weigh(
             policy=dataset.promotion,
             guards=[*limits.get(line, ()), *_error_guard(dataset, candidate, compared, line)],
         )
-        verdict = judge()
+        verdict = decided()
         known_fault = compared.faults.get(line)
-        if verdict.outcome == "promote" and line not in compared.faults:
+        if verdict.outcome is Outcome.PROMOTE and line not in compared.faults:
             known_fault = fault(connection, candidate.run, line, dataset.trusted)
-        found[judge(faults=[known_fault]) if known_fault else verdict] = fresh
+        found[decided(faults=[known_fault]) if known_fault else verdict] = fresh
     return found
 
 
 def fault(connection: Connection, run: int, model: str, trusted: Collection[str]) -> str | None:
-    """Why a model of a run cannot be loaded from its stored bytes or does not answer its probe; None when it does."""
+    """Why a model of a run cannot be loaded, or does not predict its probe as before; None if it can and does."""
     content, sha256, probed = queries.load("registry").fitted(connection, run=run, model=model)
     try:
         probe.recheck(artifact.loads(bytes(content), sha256, trusted), bytes(probed or b""))
@@ -61,16 +61,10 @@ def fault(connection: Connection, run: int, model: str, trusted: Collection[str]
     return None
 
 
-def as_row(fresh: Pairs | Gain) -> dict[str, Any]:
-    """What a version adds to the evidence, by the columns of ``millrace.verdict``."""
-    names = ("n", "n01", "n10", "right", "weighted", "information")
-    return {f"fresh_{name}": getattr(fresh, name, None) for name in names}
-
-
 def _past(
     connection: Connection, dataset: Dataset, candidate: Candidate, current: CurrentChampion
 ) -> tuple[set[str], dict[str, Pairs | Gain]]:
-    """The lines that were ever compared with this champion, and what they have gathered in what is compared now."""
+    """The lines that were ever compared with this champion, and their evidence by the present metric."""
     plain = "smaller error" if candidate.manifest.kind == "regression" else "accuracy"
     compared = plain if dataset.metric is None else dataset.metric.name
     known: set[str] = set()
@@ -94,7 +88,7 @@ def _fresh(dataset: Dataset, candidate: Candidate, compared: Compared, line: str
     fresh = compared.fresh
     if dataset.metric is not None:
         if compared.faults.get(line):
-            # What cannot be loaded predicts nothing, and adds nothing to the evidence on its line.
+            # A model that cannot be loaded predicts nothing, so it adds no evidence for its line.
             return Gain(dataset.metric.name, dataset.metric.worth, 0)
         champion, challenger = (compared.predictions[name][fresh] for name in (CHAMPION, line))
         return Gain.from_bootstrap(dataset.metric, compared.truth[fresh], champion, challenger, seed=candidate.seed)
@@ -105,7 +99,7 @@ def _fresh(dataset: Dataset, candidate: Candidate, compared: Compared, line: str
 
 
 def _limits(connection: Connection, dataset: Dataset, candidate: Candidate) -> Mapping[str, Iterable[Guard]]:
-    """The definition's guards for each line, with the values that training measured; one it lacks does not hold."""
+    """The definition's guards for each line, with the values that training measured; a missing value fails."""
     values: dict[str, dict[str, float]] = {}
     for line, name, value in queries.load("registry").guarded_metrics(connection, run=candidate.run):
         values.setdefault(line, {})[name] = value
@@ -119,7 +113,7 @@ def _limits(connection: Connection, dataset: Dataset, candidate: Candidate) -> M
 
 
 def _error_guard(dataset: Dataset, candidate: Candidate, compared: Compared, line: str) -> Iterable[Guard]:
-    """Of a regression that is won record by record: who is closer on most must not be far off on a few."""
+    """A guard for regressions won record by record: a model closer on most records must not be far off on a few."""
     if candidate.manifest.kind != "regression" or dataset.metric is not None or not compared.fresh.any():
         return
     _, limit = leading("regression", compared.outcomes[CHAMPION][compared.fresh])

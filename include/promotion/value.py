@@ -1,4 +1,4 @@
-"""Value: what retraining has gained, version by version and in all, from the views of the same names."""
+"""Value: what retraining has gained, by version and in total, from the views of the same names."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Worth:
+class VersionValue:
     """A row of ``millrace.value``: three ways to run a dataset, on the same test records of one version.
 
     Attributes:
-        version: The beginning of its id.
-        until: Where its interval ends.
-        metric: ``accuracy``, or ``rmse``, of which less is better.
-        rows: Test records that none of the models had trained on.
+        version: The first digits of its id.
+        until: The end of its interval.
+        metric: ``accuracy``, or ``rmse``, where less is better.
+        rows: Test records that none of the models was trained on.
         champion_number: The champion when the version was judged, see ``millrace.champion_change``; 0 for the baseline.
-        live_model: What was live then, chosen on earlier versions.
-        never_model: The first champion, kept for ever.
-        newest_model: The champion's line as this version's run trained it.
+        live_model: The model in use at that time, chosen on earlier versions.
+        never_model: The first champion, as if there had been no retraining.
+        newest_model: The champion's model line, as trained by this version's run.
     """
 
     version: str
@@ -46,12 +46,12 @@ class Summary:
     """The row of ``millrace.value_of_retraining``.
 
     Attributes:
-        trainings: Runs that came before the gate.
-        promotions: Those of them that made a champion.
-        useless: Those that changed nothing.
-        versions: Versions since the first champion; over the records of these are the averages. From here on None
-            as long as there are none.
-        gained: What was live beside never having retrained; above 0 is better.
+        trainings: Runs that the gate has handled.
+        promotions: Runs that made a champion.
+        useless: Runs that changed nothing.
+        versions: Versions since the first champion, over whose records the averages are taken. This and the following
+            are None without such a version.
+        gained: The live model compared with never retraining; above 0 is better.
     """
 
     trainings: int
@@ -65,56 +65,54 @@ class Summary:
     gained: float | None
 
 
-def by_version(connection: Connection, dataset: str) -> list[Worth]:
-    """What the three ways were worth on each version that was judged, in the order of the versions."""
-    return [Worth(*row) for row in queries.load("registry").value_by_version(connection, dataset=dataset)]
+def by_version(connection: Connection, dataset: str) -> list[VersionValue]:
+    """The metric of the three ways on each version that was judged, in the order of the versions."""
+    return [VersionValue(*row) for row in queries.load("registry").value_by_version(connection, dataset=dataset)]
 
 
 def summary(connection: Connection, dataset: str) -> Summary | None:
-    """What retraining has gained in all; None before the first training."""
+    """What retraining has gained in total; None before the first training."""
     row = queries.load("registry").value_of_retraining(connection, dataset=dataset)
     return Summary(*row) if row else None
 
 
-def summary_lines(found: Summary, versions: Sequence[Worth]) -> list[str]:
-    """The summary in sentences for a person."""
+def summary_lines(found: Summary, versions: Sequence[VersionValue]) -> list[str]:
+    """The summary in sentences."""
     since = [worth for worth in versions if worth.champion_number and worth.rows]
     lines = [*_averages(found, since), _gain(found, since), *_newest(found, since)]
     trainings = "1 training" if found.trainings == 1 else f"{found.trainings} trainings"
     return [*lines, f"{trainings}: {found.promotions} made a champion, {found.useless} changed nothing."]
 
 
-def _averages(found: Summary, since: Sequence[Worth]) -> list[str]:
+def _averages(found: Summary, since: Sequence[VersionValue]) -> list[str]:
     if found.live is None or found.never is None:
         return []
-    numbers = [f"what was live {found.live:.3f}", f"never retrained {found.never:.3f}"]
+    numbers = [f"live {found.live:.3f}", f"never retrained {found.never:.3f}"]
     if found.newest is not None:
-        numbers.append(f"the newest {found.newest:.3f}")
+        numbers.append(f"newest {found.newest:.3f}")
     rows, plural = sum(worth.rows for worth in since), "s" if found.versions != 1 else ""
     on = f"on the {rows:,} test records of {found.versions} version{plural} since the first champion"
     return [f"{(found.metric or '').capitalize()} {on}: {', '.join(numbers)}."]
 
 
-def _gain(found: Summary, since: Sequence[Worth]) -> str:
+def _gain(found: Summary, since: Sequence[VersionValue]) -> str:
     if not found.promotions:
-        return (
-            "There is no gain to tell: no model was shown to beat the baseline, or approved, so nothing ever went live."
-        )
+        return "Retraining has gained nothing yet: no model has beaten the baseline or was approved."
     if found.gained is None:
-        return "There is no gain to tell yet: no version came after the first champion's."
+        return "The gain is not known yet: no version has followed that of the first champion."
     if found.promotions == 1:
-        return "Retraining has gained nothing: no later model was shown to be better than the first champion."
+        return "Retraining has gained nothing: no later model was better than the first champion."
     if all(worth.champion_number == 1 for worth in since):
         return (
-            "Retraining has gained nothing yet: the first champion was replaced on the last version only, and a new "
-            "champion is measured from the next version on."
+            "Retraining has gained nothing yet: the first champion was replaced on the last version, and a champion "
+            "counts from the next version on."
         )
     verb = "gained" if found.gained >= 0 else "lost"
     return f"Retraining has {verb} {_amount(found, abs(found.gained), since)}."
 
 
-def _newest(found: Summary, since: Sequence[Worth]) -> list[str]:
-    """How the newest models did on earlier records; shown only when all three were compared on all of them."""
+def _newest(found: Summary, since: Sequence[VersionValue]) -> list[str]:
+    """How the newest models did on the same records; shown only if all three ways were compared on all of them."""
     if found.live is None or found.newest is None or any(worth.newest is None for worth in since):
         return []
     more = found.live - found.newest if found.metric == "rmse" else found.newest - found.live
@@ -122,12 +120,12 @@ def _newest(found: Summary, since: Sequence[Worth]) -> list[str]:
         return []
     side = "better" if more > 0 else "worse"
     return [
-        f"Retrained for each version, the same line was {side} than what was live by "
-        f"{_amount(found, abs(more), since)}; it did not exist yet when these records came."
+        f"The newest model of the same line was {side} than the live one by {_amount(found, abs(more), since)}, but it "
+        "did not exist yet when these records arrived."
     ]
 
 
-def _amount(found: Summary, amount: float, since: Sequence[Worth]) -> str:
+def _amount(found: Summary, amount: float, since: Sequence[VersionValue]) -> str:
     if found.metric != "accuracy":
         return f"{amount:.3g} of {found.metric}"
     return f"{100 * amount:.1f} points of accuracy ({amount * sum(worth.rows for worth in since):.0f} test records)"

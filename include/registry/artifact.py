@@ -1,4 +1,4 @@
-"""Artifacts: estimators and models as bytes in the format of skops, which holds no code; loaded when proven."""
+"""Artifacts: estimators and models as bytes in the format of skops, which contains no code; checked when loaded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
@@ -22,11 +23,11 @@ PACKAGES = frozenset(
     | {"metrics", "mixture", "model_selection", "multiclass", "multioutput", "naive_bayes", "neighbors"}
     | {"neural_network", "pipeline", "preprocessing", "random_projection", "semi_supervised", "svm", "tree"}
 )
-"""The packages of scikit-learn whose classes may be loaded: they hold parameters and what was learned, and no code.
-Its data sets, which read files and addresses, and its utilities are not among them."""
+"""The packages of scikit-learn whose classes may be loaded: they contain parameters and learned values, but no code.
+Not among them are ``datasets``, which reads files and URLs, and ``utils``."""
 
 FUNCTIONS = frozenset({"metrics", "feature_selection"})
-"""The packages of scikit-learn whose functions may be loaded: scores, which estimators take as parameters."""
+"""The packages of scikit-learn whose functions may be loaded: scores, which are parameters of estimators."""
 
 _NUMPY_FUNCTIONS = frozenset(
     {"argmax", "argmin", "around", "asarray", "clip", "column_stack", "cumsum", "diff", "digitize", "hstack", "interp"}
@@ -59,66 +60,67 @@ TYPES = frozenset(
     | {f"numpy.{name}" for name in _NUMPY_FUNCTIONS}
     | {f"scipy.sparse._{form}.{form}_{kind}" for form in ("coo", "csc", "csr") for kind in ("array", "matrix")}
 )
-"""Further types and functions that may be loaded, in addition to the arrays and numbers that skops knows."""
+"""More types and functions that may be loaded, in addition to the arrays and numbers that skops allows."""
 
 LOADERS = frozenset(
     {"DefaultDictNode", "DictNode", "DTypeNode", "FunctionNode", "JsonNode", "ListNode", "LossNode", "MaskedArrayNode"}
     | {"NdArrayNode", "ObjectNode", "PartialNode", "RandomGeneratorNode", "RandomStateNode", "SetNode", "SliceNode"}
     | {"SparseMatrixNode", "TreeNode", "TupleNode", "TypeNode"}
 )
-"""The kinds of parts that may be loaded. None of them calls methods or applies functions while it is loaded; a partial
-calls its function later, and that function has to be allowed by its own name."""
+"""The node types that may be loaded. None of them calls a method or a function while it is loaded. A partial calls its
+function later, and that function must be allowed by its own name."""
 
-
-_OWN = "If they are the definition's own, name them in its field trusted."
-_STORABLE = "Use estimators of scikit-learn, or a class of the definition's own that is named in its field trusted."
+_NAME_TRUSTED = "If they belong to the definition, name them in its field trusted."
+_USE_STORABLE = "Use estimators of scikit-learn, or a class of the definition that its field trusted names."
+_TRAIN_AGAIN = "Train the model again."
 
 
 class UntrustedArtifact(NonRetryableError):
-    """An artifact is not what it should be. Nothing of it was executed."""
+    """An artifact is refused. Nothing of it was executed."""
 
 
 def dumps(estimator: Any) -> bytes:
-    """The estimator, fitted or not, as bytes."""
+    """An estimator, fitted or not, as bytes."""
     dumped: bytes = _skops().dumps(estimator, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
     return dumped
 
 
 def loads(content: bytes, sha256: str, trusted: Collection[str] = ()) -> Any:
-    """The estimator, once its bytes are proven to be those of the digest and to hold nothing but allowed types.
+    """The estimator, after checking that the bytes have the digest and contain allowed types only.
 
     Args:
-        sha256: What the bytes must have, in hexadecimal.
-        trusted: Further types by their full names: a definition's own transformers. Never a list from the artifact.
+        sha256: The digest of the bytes, in hexadecimal.
+        trusted: More types by their full names, such as transformers of the definition. Never a list from the artifact.
 
     Raises:
-        UntrustedArtifact: The bytes are others, or hold what is not allowed.
+        UntrustedArtifact: The bytes were changed, or contain a type that is not allowed.
     """
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise UntrustedArtifact(
-            f"The artifact has the SHA-256 {found[:12]}… instead of {sha256[:12]}…: its bytes were changed."
+            f"The bytes of the stored model were changed: their SHA-256 is {found[:12]}… instead of {sha256[:12]}….",
+            "Find out who changed the table. Restore a backup, or train the model again.",
+            code=Code.ARTIFACT_CHANGED,
         )
-    return _loaded(content, trusted, "The artifact")
+    return _load(content, trusted, "The stored model")
 
 
 def require_storable(estimator: Any, trusted: Collection[str] = ()) -> bytes:
-    """The bytes of an estimator, fitted or not, once they are known to load.
+    """The bytes of an estimator, fitted or not, after checking that they can be loaded.
 
     Args:
-        trusted: Further types by their full names, see ``loads``.
+        trusted: More types by their full names, see ``loads``.
 
     Raises:
-        UntrustedArtifact: It holds what cannot be stored, or what would not load; the type is named.
+        UntrustedArtifact: The estimator cannot be stored or loaded; the error names the type.
     """
     try:
         content = dumps(estimator)
     except Exception as error:
-        # skops has no error of its own for everything that it cannot store.
-        raise UntrustedArtifact(
-            f"{type(estimator).__name__} cannot be stored: {str(error).rstrip('.')}.", _STORABLE
-        ) from error
-    _loaded(content, trusted, type(estimator).__name__)
+        # skops raises errors of many types for what it cannot store.
+        what = f"{type(estimator).__name__} cannot be stored: {str(error).rstrip('.')}."
+        raise UntrustedArtifact(what, _USE_STORABLE, code=Code.MODEL_NOT_STORABLE) from error
+    _load(content, trusted, type(estimator).__name__)
     return content
 
 
@@ -133,45 +135,55 @@ def allowed(name: str) -> bool:
     return last[:1].isupper() or package in FUNCTIONS
 
 
-def _loaded(content: bytes, trusted: Collection[str], about: str) -> Any:
-    """What an artifact holds, if it is of allowed parts and types only; ``about`` begins the sentence otherwise."""
+def _load(content: bytes, trusted: Collection[str], about: str) -> Any:
+    """The content of an artifact that has allowed nodes and types only; ``about`` is the subject of an error."""
     skops = _skops()
     try:
-        # Names are taken from the schema: to have skops list them would build everything twice.
+        # Read the names from the schema: skops would build every object to list them.
         names = {f"{part['__module__']}.{part['__class__']}" for part in _parts(_known_schema(content))}
         return skops.loads(content, trusted=[name for name in names if allowed(name) or name in trusted])
     except skops.exceptions.UntrustedTypesFoundException:
         found = skops.get_untrusted_types(data=content)
-        strangers = ", ".join(sorted(name for name in found if not allowed(name) and name not in trusted))
-        raise UntrustedArtifact(f"{about} holds types that are not allowed: {strangers}.", _OWN) from None
+        unknown = ", ".join(sorted(name for name in found if not allowed(name) and name not in trusted))
+        what = f"{about} contains types that are not allowed: {unknown}."
+        raise UntrustedArtifact(what, _NAME_TRUSTED, code=Code.UNTRUSTED_TYPE) from None
     except (zipfile.BadZipFile, ValueError, TypeError, KeyError, AttributeError, ImportError, RecursionError) as error:
-        raise UntrustedArtifact(f"{about} cannot be read: {error}.") from error
+        what = f"{about} is not a readable artifact: {error}."
+        raise UntrustedArtifact(what, _TRAIN_AGAIN, code=Code.ARTIFACT_UNREADABLE) from error
 
 
 def _known_schema(content: bytes) -> Any:
-    """The schema of an artifact of known parts.
+    """The schema of an artifact.
 
     Raises:
-        UntrustedArtifact: It holds others.
+        UntrustedArtifact: The artifact contains other files or nodes than a model needs.
     """
     import numpy as np
 
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for name in archive.namelist():
             if name.endswith((".npy", ".npz")):
-                # Arrays of objects are pickles; numpy refuses them here.
+                # An array of objects is a pickle, which numpy rejects here.
                 array = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
                 _ = [array[member] for member in array.files] if name.endswith(".npz") else None
             elif name != "schema.json":
-                raise UntrustedArtifact(f"The artifact holds the file {name!r}, which belongs to no model.")
+                raise UntrustedArtifact(
+                    f"The stored model contains the file {name!r}, which is not part of a model.",
+                    _TRAIN_AGAIN,
+                    code=Code.UNTRUSTED_TYPE,
+                )
         schema = json.loads(archive.read("schema.json"))
     if schema["protocol"] != _skops()._protocol.PROTOCOL:
         raise UntrustedArtifact(
-            f"The artifact is written in the format {schema['protocol']} of skops.", "Train the model again."
+            f"The stored model has format {schema['protocol']} of skops, which is not the current one.",
+            _TRAIN_AGAIN,
+            code=Code.ARTIFACT_UNREADABLE,
         )
-    if strangers := {part["__loader__"] for part in _parts(schema)} - LOADERS:
+    if unknown := {part["__loader__"] for part in _parts(schema)} - LOADERS:
         raise UntrustedArtifact(
-            f"The artifact holds parts that are not allowed: {', '.join(sorted(map(str, strangers)))}."
+            f"The stored model contains nodes that are not allowed: {', '.join(sorted(map(str, unknown)))}.",
+            _TRAIN_AGAIN,
+            code=Code.UNTRUSTED_TYPE,
         )
     return schema
 
@@ -190,9 +202,10 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
 
 def _skops() -> ModuleType:
     with warnings.catch_warnings():
-        # At its import skops looks at every attribute of every module, and deprecated ones complain.
+        # When imported, skops reads every attribute of every module, and deprecated attributes warn.
         warnings.simplefilter("ignore")
         import skops.io
         import skops.io.exceptions
 
-    return skops.io
+    module: ModuleType = skops.io
+    return module

@@ -1,11 +1,13 @@
-"""The champions of a dataset, one after another. A change of champion names the one that it replaces."""
+"""The history of a dataset's champions: promotion, rollback, retirement. Each change names the one it follows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.warehouse import queries
 from include.warehouse.connection import connected
@@ -14,8 +16,20 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 
+class Cause(StrEnum):
+    """The column ``cause`` of ``millrace.champion_change``."""
+
+    EVIDENCE = "evidence"
+    APPROVAL = "approval"
+    ROLLBACK = "rollback"
+    RETIREMENT = "retirement"
+
+
 class ChampionChanged(NonRetryableError):
-    """The champion changed after the decision to replace it was taken."""
+    """The champion changed after the decision to replace it was made."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy, code=Code.CHAMPION_CHANGED)
 
 
 @dataclass(frozen=True)
@@ -23,18 +37,18 @@ class Champion:
     """A row of the champion history.
 
     Attributes:
-        number: Of the change that made it champion, from 1.
+        number: The number of the change that made it champion, from 1.
         artifact: The number of the registered model.
-        model: The model's line.
-        version: The beginning of the id of the version that it trained on.
-        interval_end: Where that version's interval ends.
+        model: Its model line.
+        version: The first digits of the id of the version that it was trained on.
+        interval_end: The end of that version's interval.
         since: When it became champion.
         cause: What made it champion.
         decider: The gate, or the name of a person.
-        reason: The evidence, or what the person said.
+        reason: The evidence, or the reason that the person gave.
         rollback_to: The number of the change whose champion a rollback restores.
-        run: The model's training run.
-        sha256: Of the model's bytes.
+        run: Its training run.
+        sha256: The digest of its bytes.
     """
 
     number: int
@@ -56,7 +70,7 @@ class Champion:
 
 
 def current(connection: Connection, dataset: str) -> Champion | None:
-    """The present champion; None while the baseline takes its place."""
+    """The champion; None while the baseline takes its place."""
     row = queries.load("registry").champion_of(connection, dataset=dataset)
     return Champion(*row) if row else None
 
@@ -68,18 +82,18 @@ def record_change(
     after: int,
     artifact: int | None,
     rollback_to: int | None,
-    cause: Literal["evidence", "approval", "rollback", "retirement"],
+    cause: Cause,
     decider: str,
     reason: str,
 ) -> int:
-    """Adds the change that follows change number ``after``, in the caller's transaction. Returns its number.
+    """Adds the change that follows number ``after``, in the caller's transaction. Returns its number.
 
     Args:
         artifact: The new champion; None for a retirement.
         rollback_to: The number of the change whose champion a rollback restores.
 
     Raises:
-        ChampionChanged: Another change came first. Nothing was changed, and the transaction can go on.
+        ChampionChanged: Another change came first. Nothing was changed, and the transaction can continue.
     """
     new: int | None = queries.load("registry").add_champion_change(
         connection,
@@ -93,30 +107,30 @@ def record_change(
     )
     if new is None:
         raise ChampionChanged(
-            f"The champion of {dataset!r} has changed: it is now {current(connection, dataset)}.",
-            "Look at it and decide again.",
+            f"The champion of {dataset!r} has changed since the decision: it is now {current(connection, dataset)}.",
+            f"Look at it (./millrace champion {dataset}) and decide again.",
         )
     return new
 
 
 def roll_back(dataset: str, decider: str, expected: int | None = None) -> Champion:
-    """Makes the previous champion the champion again; after a retirement, the one that was retired.
+    """Makes the previous champion the champion again; after a retirement, the retired one.
 
     Args:
-        decider: Who asks for it.
-        expected: The number of the change to undo; the last one by default.
+        decider: The name of the person.
+        expected: The number of the change to undo; the last by default.
 
     Returns:
         The new champion.
 
     Raises:
         ChampionChanged: Another change came first.
-        UserError: There is no champion, or none before it.
+        UserError: The dataset has no champion, or no earlier one.
     """
     with connected(f"millrace rollback {dataset}") as connection:
         last = queries.load("registry").last_change(connection, dataset=dataset)
         if last is None:
-            raise UserError(f"Dataset {dataset!r} has no champion, so there is nothing to roll back.")
+            raise _no_champion(dataset, "roll back")
         number, retired, rollback_to, *_ = last
         ending = f"the retirement of the champion of {dataset!r}"
         if not retired:
@@ -124,7 +138,11 @@ def roll_back(dataset: str, decider: str, expected: int | None = None) -> Champi
             number, rollback_to = present.number, present.rollback_to
             ending = f"{present.model} of version {present.version}"
         if rollback_to is None:
-            raise UserError(f"{ending} is the first champion of {dataset!r}; there is none to go back to.")
+            raise UserError(
+                f"{ending} is the first champion of {dataset!r}; there is no earlier one to restore.",
+                f"To end it without a successor: ./millrace champion {dataset} --retire.",
+                code=Code.NO_PREVIOUS_CHAMPION,
+            )
         back = _numbered(connection, dataset, rollback_to)
         record_change(
             connection,
@@ -132,7 +150,7 @@ def roll_back(dataset: str, decider: str, expected: int | None = None) -> Champi
             after=number,
             artifact=back.artifact,
             rollback_to=back.rollback_to,
-            cause="rollback",
+            cause=Cause.ROLLBACK,
             decider=decider,
             reason=f"Rolled back from {ending}.",
         )
@@ -143,30 +161,30 @@ def roll_back(dataset: str, decider: str, expected: int | None = None) -> Champi
 
 
 def retire(dataset: str, decider: str, reason: str) -> Champion:
-    """Retires the champion without a successor: the next model that beats the baseline becomes champion.
+    """Ends the champion's tenure without a successor: the next model that beats the baseline becomes champion.
 
     Args:
-        decider: Who asks for it.
-        reason: Why; kept with the change.
+        decider: The name of the person.
+        reason: Stored with the change.
 
     Returns:
-        The champion that was retired.
+        The retired champion.
 
     Raises:
         ChampionChanged: Another change came first.
-        UserError: There is no champion.
+        UserError: The dataset has no champion.
     """
     with connected(f"millrace retire {dataset}") as connection:
         present = current(connection, dataset)
         if present is None:
-            raise UserError(f"Dataset {dataset!r} has no champion, so there is nothing to retire.")
+            raise _no_champion(dataset, "retire")
         record_change(
             connection,
             dataset,
             after=present.number,
             artifact=None,
             rollback_to=present.number,
-            cause="retirement",
+            cause=Cause.RETIREMENT,
             decider=decider,
             reason=reason,
         )
@@ -177,6 +195,18 @@ def retire(dataset: str, decider: str, reason: str) -> Champion:
 def _numbered(connection: Connection, dataset: str, number: int) -> Champion:
     row = queries.load("registry").champion_numbered(connection, dataset=dataset, number=number)
     if row is None:
-        raise UserError(f"Dataset {dataset!r} never had a champion number {number}.")
+        raise UserError(
+            f"Dataset {dataset!r} never had a champion number {number}.",
+            "See the view millrace.champion_history.",
+            code=Code.UNKNOWN_CHAMPION,
+        )
     assert row.artifact is not None and row.model and row.version and row.run is not None and row.sha256
     return Champion(**row._asdict())
+
+
+def _no_champion(dataset: str, action: str) -> UserError:
+    return UserError(
+        f"Dataset {dataset!r} has no champion to {action}.",
+        f"See why: ./millrace champion {dataset}.",
+        code=Code.CHAMPION_MISSING,
+    )

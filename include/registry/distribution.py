@@ -1,7 +1,7 @@
-"""Distributions that a search draws parameters from, in a form that can be stored.
+"""Distributions from which a search draws parameters, in a form that can be stored.
 
-The objects of ``scipy.stats`` run code that they carry with them when they are loaded, so they are not allowed in an
-artifact. What is stored instead is the distribution's name and arguments.
+Loading an object of ``scipy.stats`` executes code from the artifact, so such objects are not allowed. The name and the
+arguments of the distribution are stored instead.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Distribution:
 
     @classmethod
     def of(cls, frozen: Any) -> Distribution:
-        """The same distribution in this form; ``frozen`` is one that ``is_frozen``."""
+        """The same distribution in this form; ``is_frozen(frozen)`` is true."""
         return cls(frozen.dist.name, list(frozen.args), dict(frozen.kwds))
 
     def rvs(self, *args: Any, **kwargs: Any) -> Any:
-        """Draws as the distribution of ``scipy.stats`` does: with the same random state, the same values."""
+        """Draws the same values as the distribution of ``scipy.stats`` with the same random state."""
         import scipy.stats
 
         made = getattr(scipy.stats, self.name, None)
@@ -43,7 +43,7 @@ class Distribution:
 
 
 def is_frozen(value: Any) -> bool:
-    """Whether a value is a distribution of ``scipy.stats`` with its arguments, which ``Distribution`` can name."""
+    """Whether a value is a frozen distribution of ``scipy.stats`` that ``Distribution`` can represent."""
     if not type(value).__module__.startswith("scipy.stats."):
         return False
     import scipy.stats

@@ -1,4 +1,4 @@
-"""Models of the registry: loaded once they are proven, and given only rows like those that they were trained on."""
+"""Models of the registry: checked when they are loaded; they accept only rows like those they were trained on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.registry import artifact, probe
 from include.warehouse import queries
@@ -24,19 +25,19 @@ _SHOWN_CLASSES = 5
 
 
 class IncompatibleModel(NonRetryableError):
-    """Rows are not like those that a model was trained on."""
+    """The rows or the target differ from those that a model was trained on."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted model with what it needs to know.
+    """A fitted model of a version.
 
     Attributes:
-        name: Its line: its name in the definition.
-        manifest: The version that it learned from.
-        estimator: What was fitted.
-        schema: Names and Arrow types of its features, in their order.
-        trained_on: Hashes of the ids of its training records, ascending.
+        name: Its model line: the name in the definition.
+        manifest: The manifest of the version that it was trained on.
+        estimator: The fitted estimator.
+        schema: The names and Arrow types of its features, in their order.
+        trained_on: The hashes of the ids of its training records, ascending.
     """
 
     name: str
@@ -46,41 +47,43 @@ class Model:
     trained_on: NDArray[np.uint64]
 
     def predict(self, rows: pd.DataFrame | pa.Table) -> NDArray[Any]:
-        """One prediction for each row, shape (rows,); columns that are no features are not looked at.
+        """One prediction for each row, shape (rows,); columns that are not features are ignored.
 
         Raises:
-            IncompatibleModel: A feature is missing, or holds what cannot become its type without a loss.
+            IncompatibleModel: A feature is missing, or cannot be converted to its type without loss.
         """
         predicted: NDArray[Any] = self.estimator.predict(self._features(rows))
         return predicted
 
-    def require_same_question(self, manifest: Manifest) -> None:
-        """Whether the model predicts what a version asks for, so that its answers can be held against the labels.
+    def require_same_target(self, manifest: Manifest) -> None:
+        """Checks that the model predicts the target of a version, so that its predictions can be compared with it.
 
         Raises:
-            IncompatibleModel: It predicts another column or kind of target, labels of another type, or none of the
-                classes.
+            IncompatibleModel: It predicts another column or kind of target, labels of another type, or other classes.
         """
         own, version = self.manifest, f"version {manifest.short}"
         if (own.target, own.kind) != (manifest.target, manifest.kind):
             raise IncompatibleModel(
-                f"{self} predicts {own.target!r} ({own.kind}), and {version} asks for {manifest.target!r} "
-                f"({manifest.kind})."
+                f"{self} predicts {own.target!r} ({own.kind}), but the target of {version} is {manifest.target!r} "
+                f"({manifest.kind}).",
+                "Make the source deliver the target as before.",
+                code=Code.TARGET_INCOMPATIBLE,
             )
         if own.kind == "regression":
             return
         then, now = _type_of(own, own.target), _type_of(manifest, manifest.target)
         if _family_by_name(then) != _family_by_name(now):
             raise IncompatibleModel(
-                f"{self} predicts {own.target!r} as {then} ({_some(own.classes)}), and in {version} it is {now} "
+                f"{self} predicts {own.target!r} as {then} ({_some(own.classes)}), but in {version} it is {now} "
                 f"({_some(manifest.classes)}).",
-                "Have the source give the labels the same type as before.",
+                "Make the source deliver the labels in the same type as before.",
+                code=Code.TARGET_INCOMPATIBLE,
             )
         if own.classes and not set(own.classes) & set(manifest.classes):
             raise IncompatibleModel(
-                f"{self} knows the classes {_some(own.classes)}, and {version} has none of them: "
-                f"{_some(manifest.classes)}.",
-                "Have the source give the classes the same names as before.",
+                f"{self} predicts the classes {_some(own.classes)}, but {version} has only {_some(manifest.classes)}.",
+                "Make the source deliver the classes under the same names as before.",
+                code=Code.TARGET_INCOMPATIBLE,
             )
 
     def _features(self, rows: pd.DataFrame | pa.Table) -> pd.DataFrame:
@@ -88,49 +91,55 @@ class Model:
 
         if missing := [name for name in self.schema.names if name not in _names(rows)]:
             raise IncompatibleModel(
-                f"{self} needs the column {', '.join(missing)}; the rows have {', '.join(_names(rows))}."
+                f"{self} needs the column {', '.join(missing)}; the rows have {', '.join(_names(rows))}.",
+                "Add the missing column.",
+                code=Code.FEATURES_INCOMPATIBLE,
             )
         try:
             given = rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows[self.schema.names], None, False)
             columns = [_cast(given[field.name], field) for field in self.schema]
-            return pa.table(columns, names=self.schema.names).to_pandas()
+            frame: pd.DataFrame = pa.table(columns, names=self.schema.names).to_pandas()
+            return frame
         except pa.ArrowException as error:
             types = ", ".join(f"{field.name} {field.type}" for field in self.schema)
             raise IncompatibleModel(
-                f"{self} cannot take these rows: {error}.", f"Its features are: {types}."
+                f"{self} cannot use these rows: {error}.",
+                f"Its features are {types}.",
+                code=Code.FEATURES_INCOMPATIBLE,
             ) from error
 
     def __str__(self) -> str:
-        return f"The model {self.name} of {self.manifest.dataset!r}, version {self.manifest.short},"
+        return f"The model {self.name} of {self.manifest.dataset!r} (version {self.manifest.short})"
 
 
 def champion(dataset: str) -> Model:
-    """The champion of a dataset, proven.
+    """Loads the champion of a dataset and checks it.
 
     Raises:
-        UserError: There is none yet, or Postgres does not answer.
-        UntrustedArtifact: Its bytes were changed, or hold what is not allowed.
+        UserError: The dataset has no champion, or PostgreSQL is unavailable.
+        UntrustedArtifact: Its bytes were changed, or contain a type that is not allowed.
         PredictionMismatch: It does not predict what it predicted at its training.
     """
     with connected(f"millrace champion {dataset}") as connection:
         found = queries.load("registry").champion_of(connection, dataset=dataset)
         if found is None:
             raise UserError(
-                f"Dataset {dataset!r} has no champion: no model has been shown to beat the baseline since it began, or "
-                "since its last champion was retired.",
-                f"See ./millrace champion {dataset}.",
+                f"Dataset {dataset!r} has no champion: no model has beaten the baseline yet, or the last champion was "
+                "retired.",
+                f"See why: ./millrace champion {dataset}.",
+                code=Code.CHAMPION_MISSING,
             )
         return load(connection, found.artifact, trusted(dataset))
 
 
 def load(connection: Connection, number: int, trusted: Collection[str]) -> Model:
-    """A registered model by its number, proven.
+    """Loads a registered model by its number and checks it.
 
     Args:
-        trusted: Types beside those of the project: the definition's own.
+        trusted: Types of the definition, see ``artifact.loads``.
 
     Raises:
-        UntrustedArtifact: Its bytes were changed, or hold what is not allowed.
+        UntrustedArtifact: Its bytes were changed, or contain a type that is not allowed.
         PredictionMismatch: It does not predict what it predicted at its training.
     """
     import numpy as np
@@ -141,10 +150,10 @@ def load(connection: Connection, number: int, trusted: Collection[str]) -> Model
         connection, artifact=number
     )
     hashes = np.frombuffer(bytes(trained_on), "<u8")
-    return proven(name, decode(bytes(manifest)), bytes(content), sha256, bytes(probed), trusted, hashes)
+    return checked(name, decode(bytes(manifest)), bytes(content), sha256, bytes(probed), trusted, hashes)
 
 
-def proven(
+def checked(
     name: str,
     manifest: Manifest,
     content: bytes,
@@ -153,10 +162,10 @@ def proven(
     trusted: Collection[str],
     trained_on: NDArray[np.uint64],
 ) -> Model:
-    """A model from its bytes, whose predictions for its probe are as they were.
+    """A model from its bytes, after checking that it predicts its probe as before.
 
     Raises:
-        UntrustedArtifact: Its bytes were changed, or hold what is not allowed.
+        UntrustedArtifact: Its bytes were changed, or contain a type that is not allowed.
         PredictionMismatch: It does not predict what it predicted at its training.
     """
     import pyarrow as pa
@@ -169,7 +178,7 @@ def proven(
 
 
 def trusted(dataset: str) -> Collection[str]:
-    """The types that a definition trusts; none when it is gone or broken."""
+    """The types that a definition trusts; none if the definition is missing or broken."""
     from include.datasets import definitions
 
     definition = definitions.find().valid.get(dataset)
@@ -183,10 +192,10 @@ def _names(rows: pd.DataFrame | pa.Table) -> list[str]:
 
 
 def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    """The column as the model knows it; a number or a time that its type cannot hold stays as it is.
+    """The column in the type of the feature; a number or a time that does not fit into the type stays as it is.
 
-    A source gives whole numbers one day and fractions the next, and an empty column before its first value: to an
-    estimator of scikit-learn, which computes with floats, these are the same column.
+    A source may deliver whole numbers one day, fractions the next, and an empty column before the first value. They are
+    the same column to an estimator of scikit-learn, which computes with floats.
     """
     import pyarrow as pa
     import pyarrow.types as types
@@ -211,7 +220,7 @@ def _type_of(manifest: Manifest, name: str) -> str:
 
 
 def _family_by_name(type_: str) -> str:
-    """The same as ``_family``, of a type as a manifest names it."""
+    """``_family`` of a type by its name in a manifest."""
     if type_.startswith("dictionary<values="):
         type_ = type_.removeprefix("dictionary<values=").partition(",")[0]
     if type_.startswith(("int", "uint", "float", "double", "halffloat", "decimal", "bool")):

@@ -1,20 +1,24 @@
-"""Probes: some test rows with what the model predicted for them at its training, to see that it still predicts so."""
+"""Probes: some test rows with the model's predictions at its training, to check that it still predicts the same."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 32
-_REMEDY = "Install the versions of its training run, or train again."
+_REMEDY = "Install the library versions of its training run, or train again."
 
 
 class PredictionMismatch(NonRetryableError):
     """A loaded model does not predict what it predicted when it was trained."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, _REMEDY, code=Code.PREDICTION_MISMATCH)
 
 
 def record(model: Any, features: pa.Table) -> bytes:
@@ -27,10 +31,10 @@ def record(model: Any, features: pa.Table) -> bytes:
 
 
 def recheck(model: Any, probe: bytes) -> None:
-    """Lets the model predict a probe again.
+    """Predicts a probe again and compares.
 
     Raises:
-        PredictionMismatch: A prediction is another one, or there is none; numbers may differ in their last bits.
+        PredictionMismatch: A prediction differs or fails; numbers may differ in their last bits.
     """
     import numpy as np
     import pyarrow as pa
@@ -40,20 +44,18 @@ def recheck(model: Any, probe: bytes) -> None:
             rows = reader.read_all()
         expected = rows.column(rows.num_columns - 1)
     except (pa.ArrowException, OSError, IndexError) as error:
-        raise PredictionMismatch(
-            f"Whether the model predicts as before is unknown: its probe cannot be read: {error}."
-        ) from error
+        raise PredictionMismatch(f"The probe of the model, its stored predictions, cannot be read: {error}.") from error
     try:
         predicted = _column(model.predict(rows.remove_column(rows.num_columns - 1).to_pandas()))
     except MemoryError:
         raise
     except Exception as error:
-        # A model made by another version of a library fails in that library's own words.
+        # A model made by another version of a library can raise any error.
         what = f"{type(error).__name__}: {str(error).rstrip('.')}"
-        raise PredictionMismatch(f"The loaded model cannot predict its stored rows: {what}.", _REMEDY) from error
+        raise PredictionMismatch(f"The loaded model fails to predict its stored rows: {what}.") from error
     if len(predicted) != len(expected):
         raise PredictionMismatch(
-            f"The loaded model gives {len(predicted)} predictions for {len(expected)} stored rows.", _REMEDY
+            f"The loaded model returns {len(predicted)} predictions for {len(expected)} stored rows."
         )
     if predicted.type == expected.type and pa.types.is_floating(predicted.type):
         same = np.isclose(predicted.to_numpy(), expected.to_numpy(), rtol=1e-9, atol=1e-12, equal_nan=True)
@@ -62,9 +64,8 @@ def recheck(model: Any, probe: bytes) -> None:
         same = np.array([found == before for found, before in pairs])
     if not same.all():
         raise PredictionMismatch(
-            f"The loaded model predicts {np.count_nonzero(~same)} of {len(same)} stored rows otherwise than at its "
-            "training: a library or the machine is another one.",
-            _REMEDY,
+            f"The loaded model predicts {np.count_nonzero(~same)} of {len(same)} stored rows differently than at its "
+            "training: a library or the machine has changed."
         )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: how far a model that learns batch by batch has come, so that a task that is killed goes on there."""
+"""Checkpoints: how far a model that learns in batches has come, so that a killed task continues from there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from include.registry.artifact import UntrustedArtifact, dumps, loads
-from include.training.out_of_core import Place
+from include.training.progress import Progress
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoint:
-    """The one checkpoint of a run's model, in ``millrace.checkpoint``: each replaces the one before, all or nothing.
+    """The checkpoint of a run's model in ``millrace.checkpoint``; each replaces the previous one in one transaction.
 
     Args:
-        plan: What the model is fitted by, its parameters included: a checkpoint of another plan is not gone on with.
-        connection: Gives a connection to the warehouse.
-        trusted: The definition's own types, see ``artifact.loads``.
+        plan: The version, the parameters and everything else that decides the fit. A checkpoint of another plan is
+            ignored.
+        connection: Returns a connection to the warehouse.
+        trusted: Types of the definition, see ``artifact.loads``.
     """
 
     def __init__(
@@ -39,8 +40,8 @@ class Checkpoint:
         self._trusted = trusted
         self._saved_at = time.monotonic()
 
-    def load(self) -> tuple[Any, Place] | None:
-        """The estimator as it was, and where it goes on; None when there is no checkpoint that is good for it."""
+    def load(self) -> tuple[Any, Progress] | None:
+        """The estimator as it was stored, and where to continue; None without a usable checkpoint of this plan."""
         connection = self._connection()
         found = queries.load("training").checkpoint_of(connection, run=self._run, model=self._model, plan=self._plan)
         connection.rollback()
@@ -48,19 +49,19 @@ class Checkpoint:
             return None
         step, epoch, batch, estimator, sha256 = found
         try:
-            return loads(bytes(estimator), sha256, self._trusted), Place(step, epoch, batch)
+            return loads(bytes(estimator), sha256, self._trusted), Progress(step, epoch, batch)
         except UntrustedArtifact as error:
-            log.warning("Starting over, since the checkpoint cannot be used: %s", error)
+            log.warning("The checkpoint cannot be used, so the fit starts again: %s", error)
             return None
 
-    def reached(self, estimator: Any, place: Place) -> None:
-        """Notes how far it came, every ``EVERY_S`` seconds."""
+    def reached(self, estimator: Any, progress: Progress) -> None:
+        """Saves a checkpoint if the last one is older than ``EVERY_S`` seconds."""
         if time.monotonic() - self._saved_at >= EVERY_S:
-            self.save(estimator, place)
+            self.save(estimator, progress)
 
-    def save(self, estimator: Any, place: Place) -> None:
-        """Notes how far it came, in one transaction."""
-        content, (step, epoch, batch) = dumps(estimator), astuple(place)
+    def save(self, estimator: Any, progress: Progress) -> None:
+        """Saves a checkpoint and commits."""
+        content, (step, epoch, batch) = dumps(estimator), astuple(progress)
         connection = self._connection()
         queries.load("training").save_checkpoint(
             connection,

@@ -1,4 +1,4 @@
-"""Dispatch: every sealed version on the control topic becomes one training run, whatever dies in between."""
+"""Dispatch: every sealed version on the control topic becomes one training run, whatever crashes in between."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.versions import catalog
 from include.versions.manifest import CONTROL_TOPIC, Manifest, decode
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 READER = catalog.DISPATCH
 MAX_STARTS = 100
-"""Runs that one run of the dispatch starts, some minutes of work; the next goes on. Airflow's limit is 1,024 a task."""
+"""Runs that one run of the dispatch starts, which take some minutes; the next run starts more. Airflow's limit is
+1,024 for each task."""
 
 MAX_TIMESTAMP_MS = 253_402_300_800_000
 """The year 10000."""
@@ -30,39 +32,53 @@ log = logging.getLogger(__name__)
 
 
 def land(owner: str) -> int:
-    """Lands every manifest past the durable position, together with the position. Returns how many records there were.
+    """Lands every manifest past the stored position, and moves the position in the same transaction.
+
+    Returns:
+        The number of records read.
 
     Raises:
-        PositionError: The control topic was recreated or has lost records.
-        Fenced: Another dispatch has taken over.
+        PositionError: The control topic was recreated or truncated, or has lost records.
+        Fenced: Another dispatch has claimed the position.
     """
     from include.kafka import position, reader, topics
+    from include.kafka.position_errors import PositionError
     from include.warehouse.connection import connected
 
     topic = topics.describe(CONTROL_TOPIC)
     landed = 0
     with connected("millrace dispatch") as connection:
-        positions = position.claim(connection, READER, topic, topic.partitions, owner)
-        starts = {p: position.next_offset for p, position in positions.items()}
-        with reader.Reader(topic.name, starts, consumer=reader.connected(fetch_wait_max_ms=50)) as manifests:
-            unread = set(positions)
-            while unread:
-                batch = manifests.batch(500, 0.2)
-                reached = {p: (offset, None) for p, offset in batch.next_offsets.items()}
-                if any(offset != positions[p].next_offset for p, (offset, _) in reached.items()):
-                    positions = position.advance(connection, READER, topic.name, positions, reached)
-                    for message in batch.messages:
-                        _land(connection, message)
-                    connection.commit()
-                landed += len(batch.messages)
-                unread -= batch.at_end
+        try:
+            positions = position.claim(connection, READER, topic, topic.partitions, owner)
+            with reader.Reader(
+                topic.name,
+                {partition: found.next_offset for partition, found in positions.items()},
+                leader_epochs={partition: found.leader_epoch for partition, found in positions.items()},
+                consumer=reader.connected(fetch_wait_max_ms=50),
+            ) as manifests:
+                unread = set(positions)
+                while unread:
+                    batch = manifests.batch(500, 0.2)
+                    reached = {p: (offset, batch.leader_epochs.get(p)) for p, offset in batch.next_offsets.items()}
+                    if any(offset != positions[p].next_offset for p, (offset, _) in reached.items()):
+                        positions = position.advance(connection, READER, topic.name, positions, reached)
+                        for message in batch.messages:
+                            _land(connection, message)
+                        connection.commit()
+                    landed += len(batch.messages)
+                    unread -= batch.at_end
+        except PositionError as error:
+            raise error.with_remedy(
+                "The landed versions are kept. To read the topic again from its beginning: "
+                f"./millrace psql -c \"DELETE FROM millrace.position WHERE reader = '{READER}'\"."
+            ) from error
     return landed
 
 
 def to_start(datasets: list[str]) -> list[tuple[str, str]]:
-    """Versions (dataset, id) of these datasets that no run was started for yet, ``MAX_STARTS`` or fewer.
+    """Versions (dataset, id) of these datasets that have no run yet, ``MAX_STARTS`` at most.
 
-    Each dataset's oldest come first, and the datasets take turns.
+    Each dataset's oldest version comes first, then each dataset's second, and so on.
     """
     from include.warehouse.connection import connected
 
@@ -74,7 +90,7 @@ def to_start(datasets: list[str]) -> list[tuple[str, str]]:
 
 
 def mark_started(started: list[str]) -> None:
-    """Notes that each of these versions has its run."""
+    """Stores that each of these versions has its run."""
     from include.warehouse.connection import connected
 
     with connected("millrace dispatch") as connection:
@@ -83,25 +99,30 @@ def mark_started(started: list[str]) -> None:
 
 
 def note(planned: Sequence[Mapping[str, Any]] | None, states: Mapping[str, str | None]) -> None:
-    """Marks the versions whose run was started, or was there already.
+    """Marks the versions whose run was started, or existed already.
 
     Args:
-        planned: What each ``start`` was given; None when there is no plan.
+        planned: The arguments of each mapped task ``start``; None when there is no plan.
         states: The states of the mapped task ``start``, by ``start_0``, ``start_1`` and so on.
 
     Raises:
         NonRetryableError: There is no plan, or a run could not be started; the next run of the dispatch tries again.
     """
     if planned is None:
-        raise NonRetryableError("The task land has not ended well.", "See its log.")
+        raise NonRetryableError(
+            "The task land failed, so no training run was started.",
+            "Read its log. The next run of the dispatch tries again.",
+            code=Code.DISPATCH_INCOMPLETE,
+        )
     begun = [states.get(f"start_{number}") in ("success", "skipped") for number in range(len(planned))]
     mark_started([run["conf"]["version"] for run, done in zip(planned, begun, strict=True) if done])
     waiting = Counter(run["trigger_dag_id"] for run, done in zip(planned, begun, strict=True) if not done)
     if waiting:
         missing = ", ".join(f"{count} of {dag_id}" for dag_id, count in sorted(waiting.items()))
         raise NonRetryableError(
-            f"Runs that could not be started: {missing}. All others were, and the next dispatch tries these again.",
-            "See the logs of the task start, and ./millrace check.",
+            f"Some training runs could not be started: {missing}. The next run of the dispatch tries them again.",
+            "Read the logs of the task start, and run ./millrace check.",
+            code=Code.DISPATCH_INCOMPLETE,
         )
 
 
@@ -118,17 +139,17 @@ def _land(connection: Connection, message: Message) -> None:
         try:
             _insert(connection, manifest, message)
         except (psycopg2.DataError, psycopg2.IntegrityError, ValueError) as error:
-            # One record that PostgreSQL cannot hold, such as a name with a zero byte, must not hold up all others.
+            # One record that PostgreSQL cannot store, such as a name with a zero byte, must not block all others.
             cursor.execute("ROLLBACK TO SAVEPOINT manifest")
-            _refuse(connection, message, f"The manifest cannot be kept: {str(error).strip()}")
+            _refuse(connection, message, f"PostgreSQL cannot store the manifest: {str(error).strip()}")
         else:
-            log.info("Version %s of %s is sealed.", manifest.short, manifest.dataset)
+            log.info("Landed the manifest of version %s of %s.", manifest.short, manifest.dataset)
 
 
 def _refuse(connection: Connection, message: Message, reason: str) -> None:
     offset = message.offset()
     assert offset is not None
-    log.warning("The record at offset %d of %s is refused: %s", message.offset(), CONTROL_TOPIC, reason)
+    log.warning("Refused the record at offset %d of %s: %s", offset, CONTROL_TOPIC, reason)
     queries.load("training").refuse_manifest(
         connection, manifest_offset=offset, reason=reason.replace("\0", "\\0"), value=message.value()
     )
@@ -153,6 +174,6 @@ def _insert(connection: Connection, manifest: Manifest, message: Message) -> Non
         code=manifest.code,
         manifest=value,
         manifest_offset=offset,
-        # A producer may write any number as a record's timestamp; no later clock can read a year beyond 9999.
+        # A producer may set any number as a record's timestamp, and datetime ends with the year 9999.
         sealed_at=sealed_ms / 1000 if 0 <= sealed_ms < MAX_TIMESTAMP_MS else time.time(),
     )

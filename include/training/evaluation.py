@@ -1,18 +1,18 @@
-"""Evaluation: what a fitted model is worth on the test rows: metrics, by class, by slice, and record by record."""
+"""Evaluation: the metrics of a fitted model on the test rows, in all, by class and by slice, and each row's outcome."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
+from include.training.slices import plain_text
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from include.versions.manifest import Manifest
@@ -20,20 +20,12 @@ if TYPE_CHECKING:
 # The two-sided 95 % quantile of the normal distribution.
 Z95 = 1.959963984540054
 
-MAX_PARTS = 50
-"""Of a slice: more are numbers that somebody forgot to group."""
-
 COUNTED_ROWS = 2**18
-
-MISSING = "missing"
-"""The part of a slice whose rows have no value."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number on the test rows, with a 95 % interval where there is one."""
+    """One number on the test rows; accuracy has a 95 % interval."""
 
     name: str
     value: float
@@ -52,15 +44,23 @@ class ClassMetric:
     support: int
 
 
+class ConfusionCell(NamedTuple):
+    """How many test rows of one class were predicted as another, or the same, class."""
+
+    actual: str
+    predicted: str
+    rows: int
+
+
 @dataclass(frozen=True)
 class Part:
-    """The metrics on those of the test rows that have one value in a slice.
+    """The metrics on the test rows that have one value in a slice.
 
     Attributes:
-        slice: Its name in the definition.
+        slice: The slice's name in the definition.
         value: The value, as text.
-        rows: How many test rows have it.
-        metrics: As those on all test rows.
+        rows: The number of test rows with this value.
+        metrics: The same metrics as on all test rows.
     """
 
     slice: str
@@ -74,18 +74,19 @@ class Evaluation:
     """A model on a test split.
 
     Attributes:
-        metrics: The leading one first: accuracy, or RMSE.
-        classes: By class; empty for a regression.
-        confusion: Actual class, predicted class, how often; without zeros.
-        outcome: For each test row, whether it was right (bool), or its absolute error (float64), shape (rows,).
-        parts: By slice and its values.
-        predictions: A digest of all predictions in their order, see ``digest``.
+        metrics: Accuracy or RMSE first.
+        classes: The metrics of each class; empty for a regression.
+        confusion: The confusion matrix without zeros.
+        outcome: For each test row whether the prediction was right (bool), or its absolute error (float64); shape
+            (rows,).
+        parts: The metrics of each value of each slice.
+        predictions: The ``digest`` of all predictions in their order.
     """
 
     metrics: Sequence[Metric]
     outcome: NDArray[Any]
     classes: Sequence[ClassMetric] = ()
-    confusion: Sequence[tuple[str, str, int]] = field(default=())
+    confusion: Sequence[ConfusionCell] = ()
     parts: Sequence[Part] = ()
     predictions: str = ""
 
@@ -100,7 +101,7 @@ def evaluate(
     """Scores a fitted model on the test rows.
 
     Args:
-        slices: See ``sliced``.
+        slices: See ``slices.sliced``.
     """
     predicted = model.predict(features)
     score: Callable[[Any], Evaluation]
@@ -110,8 +111,8 @@ def evaluate(
             return _regression(target[rows], predicted[rows])
     else:
         chances = _probabilities(model, features, manifest.classes)
-        # Comparing numbers takes a tenth of the time of comparing texts, and each slice compares them all again.
-        actual, answered = (_numbered(values, manifest.classes) for values in (target, predicted))
+        # Comparing numbers is ten times faster than comparing texts, and each slice compares again.
+        actual, answered = (_class_numbers(values, manifest.classes) for values in (target, predicted))
 
         def score(rows: Any) -> Evaluation:
             found = None if chances is None else chances[rows]
@@ -121,7 +122,7 @@ def evaluate(
 
 
 def digest(predicted: NDArray[Any]) -> str:
-    """SHA-256, in hexadecimal, of predictions: eight bytes for each number, for each text its UTF-8 and a newline."""
+    """SHA-256 (hexadecimal) of predictions: eight bytes for each number, UTF-8 and a newline for each text."""
     if predicted.dtype.kind in "iufb":
         content = predicted.astype("<f8" if predicted.dtype.kind == "f" else "<i8").tobytes()
     else:
@@ -129,58 +130,8 @@ def digest(predicted: NDArray[Any]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sliced(rows: pa.Table, slices: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """For each slice, which of its values each row has, as text; shape (rows,).
-
-    A slice that these rows cannot be cut into is left out with a warning: a version may be older than the definition,
-    and no training is to fail for the want of a table.
-
-    Args:
-        rows: Test rows, with all of their columns.
-        slices: Those of the definition: name to column or expression.
-    """
-    frame = rows.to_pandas() if slices else None
-    found = {}
-    for name, expression in slices.items():
-        assert frame is not None
-        try:
-            values = frame[expression] if expression in frame else frame.eval(expression)
-            parts = _parts_of(values, len(frame))
-            count = len(set(parts.tolist()))
-        except Exception as error:
-            log.warning("The slice %s (%s) cannot be cut from this version: %s.", name, expression, error)
-            continue
-        if count > MAX_PARTS:
-            log.warning(
-                "The slice %s (%s) has %d values, and at most %d are shown; group them by an expression.",
-                *(name, expression, count, MAX_PARTS),
-            )
-            continue
-        found[name] = parts
-    return found
-
-
-def _parts_of(values: Any, rows: int) -> NDArray[Any]:
-    """Each row's value as text, ``MISSING`` where there is none; shape (rows,)."""
-    import numpy as np
-    import pandas as pd
-
-    if np.ndim(values) != 1 or len(values) != rows:
-        raise ValueError("it does not give one value for each row")
-    missing = pd.isna(values).tolist()
-    plain = (MISSING if absent else plain_text(value) for value, absent in zip(values, missing, strict=True))
-    return np.array(list(plain), dtype=object)
-
-
-def plain_text(value: Any) -> str:
-    """A value as people and guards write it: a whole number without ``.0``, and nothing that PostgreSQL refuses."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).replace("\x00", "\\x00")
-
-
 def wilson(right: int, total: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share (E. B. Wilson 1927, JASA 22:209-212)."""
+    """Wilson's 95 % score interval of a proportion (E. B. Wilson 1927, JASA 22:209-212)."""
     share, z2 = right / total, Z95**2
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z95 / (1 + z2 / total) * (share * (1 - share) / total + z2 / (4 * total**2)) ** 0.5
@@ -194,42 +145,42 @@ def _parts(slices: Mapping[str, NDArray[Any]], score: Callable[[Any], Evaluation
             yield Part(name, value, int(rows.sum()), score(rows).metrics)
 
 
-def _numbered(values: NDArray[Any], classes: Sequence[Any]) -> NDArray[Any]:
-    """For each value the place of its class among all."""
+def _class_numbers(values: NDArray[Any], classes: Sequence[Any]) -> NDArray[Any]:
+    """For each value the index of its class in ``classes``."""
     import numpy as np
 
     names = np.array(list(classes), values.dtype)
     order = np.argsort(names)
-    places = order[np.minimum(np.searchsorted(names, values, sorter=order), len(names) - 1)]
-    if not (names[places] == values).all():
+    numbers: NDArray[Any] = order[np.minimum(np.searchsorted(names, values, sorter=order), len(names) - 1)]
+    if not (names[numbers] == values).all():
         unknown = sorted(set(values.tolist()) - set(names.tolist()))
-        raise NonRetryableError(f"The rows have a class {unknown[0]!r} that the version's manifest does not list.")
-    return places
+        raise NonRetryableError(
+            f"The rows have the class {unknown[0]!r}, which the version's manifest does not list.",
+            "Publish the dataset again.",
+            code=Code.UNLISTED_CLASS,
+        )
+    return numbers
 
 
 def _classification(
     target: NDArray[Any], predicted: NDArray[Any], probabilities: NDArray[Any] | None, classes: Sequence[Any]
 ) -> Evaluation:
-    """Scores answers; both they and the target are places among the classes, see ``_numbered``."""
+    """Scores predictions; they and the target are indexes of classes, see ``_class_numbers``.
+
+    All metrics but those of probabilities follow from the confusion matrix. Computing each with scikit-learn, which
+    validates its input every time, takes ten times as long, and every value of every slice is scored.
+    """
     import numpy as np
 
-    right = target == predicted
-    low, high = wilson(int(right.sum()), len(right))
-    # Everything but the probabilities follows from how often each class is taken for each. Asking scikit-learn for one
-    # number after the other, each with its own checks, takes ten times as long, and that for each part of each slice.
-    count = len(classes)
-    matrix = np.zeros((count, count), int)
-    # Some at a time: there may be more rows than fit into memory several times.
-    for start in range(0, len(target), COUNTED_ROWS):
-        rows = slice(start, start + COUNTED_ROWS)
-        pairs = target[rows] * count + predicted[rows]
-        matrix += np.bincount(pairs, minlength=count**2).reshape(count, count)
+    matrix = _confusion_matrix(target, predicted, len(classes))
     hits, support, answers = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
     precision, recall, f1 = (
-        np.divide(hits * times, of, out=np.zeros(count), where=of > 0)
-        for times, of in ((1, answers), (1, support), (2, answers + support))
+        np.divide(hits * factor, total, out=np.zeros(len(classes)), where=total > 0)
+        for factor, total in ((1, answers), (1, support), (2, answers + support))
     )
-    # Recall and the like count the classes that occur among the test rows.
+    right = target == predicted
+    low, high = wilson(int(right.sum()), len(right))
+    # Like scikit-learn, averages over classes leave out those that the test rows do not have.
     present = support > 0
     found = [
         Metric("accuracy", float(right.mean()), low, high),
@@ -239,12 +190,25 @@ def _classification(
     if probabilities is not None:
         found += _probabilistic(target, probabilities)
     names = [plain_text(name) for name in classes]
-    confusion = [(names[i], names[j], int(matrix[i, j])) for i, j in np.argwhere(matrix)]
+    confusion = [ConfusionCell(names[i], names[j], int(matrix[i, j])) for i, j in np.argwhere(matrix)]
     by_class = [
         ClassMetric(name, float(p), float(r), float(f), int(s))
         for name, p, r, f, s in zip(names, precision, recall, f1, support, strict=True)
     ]
     return Evaluation(found, right, by_class, confusion)
+
+
+def _confusion_matrix(target: NDArray[Any], predicted: NDArray[Any], count: int) -> NDArray[Any]:
+    """How many rows have each actual class (first axis) and predicted class (second axis)."""
+    import numpy as np
+
+    matrix = np.zeros((count, count), int)
+    # In blocks, because several arrays of all rows may not fit into memory.
+    for start in range(0, len(target), COUNTED_ROWS):
+        rows = slice(start, start + COUNTED_ROWS)
+        pairs = target[rows] * count + predicted[rows]
+        matrix += np.bincount(pairs, minlength=count**2).reshape(count, count)
+    return matrix
 
 
 def _probabilistic(target: NDArray[Any], probabilities: NDArray[Any]) -> list[Metric]:
@@ -262,10 +226,10 @@ def _probabilistic(target: NDArray[Any], probabilities: NDArray[Any]) -> list[Me
 
 
 def _area(positive: NDArray[Any], score: NDArray[Any]) -> float:
-    """The area under the ROC curve: how often a positive has a greater score than a negative, equal ones for a half.
+    """The area under the ROC curve: the share of pairs in which the positive has the greater score; ties count half.
 
-    By the sum of ranks (Mann and Whitney 1947, Ann. Math. Stat. 18:50-60), which is the same number as scikit-learn's
-    and, for some hundred rows, takes a twentieth of its time.
+    Computed from the sum of ranks (Mann and Whitney 1947, Ann. Math. Stat. 18:50-60). The result equals
+    scikit-learn's; for a few hundred rows it takes a twentieth of the time.
     """
     from scipy.stats import rankdata
 
@@ -285,7 +249,7 @@ def _regression(target: NDArray[Any], predicted: NDArray[Any]) -> Evaluation:
 
 
 def _probabilities(model: Any, features: pd.DataFrame, classes: Sequence[Any]) -> NDArray[Any] | None:
-    """Probabilities of all classes of the version, shape (rows, classes); those never trained on get 0."""
+    """Probabilities of the version's classes, shape (rows, classes); 0 for classes that the train rows do not have."""
     import numpy as np
 
     if not hasattr(model, "predict_proba"):

@@ -7,13 +7,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     from include.datasets import Dataset
 
 MAX_CANDIDATES = 100
-"""Candidates of a run: each is a task, and each raises what the gate asks of all."""
+"""The candidates of one run: each is a task, and each raises the gate's threshold for all."""
 
 _MAX_NAME = 200
 
@@ -37,13 +38,14 @@ SCHEMA: Mapping[str, Any] = {
 
 
 def estimators(dataset: Dataset, grid: Grid | None) -> dict[str, Any]:
-    """The unfitted estimators of a run by name: the definition's, and the grid's candidates.
+    """The unfitted estimators of a run by name: those of the definition and the candidates of the grid.
 
-    A candidate is named after its model and parameters, such as ``logistic C=0.1``, always alike, so that it is the
-    same model line in every run.
+    A candidate is named after its model and parameters, such as ``logistic C=0.1``. The same parameters always give
+    the same name, so that the candidate is one model line in all runs.
 
     Raises:
-        NonRetryableError: The grid names what there is not, a value that its estimator does not take, or too many.
+        NonRetryableError: The grid names an unknown model or parameter, has a value that the estimator does not accept,
+            or has too many candidates.
     """
     from include.datasets.definition import BASELINE
 
@@ -52,26 +54,26 @@ def estimators(dataset: Dataset, grid: Grid | None) -> dict[str, Any]:
     found = dict(known)
     count = sum(math.prod(map(len, parameters.values())) for parameters in (grid or {}).values())
     if count > MAX_CANDIDATES:
-        raise _wrong(f"it makes {count} candidates, and at most {MAX_CANDIDATES} are tried", "Leave some out.")
+        raise _invalid(f"it has {count} candidates, more than the {MAX_CANDIDATES} allowed", "Remove some values.")
     for model, parameters in (grid or {}).items():
         if model not in known or model == BASELINE:
             names = ", ".join(name for name in known if name != BASELINE)
-            raise _wrong(f"{dataset.name!r} has no model {model!r} to vary; it has {names}", "Name one of these.")
+            raise _invalid(f"dataset {dataset.name!r} has no model {model!r} to vary", f"Use one of {names}.")
         found.update(_candidates(model, known[model], parameters))
     return found
 
 
 def _require_shape(grid: Any) -> None:
-    """Airflow's form is held to ``SCHEMA`` by Airflow; what a command or a program gives is looked at here."""
+    """Checks a grid that a command or a program passes. Airflow checks its form against ``SCHEMA``."""
     example = 'Write {"forest": {"max_depth": [3, 5]}}.'
     if not isinstance(grid or {}, Mapping):
-        raise _wrong(f"it is {grid!r}, and not models with their parameters", example)
+        raise _invalid(f"{grid!r} does not map models to their parameters", example)
     for model, parameters in (grid or {}).items():
         if not isinstance(parameters, Mapping) or not parameters:
-            raise _wrong(f"{model!r} is given {parameters!r}, and not its parameters", example)
+            raise _invalid(f"{model!r} has {parameters!r} instead of parameters with lists of values", example)
         for name, values in parameters.items():
             if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-                raise _wrong(f"{name!r} of {model!r} is given {values!r}, and not a list of values", example)
+                raise _invalid(f"{name!r} of {model!r} has {values!r} instead of a list of values", example)
 
 
 def _candidates(model: str, estimator: Any, parameters: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, Any]]:
@@ -79,7 +81,7 @@ def _candidates(model: str, estimator: Any, parameters: Mapping[str, Sequence[An
 
     names = {_full(model, estimator, asked): None for asked in parameters}
     if len(names) < len(parameters):
-        raise _wrong(f"{model} has a parameter twice, by its long and its short name", "Write it once.")
+        raise _invalid(f"{model!r} has a parameter twice, under its long and its short name", "Write it once.")
     for values in itertools.product(*parameters.values()):
         chosen = dict(zip(names, values, strict=True))
         described = ", ".join(f"{_short(estimator, name)}={_text(chosen[name])}" for name in sorted(chosen))
@@ -95,13 +97,13 @@ def _full(model: str, estimator: Any, asked: str) -> str:
     if len(fitting) == 1:
         return str(fitting[0])
     if fitting:
-        raise _wrong(f"{asked!r} of {model} can be {' or '.join(sorted(fitting))}", "Write which.")
+        raise _invalid(f"{asked!r} of {model!r} is ambiguous", f"Write {' or '.join(sorted(fitting))}.")
     plain = sorted(name for name, value in known.items() if not hasattr(value, "get_params") and name != "steps")
-    raise _wrong(f"{model} has no parameter {asked!r}; it has {', '.join(plain)}", "Name one of these.")
+    raise _invalid(f"{model!r} has no parameter {asked!r}", f"Use one of {', '.join(plain)}.")
 
 
 def _short(estimator: Any, name: str) -> str:
-    """The parameter's own name where no other of the estimator has it, whatever the grid holds."""
+    """The last part of a parameter's name if no other parameter of the estimator ends with it, else the whole name."""
     last = name.rpartition("__")[2]
     alike = [other for other in estimator.get_params(deep=True) if other.rpartition("__")[2] == last]
     return last if len(alike) == 1 else name
@@ -113,16 +115,19 @@ def _text(value: Any) -> str:
 
 def _require_valid(name: str, candidate: Any) -> None:
     if len(name) > _MAX_NAME:
-        raise _wrong(f"the name {name[:50]!r}… has {len(name)} characters, and at most {_MAX_NAME} fit", "Shorten it.")
+        raise _invalid(
+            f"the name {name[:50]!r}… has {len(name)} characters, more than the {_MAX_NAME} allowed",
+            "Use fewer parameters.",
+        )
     for part in (candidate, *candidate.get_params(deep=True).values()):
         if not hasattr(part, "_parameter_constraints"):
-            # Not of scikit-learn's own; it says at the fit what it does not take.
+            # An estimator of another library checks its parameters only when it is fitted.
             continue
         try:
             part._validate_params()
         except (ValueError, TypeError) as error:
-            raise _wrong(f"{name}: {str(error).rstrip('.')}", "Correct the value.") from error
+            raise _invalid(f"{name}: {str(error).rstrip('.')}", "Correct the value.") from error
 
 
-def _wrong(what: str, remedy: str) -> NonRetryableError:
-    return NonRetryableError(f"The grid cannot be: {what}.", remedy)
+def _invalid(what: str, remedy: str) -> NonRetryableError:
+    return NonRetryableError(f"Invalid grid: {what}.", remedy, code=Code.INVALID_GRID)

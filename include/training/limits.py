@@ -1,7 +1,7 @@
-"""Limits: work in a process of its own, which is ended when it takes more memory or time than it may.
+"""Limits: work in a child process, which is killed when it exceeds its memory or time limit.
 
-A limit that the process would watch itself is not kept while a library computes, and what the kernel ends for want of
-memory cannot say why. The watcher is the task's process; it imports nothing and holds no rows.
+A process cannot watch its own limit while a library computes, and a process that the kernel kills because memory ran
+out cannot report why. The parent, the task's process, watches; it imports little and holds no rows.
 """
 
 from __future__ import annotations
@@ -12,40 +12,51 @@ import select
 import time
 import traceback
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.forked import Child, Killed
 
-LOOK_EVERY_S = 0.05
+CHECK_EVERY_S = 0.05
 
 
 class Exceeded(NonRetryableError):
-    """The work took more than it may."""
+    """The work exceeded its memory or time limit."""
 
 
 class Failed(Exception):
-    """The work raised an error that is no ``UserError``; a note holds its traceback."""
+    """The work raised an error other than a ``UserError``; a note holds its traceback."""
+
+
+class _Ending(StrEnum):
+    """How the work ended."""
+
+    DONE = "done"
+    NON_RETRYABLE = "non-retryable"
+    USER_ERROR = "user error"
+    OUT_OF_MEMORY = "out of memory"
+    FAILED = "failed"
 
 
 def within(memory: int, seconds: float, about: str, work: Callable[[], None]) -> None:
-    """Does the work in a forked process and waits for its end; the process ends with this one, whatever ends this one.
+    """Runs the work in a child process and waits for its end. The child ends when this process ends.
 
     Args:
-        memory: What the process and its children may hold at most, in bytes; looked at every 50 ms.
-        seconds: How long it may take.
-        about: Who works, as the beginning of a sentence.
+        memory: The most memory that the child and its children may use, in bytes; checked every 50 ms.
+        seconds: The longest time that it may take.
+        about: The subject of an error message, such as ``Model 'forest' of dataset 'digits'``.
 
     Raises:
-        Exceeded: It took more memory or time. What it had not committed is undone by the servers.
+        Exceeded: It took more memory or time. The servers roll back what it had not committed.
         UserError, NonRetryableError: As the work raised it.
-        Killed: Something else ended the process.
+        Killed: Something else ended the child.
         Failed: The work raised another error.
     """
     child = Child(lambda writing: _work(work, writing))
     try:
-        answer = _watched(child, memory, seconds, about)
+        answer = _watch(child, memory, seconds, about)
     except BaseException:
         child.kill()
         raise
@@ -55,58 +66,63 @@ def within(memory: int, seconds: float, about: str, work: Callable[[], None]) ->
     _raise(answer, memory, about)
 
 
-def _watched(child: Child, memory: int, seconds: float, about: str) -> dict[str, Any]:
+def _watch(child: Child, memory: int, seconds: float, about: str) -> dict[str, Any]:
     from include.training.memory_monitor import MemoryMonitor
 
-    started, usage = time.monotonic(), MemoryMonitor(child.pid)
-    while not select.select([child.said], [], [], LOOK_EVERY_S)[0]:
-        if (held := usage.look()) > memory:
+    started, monitor = time.monotonic(), MemoryMonitor(child.pid)
+    while not select.select([child.answer], [], [], CHECK_EVERY_S)[0]:
+        if (used := monitor.read()) > memory:
             raise Exceeded(
-                f"{about} holds {_mb(held)} of memory, and its memory_limit is {_mb(memory)}.",
+                f"{about} uses {_mb(used)} of memory, more than its memory_limit of {_mb(memory)}.",
                 "Raise memory_limit in the definition, publish fewer rows, or use a model with partial_fit.",
+                code=Code.MEMORY_LIMIT_EXCEEDED,
             )
-        if (took := time.monotonic() - started) > seconds:
+        if (taken := time.monotonic() - started) > seconds:
             raise Exceeded(
-                f"{about} has taken {took:.0f} s, and its time_limit is {seconds:.0f} s.",
+                f"{about} has taken {taken:.0f} s, more than its time_limit of {seconds:.0f} s.",
                 "Raise time_limit in the definition, publish fewer rows, or make the model smaller.",
+                code=Code.TIME_LIMIT_EXCEEDED,
             )
     if content := child.read():
         return dict(json.loads(content))
     raise Killed(
-        f"{about} was ended by {child.ending()}; it held {_mb(usage.peak)} of memory at most, and its memory_limit is "
-        f"{_mb(memory)}.",
-        "If the machine has less memory than the limit, lower it.",
+        f"{about} was ended by {child.ending()}; it used at most {_mb(monitor.peak)} of memory, and its memory_limit "
+        f"is {_mb(memory)}.",
+        "If the machine has less memory than the limit, lower the limit. Otherwise start the task again.",
+        code=Code.PROCESS_KILLED,
     )
 
 
 def _work(work: Callable[[], None], writing: int) -> None:
-    answer: dict[str, Any] = {"ended": "well"}
+    answer: dict[str, Any] = {"ending": _Ending.DONE}
     try:
         work()
     except UserError as error:
-        lasting = isinstance(error, NonRetryableError)
-        answer = {"ended": "lasting" if lasting else "user", "what": error.what, "remedy": error.remedy}
-        answer["code"] = error.code.name
+        ending = _Ending.NON_RETRYABLE if isinstance(error, NonRetryableError) else _Ending.USER_ERROR
+        answer = {"ending": ending, "what": error.what, "remedy": error.remedy, "code": error.code.name}
     except MemoryError as error:
-        answer = {"ended": "memory", "what": str(error)}
+        answer = {"ending": _Ending.OUT_OF_MEMORY, "what": str(error)}
     except BaseException as error:
-        answer = {"ended": "badly", "what": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+        what = f"{type(error).__name__}: {error}"
+        answer = {"ending": _Ending.FAILED, "what": what, "trace": traceback.format_exc()}
     with open(writing, "wb") as out:
         out.write(json.dumps(answer).encode())
 
 
 def _raise(answer: dict[str, Any], memory: int, about: str) -> None:
-    match answer["ended"]:
-        case "lasting":
+    match _Ending(answer["ending"]):
+        case _Ending.NON_RETRYABLE:
             raise NonRetryableError(answer["what"], answer["remedy"], code=Code[answer["code"]])
-        case "user":
+        case _Ending.USER_ERROR:
             raise UserError(answer["what"], answer["remedy"], code=Code[answer["code"]])
-        case "memory":
+        case _Ending.OUT_OF_MEMORY:
             raise Exceeded(
-                f"{about} asks for more memory than there is; its memory_limit is {_mb(memory)} ({answer['what']}).",
+                f"{about} asks for more memory than the machine has; its memory_limit is {_mb(memory)} "
+                f"({answer['what']}).",
                 "Publish fewer rows, or use a model with partial_fit.",
+                code=Code.MEMORY_LIMIT_EXCEEDED,
             )
-        case "badly":
+        case _Ending.FAILED:
             failed = Failed(answer["what"])
             failed.add_note(answer["trace"])
             raise failed

@@ -1,4 +1,4 @@
-"""MemoryMonitor: how much memory a process holds, with the processes that it has started."""
+"""MemoryMonitor: how much memory a process and its children use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class MemoryMonitor:
     """The memory of a process and its children.
 
     Attributes:
-        peak: The most that was seen, in bytes.
+        peak: The most that ``read`` has returned, in bytes.
     """
 
     def __init__(self, process: int) -> None:
@@ -22,16 +22,16 @@ class MemoryMonitor:
         self._counted_at = 0.0
         self.peak = 0
 
-    def look(self) -> int:
-        """What is held now, in bytes; 0 once the process has ended."""
+    def read(self) -> int:
+        """The memory used now, in bytes; 0 once the process has ended."""
         try:
-            # Looking for children goes through every process of the machine.
+            # Finding children reads every process of the machine.
             if time.monotonic() - self._counted_at > CHILDREN_EVERY_S:
                 self._children = self._process.children(recursive=True)
                 self._counted_at = time.monotonic()
-            held = sum(process.memory_info().rss for process in (self._process, *self._children))
+            used = sum(process.memory_info().rss for process in (self._process, *self._children))
         except psutil.Error:
             self._counted_at = 0.0
             return 0
-        self.peak = max(self.peak, held)
-        return int(held)
+        self.peak = max(self.peak, used)
+        return int(used)

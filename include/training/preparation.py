@@ -1,4 +1,4 @@
-"""Preparation: what is done to an estimator before it is fitted: two fits are equal, and the model can be stored."""
+"""Preparation: makes an estimator reproducible before it is fitted, and checks that the model can be stored."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MAX_DEPTH = 50
 
 
 def require_storable(dataset: Dataset, models: Collection[str] | None = None) -> None:
-    """Finds out, before anything is fitted, whether the models of a definition can be stored and loaded.
+    """Checks, before anything is fitted, that the models of a definition can be stored and loaded.
 
     Args:
-        models: Which of them; None for all.
+        models: The names to check; None for all.
 
     Raises:
-        NonRetryableError: One cannot; the model and the type are named.
+        NonRetryableError: A model cannot; the error names the model and the type.
     """
     for name, estimator in dataset.estimators().items():
         if models is None or name in models:
@@ -31,14 +31,14 @@ def require_storable(dataset: Dataset, models: Collection[str] | None = None) ->
                 artifact.require_storable(prepared(estimator, 0), dataset.trusted)
             except artifact.UntrustedArtifact as error:
                 about = f"Dataset {dataset.name!r}, model {name!r}"
-                raise NonRetryableError(f"{about}: {error.what}", error.remedy) from error
+                raise NonRetryableError(f"{about}: {error.what}", error.remedy, code=error.code) from error
 
 
 def prepared(estimator: Any, seed: int) -> Any:
-    """A copy of the estimator with every random state that is left open set to the seed.
+    """A copy of the estimator in which every unset ``random_state`` is the seed.
 
-    This holds for estimators inside estimators, for splitters and other objects that they take as parameters, and for
-    what lies in lists and dictionaries, such as the grid of a search. Distributions of ``scipy.stats`` are replaced by
+    This includes estimators inside estimators, splitters and other objects that they take as parameters, and the
+    elements of lists and dictionaries, such as the grid of a search. Distributions of ``scipy.stats`` are replaced by
     ``Distribution``, which draws the same values.
 
     Args:
@@ -48,7 +48,7 @@ def prepared(estimator: Any, seed: int) -> Any:
 
 
 def _visited(value: Any, seed: int, seen: dict[int, Any], depth: int) -> Any:
-    """The value itself, changed in place where that is possible, or what replaces it."""
+    """The value, changed in place where that is possible, or its replacement."""
     if is_frozen(value):
         return Distribution.of(value)
     if depth > _MAX_DEPTH or isinstance(value, str | bytes | int | float | type | None) or id(value) in seen:
@@ -62,17 +62,17 @@ def _visited(value: Any, seed: int, seen: dict[int, Any], depth: int) -> Any:
         new = {name: visit(inner) for name, inner in value.items()}
         return value if all(new[name] is inner for name, inner in value.items()) else new
     if isinstance(value, list | tuple | set | frozenset):
-        return _of_sequence(value, [visit(inner) for inner in value])
+        return _replaced(value, [visit(inner) for inner in value])
     for name, inner in _parameters(value).items():
-        is_open = name == "random_state" and inner is None and getattr(value, "shuffle", True)
-        changed = seed if is_open else visit(inner)
+        is_unset = name == "random_state" and inner is None and getattr(value, "shuffle", True)
+        changed = seed if is_unset else visit(inner)
         if changed is not inner:
             setattr(value, name, changed)
     return value
 
 
 def _parameters(value: Any) -> dict[str, Any]:
-    """What an object was made with: the parameters of an estimator, the attributes of a splitter or the like."""
+    """The parameters of an estimator, or the attributes of a splitter or a similar object of scikit-learn."""
     if hasattr(value, "get_params") and not isinstance(value, type):
         return {name: getattr(value, name, None) for name in value.get_params(deep=False)}
     if hasattr(value, "split") or type(value).__module__.partition(".")[0] == "sklearn":
@@ -80,7 +80,7 @@ def _parameters(value: Any) -> dict[str, Any]:
     return {}
 
 
-def _of_sequence(old: Any, new: list[Any]) -> Any:
+def _replaced(old: Any, new: list[Any]) -> Any:
     if all(before is after for before, after in zip(old, new, strict=True)):
         return old
     return type(old)(*new) if hasattr(old, "_fields") else type(old)(new)

@@ -1,4 +1,4 @@
-"""The journal: what a run's task logs goes to Postgres line by line while it happens, and never fails a fit."""
+"""The run log: writes what a task logs to PostgreSQL while it happens. An error of the log never fails a fit."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def logging_to_run(run: int, model: str | None = None, idle: Callable[[], Connection] | None = None) -> Iterator[None]:
-    """Keeps in ``millrace.run_log`` what is logged, and warned of, inside the ``with`` block.
+    """Writes log records and warnings of the ``with`` block to ``millrace.run_log``.
 
     Args:
-        idle: Gives a connection that nobody else uses any more at the end of the block. What is logged until then needs
-            one of the journal's own, and what ends sooner than its first lines are written, does not.
+        idle: Returns a connection that is unused at the end of the block. A block that ends before the first lines are
+            written uses it, and opens no connection for the log.
     """
     handler = _Handler(run, model)
     root = logging.getLogger()
@@ -38,7 +38,7 @@ def logging_to_run(run: int, model: str | None = None, idle: Callable[[], Connec
     try:
         yield
     except Exception as error:
-        # Another's message may be no more than the key that was missing.
+        # The message of a KeyError is only the key.
         log.error("%s", error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
         raise
     finally:
@@ -56,7 +56,7 @@ class _Handler(logging.Handler):
         self._idle: Callable[[], Connection] | None = None
         self._ended = threading.Event()
         self._lost = 0
-        self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="run log", daemon=True)
         self._writer.start()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -68,12 +68,12 @@ class _Handler(logging.Handler):
             self._lost += 1
 
     def finish(self, idle: Callable[[], Connection] | None) -> None:
-        """Writes what is left, and gives up when Postgres does not answer in time."""
+        """Writes the remaining lines; gives up when PostgreSQL does not answer in time."""
         self._idle = idle
         self._ended.set()
         self._writer.join(CLOSE_WITHIN_S)
         if self._lost or self._writer.is_alive():
-            log.warning("Not every line of this log could be kept in Postgres.")
+            log.warning("Some lines of this log could not be written to PostgreSQL.")
 
     def _write(self) -> None:
         while not (self._ended.wait(FLUSH_EVERY_S) and self._lines.empty()):
@@ -103,7 +103,7 @@ class _Handler(logging.Handler):
                 connection = self._idle()
                 connection.rollback()
                 return connection
-        self._connection = self._connection or connect("millrace journal")
+        self._connection = self._connection or connect("millrace run log")
         return self._connection
 
     def _store(self, records: list[logging.LogRecord]) -> None:

@@ -1,4 +1,4 @@
-"""Unfittable: an estimator does not take the rows it is given, and says so in its own words."""
+"""Unfittable: an estimator rejects the rows of a version."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.versions.manifest import Manifest
 
@@ -13,15 +14,15 @@ log = logging.getLogger(__name__)
 
 
 class Unfittable(NonRetryableError):
-    """An estimator does not take a version's rows. Trying again gives the same: rows, seed and libraries stay."""
+    """An estimator rejects the rows of a version. A retry has the same rows, seed and libraries, so it fails again."""
 
 
 @contextmanager
-def in_own_words(done: str, manifest: Manifest) -> Iterator[None]:
-    """One sentence for whatever an estimator raises.
+def estimator_errors(done: str, manifest: Manifest) -> Iterator[None]:
+    """Turns any error of an estimator into an ``Unfittable`` with the estimator's own message.
 
     Args:
-        done: What was being done, such as "fitted on".
+        done: The action, such as "fitted on".
 
     Raises:
         Unfittable: The estimator raised an error.
@@ -34,5 +35,5 @@ def in_own_words(done: str, manifest: Manifest) -> Iterator[None]:
         log.debug("The estimator's error:", exc_info=True)
         what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
         about = f"The model cannot be {done} version {manifest.short} of {manifest.dataset!r}"
-        remedy = "Let the model cope with such rows, for example by an imputer or encoder in its pipeline."
-        raise Unfittable(f"{about}. {what}.", remedy) from error
+        remedy = "Make the model accept such rows, for example with an imputer or an encoder in its pipeline."
+        raise Unfittable(f"{about}: {what}.", remedy, code=Code.FIT_FAILED) from error

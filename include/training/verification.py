@@ -1,4 +1,4 @@
-"""Verification: a version read again, a run derived again; each proof is kept with who asked and what came out."""
+"""Verification: reads a version again, or trains a run again, and stores whether the result is the same."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.registry import artifact
 from include.registry.model import trusted
@@ -18,35 +20,38 @@ from include.training.unfittable import Unfittable
 from include.versions import catalog
 from include.versions.manifest import Manifest, decode
 from include.versions.reading import VersionRefused, prove
+from include.versions.run_state import RunState
 from include.warehouse import queries
 from include.warehouse.connection import connected, lasting
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-IDENTICAL: Outcome = "identical"
-OTHER_LIBRARIES: Outcome = "same data, other library versions"
-DIFFERENT: Outcome = "different"
-
 RTOL, ATOL = 1e-9, 1e-12
-"""How far numbers may lie apart that other versions of the libraries computed."""
+"""The tolerance for numbers that other versions of the libraries computed."""
 
-Outcome = Literal["identical", "same data, other library versions", "different"]
 Libraries = Mapping[str, tuple[str | None, str | None]]
 
 log = logging.getLogger(__name__)
 
 
+class Outcome(StrEnum):
+    """The column ``outcome`` of ``millrace.verification``."""
+
+    IDENTICAL = "identical"
+    OTHER_LIBRARIES = "same data, other library versions"
+    DIFFERENT = "different"
+
+
 @dataclass(frozen=True)
 class Verified:
-    """What came out of a proof.
+    """The result of a verification.
 
     Attributes:
-        manifest: Of the version that was read again.
-        models: What was derived again, by name.
-        outcome: In a word: the same, the same although libraries are others, or not the same.
-        findings: What differs, a sentence each; empty when nothing does.
-        libraries: Those that are others now than at the training: versions then and now, None where there was none.
+        manifest: The manifest of the version that was read again.
+        models: The models that were fitted again, by name.
+        findings: What differs, one sentence each; empty when nothing does.
+        libraries: The libraries whose version has changed since the training: then and now, None where not installed.
     """
 
     manifest: Manifest
@@ -56,24 +61,25 @@ class Verified:
 
     @property
     def outcome(self) -> Outcome:
+        """The result in one word: any finding makes it different."""
         if self.findings:
-            return DIFFERENT
-        return OTHER_LIBRARIES if self.libraries else IDENTICAL
+            return Outcome.DIFFERENT
+        return Outcome.OTHER_LIBRARIES if self.libraries else Outcome.IDENTICAL
 
     def __str__(self) -> str:
-        return "\n".join([self.outcome, *self.findings, *_told(self.libraries)])
+        return "\n".join([self.outcome, *self.findings, *_library_lines(self.libraries)])
 
 
 def verify_version(dataset: str, version: str | None, asked_by: str) -> Verified:
-    """Reads every message of a version again and proves each, and that its split holds.
+    """Reads every message of a version again, and proves its digest and that the split holds.
 
     Args:
-        version: Its id or the beginning of it; the newest when None.
-        asked_by: Who wants to know.
+        version: Its id or its first digits; the newest when None.
+        asked_by: Who started the verification; stored with the result.
 
     Raises:
-        UnknownVersion: There is none.
-        UserError: Kafka or Postgres does not answer.
+        UnknownVersion: The version does not exist.
+        UserError: Kafka or PostgreSQL is unavailable.
     """
     manifest = catalog.find(dataset, version)
     with lasting(f"millrace verify {dataset}") as connection:
@@ -82,48 +88,53 @@ def verify_version(dataset: str, version: str | None, asked_by: str) -> Verified
 
 
 def verify_run(run: int | str, asked_by: str) -> Verified:
-    """Fits every model of a finished run again and compares what comes out with what was stored.
+    """Fits every model of a successful run again and compares the results with the stored ones.
 
-    The estimators are those stored before the fit, with their parameters and seeds; the definition of today counts
-    for nothing but the types that its models may hold.
+    The estimators are those that the run stored before the fit, with their parameters and seeds. Of the present
+    definition only the field ``trusted`` is used.
 
     Args:
         run: Its number, or its id in Airflow.
-        asked_by: Who wants to know.
+        asked_by: Who started the verification; stored with the result.
 
     Raises:
-        NonRetryableError: There is no such run, it has not finished, or its version is expired.
-        UserError: Kafka or Postgres does not answer.
+        NonRetryableError: The run does not exist or did not succeed, or its version has expired.
+        UserError: Kafka or PostgreSQL is unavailable.
     """
     sql = queries.load("verification")
     with lasting(f"millrace verify run {run}") as connection:
         row = sql.run_to_verify(connection(), run=str(run))
         if row is None:
             raise NonRetryableError(
-                f"There is no training run {run!r}.", "See millrace.training_run for those that are."
+                f"The training run {run!r} does not exist.",
+                "See the table millrace.training_run.",
+                code=Code.RUN_NOT_FOUND,
             )
         number, dataset, state, libraries, content, expired_at = row
-        if state != "success":
+        if state != RunState.SUCCESS:
             raise NonRetryableError(
-                f"Run {number} of {dataset!r} has not ended well: {state}.", "Verify a finished one."
+                f"Run {number} of {dataset!r} cannot be verified: its state is {state}.",
+                "Verify a run whose state is success.",
+                code=Code.RUN_UNSUCCESSFUL,
             )
         manifest, models = decode(bytes(content)), [model for (model,) in sql.models_of(connection(), run=number)]
         if expired_at is not None:
             raise catalog.VersionExpired(manifest, expired_at)
         verification = _begin(connection(), manifest, number, asked_by)
-        others, findings = _others(libraries), list[str]()
+        changed, findings = _changed(libraries), list[str]()
         try:
             for model in models:
-                findings += _derived_again(connection, number, model, manifest, close=bool(others))
+                findings += _reproduce(connection, number, model, manifest, is_close=bool(changed))
         except VersionRefused as error:
             findings.append(str(error))
-        return _end(connection(), verification, Verified(manifest, models, findings, others))
+        return _end(connection(), verification, Verified(manifest, models, findings, changed))
 
 
-def verify_one(run: int | None, asked_by: str) -> Outcome | None:
-    """Verifies a run, or, when None, the one whose last proof lies furthest back. Returns the outcome.
+def verify_one(run: int | None, asked_by: str) -> str | None:
+    """Verifies a run; when None, the one that was verified longest ago.
 
-    None is returned where no run has finished yet.
+    Returns:
+        The outcome; None when no run has succeeded yet.
 
     Raises:
         NonRetryableError: The run came out different.
@@ -132,33 +143,36 @@ def verify_one(run: int | None, asked_by: str) -> Outcome | None:
         with connected("millrace verify") as connection:
             run = queries.load("verification").run_to_sample(connection)
     if run is None:
-        log.info("No training run has finished yet.")
+        log.info("No training run has succeeded yet.")
         return None
     found = verify_run(run, asked_by)
     if found.findings:
-        raise NonRetryableError(f"Run {run} of {found.manifest.dataset!r} is {found}")
-    return found.outcome
+        raise NonRetryableError(
+            f"Run {run} of {found.manifest.dataset!r} was not reproduced. {' '.join(found.findings)}",
+            code=Code.RUN_NOT_REPRODUCED,
+        )
+    return found.outcome.value
 
 
 def _refusal(manifest: Manifest) -> Iterator[str]:
-    """Reads a version without keeping it; why it is refused, if it is."""
+    """Reads a version without keeping its rows; why it is refused, if it is."""
     try:
         prove(manifest)
     except VersionRefused as error:
         yield str(error)
 
 
-def _derived_again(
-    connection: Callable[[], Connection], run: int, model: str, manifest: Manifest, *, close: bool
+def _reproduce(
+    connection: Callable[[], Connection], run: int, model: str, manifest: Manifest, *, is_close: bool
 ) -> Iterator[str]:
-    """What differs when a model is fitted again. With ``close``, numbers may differ in their last bits."""
+    """What differs when a model is fitted again. With ``is_close``, numbers may differ in their last bits."""
     unfitted, passes, outcomes, predictions, metrics = queries.load("verification").result_to_verify(
         connection(), run=run, model=model
     )
     connection().rollback()
     content = bytes(unfitted)
     try:
-        # The stored bytes have no digest of their own: others would not give the predictions that were stored.
+        # The unfitted bytes have no digest of their own: changed bytes would give other predictions.
         estimator = artifact.loads(content, hashlib.sha256(content).hexdigest(), trusted(manifest.dataset))
         fitted = derive(estimator, manifest, {}, passes)
     except artifact.UntrustedArtifact as error:
@@ -170,39 +184,39 @@ def _derived_again(
     except UserError:
         raise
     except Exception as error:
-        # Another version of a library may refuse what it took before.
-        yield f"{model}: it cannot be fitted any more: {type(error).__name__}: {error}"
+        # A newer library may reject what an older one accepted.
+        yield f"{model}: the fit fails now: {type(error).__name__}: {error}"
         return
-    for finding in _differences(fitted, bytes(outcomes), predictions, metrics or {}, close):
+    for finding in _differences(fitted, bytes(outcomes), predictions, metrics or {}, is_close):
         yield f"{model}: {finding}"
 
 
 def _differences(
-    fitted: Fitted, outcomes: bytes, predictions: str | None, metrics: Mapping[str, float], close: bool
+    fitted: Fitted, outcomes: bytes, predictions: str | None, metrics: Mapping[str, float], is_close: bool
 ) -> Iterator[str]:
     import numpy as np
 
     before, now = _rows(outcomes), _rows(fitted.outcomes)
     ids = before["id"].to_numpy()
     if not any(np.array_equal(ids, found) for found in fitted.identities):
-        yield f"it was tested on {before.num_rows} records, and these are {now.num_rows} others."
+        yield f"the {now.num_rows} test records are not the {before.num_rows} that it was tested on."
         return
     kind = before.column_names[-1]
     pair = before[kind].to_numpy(), now[kind].to_numpy()
     numbers = kind == "error"
-    same = np.isclose(*pair, RTOL, ATOL) if numbers and close else pair[0] == pair[1]
+    same = np.isclose(*pair, RTOL, ATOL) if numbers and is_close else pair[0] == pair[1]
     if not same.all():
         first = int(np.argmin(same))
         yield (
-            f"{np.count_nonzero(~same)} of {len(same)} test records came out otherwise, the first in row {first}: "
-            f"its {kind} was {pair[0][first]} and is {pair[1][first]}."
+            f"{np.count_nonzero(~same)} of {len(same)} test records have another outcome, first row {first}: "
+            f"{kind} was {pair[0][first]} and is {pair[1][first]}."
         )
-    elif predictions not in (None, fitted.evaluation.predictions) and not (numbers and close):
-        yield "it predicts otherwise for records that it got wrong then and now."
+    elif predictions not in (None, fitted.evaluation.predictions) and not (numbers and is_close):
+        yield "predictions differ for records that were wrong then and are wrong now."
     for metric in fitted.evaluation.metrics:
         then = metrics.get(metric.name)
-        if then is not None and not (np.isclose(then, metric.value, RTOL, ATOL) if close else then == metric.value):
-            yield f"its {metric.name} was {then!r} and is {metric.value!r}."
+        if then is not None and not (np.isclose(then, metric.value, RTOL, ATOL) if is_close else then == metric.value):
+            yield f"{metric.name} was {then!r} and is {metric.value!r}."
 
 
 def _rows(stream: bytes) -> Any:
@@ -212,14 +226,14 @@ def _rows(stream: bytes) -> Any:
         return reader.read_all()
 
 
-def _others(then: Mapping[str, str]) -> Libraries:
+def _changed(then: Mapping[str, str]) -> Libraries:
     from include.provenance import library_versions
 
     now = library_versions()
     return {name: (then.get(name), now.get(name)) for name in sorted({*then, *now}) if then.get(name) != now.get(name)}
 
 
-def _told(libraries: Libraries) -> list[str]:
+def _library_lines(libraries: Libraries) -> list[str]:
     return [f"{name}: {then or 'none'} then, {now or 'none'} now" for name, (then, now) in libraries.items()]
 
 

@@ -1,4 +1,4 @@
-"""The gate on a real broker and server: order, evidence that counts once, no leaks, and what cannot be judged."""
+"""The gate on a real broker and server: order, evidence that counts once, no leaks, and incomparable versions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def gates(connection: Connection, dataset: Dataset) -> dict[int, Any]:
 
 
 def at_once(*actions: Callable[[], object]) -> list[object]:
-    """Does all of them at the same moment. Returns what each returned or raised."""
+    """Calls all actions at the same moment. Returns what each returned or raised."""
     start = threading.Barrier(len(actions))
     outcomes: list[object] = [None] * len(actions)
 
@@ -62,7 +62,7 @@ def at_once(*actions: Callable[[], object]) -> list[object]:
 
 
 class TestOrder:
-    """Three years of weather, trained once; then they end, and come before the gate, in different orders."""
+    """Three years of weather, trained once; then the runs end and are judged in different orders."""
 
     @pytest.fixture
     def years(self, topic: Callable[..., str], warehouse: Connection) -> tuple[Dataset, list[int]]:
@@ -76,13 +76,13 @@ class TestOrder:
     def end(self, connection: Connection, run: int, state: str = "success") -> None:
         change(connection, "UPDATE millrace.training_run SET state = %s WHERE run = %s", state, run)
 
-    def test_whatever_the_order_of_ending_the_champions_are_the_same(
+    def test_the_champions_do_not_depend_on_the_order_in_which_runs_end(
         self, years: tuple[Dataset, list[int]], warehouse: Connection
     ) -> None:
         dataset, runs = years
         assert evaluation_queue.evaluate_pending_runs(dataset) == runs
         expected, verdicts = champions(warehouse, dataset), judged(warehouse, dataset)
-        assert len(expected) >= 2, "with one champion alone the order could not show"
+        assert len(expected) >= 2, "a single champion would not show the order"
         for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]):
             self.replay(warehouse, runs)
             found = []
@@ -113,14 +113,14 @@ class TestOrder:
         assert champions(warehouse, dataset) == expected
         assert list(gates(warehouse, dataset)) == runs
 
-    def test_a_failed_run_holds_nobody_back_and_one_that_hangs_not_for_ever(
+    def test_failed_and_hanging_runs_do_not_block_later_runs(
         self, years: tuple[Dataset, list[int]], warehouse: Connection
     ) -> None:
         dataset, runs = years
         self.replay(warehouse, runs)
         self.end(warehouse, runs[1])
         self.end(warehouse, runs[2])
-        assert evaluation_queue.evaluate_pending_runs(dataset) == [], "the first is still at work"
+        assert evaluation_queue.evaluate_pending_runs(dataset) == [], "the first is still running"
         self.end(warehouse, runs[0], "failed")
         assert evaluation_queue.evaluate_pending_runs(dataset) == runs[1:]
         self.replay(warehouse, runs)
@@ -148,7 +148,7 @@ def test_a_version_that_is_older_than_the_champions_is_superseded(
     assert champions(warehouse, dataset) == before and len(before) == 1
 
 
-def test_an_earlier_version_that_was_landed_is_waited_for(topic: Callable[..., str], warehouse: Connection) -> None:
+def test_a_run_waits_for_an_earlier_landed_version(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = weather(topic)
     first = seal(dataset, year(2013))
     second = train(dataset, seal(dataset, year(2014)))
@@ -159,7 +159,7 @@ def test_an_earlier_version_that_was_landed_is_waited_for(topic: Callable[..., s
 
 REAL: dict[str, list[dict[str, Any]]] = {
     "seattle_weather": [{"interval": year(number)} for number in registry.YEARS],
-    # Samples that overlap: what counted in one version must not count again in the next.
+    # Overlapping samples: records that counted in one version must not count again in the next.
     "digits": [{"rows": rows, "seed": seed} for rows, seed in ((600, 1), (900, 2), (1500, 3))],
     "breast_cancer": [{"rows": rows, "seed": seed} for rows, seed in ((200, 1), (350, 2), (500, 3))],
     "diabetes": [{"rows": rows, "seed": seed} for rows, seed in ((200, 1), (300, 2), (440, 3))],
@@ -167,7 +167,7 @@ REAL: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_verdicts_on_real_data_are_those_of_an_independent_script(
+def test_verdicts_on_real_data_equal_those_of_an_independent_script(
     name: str, topic: Callable[..., str], warehouse: Connection
 ) -> None:
     """The stored models predict the stored versions, and the evidence is integrated without any code of the gate."""
@@ -190,7 +190,7 @@ def test_verdicts_on_real_data_are_those_of_an_independent_script(
 
 
 def trained(connection: Connection, run: int) -> independent_gate.Version:
-    """A run as it is stored: its version in Kafka, its models in the warehouse."""
+    """A stored run: its version in Kafka, its models in the warehouse."""
     (row,) = ask(
         connection,
         "SELECT manifest FROM millrace.training_run JOIN millrace.dataset_version USING (version) WHERE run = %s",
@@ -226,11 +226,11 @@ def test_a_record_counts_once_against_a_champion(topic: Callable[..., str], ware
     assert found[third].repeated == found[third].test_rows - found[third].trained > 0
     (verdict,) = [row for row in judged(warehouse, dataset) if row.run == third]
     assert verdict.fresh_n == 0 and verdict.outcome == "inconclusive"
-    assert verdict.n == found[second].test_rows - found[second].trained, "the evidence before is kept"
+    assert verdict.n == found[second].test_rows - found[second].trained, "earlier evidence is kept"
 
 
 def test_a_record_counts_once_for_all_lines(topic: Callable[..., str], warehouse: Connection) -> None:
-    """A line that joins later may have been made with a look at the outcomes of the records that counted before."""
+    """A line that is added later may have been chosen by the outcomes of records that counted before."""
     dataset = given(topic, signal(400, strength=0.0))
     version = seal(dataset)
     train(dataset, version)
@@ -260,7 +260,7 @@ def test_every_candidate_of_a_grid_is_a_challenger_for_the_rest_of_the_tenure(
     assert {row.threshold for row in rows} == {20, 140}
     searched = [row for row in rows if row.run == runs[1]]
     assert "tree max_depth=4, min_samples_leaf=5" in {row.model for row in searched}
-    assert all(row.fresh_n == 0 for row in searched), "a search on records that have counted is no evidence"
+    assert all(row.fresh_n == 0 for row in searched), "a search on records that have counted adds no evidence"
 
 
 def test_records_that_the_champion_trained_on_do_not_count(topic: Callable[..., str], warehouse: Connection) -> None:
@@ -288,7 +288,7 @@ def test_the_first_champion_must_beat_the_baseline(topic: Callable[..., str], wa
     assert champions(warehouse, dataset) == []
 
 
-def test_a_change_of_champion_during_a_gate_makes_it_judge_again(
+def test_a_change_of_champion_during_a_gate_repeats_the_comparison(
     topic: Callable[..., str], warehouse: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = weather(topic)
@@ -334,7 +334,7 @@ def test_not_worse_and_fresher_replaces_an_old_champion(topic: Callable[..., str
     assert last.e_value < last.threshold and "it is not worse by 0.05" in last.sentence
 
 
-def test_a_guard_stops_what_the_evidence_would_promote(topic: Callable[..., str], warehouse: Connection) -> None:
+def test_a_guard_rejects_what_the_evidence_would_promote(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, signal(600, strength=0.9), guards={"recall of yes": 0.5, "log_loss": 0.0001})
     train(dataset, seal(dataset))
     evaluation_queue.evaluate_pending_runs(dataset)
@@ -369,10 +369,10 @@ def test_a_regression_is_judged_by_the_smaller_error(topic: Callable[..., str], 
     assert live.live == pytest.approx(stored.value)
 
 
-def test_who_is_closer_on_most_records_and_far_off_on_a_few_is_rejected_unless_a_metric_says_what_counts(
+def test_a_regression_far_off_on_a_few_records_is_rejected_unless_a_metric_decides(
     topic: Callable[..., str], warehouse: Connection
 ) -> None:
-    """Of a skewed target the median is closer to most values than the mean, and farther off in the squares."""
+    """The median of a skewed target is closer to most values than the mean, but its squared error is larger."""
     draw = np.random.default_rng(0)
     columns = {"id": np.arange(2000), "x": draw.normal(size=2000), "target": draw.lognormal(sigma=1.2, size=2000)}
     dataset = given(topic, pa.table(columns), kind="regression", models=registry.the_median)
@@ -408,7 +408,7 @@ def test_a_metric_is_judged_by_the_paired_bootstrap(topic: Callable[..., str], w
 
 
 class TestIncomparable:
-    """What cannot be compared is written down, and holds nobody back."""
+    """Versions that cannot be compared are stored with the reason and do not block later ones."""
 
     @pytest.fixture
     def champion(self, topic: Callable[..., str], warehouse: Connection) -> Iterator[Dataset]:
@@ -444,4 +444,5 @@ class TestIncomparable:
         champion.source.table = signal(600, seed=1).drop_columns(["noise"])  # type: ignore[attr-defined]
         run = train(champion, seal(champion))
         evaluation_queue.evaluate_pending_runs(champion)
-        assert "needs the column noise" in gates(warehouse, champion)[run].reason
+        assert "[features-incompatible]" in gates(warehouse, champion)[run].reason
+        assert "noise" in gates(warehouse, champion)[run].reason

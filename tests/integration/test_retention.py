@@ -16,6 +16,7 @@ from include.errors import NonRetryableError
 from include.kafka import client, topics
 from include.promotion import evaluation_queue
 from include.registry import champion_history
+from include.registry.champion_history import Cause
 from include.training import run
 from include.training.verification import verify_run, verify_version
 from include.versions import catalog, publication, retention
@@ -146,7 +147,14 @@ def test_what_the_champion_a_rollback_a_run_or_a_proof_needs_stays(
         )
         ((other,),) = cursor.fetchall()
     champion_history.record_change(
-        warehouse, kept.name, after=1, artifact=other, rollback_to=1, cause="approval", decider="ada", reason="a test"
+        warehouse,
+        kept.name,
+        after=1,
+        artifact=other,
+        rollback_to=1,
+        cause=Cause.APPROVAL,
+        decider="ada",
+        reason="a test",
     )
     warehouse.commit()
     assert stays(warehouse, kept, caplog) == "the champion of a rollback trained on it."

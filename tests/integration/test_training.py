@@ -23,14 +23,16 @@ from cli import doctor, registry
 from embedded.platform import Platform
 from include.datasets import Dataset, definitions
 from include.definitions import Found
-from include.errors import NonRetryableError, UserError
+from include.error_codes import Code
+from include.errors import NonRetryableError
 from include.kafka import client
 from include.kafka.position_errors import Fenced
-from include.training import dispatch, fitting, run, run_log
+from include.training import dispatch, fitting, results, run, run_log
 from include.training.preparation import prepared
 from include.versions import catalog
 from include.versions.manifest import CONTROL_TOPIC, Interval
 from include.versions.publication import publish
+from tests.errors import raises
 from tests.integration.registry import given, one_model, signal
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def ask(connection: Connection, statement: str, *values: object) -> list[Any]:
     return rows
 
 
-def test_a_run_that_cannot_be_started_does_not_hold_up_the_others(
+def test_a_run_that_cannot_be_started_does_not_block_the_others(
     warehouse: Connection, topic: Callable[..., str]
 ) -> None:
     datasets = [given(topic, signal(300, seed=number), models=one_model) for number in range(3)]
@@ -58,13 +60,13 @@ def test_a_run_that_cannot_be_started_does_not_hold_up_the_others(
     assert [version for _, version in waiting] == versions
     planned = [{"trigger_dag_id": f"train__{name}", "conf": {"version": version}} for name, version in waiting]
     states = {"start_0": "success", "start_1": "failed", "start_2": "skipped"}
-    with pytest.raises(NonRetryableError, match=f"could not be started: 1 of train__{names[1]}. All others were"):
+    with raises(Code.DISPATCH_INCOMPLETE, f": 1 of train__{names[1]}.", kind=NonRetryableError):
         dispatch.note(planned, states)
     assert dispatch.to_start(names) == [(names[1], versions[1])]
     dispatch.note(planned[1:2], {"start_0": "success"})
     assert dispatch.to_start(names) == []
     dispatch.note([], {})
-    with pytest.raises(NonRetryableError, match="The task land has not ended well"):
+    with raises(Code.DISPATCH_INCOMPLETE, "land", kind=NonRetryableError):
         dispatch.note(None, {})
 
 
@@ -81,10 +83,10 @@ def cancer(warehouse: Connection, topic: Callable[..., str]) -> Dataset:
     return dataset
 
 
-def test_versions_are_started_some_hundred_at_a_time_and_no_dataset_waits_for_another(
+def test_versions_are_started_in_groups_that_all_datasets_share(
     warehouse: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert dispatch.MAX_STARTS < 1024, "of which Airflow maps no task over more"
+    assert dispatch.MAX_STARTS < 1024, "the most instances that Airflow maps a task to"
     statement = """
         INSERT INTO millrace.dataset_version (version, dataset, topic, kind, train_rows, test_rows, split, content,
             asked_by, code, manifest, manifest_offset, sealed_at)
@@ -104,21 +106,21 @@ def test_versions_are_started_some_hundred_at_a_time_and_no_dataset_waits_for_an
     assert len(started) == len(set(started)) == 1600
     for name in ("early", "late"):
         order = [numbers[version] for dataset, version in started if dataset == name]
-        assert order == sorted(order), "a dataset's versions in their order"
+        assert order == sorted(order), "the versions of a dataset start in their order"
 
 
-def test_a_version_waits_for_its_run_until_it_is_noted(cancer: Dataset, warehouse: Connection) -> None:
+def test_a_version_waits_until_its_run_is_marked_as_started(cancer: Dataset, warehouse: Connection) -> None:
     ((dataset, version),) = dispatch.to_start([cancer.name])
     assert (dataset, version) == (cancer.name, catalog.find(cancer.name).version)
     assert dispatch.to_start(["another"]) == []
     dispatch.mark_started([version])
     assert dispatch.to_start([cancer.name]) == []
-    assert dispatch.land("test") == 0, "the position lies behind it"
+    assert dispatch.land("test") == 0, "the position is past it"
     (row,) = ask(warehouse, "SELECT * FROM millrace.dataset_version WHERE dataset = %s", cancer.name)
     assert (row.train_rows, row.test_rows, row.asked_by) == (420, 149, "test")
 
 
-def test_what_is_no_manifest_is_kept_with_its_reason(warehouse: Connection, cancer: Dataset) -> None:
+def test_a_record_that_is_not_a_manifest_is_stored_with_the_reason(warehouse: Connection, cancer: Dataset) -> None:
     producer = client.producer()
     producer.produce(CONTROL_TOPIC, b"not a manifest")
     producer.produce(CONTROL_TOPIC, None, key=b"tombstone")
@@ -127,8 +129,8 @@ def test_what_is_no_manifest_is_kept_with_its_reason(warehouse: Connection, canc
     refused = ask(
         warehouse, "SELECT reason, value FROM millrace.refused_manifest ORDER BY manifest_offset DESC LIMIT 2"
     )
-    assert "tombstone" in refused[0].reason
-    assert "no manifest" in refused[1].reason and bytes(refused[1].value) == b"not a manifest"
+    assert "tombstone" in refused[0].reason and refused[0].value is None
+    assert refused[1].reason != refused[0].reason and bytes(refused[1].value) == b"not a manifest"
 
 
 def test_an_overtaken_dispatch_writes_nothing(cancer: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +174,7 @@ def test_models_are_as_good_as_a_plain_scripts(name: str, warehouse: Connection,
     assert dict(stored) == pytest.approx(plain, abs=1e-12)
 
 
-def test_a_result_holds_what_others_will_need(cancer: Dataset, warehouse: Connection) -> None:
+def test_a_result_has_everything_that_is_needed_later(cancer: Dataset, warehouse: Connection) -> None:
     (task, *_) = planned = run.begin(cancer, "run", {"models": ["logistic"], "seed": 0}, "manual: ada")
     assert [entry["model"] for entry in planned] == ["logistic", "baseline"]
     fitting.fit(cancer, task["run"], "logistic")
@@ -198,19 +200,17 @@ def test_a_result_holds_what_others_will_need(cancer: Dataset, warehouse: Connec
     assert str(unfitted) == str(prepared(cancer.estimators()["logistic"], 0))
 
 
-def test_outcomes_that_are_sent_in_pieces_are_whole(
+def test_outcomes_that_are_sent_in_pieces_are_complete(
     cancer: Dataset, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "PIECE_BYTES", 100)
+    monkeypatch.setattr(results, "PIECE_BYTES", 100)
     (planned, *_) = run.begin(cancer, "run", {"models": ["logistic"]}, "test")
     fitting.fit(cancer, planned["run"], planned["model"])
     (stored,) = ask(warehouse, "SELECT outcomes, test_rows FROM millrace.model_result")
     assert pa.ipc.open_stream(bytes(stored.outcomes)).read_all().num_rows == stored.test_rows == 149
 
 
-def test_slices_are_rows_also_by_columns_that_no_model_learns_from(
-    warehouse: Connection, topic: Callable[..., str]
-) -> None:
+def test_slices_may_use_columns_that_are_not_features(warehouse: Connection, topic: Callable[..., str]) -> None:
     slices = {"large": "`mean radius` > 14", "texture": "`worst texture` // 20"}
     dataset = replace(own("breast_cancer", topic), features=["mean area", "mean radius"], slices=slices)
     publish(dataset, Interval())
@@ -237,7 +237,7 @@ def test_slices_are_rows_also_by_columns_that_no_model_learns_from(
         assert all(row.low < row.value <= row.high and row.whole == whole.accuracy for row in parts)
 
 
-def test_a_task_that_is_tried_again_leaves_one_result(cancer: Dataset, warehouse: Connection) -> None:
+def test_a_retried_task_leaves_one_result(cancer: Dataset, warehouse: Connection) -> None:
     (task, *_) = run.begin(cancer, "run", {}, "test")
     assert run.begin(cancer, "run", {}, "test")[0] == task, "the same run, not a second one"
     for _ in range(2):
@@ -249,10 +249,10 @@ def test_a_task_that_is_tried_again_leaves_one_result(cancer: Dataset, warehouse
 def test_a_run_without_all_results_has_failed(cancer: Dataset, warehouse: Connection) -> None:
     planned = run.begin(cancer, "run", {}, "test")
     fitting.fit(cancer, planned[0]["run"], "logistic")
-    with pytest.raises(UserError, match="has no result of baseline, boosting, forest"):
+    with raises(Code.RUN_FAILED, planned[0]["run"], "baseline, boosting, forest"):
         run.end(planned)
     assert ask(warehouse, "SELECT state FROM millrace.training_run")[0].state == "failed"
-    with pytest.raises(UserError, match="before it began to train"):
+    with raises(Code.RUN_FAILED, "plan"):
         run.end(None)
 
 
@@ -276,7 +276,7 @@ def test_the_candidates_of_a_grid_are_tasks_of_the_run(cancer: Dataset, warehous
     assert ask(warehouse, "SELECT parameters FROM millrace.training_run")[0].parameters == form, "as received"
 
 
-def test_a_version_is_found_by_where_its_interval_ends(warehouse: Connection, topic: Callable[..., str]) -> None:
+def test_a_version_is_found_by_the_end_of_its_interval(warehouse: Connection, topic: Callable[..., str]) -> None:
     dataset = own("seattle_weather", topic)
     versions = {}
     for year in (2013, 2014):
@@ -287,28 +287,27 @@ def test_a_version_is_found_by_where_its_interval_ends(warehouse: Connection, to
         (task, *_) = run.begin(dataset, f"run {until}", {"until": until, "models": ["logistic"]}, "test")
         (row,) = ask(warehouse, "SELECT version FROM millrace.training_run WHERE run = %s", task["run"])
         assert row.version == version
-    with pytest.raises(UserError, match="has no version whose interval ends on 2020-01-01"):
+    with pytest.raises(catalog.UnknownVersion, match="2020-01-01"):
         run.begin(dataset, "run", {"until": "2020-01-01"}, "test")
 
 
 @pytest.mark.parametrize(
-    ("parameters", "says"),
+    ("parameters", "code", "values"),
     [
-        ({"until": "soon"}, "The parameter until is 'soon', which is no day"),
-        ({"grid": {"forest": {"depth": [1]}}}, "The grid cannot be: forest has no parameter 'depth'"),
-        ({"version": "beef" * 16}, "has no version 'beefbeef"),
-        ({"models": ["forest", "oracle"]}, "has no model oracle; it has logistic, boosting, forest, baseline"),
+        ({"until": "soon"}, Code.INVALID_PARAMETER, ["until", "'soon'"]),
+        ({"grid": {"forest": {"depth": [1]}}}, Code.INVALID_GRID, ["'forest'", "'depth'"]),
+        ({"models": ["forest", "oracle"]}, Code.UNKNOWN_MODEL, ["oracle", "logistic, boosting, forest, baseline"]),
     ],
 )
-def test_a_run_that_cannot_be_is_not_begun(
-    cancer: Dataset, warehouse: Connection, parameters: dict[str, Any], says: str
+def test_a_run_with_invalid_parameters_does_not_begin(
+    cancer: Dataset, warehouse: Connection, parameters: dict[str, Any], code: Code, values: list[str]
 ) -> None:
-    with pytest.raises(UserError, match=says):
+    with raises(code, *values):
         run.begin(cancer, "run", parameters, "test")
     assert ask(warehouse, "SELECT * FROM millrace.training_run") == []
 
 
-def test_the_journal_is_written_while_it_happens(cancer: Dataset, warehouse: Connection) -> None:
+def test_the_run_log_is_written_while_the_task_runs(cancer: Dataset, warehouse: Connection) -> None:
     (task, *_) = run.begin(cancer, "run", {}, "test")
     log = logging.getLogger("user.code")
     log.setLevel(logging.INFO)
@@ -326,7 +325,7 @@ def test_the_journal_is_written_while_it_happens(cancer: Dataset, warehouse: Con
     assert messages[-1] == "ValueError: the end"
 
 
-def test_a_journal_that_cannot_be_kept_fails_nothing(cancer: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_log_that_cannot_be_written_fails_no_task(cancer: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     (task, *_) = run.begin(cancer, "run", {}, "test")
     monkeypatch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", '{"conn_type": "postgres", "host": "127.0.0.1", "port": 1}')
     with run_log.logging_to_run(task["run"]):
@@ -334,7 +333,7 @@ def test_a_journal_that_cannot_be_kept_fails_nothing(cancer: Dataset, monkeypatc
 
 
 @pytest.mark.altered
-def test_a_version_says_how_far_its_training_has_come_and_what_goes_on(
+def test_the_state_of_a_versions_training_names_the_next_command(
     warehouse: Connection, topic: Callable[..., str]
 ) -> None:
     dataset = given(topic, signal(300), models=models_that_fail)
@@ -382,13 +381,13 @@ def broken_models() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("form", "changes", "reason"),
     [
-        ({"models": ["forest"]}, {}, "has no model forest; it has tree, other, baseline."),
-        ({"grid": {"tree": {"depth": [1]}}}, {}, "The grid cannot be: tree has no parameter 'depth'"),
+        ({"models": ["forest"]}, {}, "[unknown-model]"),
+        ({"grid": {"tree": {"depth": [1]}}}, {}, "[invalid-grid]"),
         ({}, {"models": broken_models}, "KeyError: 'depth'"),
     ],
     ids=["model", "grid", "definition"],
 )
-def test_a_plan_that_fails_is_shown_with_its_reason_and_the_command_that_continues(
+def test_a_failed_plan_is_shown_with_its_reason_and_the_next_command(
     warehouse: Connection,
     topic: Callable[..., str],
     services: Platform,
@@ -400,7 +399,7 @@ def test_a_plan_that_fails_is_shown_with_its_reason_and_the_command_that_continu
     sound = given(topic, signal(300), models=two_models)
     dataset = replace(sound, **changes)
     monkeypatch.setattr(definitions, "find", lambda: Found({dataset.name: dataset}, {}))
-    # The test has a warehouse of its own.
+    # The test has its own warehouse.
     monkeypatch.setattr(Platform, "environment", lambda _: {})
     version = publish(sound, Interval()).version
     dispatch.land("test")
@@ -410,10 +409,10 @@ def test_a_plan_that_fails_is_shown_with_its_reason_and_the_command_that_continu
         with run.recorded(dataset, run_id, form, "test"):
             return run.begin(dataset, run_id, form, "test")
 
-    # Trying again helps none of them.
+    # A retry helps none of them.
     with pytest.raises(NonRetryableError, match=r"forest|depth"):
         plan(dataset, form)
-    run.not_planned(dataset, run_id, form, "test")
+    run.record_missing_plan(dataset, run_id, form, "test")
     (found,) = ask(warehouse, "SELECT run, version, state, parameters FROM millrace.training_run")
     assert (found.version, found.state, found.parameters) == (version, "failed", form)
     again = f"Train on it again: ./millrace train {dataset.name} --version {version[:12]}."
@@ -424,7 +423,7 @@ def test_a_plan_that_fails_is_shown_with_its_reason_and_the_command_that_continu
         assert reason in failure and failure.endswith(again)
     (finding,) = doctor._datasets(services)
     assert reason in finding.remedy and again in finding.remedy
-    # The same run, planned again in Airflow, goes on as if it had not failed, and keeps what it has reached.
+    # The same run, planned again in Airflow, continues and keeps its results.
     planned = plan(sound, {"version": version})
     assert {task["run"] for task in planned} == {found.run}
     for task in planned:
@@ -437,21 +436,21 @@ def test_a_plan_that_fails_is_shown_with_its_reason_and_the_command_that_continu
         assert "failed" not in CliRunner().invoke(command, [dataset.name], catch_exceptions=False).output
 
 
-def test_a_plan_that_was_killed_leaves_a_failed_run(cancer: Dataset, warehouse: Connection) -> None:
-    run.not_planned(cancer, "killed", {}, "test")
+def test_a_killed_plan_leaves_a_failed_run(cancer: Dataset, warehouse: Connection) -> None:
+    run.record_missing_plan(cancer, "killed", {}, "test")
     state, says = catalog.training(warehouse, cancer.name)
-    assert state == "failed" and "See its log in the UI, run killed." in says and "./millrace train" in says
+    assert state == "failed" and "run killed." in says and "./millrace train" in says
 
 
 def test_a_failure_without_a_version_has_no_run(cancer: Dataset, warehouse: Connection) -> None:
     form = {"version": "beef" * 16}
-    with pytest.raises(UserError, match="has no version"), run.recorded(cancer, "run", form, "test"):
+    with pytest.raises(catalog.UnknownVersion, match="beefbeef"), run.recorded(cancer, "run", form, "test"):
         run.begin(cancer, "run", form, "test")
-    run.not_planned(cancer, "run", form, "test")
+    run.record_missing_plan(cancer, "run", form, "test")
     assert ask(warehouse, "SELECT * FROM millrace.training_run") == []
 
 
-def test_publishing_again_names_the_failure_that_nothing_has_followed(
+def test_publishing_again_names_the_last_failure(
     warehouse: Connection, topic: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = given(topic, signal(300))

@@ -1,4 +1,4 @@
-"""Artifacts: what was saved loads; what was poisoned is refused before anything of it is executed."""
+"""Artifacts: a stored model loads; a manipulated one is refused before any of it is executed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from include.error_codes import Code
 from include.registry import artifact
 from include.registry.artifact import UntrustedArtifact
+from tests.errors import raises
 
 MODELS = {
     "logistic": make_pipeline(StandardScaler(), LogisticRegression()),
@@ -39,7 +41,7 @@ MODELS = {
 
 
 class Doubled(TransformerMixin, BaseEstimator):
-    """A transformer of a definition's own."""
+    """A transformer of a definition."""
 
     def fit(self, rows: Any, target: Any = None) -> Doubled:
         return self
@@ -49,7 +51,7 @@ class Doubled(TransformerMixin, BaseEstimator):
 
 
 class Trap:
-    """Leaves a file behind when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -60,14 +62,14 @@ class Trap:
 
 @pytest.fixture
 def mark(tmp_path: Path) -> Iterator[Path]:
-    """A file that exists once something of an artifact was executed."""
+    """A file that exists once any part of an artifact was executed."""
     yield tmp_path / "executed"
-    assert not (tmp_path / "executed").exists(), "something of the artifact was executed"
+    assert not (tmp_path / "executed").exists(), "a part of the artifact was executed"
 
 
 @pytest.fixture
 def stranger(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module that leaves the mark when it is imported."""
+    """A module that creates the mark when it is imported."""
     (tmp_path / "stranger.py").write_text(
         f"from pathlib import Path\nPath({str(mark)!r}).touch()\n\nclass Model: ...\n\ndef act(*_): ...\n"
     )
@@ -87,7 +89,7 @@ def digest(content: bytes) -> str:
 
 
 def altered(content: bytes, change: Callable[[dict[str, Any]], None], **files: bytes) -> bytes:
-    """The artifact with its schema changed and files added; its digest will be right all the same."""
+    """The artifact with its schema changed and files added; tests give it a matching digest."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w") as new:
         for name in old.namelist():
@@ -111,7 +113,7 @@ def text(value: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_was_saved_loads_and_predicts_the_same(name: str) -> None:
+def test_a_stored_model_loads_and_predicts_the_same(name: str) -> None:
     rows, target = load_iris(return_X_y=True)
     model = MODELS[name].fit(rows, target)
     content = artifact.dumps(model)
@@ -122,7 +124,7 @@ def test_what_was_saved_loads_and_predicts_the_same(name: str) -> None:
 def test_a_changed_byte_is_refused(good: bytes) -> None:
     middle = len(good) // 2
     changed = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
-    with pytest.raises(UntrustedArtifact, match="its bytes were changed"):
+    with raises(Code.ARTIFACT_CHANGED, digest(good)[:12], digest(changed)[:12], kind=UntrustedArtifact):
         artifact.loads(changed, digest(good))
 
 
@@ -131,7 +133,7 @@ def test_a_foreign_type_is_refused_and_not_imported(good: bytes, stranger: str, 
         schema["content"]["content"]["estimator"] = node("ObjectNode", stranger, "Model")
 
     content = altered(good, change)
-    with pytest.raises(UntrustedArtifact, match=r"types that are not allowed: stranger\.Model"):
+    with raises(Code.UNTRUSTED_TYPE, "stranger.Model", kind=UntrustedArtifact):
         artifact.loads(content, digest(content))
     assert stranger not in sys.modules
 
@@ -142,44 +144,44 @@ def test_a_foreign_function_is_refused_and_not_imported(good: bytes, stranger: s
         schema["content"]["content"]["estimator"] = node(loader, stranger, "act")
 
     content = altered(good, change)
-    with pytest.raises(UntrustedArtifact, match=r"stranger\.act"):
+    with raises(Code.UNTRUSTED_TYPE, "stranger.act", kind=UntrustedArtifact):
         artifact.loads(content, digest(content))
     assert stranger not in sys.modules
 
 
 @pytest.mark.parametrize("loader", ["MethodNode", "OperatorFuncNode", "ConstructorFromReduceNode"])
-def test_what_would_call_something_is_refused(good: bytes, mark: Path, loader: str) -> None:
+def test_a_node_that_calls_something_is_refused(good: bytes, mark: Path, loader: str) -> None:
     def change(schema: dict[str, Any]) -> None:
         call = node(loader, "operator", "methodcaller", attrs=text("system"), content=text("true"))
         schema["content"]["content"]["estimator"] = call
 
     content = altered(good, change)
-    with pytest.raises(UntrustedArtifact, match=f"parts that are not allowed: {loader}"):
+    with raises(Code.UNTRUSTED_TYPE, loader, kind=UntrustedArtifact):
         artifact.loads(content, digest(content))
 
 
-def test_a_trust_list_of_its_own_is_not_heard(good: bytes, stranger: str, mark: Path) -> None:
+def test_a_trust_list_in_the_artifact_is_ignored(good: bytes, stranger: str, mark: Path) -> None:
     def change(schema: dict[str, Any]) -> None:
         schema["content"]["content"]["estimator"] = node("ObjectNode", stranger, "Model")
         schema["trusted"] = schema["content"]["trusted"] = [f"{stranger}.Model"]
 
     content = altered(good, change)
-    with pytest.raises(UntrustedArtifact, match=r"stranger\.Model"):
+    with raises(Code.UNTRUSTED_TYPE, "stranger.Model", kind=UntrustedArtifact):
         artifact.loads(content, digest(content))
     listed = altered(good, change, **{"trusted.json": json.dumps([f"{stranger}.Model"]).encode()})
-    with pytest.raises(UntrustedArtifact, match=r"the file 'trusted\.json'"):
+    with raises(Code.UNTRUSTED_TYPE, "'trusted.json'", kind=UntrustedArtifact):
         artifact.loads(listed, digest(listed))
 
 
 def test_a_pickle_is_refused(mark: Path) -> None:
     content = pickle.dumps(Trap(mark))
-    with pytest.raises(UntrustedArtifact, match="cannot be read"):
+    with raises(Code.ARTIFACT_UNREADABLE, kind=UntrustedArtifact):
         artifact.loads(content, digest(content))
 
 
 def test_a_pickle_inside_is_refused(good: bytes, mark: Path) -> None:
     with_file = altered(good, lambda schema: None, **{"model.pkl": pickle.dumps(Trap(mark))})
-    with pytest.raises(UntrustedArtifact, match=r"the file 'model\.pkl'"):
+    with raises(Code.UNTRUSTED_TYPE, "'model.pkl'", kind=UntrustedArtifact):
         artifact.loads(with_file, digest(with_file))
 
 
@@ -189,22 +191,22 @@ def test_a_pickle_inside_an_array_is_refused(good: bytes, mark: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([Trap(mark)], dtype=object), allow_pickle=True)
     content = altered(good, lambda schema: None, **{array: buffer.getvalue()})
-    with pytest.raises(UntrustedArtifact, match="cannot be read: Object arrays"):
+    with raises(Code.ARTIFACT_UNREADABLE, "Object arrays", kind=UntrustedArtifact):
         artifact.loads(content, digest(content))
 
 
 def test_an_older_format_is_refused(good: bytes) -> None:
     """Older formats were checked less strictly, and an artifact could choose one."""
     content = altered(good, lambda schema: schema.update(protocol=0))
-    with pytest.raises(UntrustedArtifact, match="format 0 of skops"):
+    with raises(Code.ARTIFACT_UNREADABLE, "format 0", kind=UntrustedArtifact):
         artifact.loads(content, digest(content))
 
 
-def test_a_transformer_of_the_definition_loads_when_the_definition_names_it() -> None:
+def test_a_transformer_loads_if_the_definition_trusts_it() -> None:
     rows, target = load_iris(return_X_y=True)
     content = artifact.dumps(make_pipeline(Doubled(), LogisticRegression(max_iter=500)).fit(rows, target))
     own = f"{Doubled.__module__}.Doubled"
-    with pytest.raises(UntrustedArtifact, match="name them in its field trusted"):
+    with raises(Code.UNTRUSTED_TYPE, own, kind=UntrustedArtifact):
         artifact.loads(content, digest(content))
     assert artifact.loads(content, digest(content), trusted=[own]).predict(rows).shape == target.shape
 
@@ -227,11 +229,11 @@ def test_a_transformer_of_the_definition_loads_when_the_definition_names_it() ->
         "sklearn.utils._testing.ignore_warnings",
     ],
 )
-def test_what_reads_runs_or_is_unknown_is_not_allowed(name: str) -> None:
+def test_functions_that_read_files_or_run_code_are_not_allowed(name: str) -> None:
     assert not artifact.allowed(name)
 
 
-def test_a_partial_is_allowed_when_its_function_is(good: bytes, stranger: str, mark: Path) -> None:
+def test_a_partial_is_allowed_if_its_function_is(good: bytes, stranger: str, mark: Path) -> None:
     model = FunctionTransformer(partial(np.clip, a_min=0, a_max=1))
     content = artifact.require_storable(model)
     assert artifact.loads(content, digest(content)).fit_transform([[7.0]]) == [[1.0]]
@@ -240,20 +242,20 @@ def test_a_partial_is_allowed_when_its_function_is(good: bytes, stranger: str, m
         schema["content"]["content"]["func"]["content"]["func"] = node("FunctionNode", stranger, "act")
 
     content = altered(content, change)
-    with pytest.raises(UntrustedArtifact, match=r"stranger\.act"):
+    with raises(Code.UNTRUSTED_TYPE, "stranger.act", kind=UntrustedArtifact):
         artifact.loads(content, digest(content))
 
 
 @pytest.mark.parametrize(
-    ("estimator", "named"),
+    ("estimator", "code", "named"),
     [
-        (make_pipeline(FunctionTransformer(lambda rows: rows), LogisticRegression()), r"<lambda>"),
-        (make_pipeline(Doubled(), LogisticRegression()), r"test_artifact\.Doubled"),
-        (FunctionTransformer(str.upper), "method_descriptor"),
-        (make_pipeline(Birch(), LogisticRegression()), "Pipeline cannot be stored: Objects of type Birch"),
+        (make_pipeline(FunctionTransformer(lambda rows: rows), LogisticRegression()), Code.UNTRUSTED_TYPE, "<lambda>"),
+        (make_pipeline(Doubled(), LogisticRegression()), Code.UNTRUSTED_TYPE, "test_artifact.Doubled"),
+        (FunctionTransformer(str.upper), Code.UNTRUSTED_TYPE, "method_descriptor"),
+        (make_pipeline(Birch(), LogisticRegression()), Code.MODEL_NOT_STORABLE, "Objects of type Birch"),
     ],
-    ids=["lambda", "class of its own", "method", "Birch"],
+    ids=["lambda", "class of the definition", "method", "Birch"],
 )
-def test_what_cannot_be_stored_is_named(estimator: Any, named: str) -> None:
-    with pytest.raises(UntrustedArtifact, match=named):
+def test_an_estimator_that_cannot_be_stored_is_named(estimator: Any, code: Code, named: str) -> None:
+    with raises(code, named, kind=UntrustedArtifact):
         artifact.require_storable(estimator)

@@ -13,9 +13,12 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
-from include.training.evaluation import _area, _classification, evaluate, sliced, wilson
+from include.training.evaluation import _area, _classification, evaluate, wilson
+from include.training.slices import sliced
 from include.versions.manifest import Column, Manifest, Message, version_id
+from tests.errors import raises
 
 
 def manifest(kind: Any, classes: list[Any]) -> Manifest:
@@ -58,9 +61,9 @@ def test_classification_agrees_with_scikit_learn() -> None:
     assert found.outcome.mean() == values["accuracy"]
 
 
-def test_the_numbers_of_each_class_agree_with_scikit_learn_also_for_classes_never_seen_or_never_answered() -> None:
+def test_metrics_by_class_agree_with_scikit_learn_for_classes_never_seen_or_predicted() -> None:
     draw = np.random.default_rng(1)
-    # The last class is never answered, the one before it never seen, and the first neither.
+    # The last class is never predicted, the one before it never occurs, and the first neither.
     actual, predicted = draw.choice([1, 2, 4], 300), draw.choice([1, 2, 3], 300)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         actual, predicted, labels=range(5), zero_division=0.0
@@ -76,7 +79,7 @@ def test_the_numbers_of_each_class_agree_with_scikit_learn_also_for_classes_neve
     ]
 
 
-def test_the_area_under_the_curve_agrees_with_scikit_learn_also_where_scores_are_equal() -> None:
+def test_the_area_under_the_curve_agrees_with_scikit_learn_for_equal_scores() -> None:
     draw = np.random.default_rng(0)
     target = draw.integers(0, 2, 500)
     scores = np.round(draw.random(500) / 2 + target / 4, 1)
@@ -85,7 +88,7 @@ def test_the_area_under_the_curve_agrees_with_scikit_learn_also_where_scores_are
 
 def test_a_class_that_the_manifest_does_not_list_is_named() -> None:
     model = DummyClassifier(strategy="prior").fit([[0], [0]], ["a", "b"])
-    with pytest.raises(NonRetryableError, match="have a class 'c' that the version's manifest does not list"):
+    with raises(Code.UNLISTED_CLASS, "'c'", kind=NonRetryableError):
         evaluate(model, [[0], [0]], np.array(["a", "c"]), manifest("classification", ["a", "b"]))
 
 
@@ -149,7 +152,7 @@ def test_slices_agree_with_scikit_learn_on_their_rows() -> None:
         assert part.metrics[0].low is not None and part.metrics[0].low < values["accuracy"]
     only_setosa = found.parts[2]
     assert set(actual[features["petal length (cm)"] < 3]) == {0}
-    assert "roc_auc" not in {metric.name for metric in only_setosa.metrics}, "one class alone has no such area"
+    assert "roc_auc" not in {metric.name for metric in only_setosa.metrics}, "a single class has no ROC curve"
 
 
 def test_slices_of_a_regression_and_by_time() -> None:
@@ -170,14 +173,14 @@ def test_slices_of_a_regression_and_by_time() -> None:
     )
 
 
-def test_a_slice_that_cannot_be_cut_is_left_out_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slice_that_cannot_be_computed_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     rows = pa.table({"x": np.arange(60.0), "group": ["a", "b"] * 30})
     found = sliced(rows, {"group": "group", "gone": "season", "broken": "x +", "x": "x", "missing": "x > y"})
     assert list(found) == ["group"]
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 4
-    assert said[0].startswith("The slice gone (season) cannot be cut from this version: name 'season' is not defined")
-    assert "has 60 values, and at most 50 are shown" in said[2]
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 4
+    assert "gone (season)" in warnings[0] and "name 'season' is not defined" in warnings[0]
+    assert "60 values" in warnings[2] and "50" in warnings[2]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Models given rows of other types than those that they were trained on."""
+"""Models that predict rows of other types than those they were trained on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cast(values: list[Any], given: pa.DataType, wanted: pa.DataType) -> pa.Chunk
 
 @pytest.mark.parametrize("wanted", [*NUMBERS, pa.bool_(), pa.null()], ids=str)
 @pytest.mark.parametrize("given", [*NUMBERS, pa.bool_(), pa.null()], ids=str)
-def test_numbers_of_every_type_are_taken_without_a_loss(given: pa.DataType, wanted: pa.DataType) -> None:
+def test_numbers_of_every_type_are_converted_without_loss(given: pa.DataType, wanted: pa.DataType) -> None:
     values: list[Any] = [1, 0, 1] if not pa.types.is_boolean(given) else [True, False, True]
     column = pa.nulls(3) if pa.types.is_null(given) else pa.array(values).cast(pa.int8()).cast(given)
     taken = _cast(pa.chunked_array([column]), pa.field("x", wanted)).to_pandas()
@@ -39,22 +39,20 @@ def test_numbers_of_every_type_are_taken_without_a_loss(given: pa.DataType, want
         ([2**53 + 1], pa.int64(), pa.float64()),
     ],
 )
-def test_a_number_that_does_not_fit_stays_what_it_is(
-    values: list[Any], given: pa.DataType, wanted: pa.DataType
-) -> None:
+def test_a_number_that_does_not_fit_stays_unchanged(values: list[Any], given: pa.DataType, wanted: pa.DataType) -> None:
     assert cast(values, given, wanted).to_pylist() == values
 
 
 @pytest.mark.parametrize(
     ("given", "wanted"), [(pa.string(), pa.int64()), (pa.int64(), pa.string()), (pa.date32(), pa.int64())], ids=str
 )
-def test_types_without_a_common_meaning_are_named(given: pa.DataType, wanted: pa.DataType) -> None:
+def test_types_that_cannot_be_converted_are_named(given: pa.DataType, wanted: pa.DataType) -> None:
     with pytest.raises(pa.ArrowTypeError, match=re.escape(f"x is {given} and must be {wanted}")):
         cast([], given, wanted)
 
 
 @pytest.mark.parametrize("type_", TYPES, ids=str)
-def test_a_types_name_says_the_same_as_the_type(type_: pa.DataType) -> None:
+def test_a_types_name_has_the_family_of_the_type(type_: pa.DataType) -> None:
     if _family(type_) in ("number", "text"):
         assert _family_by_name(str(type_)) == _family(type_)
         assert _family_by_name(str(pa.dictionary(pa.int32(), type_))) == _family(type_)

@@ -1,4 +1,4 @@
-"""Preparation: two fits with one seed are equal, wherever the random state lies; what is set stays as it is."""
+"""Preparation: two fits with one seed are equal, wherever the random state is; set values stay unchanged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_another_seed_is_another_model() -> None:
     assert (scores[0] != scores[1]).any()
 
 
-def test_what_is_set_stays_and_the_definition_is_not_changed() -> None:
+def test_set_random_states_and_the_definition_are_not_changed() -> None:
     splitter = StratifiedKFold(3, shuffle=True)
     given = GridSearchCV(RandomForestClassifier(random_state=3), {"max_depth": [1]}, cv=splitter)
     made = prepared(given, 7)

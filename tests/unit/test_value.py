@@ -1,13 +1,13 @@
-"""What retraining gained, in words."""
+"""The sentences about what retraining has gained."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from include.promotion.value import Summary, Worth, summary_lines
+from include.promotion.value import Summary, VersionValue, summary_lines
 
 
-def worth(champion_number: int, **changes: Any) -> Worth:
+def worth(champion_number: int, **changes: Any) -> VersionValue:
     fields: dict[str, Any] = {
         "version": "0123456789ab",
         "until": None,
@@ -21,7 +21,7 @@ def worth(champion_number: int, **changes: Any) -> Worth:
         "newest_model": "forest",
         "newest": 0.7,
     }
-    return Worth(**fields | changes)
+    return VersionValue(**fields | changes)
 
 
 def summary(promotions: int, **changes: Any) -> Summary:
@@ -44,46 +44,46 @@ NOTHING: dict[str, Any] = dict.fromkeys(("versions", "metric", "live", "never", 
 
 def test_without_a_champion_there_is_no_gain() -> None:
     assert summary_lines(summary(0, **NOTHING), [worth(0)]) == [
-        "There is no gain to tell: no model was shown to beat the baseline, or approved, so nothing ever went live.",
+        "Retraining has gained nothing yet: no model has beaten the baseline or was approved.",
         "4 trainings: 0 made a champion, 4 changed nothing.",
     ]
 
 
 def test_nothing_came_after_the_first_champion() -> None:
     lines = summary_lines(summary(1, trainings=1, useless=0, **NOTHING), [worth(0)])
-    assert lines[0] == "There is no gain to tell yet: no version came after the first champion's."
+    assert lines[0] == "The gain is not known yet: no version has followed that of the first champion."
     assert lines[-1] == "1 training: 1 made a champion, 0 changed nothing."
 
 
-def test_the_first_champion_is_live_still() -> None:
+def test_the_first_champion_is_still_in_use() -> None:
     lines = summary_lines(summary(1), [worth(0), worth(1), worth(1)])
     assert lines[0] == (
         "Accuracy on the 200 test records of 2 versions since the first champion: "
-        "what was live 0.700, never retrained 0.700, the newest 0.700."
+        "live 0.700, never retrained 0.700, newest 0.700."
     )
-    assert lines[1] == "Retraining has gained nothing: no later model was shown to be better than the first champion."
+    assert lines[1] == "Retraining has gained nothing: no later model was better than the first champion."
 
 
-def test_a_champion_pays_from_the_next_version_on() -> None:
+def test_a_champion_counts_from_the_next_version_on() -> None:
     lines = summary_lines(summary(2, newest=0.8), [worth(0), worth(1), worth(1, newest=0.9)])
     assert lines[1].startswith("Retraining has gained nothing yet: the first champion was replaced on the last version")
     assert lines[2] == (
-        "Retrained for each version, the same line was better than what was live by 10.0 points of accuracy "
-        "(20 test records); it did not exist yet when these records came."
+        "The newest model of the same line was better than the live one by 10.0 points of accuracy (20 test records), "
+        "but it did not exist yet when these records arrived."
     )
 
 
-def test_a_gain_is_told_in_points_and_records() -> None:
+def test_a_gain_is_shown_in_points_and_records() -> None:
     lines = summary_lines(summary(2, live=0.75, gained=0.05), [worth(0), worth(1), worth(2, live=0.8)])
     assert lines[1] == "Retraining has gained 5.0 points of accuracy (10 test records)."
-    assert "was worse than what was live by 5.0 points of accuracy (10 test records)" in lines[2]
+    assert "was worse than the live one by 5.0 points of accuracy (10 test records)" in lines[2]
 
 
-def test_of_an_error_less_is_better() -> None:
+def test_less_of_an_error_is_better() -> None:
     found = summary(2, metric="rmse", live=50.0, never=54.0, newest=51.0, gained=4.0)
     lines = summary_lines(found, [worth(0), worth(1, metric="rmse"), worth(2, metric="rmse")])
     assert lines[1] == "Retraining has gained 4 of rmse."
-    assert "was worse than what was live by 1 of rmse;" in lines[2]
+    assert "was worse than the live one by 1 of rmse," in lines[2]
     assert summary_lines(summary(2, metric="rmse", live=54.0, never=50.0, gained=-4.0), [worth(2)])[1] == (
         "Retraining has lost 4 of rmse."
     )

@@ -106,10 +106,20 @@ GROUP BY verdict.model, verdict.metric;
 INSERT INTO millrace.gate (run, dataset, version, champion_number, state, reason, test_rows, trained, repeated, counted)
 VALUES (:run, :dataset, :version, :champion_number, :state, :reason, :test_rows, :trained, :repeated, :counted);
 
--- name: add_verdict(verdict)!
--- Writes what the gate said of one challenger.
-INSERT INTO millrace.verdict
-SELECT * FROM jsonb_populate_record(NULL::millrace.verdict, CAST(:verdict AS jsonb));
+-- name: add_verdict(run, model, outcome, sentence, policy, challengers, threshold, e_value, e_value_reverse, log_e, log_e_reverse, log_e_margin, failed_guards, metric, gain, gain_se, n, n01, n10, discordance, champion_accuracy, challenger_accuracy, mcnemar_p, fresh_n, fresh_n01, fresh_n10, fresh_right, fresh_weighted, fresh_information, fitted_sha256)!
+-- Stores the verdict on one challenger.
+-- Null: log_e_margin, gain_se, n01, n10, discordance, champion_accuracy, challenger_accuracy, mcnemar_p, fresh_n01, fresh_n10, fresh_right, fresh_weighted, fresh_information.
+INSERT INTO millrace.verdict (
+    run, model, outcome, sentence, policy, challengers, threshold, e_value, e_value_reverse, log_e, log_e_reverse,
+    log_e_margin, failed_guards, metric, gain, gain_se, n, n01, n10, discordance, champion_accuracy,
+    challenger_accuracy, mcnemar_p, fresh_n, fresh_n01, fresh_n10, fresh_right, fresh_weighted, fresh_information,
+    fitted_sha256
+) VALUES (
+    :run, :model, :outcome, :sentence, :policy, :challengers, :threshold, :e_value, :e_value_reverse, :log_e,
+    :log_e_reverse, :log_e_margin, CAST(:failed_guards AS text[]), :metric, :gain, :gain_se, :n, :n01, :n10,
+    :discordance, :champion_accuracy, :challenger_accuracy, :mcnemar_p, :fresh_n, :fresh_n01, :fresh_n10, :fresh_right,
+    :fresh_weighted, :fresh_information, :fitted_sha256
+);
 
 -- name: add_score(run, role, model, metric, value, rows)!
 -- Writes what a model, in one of the three roles, was worth on a version's test records.

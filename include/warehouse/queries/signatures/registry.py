@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -203,7 +203,41 @@ class Registry(Protocol):
         repeated: int,
         counted: Bytes,
     ) -> int: ...
-    def add_verdict(self, connection: Connection, *, verdict: str) -> int: ...
+    def add_verdict(
+        self,
+        connection: Connection,
+        *,
+        run: int,
+        model: str,
+        outcome: str,
+        sentence: str,
+        policy: str,
+        challengers: int,
+        threshold: float,
+        e_value: float,
+        e_value_reverse: float,
+        log_e: float,
+        log_e_reverse: float,
+        log_e_margin: float | None,
+        failed_guards: Sequence[str],
+        metric: str,
+        gain: float,
+        gain_se: float | None,
+        n: int,
+        n01: int | None,
+        n10: int | None,
+        discordance: float | None,
+        champion_accuracy: float | None,
+        challenger_accuracy: float | None,
+        mcnemar_p: float | None,
+        fresh_n: int,
+        fresh_n01: int | None,
+        fresh_n10: int | None,
+        fresh_right: int | None,
+        fresh_weighted: float | None,
+        fresh_information: float | None,
+        fitted_sha256: str,
+    ) -> int: ...
     def add_score(
         self, connection: Connection, *, run: int, role: str, model: str, metric: str, value: float, rows: int
     ) -> int: ...
