@@ -34,7 +34,7 @@ class Entry:
 PANELS: dict[str, tuple[Entry, ...]] = {
     "Start here": (
         Entry("demo", "demo:demo", "Start everything, publish and train on real data, land events, print a summary."),
-        Entry("check", "check:check", "Validate every definition; list tables and topics that no definition names."),
+        Entry("check", "check:check", "Validate every definition; list data that no definition names any more."),
         Entry("new", "new:new", "Write a dataset or stream definition for you to edit."),
     ),
     "The platform": (
@@ -139,8 +139,9 @@ def _failure(error: BaseException) -> tuple[UserError | None, int]:
         case click.ClickException():
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "./millrace"
-            what = error.format_message().rstrip(".")
-            return UserError(f"{what}.", f"Run {command} --help.", code=Code.INVALID_USAGE), error.exit_code
+            what = error.format_message()
+            what += "" if what.endswith((".", "?")) else "."
+            return UserError(what, f"Run {command} --help.", code=Code.INVALID_USAGE), error.exit_code
         case KeyboardInterrupt() | click.Abort():
             return UserError("The command was interrupted.", code=Code.COMMAND_INTERRUPTED), 130
         case OSError(errno=number) if number in _FULL:
