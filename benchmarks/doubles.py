@@ -1,4 +1,4 @@
-"""Rows of doubles in a Parquet file: what publishing, reading and training of many rows are measured with."""
+"""Rows of doubles in a Parquet file, for the benchmarks of publishing, reading and training."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _BATCH = 100_000
 
 
 def write(path: Path, rows: int, seed: int = 0) -> Path:
-    """Writes rows of an ``id``, 30 features and a ``target`` of two classes, in pieces, unless the file is there.
+    """Writes rows of an ``id``, 30 features and a ``target`` of two classes, in pieces, unless the file exists.
 
-    The target is the sign of a noisy sum in which the features have falling weights: a linear model gets some 0.85.
+    The target is the sign of a noisy sum of the features with falling weights; a linear model reaches about 0.85.
     """
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""What every benchmark gives: the median and the spread of its repetitions, a table, a JSON file."""
+"""The output of every benchmark: median and spread of its repetitions, a table, a JSON file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ progress = Console(stderr=True, highlight=False)
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, least and greatest of some repetitions of one measurement."""
+    """Median, minimum and maximum of the repetitions of one measurement."""
 
     median: float
     min: float
@@ -32,20 +32,20 @@ class Spread:
 
 
 def shuffled(names: Iterable[str], repetition: int) -> list[str]:
-    """The order of one repetition, the same in each run: the one that runs after a heavy one is not always the same."""
+    """The order of one repetition, the same in each run, so that not always the same one runs after a heavy one."""
     order = list(names)
     random.Random(repetition).shuffle(order)
     return order
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
-    """Print a table, its first column to the left and the others to the right, and notes below it."""
+    """Print a table, its first column aligned left and the others right, with notes below."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*row)
-    # A file or a pipe has no width of its own; the table needs more than the 80 columns that are then assumed.
+    # For a file or a pipe rich assumes 80 columns, which are too few for the table.
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     for note in notes:
@@ -53,7 +53,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note
 
 
 def write(json_path: str | None, results: Mapping[str, Any], ratios: Mapping[str, float], **setting: Any) -> None:
-    """Write the results, if a file is asked for; a ratio is ours divided by the other."""
+    """Write the results to a file, if there is one; a ratio is ours divided by the other."""
     if json_path:
         report = {**setting, "results": results, "ratios": ratios}
         Path(json_path).write_text(json.dumps(report, indent=2) + "\n")

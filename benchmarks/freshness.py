@@ -1,11 +1,11 @@
 """From an event to its visible row, through the real DAG in the running Airflow.
 
-Events go to a shipped stream at a steady rate, each with the time at which it was handed to the producer. An observer
-asks every 10 ms up to which offset rows are visible: the position is moved in the transaction that writes them. In the
-end each row's own time is compared with the moment at which its offset was first seen.
+Events go to a shipped stream at a steady rate, each with the time at which it was passed to the producer. Every 10 ms
+an observer queries up to which offset rows are visible: the transaction that writes rows moves the position. At the end
+the time of each row is compared with the time at which its offset was first visible.
 
-The worst stretches of the run are listed, with whether each lies at a window change: from the last transaction of one
-drain to the first of the next.
+The slowest periods of the run are listed, and whether they coincide with a window change: the time from the last
+transaction of one drain to the first of the next.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 from benchmarks import figures
 from embedded.airflow_api import AirflowApi, ApiError
 from embedded.platform import Platform
+from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client, topics
 from include.streams import definitions, produce
@@ -42,17 +43,17 @@ WINDOW = "75 seconds"
 SAMPLE_S, PACE_S = 0.01, 0.002
 STARTED_S, LANDED_S = 60.0, 60.0
 DISTINCT = 20_000
-# What is called slow, how far apart two stretches of it are, and how many of them are shown.
+# The age from which an event is slow, the gap between two slow periods, and how many periods are shown.
 SLOW_S, APART_S, SHOWN = 0.3, 0.5, 5
 
 
 class Sample(NamedTuple):
-    """What was visible at a moment.
+    """The visible rows at one time.
 
     Attributes:
-        moment: Seconds since the epoch.
+        moment: Seconds since 1970.
         seen: For each partition, the offset up to which rows are visible.
-        claim: Grows each time a drain takes the partitions over.
+        claim: A number that grows each time a drain claims the partitions.
     """
 
     moment: float
@@ -62,25 +63,25 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Change:
-    """A window change, in seconds since the epoch: the last transaction of one drain, and the first of the next."""
+    """A window change, in seconds since 1970: the last transaction of one drain, and the first of the next."""
 
     left: float
     taken: float
 
     @property
     def gap_s(self) -> float:
-        """For how long nobody wrote."""
+        """The time without any transaction."""
         return self.taken - self.left
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A time in which events were slow to arrive.
+    """A period in which events became visible late.
 
     Attributes:
-        at_s: When the first of them was sent, in seconds since the run's first event.
-        lasted_s: From the first to the last of them.
-        oldest_s: How old the oldest was when its row was seen.
+        at_s: When its first event was sent, in seconds since the run's first event.
+        lasted_s: The seconds from its first to its last event.
+        oldest_s: The age of its oldest event when the row became visible.
         at_change: Whether the drains changed meanwhile.
     """
 
@@ -91,7 +92,7 @@ class Stretch:
 
 
 def main(rate: int = 5_000, seconds: int = 300, json_path: str | None = None) -> None:
-    """Send ``rate`` events a second for ``seconds``, print how fresh their rows were, and write it to ``json_path``.
+    """Send ``rate`` events a second for ``seconds``, print the age of their rows, and write it to ``json_path``.
 
     Raises:
         UserError: The DAG does not land the events, or not all of them.
@@ -101,7 +102,7 @@ def main(rate: int = 5_000, seconds: int = 300, json_path: str | None = None) ->
     with _landing(stream), connected("bench observer") as connection:
         connection.autocommit = True
         _until_caught_up(connection, stream)
-        # The run begins with a drain at work: what an idle stream's first event costs is another figure.
+        # Start with a running drain: the first event of an idle stream takes longer and is not measured here.
         produce.produce(stream, 1)
         ends = _until_caught_up(connection, stream)
         figures.progress.print(f"  sending {rate:,} events a second for {seconds} s …")
@@ -109,10 +110,15 @@ def main(rate: int = 5_000, seconds: int = 300, json_path: str | None = None) ->
         sender.start()
         samples = list(_observe(connection, stream, sender))
         if sender.exitcode:
-            raise UserError("The producer of the events failed.", "See ./millrace logs kafka.")
+            raise UserError(
+                "The producer of the events failed.", "See ./millrace logs kafka.", code=Code.BENCHMARK_FAILED
+            )
         offsets, times, partitions = _rows(connection, stream, ends)
     if len(times) != rate * seconds:
-        raise UserError(f"{len(times)} rows for {rate * seconds} events are in landing.{stream.name}.")
+        raise UserError(
+            f"The table landing.{stream.name} has {len(times)} rows for {rate * seconds} events.",
+            code=Code.BENCHMARK_FAILED,
+        )
     ages = ages_of(samples, offsets, times, partitions)
     changes = changes_of(samples)
     worst = stretches_of(ages, times, changes)[:SHOWN]
@@ -141,7 +147,7 @@ def send(rate: int, seconds: int) -> None:
 
 @contextmanager
 def _landing(stream: Stream) -> Iterator[None]:
-    """Airflow with the stream's DAG at work, in short windows; left as it was."""
+    """Unpauses the stream's DAG with short windows, and restores the settings at the end."""
     api, dag, variable = AirflowApi.of(Platform()), _dag(stream), f"window__{stream.name}"
     api.wait_for_dags([dag])
     paused = api.is_paused(dag)
@@ -167,19 +173,23 @@ def _visible(connection: Connection, stream: Stream) -> Sample:
 
 
 def _until_caught_up(connection: Connection, stream: Stream) -> dict[int, int]:
-    """Waits until all that the topic holds now has landed, and returns where it ends."""
+    """Waits until every record that the topic has now is landed, and returns the end of each partition."""
     found = topics.describe(stream.topic)
     ends = {partition: extent.end for partition, extent in topics.extents(stream.topic, found.partitions).items()}
     deadline = time.monotonic() + STARTED_S
     while any(_visible(connection, stream).seen.get(partition, 0) < end for partition, end in ends.items()):
         if time.monotonic() > deadline:
-            raise UserError(f"{_dag(stream)} does not catch up with its topic.", "Look at it in the UI.")
+            raise UserError(
+                f"The DAG {_dag(stream)} has not caught up with its topic after {STARTED_S:.0f} s.",
+                "Read its logs in the Airflow UI.",
+                code=Code.BENCHMARK_FAILED,
+            )
         time.sleep(0.2)
     return ends
 
 
 def _observe(connection: Connection, stream: Stream, sender: Any) -> Iterator[Sample]:
-    """What was visible when, until all that was sent has been seen."""
+    """The visible rows over time, until every event that was sent is visible."""
     last = Sample(0.0, {}, 0)
     ends: dict[int, int] | None = None
     deadline = float("inf")
@@ -192,7 +202,11 @@ def _observe(connection: Connection, stream: Stream, sender: Any) -> Iterator[Sa
             ends = {partition: extent.end for partition, extent in extents.items() if extent.end}
             deadline = time.monotonic() + LANDED_S
         if time.monotonic() > deadline:
-            raise UserError(f"Not all events have landed {LANDED_S:.0f} s after the last.", "See ./millrace doctor.")
+            raise UserError(
+                f"Some events have not landed {LANDED_S:.0f} s after the last was sent.",
+                "See ./millrace doctor.",
+                code=Code.BENCHMARK_FAILED,
+            )
         time.sleep(SAMPLE_S)
 
 
@@ -212,7 +226,7 @@ def _rows(connection: Connection, stream: Stream, ends: Mapping[int, int]) -> tu
 
 
 def ages_of(samples: Sequence[Sample], offsets: np.ndarray, times: np.ndarray, partitions: np.ndarray) -> np.ndarray:
-    """How old each event was, in seconds, when its row was first seen."""
+    """The age of each event, in seconds, when its row was first visible."""
     moments = np.array([sample.moment for sample in samples])
     ages = np.empty(len(times))
     for partition in np.unique(partitions).astype(int):
@@ -223,7 +237,7 @@ def ages_of(samples: Sequence[Sample], offsets: np.ndarray, times: np.ndarray, p
 
 
 def changes_of(samples: Sequence[Sample]) -> list[Change]:
-    """The window changes: from the last sight of rows under one claim to the first under the next."""
+    """The window changes: from the last new rows of one claim to the first of the next."""
     changes, left, claim = [], samples[0].moment, samples[0].claim
     for before, after in pairwise(samples):
         if after.seen != before.seen:
@@ -234,7 +248,7 @@ def changes_of(samples: Sequence[Sample]) -> list[Change]:
 
 
 def stretches_of(ages: np.ndarray, times: np.ndarray, changes: Sequence[Change]) -> list[Stretch]:
-    """When events were slow, the worst time first."""
+    """The periods in which events were slow, the worst first."""
     order = np.argsort(times)
     slow = order[ages[order] > SLOW_S]
     stretches = []
@@ -267,15 +281,14 @@ def _report(
         [["ours", *(f"{value:.3f} s" for value in (p50, p95, p99, ages.max()))]],
         [
             *(
-                f"Window change {each.left - started:.1f} s into the run: nothing was written for {each.gap_s:.2f} s."
+                f"Window change after {each.left - started:.1f} s: no transaction for {each.gap_s:.2f} s."
                 for each in changes
             ),
             *(
-                f"Older than {SLOW_S} s: events of {each.lasted_s:.2f} s from {each.at_s:.1f} s into the run on, "
-                f"{each.oldest_s:.2f} s at most{', at a window change' if each.at_change else ''}."
+                f"Slow for {each.lasted_s:.2f} s after {each.at_s:.1f} s: events up to {each.oldest_s:.2f} s old"
+                f"{', at a window change' if each.at_change else ''}."
                 for each in worst
             ),
-            f"The events stay in landing.{STREAM}.",
         ],
     )
     figure_values = {

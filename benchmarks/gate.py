@@ -1,7 +1,8 @@
-"""Simulated years of weekly gates: how often a model that is no better is promoted, and how fast a better one.
+"""Simulated years of weekly gates: how often a model that is not better is promoted, and how fast a better one.
 
-The e-values, the rule and the choice among challengers are those that decide in production. The six challengers'
-outcomes are drawn independently; real ones go together, because they share the champion, and err together less often.
+The e-values, the rule and the choice among challengers are the ones used in production. The outcomes of the six
+challengers are drawn independently. Real outcomes are correlated, because they share the champion, which makes errors
+rarer.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Rule:
     """A way to promote.
 
     Attributes:
-        count: (n01, n10) of one week to what is summed over the tenure, each of shape (years, challengers).
-        judge: (sums, n01, n10) to a score for choosing, and who may be promoted.
+        count: (n01, n10) of one week to the values summed over the tenure, each of shape (years, challengers).
+        judge: (sums, n01, n10) to a score for choosing, and whether a challenger may be promoted.
     """
 
     count: Callable[[Array, Array], tuple[Array, ...]]
@@ -52,7 +53,7 @@ def _by_margin(sums: Array, n01: Array, n10: Array) -> tuple[Array, Array]:
 
 
 def _gain_and_information(n01: Array, n10: Array) -> tuple[Array, ...]:
-    """The gain in accuracy over its variance, which is the bootstrap's for ever more resamples."""
+    """The gain in accuracy over its variance, the limit of the bootstrap for many resamples."""
     gain = (n01 - n10) / ROWS
     variance = ((n01 + n10) / ROWS - gain**2) / ROWS
     return gain / variance, 1 / variance
@@ -78,7 +79,7 @@ HIGHEST_SCORE = Rule(lambda n01, n10: (n01, n10), lambda sums, n01, n10: (n01 - 
 
 @dataclass(frozen=True)
 class Years:
-    """What happened, by year.
+    """The promotions of the simulated years.
 
     Attributes:
         gains: True gains of the promotions, of shape (weeks, years); NaN for weeks without one.
@@ -98,14 +99,14 @@ class Years:
 
 
 def simulate(rule: Rule, discordance: float, accuracies: Array, years: int, rng: np.random.Generator) -> Years:
-    """Let model lines challenge a champion of accuracy 0 week by week; a promotion begins a new tenure.
+    """Compare model lines with a champion of accuracy 0 week by week; a promotion begins a new tenure.
 
     Args:
-        rule: Who is promoted.
+        rule: The rule of promotion.
         discordance: Share of records on which champion and challenger differ in being right.
-        accuracies: True accuracy of each line less that of the first champion, of shape (challengers,).
-        years: How many.
-        rng: Of the draws.
+        accuracies: True accuracy of each line minus that of the first champion, of shape (challengers,).
+        years: The number of years.
+        rng: The random generator.
     """
     live = np.zeros(years)
     sums: Array = np.zeros(())
@@ -124,7 +125,7 @@ def simulate(rule: Rule, discordance: float, accuracies: Array, years: int, rng:
 
 
 def figures(discordance: float, years: int, rng: np.random.Generator) -> dict[str, float | None]:
-    """Shares of years and median weeks at one discordance; see docs/promotion.md for what each is."""
+    """Shares of years and median weeks at one discordance; docs/promotion.md explains each."""
     equal = np.zeros(CHALLENGERS)
 
     def one_better_by(gain: float) -> Array:
@@ -154,7 +155,7 @@ def run(years: int = 1000, seed: int = 20260101) -> dict[str, Any]:
     """Simulate ``years`` of 52 weekly gates with 2,000 fresh test records and six challengers.
 
     Returns:
-        ``results`` by discordance, as "discordance_0.04"; ``seconds`` is how long that took; ``ratios`` is empty, as
+        ``results`` by discordance, such as "discordance_0.04"; ``seconds``, the duration; ``ratios``, empty because
         there is no peer.
     """
     started = time.perf_counter()

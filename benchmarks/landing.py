@@ -1,8 +1,8 @@
-"""A topic into a table, by Millrace with every guarantee, by the bare loop without any, and by the peers.
+"""From a topic to a table: Millrace with every guarantee, the bare loop without any, and the peers.
 
-Each way runs in processes of its own, on the same topic, into a fresh table, one after the other and all of them again
-in each repetition. One observer times them all: it asks the table itself, every 20 ms, how far the rows have come. The
-rate lies between the first rows that it saw and the last, so that no start-up counts.
+Each runs in its own processes, on the same topic, into a new table, one after the other, and all of them again in each
+repetition. One observer times them all: every 20 ms it queries how many rows are visible. The rate is measured from the
+first rows that it sees to the last, so that the start does not count.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from benchmarks.peers import debezium, ours
 from benchmarks.peers import topic as topics
 from embedded.home import Home
 from include import connections
+from include.error_codes import Code
 from include.errors import UserError
 from include.project import ROOT
 from include.streams import vehicle_positions
@@ -44,7 +45,7 @@ MODULE = [sys.executable, "-m"]
 
 @dataclass(frozen=True)
 class Task:
-    """What a peer has to do: land that many events of a topic; ``work`` is a directory for its files."""
+    """The work of a peer: land ``events`` events of a topic; ``work`` is a directory for its files."""
 
     topic: str
     events: int
@@ -52,7 +53,7 @@ class Task:
 
     @property
     def group(self) -> str:
-        """A consumer group of its own."""
+        """The name of its consumer group."""
         return f"{self.topic}-{self.work.name}"
 
 
@@ -61,11 +62,11 @@ class Peer:
     """One way from the topic to the table.
 
     Attributes:
-        table: Which of the tables of landing.sql its rows enter.
+        table: The table of landing.sql that it fills.
         commands: The command lines of its processes.
-        ends: Whether they end by themselves.
-        most: It lands no more events than so many; what counts is its rate.
-        group: The consumer group that it leaves behind, if it does.
+        ends: Whether the processes end by themselves.
+        most: The most events that it lands, for slow peers; the result is a rate.
+        group: The consumer group that it leaves behind, if any.
     """
 
     table: str
@@ -80,9 +81,9 @@ class Landed:
     """One run.
 
     Attributes:
-        samples: Moments in seconds, and how many rows were visible by then.
-        peak_rss: The greatest memory of its processes together, in bytes.
-        cpu_s: Processor time of its processes between the first sample and the last, in seconds.
+        samples: Times in seconds, and the number of rows visible then.
+        peak_rss: The peak memory of all its processes together, in bytes.
+        cpu_s: CPU time of its processes between the first sample and the last, in seconds.
     """
 
     samples: Sequence[tuple[float, int]]
@@ -91,7 +92,7 @@ class Landed:
 
     @property
     def cpu_us(self) -> float:
-        """Processor time of its processes for one row, in microseconds; the server's and the broker's not counted."""
+        """CPU time of its processes for one row, in microseconds; without the server's and the broker's."""
         return self.cpu_s / (self.samples[-1][1] - self.samples[0][1]) * 1e6
 
     @property
@@ -99,23 +100,25 @@ class Landed:
         """The rate between the first rows seen and the last.
 
         Raises:
-            UserError: All were there when first seen.
+            UserError: All rows were visible in the first sample.
         """
         (start, first), (end, last) = self.samples[0], self.samples[-1]
         if first == last:
-            raise UserError("Too few events to time their landing.", "Give more with --events.")
+            raise UserError(
+                f"{last} events are too few to measure a rate.", "Use more with --events.", code=Code.BENCHMARK_FAILED
+            )
         return (last - first) / (end - start)
 
 
 class _Usage:
-    """Processor time in seconds and memory in bytes of one process, as last seen: one that has ended keeps its time."""
+    """CPU time in seconds and memory in bytes of one process at the last reading; an ended process keeps its time."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
         self.cpu_s, self.rss = 0.0, 0
 
-    def look(self) -> None:
-        """Ask the operating system."""
+    def read(self) -> None:
+        """Read both from the operating system."""
         try:
             times = self._process.cpu_times()
             self.cpu_s, self.rss = times.user + times.system, self._process.memory_info().rss
@@ -180,10 +183,12 @@ def main(
     """Run the peers ``repetitions`` times, print the table, and write ``results`` and ``ratios`` to ``json_path``.
 
     Raises:
-        UserError: A peer is unknown, failed, stood still, or did not land every event once.
+        UserError: A peer is unknown, failed, stalled, or did not land every event exactly once.
     """
     if unknown := set(names) - set(NAMES):
-        raise UserError(f"There is no peer {', '.join(sorted(unknown))}.", f"Choose among {', '.join(NAMES)}.")
+        raise UserError(
+            f"Unknown peer: {', '.join(sorted(unknown))}.", f"Use some of {', '.join(NAMES)}.", code=Code.INVALID_USAGE
+        )
     events -= events % topics.PARTITIONS
     chosen = {name: peer for name, peer in PEERS.items() if name in names or (name.startswith(BARE) and BARE in names)}
     runs: dict[str, list[Landed]] = {name: [] for name in chosen}
@@ -194,7 +199,7 @@ def main(
             filled[size] = stack.enter_context(topics.filled(size))
         connection = stack.enter_context(observing())
         for repetition in range(repetitions):
-            # Backwards every other time: the one that runs after a heavy one is not always the same.
+            # In reverse order every other time, so that not always the same peer runs after a heavy one.
             for name in list(chosen)[:: -1 if repetition % 2 else 1]:
                 size = min(events, chosen[name].most)
                 landed = land(chosen[name], filled[size], size, connection)
@@ -204,10 +209,10 @@ def main(
 
 
 def land(peer: Peer, topic: str, events: int, connection: Connection) -> Landed:
-    """Run one peer from its start to the last row, and check that every event is in its table once.
+    """Run one peer until the last row is visible, and check that every event is in its table exactly once.
 
     Raises:
-        UserError: It failed, stood still, or did not land every event once.
+        UserError: It failed, stalled, or did not land every event exactly once.
     """
     with TemporaryDirectory(prefix="bench-") as work, _table(peer, connection) as sql:
         task = Task(topic, events, Path(work))
@@ -219,7 +224,9 @@ def land(peer: Peer, topic: str, events: int, connection: Connection) -> Landed:
             if any(process.wait(END_S) for process in processes) and peer.ends:
                 raise _failure(peer, log.name)
         if (found := getattr(sql, f"count_{peer.table}")(connection)) != events:
-            raise UserError(f"{found} rows for {events} events are in the table of {commands[0]}.")
+            raise UserError(
+                f"The table of {commands[0]} has {found} rows for {events} events.", code=Code.BENCHMARK_FAILED
+            )
         if peer.group:
             topics.leave(peer.group(task))
     return landed
@@ -227,18 +234,20 @@ def land(peer: Peer, topic: str, events: int, connection: Connection) -> Landed:
 
 @contextmanager
 def observing() -> Iterator[Connection]:
-    """A connection for the observer, with the peers' schema, which is dropped at the end.
+    """A connection of the observer, with the peers' schema, which is dropped at the end.
 
     Raises:
-        UserError: Somebody else observes already.
+        UserError: Another benchmark of landing is running.
     """
     with connected("bench observer") as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            # A table that was made just now has no statistics yet; the newest offset is always at the index's end.
+            # A new table has no statistics yet; the newest offset is at the end of the index.
             cursor.execute("SET enable_seqscan = off")
         if not _sql().hold_benchmark(connection):
-            raise UserError("Another benchmark of landing is running.", "Wait for its end.")
+            raise UserError(
+                "Another benchmark of landing is running.", "Wait for its end.", code=Code.BENCHMARK_RUNNING
+            )
         _sql().make_schema(connection)
         _sql().forget_ours(connection)
         try:
@@ -281,7 +290,7 @@ def _observe(
         now = time.perf_counter()
         seen = _seen(peer, task, connection, sql)
         for each in usage:
-            each.look()
+            each.read()
         if seen > (samples[-1][1] if samples else 0):
             cpu_before = cpu_before if samples else sum(each.cpu_s for each in usage)
             samples.append((now, seen))
@@ -300,11 +309,11 @@ def _seen(peer: Peer, task: Task, connection: Connection, sql: Any) -> int:
 
 
 def _failure(peer: Peer, log: str) -> UserError:
-    lines = Path(log).read_text(errors="replace").strip().splitlines() or ["it says nothing"]
+    lines = Path(log).read_text(errors="replace").strip().splitlines() or ["no output"]
     name = next(name for name, known in PEERS.items() if known is peer)
-    # Java's last line is a frame of a stack; the reason stands behind the last of its causes.
+    # The last line of Java is a stack frame; its last "Caused by" has the reason.
     reasons = [line for line in lines if line.startswith("Caused by: ")]
-    return UserError(f"{name} failed or stood still: {(reasons or lines)[-1]}.")
+    return UserError(f"The peer {name} failed or stalled: {(reasons or lines)[-1]}.", code=Code.BENCHMARK_FAILED)
 
 
 def _sql() -> Any:
@@ -346,10 +355,10 @@ def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_p
     ]
     figures.show(
         f"Landing {events:,} JSON events of about 180 bytes, 4 partitions; {repetitions} repetitions, interleaved",
-        ["", "events", "rows/s", "least", "most", "ours / it", "CPU µs a row", "peak MB"],
+        ["", "events", "rows/s", "min", "max", "ours / it", "CPU µs per row", "peak MB"],
         rows,
         [
-            "Medians; a rate lies between the first rows seen in the table and the last, start-up left out.",
+            "Medians; a rate is measured from the first visible rows to the last, without the start.",
             "CPU and memory are those of the peer's own processes, without the broker and the server.",
             *(["bare is the faster of bare_1 and bare_2: one process and two."] if bares else []),
         ],

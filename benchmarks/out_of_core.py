@@ -1,6 +1,6 @@
-"""Training on more rows than may be in memory: whole, killed half-way and gone on with, and by a bare loop on the file.
+"""Training on more rows than fit into memory: uninterrupted, killed and continued, and by a bare loop on the file.
 
-Kafka is the platform's, with topics of their own; the warehouse is a database of its own.
+It uses the platform's Kafka with temporary topics, and a temporary database as warehouse.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from benchmarks.peers import learning, process
 from benchmarks.publish import BARE, OURS, rows_in_a_file, topics_of
 from embedded import environment, postgres
 from embedded.home import Home
+from include.error_codes import Code
 from include.errors import UserError
 from include.project import ROOT
 from include.warehouse.connection import connected
@@ -34,7 +35,7 @@ def main(json_path: str | None = None, rows: int = ROWS) -> None:
     """Measures, prints the table, and writes the JSON file if one is asked for.
 
     Raises:
-        UserError: The model that was killed and went on is another one.
+        UserError: The model that was killed and continued predicts something else.
     """
     name = f"bench_{uuid4().hex[:8]}"
     progress.print(f"writing {rows:,} rows …")
@@ -45,14 +46,17 @@ def main(json_path: str | None = None, rows: int = ROWS) -> None:
         whole, killed = (str(published.figures[f"run_{number}"]) for number in (0, 1))
         progress.print("fitting …")
         ours = process.run("fit", name, file, whole, module=MODULE)
-        progress.print("fitting again, to be killed …")
+        progress.print("fitting again, to kill it …")
         worked = _kill(name, file, killed, ours.figures["seconds"] / 2)
         batch, batches = _reached(killed)
-        progress.print("going on …")
+        progress.print("continuing …")
         rest = process.run("fit", name, file, killed, module=MODULE)
         first, second = _result(whole), _result(killed)
         if first["predictions"] != second["predictions"]:
-            raise UserError("The model that was killed and went on predicts otherwise.")
+            raise UserError(
+                "The model that was killed and continued predicts something else than the uninterrupted one.",
+                code=Code.BENCHMARK_FAILED,
+            )
         progress.print("the bare loop …")
         bare = process.run("bare", file, str(first["train_rows"]), module=MODULE)
     results = {
@@ -68,7 +72,7 @@ def main(json_path: str | None = None, rows: int = ROWS) -> None:
             "seconds_before": worked,
             "seconds_after": rest.figures["seconds"],
             "peak_rss_mb": second["peak_mb"],
-            "went_on_at": f"step {batch[0] + 1}, batch {batch[1]}" if batch else "the beginning",
+            "continued_at": f"step {batch[0] + 1}, batch {batch[1]}" if batch else "the beginning",
             "same_predictions": True,
         },
         BARE: {
@@ -94,9 +98,9 @@ def main(json_path: str | None = None, rows: int = ROWS) -> None:
             if "rows_per_s" in found
         ],
         [
-            f"The task's memory_limit is {learning.MEMORY_LIMIT}. Each row is read and proven twice, or once to test.",
-            f"Killed with -9 after {worked:.0f} s, it went on at "
-            f"{results['ours_killed']['went_on_at']} of {batches}, took {rest.figures['seconds']:.1f} s more, and "
+            f"The memory_limit is {learning.MEMORY_LIMIT}. Train rows are read and proven twice, test rows once.",
+            f"Killed with SIGKILL after {worked:.0f} s, it continued at "
+            f"{results['ours_killed']['continued_at']} of {batches}, took {rest.figures['seconds']:.1f} s more, and "
             "predicts the same for every test row.",
             f"Publishing took {published.figures['seconds']:.1f} s and {published.peak_rss / 1e6:.0f} MB at most.",
         ],
@@ -106,13 +110,13 @@ def main(json_path: str | None = None, rows: int = ROWS) -> None:
 
 @contextmanager
 def own_warehouse(name: str, prepare: str = "") -> Iterator[None]:
-    """A migrated database of the platform's server, to which this process and its children are connected.
+    """A migrated temporary database on the platform's server, the warehouse of this process and its children.
 
     Args:
-        prepare: What the superuser executes in it before it is migrated.
+        prepare: SQL that the superuser executes in it before the migration.
     """
     home, before = Home.current(), os.environ["AIRFLOW_CONN_MILLRACE_POSTGRES"]
-    # One that was killed has left its database.
+    # A killed benchmark has left its database.
     _execute(home, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     _execute(home, f"CREATE DATABASE {name} OWNER warehouse")
     try:
@@ -133,13 +137,15 @@ def _execute(home: Home, statement: str, database: str = "postgres") -> None:
 
 
 def _kill(name: str, file: str, run: str, after_s: float) -> float:
-    """Lets a task work for so long, and until it has a checkpoint; returns for how long it worked."""
+    """Kills a task after ``after_s`` seconds, once it has a checkpoint; returns the seconds that it worked."""
     command = [sys.executable, "-m", MODULE, "fit", name, file, run]
     started = time.monotonic()
     task = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while time.monotonic() - started < after_s or not _reached(run)[0]:
         if task.poll() is not None:
-            raise UserError("The task ended before it could be killed with a checkpoint.", "Take more rows.")
+            raise UserError(
+                "The task ended before it had a checkpoint.", "Use more with --rows.", code=Code.BENCHMARK_FAILED
+            )
         time.sleep(0.5)
     task.send_signal(signal.SIGKILL)
     task.wait()
@@ -147,7 +153,7 @@ def _kill(name: str, file: str, run: str, after_s: float) -> float:
 
 
 def _reached(run: str) -> tuple[tuple[int, int] | None, int]:
-    """Step and batch of a run's checkpoint, if there is one, and how many batches there are."""
+    """The step and batch of a run's checkpoint, or None, and the number of batches."""
     found = _ask("SELECT step, batch FROM millrace.checkpoint WHERE run = %s", run)
     ((batches,),) = _ask(
         "SELECT count(*) FROM millrace.dataset_version, "

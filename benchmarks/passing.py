@@ -1,6 +1,6 @@
-"""What a benchmark needs for its time only, files and a definition: a killed one's are gone when the next one starts.
+"""Temporary files and definitions of benchmarks: those of a killed benchmark are removed when the next one starts.
 
-Until then its definition counts for nothing. A lock that the kernel lets go of tells who is at work.
+Until then its definition is ignored. The benchmark that runs holds a file lock, which the kernel releases when it ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from embedded.home import Home
+from include.error_codes import Code
 from include.errors import UserError
 from include.project import ROOT
 
@@ -22,10 +23,10 @@ MARK = '"""Generated rows for a benchmark'
 
 @contextmanager
 def workplace() -> Iterator[None]:
-    """Takes the folder of this home's benchmarks, and clears away what a killed one left there and among the datasets.
+    """Locks the benchmarks' folder of this home, and removes the files and definitions that a killed one left.
 
     Raises:
-        UserError: Another benchmark is at work there.
+        UserError: Another benchmark is running there.
     """
     lock = _lock()
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +34,9 @@ def workplace() -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError("Another benchmark of training is running.", "Wait for its end.") from error
+            raise UserError(
+                "Another benchmark of training is running.", "Wait for its end.", code=Code.BENCHMARK_RUNNING
+            ) from error
         _clear()
         folder().mkdir()
         try:
@@ -43,13 +46,13 @@ def workplace() -> Iterator[None]:
 
 
 def folder() -> Path:
-    """Where files may lie for the time of a ``workplace``."""
+    """The folder for files inside a ``workplace``."""
     return Home.current().path / "bench"
 
 
 @contextmanager
 def definition(name: str, text: str) -> Iterator[None]:
-    """A dataset's definition for a time; its name begins with ``bench_``, its text with ``MARK``."""
+    """A dataset's definition for the ``with`` block; its name begins with ``bench_``, its text with ``MARK``."""
     file = DEFINITIONS / f"{name}.py"
     file.write_text(text)
     try:

@@ -1,4 +1,4 @@
-"""What people write instead, for many rows: one script that imports, reads a file, fits models one by one, and scores.
+"""A plain script for many rows: it reads a file, fits models one by one, and scores them.
 
 Called with the file; prints the accuracies as JSON.
 """
@@ -12,7 +12,7 @@ import pandas as pd
 
 
 def models() -> dict[str, Any]:
-    """Five models whose fits take seconds for a million rows, and not minutes."""
+    """Five models whose fits of a million rows take seconds, not minutes."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression, SGDClassifier
     from sklearn.naive_bayes import GaussianNB
@@ -30,7 +30,7 @@ def models() -> dict[str, Any]:
 
 
 def divide(source: Path, target: Path) -> None:
-    """Writes the file that the script reads: the same rows, and which of them test."""
+    """Writes the file that the script reads: the same rows, with a column that marks the test rows."""
     import pyarrow as pa
     from pyarrow import parquet
 

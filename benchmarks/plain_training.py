@@ -1,4 +1,4 @@
-"""What people write instead: one script that imports, reads a file, fits the same models on the same rows, and scores.
+"""A plain script: it reads a file, fits the same models on the same rows, and scores them.
 
 Called with the file; prints the accuracies as JSON.
 """

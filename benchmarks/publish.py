@@ -1,4 +1,4 @@
-"""Rows into a topic: sealed by Millrace, by a bare loop of Arrow batches, and by the Kafka provider's operator."""
+"""From rows to a topic: Millrace, a bare loop of Arrow batches, and the Kafka provider's operator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main(json_path: str | None = None, rows: int = ROWS, repetitions: int = REPE
 
 @contextmanager
 def rows_in_a_file(rows: int) -> Iterator[Path]:
-    """A Parquet file of so many rows, read once so that it is in the system's cache; deleted at the end."""
+    """A Parquet file with ``rows`` rows, read once so that the system caches it; deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         file = doubles.write(folder / "rows.parquet", rows)
@@ -58,7 +58,7 @@ def topics_of(name: str) -> Iterator[str]:
 
 def _publish(name: str, file: Path, operator_rows: int) -> process.Ended:
     with topics_of(f"bench_{uuid4().hex[:8]}") as topic:
-        # Nobody is to wait for the disk to take what those before have written.
+        # A run must not wait for the disk to write the data of the run before.
         os.sync()
         return process.run(WAYS[name], topic, str(file), *([str(operator_rows)] if name == OPERATOR else []))
 
@@ -82,7 +82,7 @@ def _report(
     ratios = {name: rates[OURS].median / rate.median for name, rate in rates.items() if name != OURS}
     show(
         f"Publishing {rows:,} rows of {doubles.COLUMNS} doubles; {repetitions} repetitions, interleaved",
-        ["", "rows", "rows/s", "least", "most", "ours / it", "peak MB"],
+        ["", "rows", "rows/s", "min", "max", "ours / it", "peak MB"],
         [
             [
                 name,
@@ -96,9 +96,9 @@ def _report(
             for name, one in results.items()
         ],
         [
-            "Medians. All read the same Parquet file; start and imports are left out. These doubles do not compress.",
-            "bare has the settings of ours, bare_defaults those that the libraries have by themselves.",
-            f"operator_async is ProduceToTopicOperator(synchronous=False), a message a row, on {operator_rows:,} rows.",
+            "Medians. All read the same Parquet file; start and imports do not count. These doubles do not compress.",
+            "bare has the settings of ours, bare_defaults the defaults of the libraries.",
+            f"operator_async is ProduceToTopicOperator(synchronous=False) with {operator_rows:,} rows, a message each.",
         ],
     )
     write(json_path, results, ratios, rows=rows, repetitions=repetitions, cpus=os.cpu_count())

@@ -1,4 +1,4 @@
-"""A sealed version out of its topic: read and proven by Millrace, and by bare loops that prove nothing."""
+"""From a topic to rows: a sealed version read and proven by Millrace, and read by bare loops that prove nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _report(found: dict[str, list[process.Ended]], rows: int, repetitions: int, 
     ratios = {name: rates[OURS].median / rate.median for name, rate in rates.items() if name != OURS}
     show(
         f"Reading and proving {rows:,} rows of {doubles.COLUMNS} doubles; {repetitions} repetitions, interleaved",
-        ["", "rows/s", "least", "most", "ours / it", "peak MB"],
+        ["", "rows/s", "min", "max", "ours / it", "peak MB"],
         [
             [
                 name,
@@ -59,8 +59,8 @@ def _report(found: dict[str, list[process.Ended]], rows: int, repetitions: int, 
             for name, one in results.items()
         ],
         [
-            "Medians; start and imports are left out of the rates, not of the memory.",
-            "bare counts bytes and keeps nothing; bare_frame ends with the rows as ours does, and proves nothing.",
+            "Medians; start and imports do not count in the rates, but in the memory.",
+            "bare counts bytes and keeps nothing; bare_frame ends with the same rows as ours, and proves nothing.",
             f"The frame is {frame:.0f} MB; 1.3 times that and 150 MB are {bound:.0f} MB.",
         ],
     )

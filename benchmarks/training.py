@@ -1,7 +1,7 @@
-"""A training run in Airflow, from its trigger to its last accuracy row, beside a plain script that does the same fits.
+"""A training run in Airflow, from its trigger to its last accuracy row, compared with a plain script of the same fits.
 
-Both fit five models and the baseline, in turn, on a warm platform: on Seattle's weather up to 2014, tested on 2015, or
-on many rows of doubles, for which a definition is written for the time of the run.
+Both fit five models and the baseline, alternately, on a warm platform: on Seattle's weather up to 2014, tested on 2015,
+or on many rows of doubles, with a temporary definition.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from benchmarks import doubles, passing
 from benchmarks.figures import Spread, progress, show, write
 from embedded.airflow_api import AirflowApi
 from embedded.platform import Platform
+from include.error_codes import Code
 from include.errors import UserError
 from include.training.run import sealed_run_id
 from include.warehouse.connection import connected
@@ -31,11 +32,11 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained on.
+    """One dataset to train on.
 
     Attributes:
-        dataset: Its name; its DAGs are there.
-        form: The parameters of its publishing.
+        dataset: The dataset's name; its DAGs exist.
+        form: The parameters of its publication.
         plain: The command line of the plain script.
     """
 
@@ -45,11 +46,11 @@ class Case:
 
 
 def main(json_path: str | None = None, rows: int | None = None, repetitions: int = REPETITIONS) -> None:
-    """Measures, prints the table, and writes the JSON file if one is asked for.
+    """Measures, prints the table, and writes the JSON file if there is one.
 
     Args:
-        rows: Train on so many rows of doubles instead of the weather.
-        repetitions: Of each, after one to warm up.
+        rows: Train on this many rows of doubles instead of the weather.
+        repetitions: Runs of each, after one warm-up.
     """
     api = AirflowApi.of(Platform())
     with _weather() if rows is None else _numbers(rows) as case:
@@ -100,7 +101,7 @@ def _numbers(rows: int) -> Iterator[Case]:
 
 
 def _publish(api: AirflowApi, case: Case) -> str:
-    """Publishes the version, unless it is there, and gives its id."""
+    """Publishes the version, unless it exists, and returns its id."""
     dags = [f"publish__{case.dataset}", f"train__{case.dataset}", "dispatch"]
     api.wait_for_dags(dags, timeout=180)
     for dag_id in dags:
@@ -113,14 +114,16 @@ def _publish(api: AirflowApi, case: Case) -> str:
 
 
 def _wait_until_idle(api: AirflowApi, case: Case, version: str) -> None:
-    """Lets the run that sealing the version starts come to its end, and all others of the dataset."""
+    """Waits for the end of the run that the sealed version starts, and of all other runs of the dataset."""
     deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
         runs = [run for run in api.runs() if run.dag_id.endswith(case.dataset)]
         if any(run.run_id == sealed_run_id(version) for run in runs) and all(run.finished for run in runs):
             return
         time.sleep(1)
-    raise UserError("The platform does not come to rest.", "Look at ./millrace status.")
+    raise UserError(
+        f"The runs of {case.dataset} have not ended after 900 s.", "See ./millrace status.", code=Code.BENCHMARK_FAILED
+    )
 
 
 def _ours(api: AirflowApi, case: Case, version: str) -> tuple[float, dict[str, float]]:
@@ -128,7 +131,7 @@ def _ours(api: AirflowApi, case: Case, version: str) -> tuple[float, dict[str, f
         connection.autocommit = True
         started = time.time()
         run = api.trigger(f"train__{case.dataset}", {"version": version})
-        # Asking Postgres is quiet: what the api-server answers while the models are fitted would take their time.
+        # Query PostgreSQL: requests to the api-server would slow the fits down.
         while time.time() - started < WITHIN_S:
             time.sleep(LOOK_S)
             cursor.execute("SELECT state FROM millrace.training_run WHERE run_id = %s", (run.run_id,))
@@ -151,4 +154,4 @@ def _plain(case: Case) -> tuple[float, dict[str, float]]:
 
 def _check(ours: dict[str, float], plain: dict[str, float]) -> None:
     if ours != plain:
-        raise UserError(f"The accuracies differ: ours {ours}, the plain script's {plain}.")
+        raise UserError(f"The accuracies differ: {ours}, and {plain} by the plain script.", code=Code.BENCHMARK_FAILED)

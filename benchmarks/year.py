@@ -1,8 +1,8 @@
-"""A year of daily windows in fast motion: streams with retention, versions with keep, promotions, Airflow's tables.
+"""A simulated year of daily windows: streams with retention, versions with ``keep``, promotions, Airflow's tables.
 
-Every day events land in the partitions of that day, a version is published, trained on and judged, and the work of
-``maintain__streams``, ``maintain__datasets`` and ``maintain__history`` is done by the clock of that day. Sizes are
-taken at the end of each quarter. At the end nothing may wait, no size may grow without end, and all is verified.
+Each day, events land in that day's partition, a version is published, trained on and judged, and the DAGs
+``maintain__streams``, ``maintain__datasets`` and ``maintain__history`` do their work by that day's clock. Sizes are
+measured at the end of each quarter. At the end nothing may wait, no size may keep growing, and everything is verified.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from benchmarks.peers import topic
 from benchmarks.year_of_landing import Landing
 from benchmarks.year_of_retraining import Retraining
 from include.airflow import history
+from include.error_codes import Code
 from include.errors import UserError
 from include.warehouse.connection import connected
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 DATABASE = "bench_year"
 QUARTERS = 4
 GROWTH, SLACK = 1.25, 20
-# What is kept for good: a few rows for each version, for each change of champion, and for each record kept aside.
-FOR_GOOD = {
+# Kept permanently: a few rows for each version, each change of champion and each dead letter.
+PERMANENT = {
     f"millrace.{name}"
     for name in (
         *("dataset_version", "training_run", "model_result", "metric", "class_metric", "slice_metric", "confusion"),
@@ -51,7 +52,7 @@ FOR_GOOD = {
         ),
     )
 }
-# PostgreSQL's clock in a database of its own: what asks for the time gets that of the year, column defaults included.
+# PostgreSQL's clock in the temporary database: every query and column default gets the time of the simulated year.
 _CLOCK = """
 CREATE SCHEMA fast;
 CREATE TABLE fast.clock (ahead interval NOT NULL);
@@ -68,7 +69,7 @@ ALTER DATABASE {database} SET search_path = fast, pg_catalog, public;
 
 @dataclass(frozen=True)
 class Kept:
-    """For how many days things are kept in a year of 365 days; versions are one a day."""
+    """How many days things are kept in a year of 365 days; there is one version a day."""
 
     versions: int = 30
     rows: int = 30
@@ -80,20 +81,20 @@ class Kept:
 
     @classmethod
     def in_a_year_of(cls, days: int) -> Kept:
-        """The same share of a shorter year, so that what is old goes from its second quarter on."""
+        """The same share of a shorter year, so that old data is deleted from its second quarter on."""
         return cls(**{name: max(4, round(kept * days / 365)) for name, kept in asdict(cls()).items()})
 
 
 @dataclass
 class Year:
-    """The days so far.
+    """A simulated year.
 
     Args:
         a_drain_lasts: Days until the next drain takes over.
 
     Attributes:
-        sizes: What was kept at the end of each quarter: how many, or bytes, by what it is.
-        seconds: How long the parts of the days took.
+        sizes: By day, at the end of each quarter: row counts or bytes, by name.
+        seconds: The time that each part of the work took.
     """
 
     landing: Landing
@@ -105,10 +106,10 @@ class Year:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def live(self, connection: Connection, metadata: Connection | None, logs: Path) -> Iterator[int]:
-        """Lives the days; yields the number of each at its end.
+        """Simulates the days; yields the number of each at its end.
 
         Args:
-            metadata: Airflow's database, unless it is left out.
+            metadata: Airflow's database, or None to leave it out.
             logs: The directory of the tasks' logs.
         """
         ends = [self.days * (number + 1) // QUARTERS for number in range(QUARTERS)]
@@ -129,7 +130,7 @@ class Year:
             yield day + 1
 
     def wrong(self, connection: Connection) -> list[str]:
-        """What is stuck, what grows, and what is not verified; empty when the year has ended well."""
+        """What waits, what keeps growing, and what fails verification; empty after a good year."""
         return [
             *self._stuck(connection),
             *growing(list(self.sizes.values())),
@@ -148,7 +149,7 @@ class Year:
         history.remove_logs(logs, before)
         if metadata is not None:
             year_of_airflow.add_day(metadata, today)
-            # It is a program of its own, which takes seconds to begin.
+            # It starts a program, which takes seconds.
             if day % 15 == 14 or day == self.days - 1:
                 history.clean_airflow(before)
 
@@ -199,14 +200,14 @@ class Year:
 
 
 def growing(sizes: Sequence[Mapping[str, int]]) -> list[str]:
-    """What grew without end: the second quarter, when what is old begins to go, against the last.
+    """What keeps growing: the last quarter compared with the second, in which deletion begins.
 
-    What is kept for good may grow by as much in the last quarter as in the second.
+    What is kept permanently may grow by as much in the last quarter as in the second.
     """
     first, second, *_, third, last = sizes
     found = []
     for name, size in last.items():
-        if name in FOR_GOOD:
+        if name in PERMANENT:
             grown, before = size - third[name], second[name] - first[name]
             if grown > GROWTH * before + SLACK:
                 found.append(f"{name} grew by {grown:,} in the last quarter, by {before:,} in the second")
@@ -217,16 +218,16 @@ def growing(sizes: Sequence[Mapping[str, int]]) -> list[str]:
 
 @contextmanager
 def fast_warehouse(days: int) -> Iterator[Connection]:
-    """A migrated warehouse of its own, whose clock is the given number of days behind."""
+    """A migrated temporary warehouse, whose clock is ``days`` days behind."""
     with own_warehouse(DATABASE, _CLOCK.format(behind=-days, database=DATABASE)), connected("bench") as connection:
         yield connection
 
 
 def main(json_path: str | None = None, days: int = 365) -> None:
-    """Lives a year, prints what was kept at the end of each quarter, and verifies it.
+    """Simulates a year, prints the sizes at the end of each quarter, and verifies everything.
 
     Raises:
-        UserError: Something is stuck, grows without end, or is not verified.
+        UserError: Something waits, keeps growing, or fails verification.
     """
     name, kept = f"bench_year_{int(time.time())}", Kept.in_a_year_of(days)
     year = Year(Landing(f"{name}.events", kept.rows, kept.in_kafka), Retraining(name, days, kept.versions), kept, days)
@@ -250,27 +251,24 @@ def main(json_path: str | None = None, days: int = 365) -> None:
             topic.forget(used)
     _report(year, wrong, time.monotonic() - started, json_path)
     if wrong:
-        raise UserError("The year did not end well: " + "; ".join(wrong) + ".")
+        raise UserError("The year ended with errors: " + "; ".join(wrong) + ".", code=Code.BENCHMARK_FAILED)
 
 
 def _report(year: Year, wrong: Sequence[str], took: float, json_path: str | None) -> None:
     quarters = list(year.sizes.values())
-    names = sorted(quarters[-1], key=lambda name: (name in FOR_GOOD, name))
-    # What stays empty or small is not worth a line.
-    shown = [name for name in names if name in FOR_GOOD or quarters[-1][name] > SLACK]
+    names = sorted(quarters[-1], key=lambda name: (name in PERMANENT, name))
+    # Small sizes are not shown.
+    shown = [name for name in names if name in PERMANENT or quarters[-1][name] > SLACK]
     notes = [f"Took {took:.0f} s: " + ", ".join(f"{what} {spent:.0f} s" for what, spent in year.seconds.items()) + "."]
     if not wrong:
         notes.append(
-            f"Sizes flat but for what is kept for good, nothing stuck; verify stream and verify run of the last "
+            f"All sizes that are not permanent are flat, nothing waits; verify stream and verify run of the last "
             f"{len(year.retraining.runs[-year.kept.versions :])} versions pass."
         )
     figures.show(
-        f"A year of {year.days} daily windows in fast motion: what is kept at the end of each quarter",
+        f"A simulated year of {year.days} daily windows: sizes at the end of each quarter",
         ["", *(f"day {day}" for day in year.sizes), ""],
-        [
-            [name, *(f"{size[name]:,}" for size in quarters), "kept for good" if name in FOR_GOOD else ""]
-            for name in shown
-        ],
+        [[name, *(f"{size[name]:,}" for size in quarters), "permanent" if name in PERMANENT else ""] for name in shown],
         notes,
     )
     results = {"sizes": year.sizes, "wrong": list(wrong), "seconds": year.seconds}
@@ -278,7 +276,7 @@ def _report(year: Year, wrong: Sequence[str], took: float, json_path: str | None
 
 
 def _next_day(connection: Connection) -> datetime:
-    """Moves the clock of the year on by a day, and returns what it shows."""
+    """Moves the clock of the year by a day, and returns its time."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE fast.clock SET ahead = ahead + interval '1 day'")
         connection.commit()

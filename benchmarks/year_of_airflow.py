@@ -1,4 +1,4 @@
-"""Airflow's side of a year in fast motion: what a busy stream leaves in its tables and in its tasks' logs."""
+"""The Airflow side of a simulated year: the rows and task logs of a busy stream."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAGE = 2_000
 
 @contextmanager
 def own_metadata(name: str) -> Iterator[Connection]:
-    """An empty database of Airflow's, whose address is the one that ``maintain__history`` takes."""
+    """An empty database for Airflow, whose URL ``maintain__history`` uses."""
     home = Home.current()
     port = home.state()["ports"]["postgres"]
     usual = os.environ[history.METADATA]
@@ -48,7 +48,7 @@ def own_metadata(name: str) -> Iterator[Connection]:
 
 
 def add_day(metadata: Connection, today: datetime) -> None:
-    """What a busy stream adds in a day: 288 runs of two tasks, each with an XCom and three events."""
+    """Adds the rows of a busy stream's day: 288 runs of two tasks, each with an XCom and three events."""
     moments = [today - number * timedelta(days=1) / RUNS for number in range(RUNS)]
     dag, ids = "land__busy", [f"run_{moment:%Y-%m-%dT%H:%M:%S.%f}" for moment in moments]
     runs = list(zip(ids, moments, strict=True))
@@ -87,7 +87,7 @@ def add_day(metadata: Connection, today: datetime) -> None:
 
 
 def add_logs(directory: Path, today: datetime) -> None:
-    """Logs of tasks, last written on that day."""
+    """Writes task logs with the modification time of that day."""
     for number in range(LOGS):
         file = directory / f"dag_id=land__busy/run_id={today:%Y-%m-%d}/{number}.log"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def add_logs(directory: Path, today: datetime) -> None:
 
 
 def count(metadata: Connection | None, logs: Path) -> dict[str, int]:
-    """Rows of Airflow's tables, and how many files its tasks' logs are."""
+    """The number of rows in Airflow's tables, and of files with task logs."""
     counts = {"task logs": sum(path.is_file() for path in logs.rglob("*"))}
     if metadata is None:
         return counts

@@ -1,4 +1,4 @@
-"""The landing side of a year in fast motion: a stream whose daily partitions are made, filled and dropped."""
+"""The landing side of a simulated year: a stream whose daily partitions are created, filled and dropped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client, position, topics
 from include.kafka.position_errors import Fenced
@@ -38,12 +39,12 @@ class Reading(msgspec.Struct):
 
 @dataclass
 class Landing:
-    """A stream of daily partitions; its topic is made, with the producer's times.
+    """A stream of daily partitions; its topic is created, with the producer's times.
 
     Args:
         keep: Days for which a partition is kept after its end.
         in_kafka: Days after which Kafka's retention removes records.
-        events: How many a day, of today; one more each is as late as may be, too late, and no event at all.
+        events: Events a day. Three more records a day are: as late as allowed, too late, and not an event.
     """
 
     topic: str
@@ -71,7 +72,7 @@ class Landing:
         self._threads = ThreadPoolExecutor(3)
 
     def take_over(self) -> None:
-        """Begins a drain; the one before it ends with the next events, which are this one's."""
+        """Starts a drain; the previous one ends with the next events, which the new one lands."""
         self.drains.append(self._threads.submit(drain, self.stream, "bench"))
 
     def live(self, connection: Connection, today: datetime) -> None:
@@ -85,12 +86,15 @@ class Landing:
         while self._waiting(connection):
             self._raise_failures()
             if time.monotonic() > deadline:
-                raise UserError(f"{self._waiting(connection):,} records of {self.topic} wait since {PATIENCE_S} s.")
+                raise UserError(
+                    f"{self._waiting(connection):,} records of {self.topic} have not landed after {PATIENCE_S:.0f} s.",
+                    code=Code.BENCHMARK_FAILED,
+                )
             time.sleep(0.01)
 
     @contextmanager
     def ending(self, connection: Connection) -> Iterator[None]:
-        """Ends the drains behind a ``with`` block, also when it has failed."""
+        """Ends the drains after the ``with`` block, also when it fails."""
         try:
             yield
         finally:
@@ -98,7 +102,7 @@ class Landing:
             self._end(connection)
 
     def upkeep(self, connection: Connection, keep_ledger: datetime) -> None:
-        """What ``maintain__streams`` and ``maintain__history`` do, and Kafka's retention."""
+        """Does the work of ``maintain__streams``, ``maintain__history`` and Kafka's retention."""
         maintenance.maintain(connection, self.stream)
         ledger.merge(connection, self.stream, keep_ledger)
         self.ends.append(self._reached(connection))
@@ -106,19 +110,19 @@ class Landing:
             topics.drop_below(self.topic, self.ends[-1 - self.in_kafka])
 
     def messages(self) -> int:
-        """How many Kafka holds."""
+        """The number of messages in Kafka."""
         extents = topics.extents(self.topic, range(PARTITIONS))
         return sum(extent.end - extent.first for extent in extents.values())
 
     def stuck(self, connection: Connection) -> list[str]:
-        """What waits or is in the way."""
+        """Problems of the stream, and records that wait."""
         found = [problem.what for problem in problems.of(connection, self.stream)]
         if waiting := self._waiting(connection):
             found.append(f"{waiting:,} records wait in {self.topic}")
         return found
 
     def wrong(self, connection: Connection) -> list[str]:
-        """What ``verify stream`` finds; all that the table and Kafka both hold must have been compared."""
+        """What ``verify stream`` finds; it must have compared every record that is both in the table and in Kafka."""
         found = proof.prove(connection, self.stream)
         least = sum(self.sent[-self.keep :])
         if found.compared < least:

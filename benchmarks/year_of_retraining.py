@@ -1,4 +1,4 @@
-"""The retraining side of a year in fast motion: a version a day, a training run on it, a verdict."""
+"""The retraining side of a simulated year: each day a version, a training run on it, and a verdict."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY = timedelta(days=1)
 
 @dataclass
 class Window(Source):
-    """The records of a day; what predicts the target is another feature in each season."""
+    """The records of a day; in each season another feature predicts the target."""
 
     day: int = 0
     season: int = 0
@@ -46,8 +46,8 @@ class Retraining:
     """A dataset of daily windows, and its training runs so far.
 
     Args:
-        days: How many there will be, which makes the seasons.
-        keep: How many versions are kept.
+        days: The number of days, which decides the seasons.
+        keep: The number of versions to keep.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Retraining:
         )
 
     def live(self, connection: Connection, day: int, today: datetime) -> None:
-        """Publishes the version of a day, trains on it, judges it, and removes what nothing needs."""
+        """Publishes the version of a day, trains on it, judges it, and expires old versions."""
         self.source.day, self.source.season = day, SEASONS * day // self.days
         version = publish(self.dataset, Interval(today - DAY, today), asked_by="bench").version
         dispatch.land("bench")
@@ -81,12 +81,12 @@ class Retraining:
         retention.expire(connection, self.dataset)
 
     def messages(self) -> int:
-        """How many Kafka holds."""
+        """The number of messages in Kafka."""
         extents = topics.extents(self.dataset.topic, topics.describe(self.dataset.topic).partitions)
         return sum(extent.end - extent.first for extent in extents.values())
 
     def wrong(self) -> list[str]:
-        """What cannot be derived again of the runs on the versions that are kept."""
+        """The runs on kept versions that cannot be reproduced."""
         found = {run: verify_run(run, "bench").outcome for run in self.runs[-self.keep :]}
         return [f"verify run {run}: {outcome}" for run, outcome in found.items() if outcome != "identical"]
 

@@ -1,4 +1,4 @@
-"""publish and train: start a DAG, follow it to its end, say how it ended."""
+"""publish and train: start a DAG run and follow it to its end."""
 
 import json
 import os
@@ -12,27 +12,32 @@ import click
 from cli.parameters import Moment
 from embedded.airflow_api import AirflowApi, Run, TaskInstance
 from embedded.platform import Platform
+from include.error_codes import Code
 from include.errors import UserError
 
 _PATIENCE_S = 5.0
-_NO_MESSAGE = "failed; its log is in the UI, and what led to it in ./millrace logs scheduler"
+_NO_MESSAGE = "failed without a message; read its log in the Airflow UI, or ./millrace logs scheduler"
 
 
 @click.command()
 @click.argument("dataset")
 @click.option(
-    "--from", "start", type=Moment(), help="Where the data interval begins; the latest complete one if left out. UTC."
+    "--from", "start", type=Moment(), help="Start of the data interval (UTC). Default: the latest complete interval."
 )
-@click.option("--until", "end", type=Moment(), help="Where it ends (exclusive). UTC.")
-@click.option("--rows", type=click.IntRange(min=2), help="A sample of at most so many rows.")
-@click.option("--seed", default=0, show_default=True, help="Another seed draws another sample.")
+@click.option("--until", "end", type=Moment(), help="End of the data interval (UTC, exclusive).")
+@click.option("--rows", type=click.IntRange(min=2), help="Publish a sample of at most this many rows.")
+@click.option("--seed", default=0, show_default=True, help="The seed of the sample.")
 def publish(dataset: str, start: datetime | None, end: datetime | None, rows: int | None, seed: int) -> None:
-    """Publish a version of a dataset, and follow it to its end. Its training starts by itself.
+    """Publish a version of a dataset, and wait for the end. Its training starts automatically.
 
-    Exits with 0 also when the same rows were published before, and with 1 when there was nothing to publish.
+    Exits with 0 if the same rows were published before, and with 1 if there was nothing to publish.
     """
     if start and end and start >= end:
-        raise UserError("The interval ends before it begins.", "Exchange --from and --until.")
+        raise UserError(
+            f"The interval ends at {end:%Y-%m-%d %H:%M}, not after its start at {start:%Y-%m-%d %H:%M}.",
+            "Exchange --from and --until.",
+            code=Code.INVALID_INTERVAL,
+        )
     api = _api(dataset)
     bounds = {"interval_start": start and start.isoformat(), "interval_end": end and end.isoformat()}
     form = {**bounds, "rows": rows, "seed": seed}
@@ -46,21 +51,21 @@ def publish(dataset: str, start: datetime | None, end: datetime | None, rows: in
 
 @click.command()
 @click.argument("dataset")
-@click.option("--version", help="The version's id or the beginning of it; the newest if left out.")
+@click.option("--version", help="The version's id, or its first digits. Default: the newest.")
 @click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="The version whose data interval ends on this day.")
-@click.option("--model", "models", multiple=True, help="Train this model only; may be repeated.")
-@click.option("--grid", metavar="JSON", help='Candidates beside the models, such as \'{"logistic": {"C": [0.1, 1]}}\'.')
+@click.option("--model", "models", multiple=True, help="Train only this model (and the baseline). Repeatable.")
+@click.option("--grid", metavar="JSON", help='More candidates, such as \'{"logistic": {"C": [0.1, 1]}}\'.')
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=0,
     show_default=True,
-    help="The seed of every random state.",
+    help="The seed of all random states.",
 )
 def train(
     dataset: str, version: str | None, until: datetime | None, models: tuple[str, ...], grid: str | None, seed: int
 ) -> None:
-    """Train on a published version, and follow it to its end."""
+    """Train on a published version, and wait for the end."""
     from include.datasets import definitions
     from include.training.run import chosen
     from include.versions import catalog
@@ -70,9 +75,11 @@ def train(
         try:
             candidates = json.loads(grid)
         except ValueError as error:
-            raise UserError(f"--grid is no JSON: {error}.", 'Write {"logistic": {"C": [0.1, 1]}}.') from error
+            raise UserError(
+                f"--grid is not JSON: {error}.", 'Write {"logistic": {"C": [0.1, 1]}}.', code=Code.INVALID_GRID
+            ) from error
     if models or grid is not None:
-        # The run would fail with the same sentence, and stay in the list of runs.
+        # Otherwise a run would fail with the same error and stay in the list of runs.
         chosen(definitions.get(dataset), models, candidates)
     api = _api(dataset)
     found = catalog.find(dataset, version, until and until.replace(tzinfo=UTC))
@@ -97,7 +104,7 @@ def _api(dataset: str) -> AirflowApi:
     definitions.get(dataset)
     platform = Platform()
     os.environ.update(platform.environment())
-    # The tasks of a run would be retried for a long time; a person who waits wants to know at once.
+    # Tasks retry for a long time while Kafka is down; the user should see the error immediately.
     topics.names(_PATIENCE_S)
     api = AirflowApi.of(platform)
     api.wait_for_dags([f"publish__{dataset}", f"train__{dataset}"])
@@ -107,9 +114,7 @@ def _api(dataset: str) -> AirflowApi:
 def _follow(api: AirflowApi, dag_id: str, form: Mapping[str, Any]) -> Run:
     if api.is_paused(dag_id):
         api.unpause(dag_id)
-        click.echo(
-            f"  {dag_id} was paused; it is not any more, and what waited or is due by its schedule begins.", err=True
-        )
+        click.echo(f"  {dag_id} was paused and is now unpaused; its queued and scheduled runs start as well.", err=True)
     run = api.trigger(dag_id, form)
     click.echo(f"  {run.run_id}", err=True)
     seen: dict[str, str | None] = {}
@@ -135,10 +140,15 @@ def _show(dataset: str, run_id: str) -> None:
     with connected("millrace train") as connection:
         found = sql.run_of(connection, dataset=dataset, run_id=run_id)
         if found is None:
-            raise UserError(f"The run {run_id} ended before it began to train.", "Its log is in the UI.")
-        results = list(sql.results_of(connection, run=found[0]))
+            raise UserError(
+                f"The run {run_id} ended before any model was fitted.",
+                "Read the log of its task plan in the Airflow UI.",
+                code=Code.RUN_FAILED,
+            )
+        results = list(sql.results_of(connection, run=found.run))
     if results:
-        table = Table("model", results[0][4], "95 % interval")
-        for model, value, low, high, _ in results:
-            table.add_row(model, f"{value:.3f}", f"{low:.3f} to {high:.3f}" if low is not None else "")
-        Console().print(f"Run {found[0]} of {dataset}, version {found[1][:12]}", table)
+        table = Table("model", results[0].metric, "95 % interval")
+        for result in results:
+            interval = f"{result.low:.3f} to {result.high:.3f}" if result.low is not None else ""
+            table.add_row(result.model, f"{result.value:.3f}", interval)
+        Console().print(f"Run {found.run} of {dataset}, version {found.version[:12]}", table)

@@ -28,14 +28,13 @@ STREAMS = sorted(definitions.find().valid)
 def maintain_streams() -> None:
     @task(map_index_template="{{ task.op_kwargs['stream'] }}", execution_timeout=timedelta(minutes=20))
     def maintain(stream: str) -> None:
-        from include.airflow.drain_task import stream_errors
         from include.landing import maintenance
         from include.streams import definitions
         from include.warehouse.connection import connected
 
         with dag_runs.airflow_errors():
             dag_runs.require_known(get_current_context())
-        with stream_errors(), connected(f"millrace maintain {stream}") as connection:
+        with dag_runs.airflow_errors(), connected(f"millrace maintain {stream}") as connection:
             created, dropped = maintenance.maintain(connection, definitions.get(stream))
         print(f"created: {', '.join(created) or 'none'}; dropped: {', '.join(dropped) or 'none'}")
 

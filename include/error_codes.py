@@ -354,6 +354,36 @@ class Code(StrEnum):
     )
 
     # The platform and the command line
+    INVALID_SETTING = (
+        "invalid-setting",
+        "A setting in Airflow's section `millrace` has a value that it cannot have.",
+        'Set it to a duration such as "30 days": `MILLRACE_AIRFLOW__MILLRACE__KEEP_HISTORY="30 days"`.',
+    )
+    SETTING_MISSING = (
+        "setting-missing",
+        "An environment variable that the workers need is not set.",
+        "Set the variable that the message names on the workers, or pause the DAG.",
+    )
+    METADATA_UNAVAILABLE = (
+        "metadata-unavailable",
+        "Airflow's own database refuses connections or is down.",
+        "Start it, or correct the URL in `MILLRACE_METADATA`. The task is retried.",
+    )
+    AIRFLOW_CLEAN_FAILED = (
+        "airflow-clean-failed",
+        "The command `airflow db clean`, which deletes old rows of Airflow's tables, failed.",
+        "Run it yourself with the options of the task's log, and read its output.",
+    )
+    BENCHMARK_RUNNING = (
+        "benchmark-running",
+        "Another benchmark of the same kind is running, and both would measure each other.",
+        "Wait for its end.",
+    )
+    BENCHMARK_FAILED = (
+        "benchmark-failed",
+        "A benchmark, or a tool that it compares with, ended with an error or with a wrong result.",
+        "Read the message and the log that it names, and run the benchmark again.",
+    )
     INVALID_USAGE = (
         "invalid-usage",
         "A command was called with an unknown option, without a required argument, or with a value that it does not "

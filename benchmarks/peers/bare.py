@@ -1,4 +1,4 @@
-"""The bare loop: consume, decode, COPY, commit; the fastest that is short, and no guarantee at all."""
+"""The bare loop: consume, decode, COPY, commit; the fastest short program, without any guarantee."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BATCH = 20_000
 
 
 def land(name: str, partitions: list[int], events: int) -> None:
-    """Lands that many events of some of a topic's partitions."""
+    """Lands ``events`` events of some partitions of a topic."""
     from confluent_kafka import TopicPartition
 
     consumer = client.consumer(enable_partition_eof=False, check_crcs=False, **topic.FETCH)

@@ -41,7 +41,7 @@ def copy(connection: Connection, messages: Sequence[Message]) -> None:
 
 
 def land(name: str, group: str, events: int, batch: Callable[..., None]) -> None:
-    """Executes the operator until it has taken that many events."""
+    """Executes the operator until it has consumed ``events`` events."""
     from airflow.providers.apache.kafka.operators.consume import ConsumeFromTopicOperator
 
     from include import connections

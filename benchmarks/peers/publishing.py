@@ -1,6 +1,6 @@
-"""One way to publish, or to read back, in a process of its own: called with its name, it prints what it took as JSON.
+"""Ways to publish and to read back, each in a process: called with its name, it prints its figures as JSON.
 
-The rows are those of a Parquet file, which all of them read.
+All of them read the rows of the same Parquet file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FETCH = {"fetch_queue_backoff_ms": 1, "fetch_wait_max_ms": 10}
 
 
 def dataset(name: str, file: str) -> Dataset:
-    """The definition of the file's rows: a quarter of them tests."""
+    """The definition of the file's rows, a quarter of them for testing."""
     return Dataset(
         name=name,
         source=File(file),
@@ -42,20 +42,20 @@ def dataset(name: str, file: str) -> Dataset:
 
 
 def isolate(name: str) -> str:
-    """Lets manifests go to a control topic of their own, so that no dispatch takes them up; returns its name."""
+    """Sends manifests to another control topic, so that no dispatch reads them; returns its name."""
     control = f"{name}.manifests"
     publication.CONTROL_TOPIC = catalog.CONTROL_TOPIC = control
     return control
 
 
 def publish(name: str, file: str) -> dict[str, float]:
-    """Publishes as the DAG's task does."""
+    """Publishes like the task of the DAG."""
     _make_topics(isolate(name), dataset(name, file).topic)
     return _timed(lambda: publication.publish(dataset(name, file), Interval()), preload.warm_up)
 
 
 def publish_bare(name: str, file: str) -> dict[str, float]:
-    """Reads record batches of a megabyte from the file and puts them into one transaction: nothing else."""
+    """Sends record batches of a megabyte from the file in one transaction, and does nothing else."""
     from pyarrow import parquet
 
     _make_topics(f"{name}.bare")
@@ -72,7 +72,7 @@ def publish_bare(name: str, file: str) -> dict[str, float]:
 
 
 def publish_bare_defaults(name: str, file: str) -> dict[str, float]:
-    """The same with the libraries' own settings, as a person would write it."""
+    """The same with the default settings of the libraries."""
     from confluent_kafka import Producer
     from pyarrow import parquet
 
@@ -92,11 +92,11 @@ def publish_bare_defaults(name: str, file: str) -> dict[str, float]:
 
 
 def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
-    """The Kafka provider's ProduceToTopicOperator, not synchronous: a message for each row."""
+    """The Kafka provider's ProduceToTopicOperator with ``synchronous=False``: one message for each row."""
     from airflow.providers.apache.kafka.operators.produce import ProduceToTopicOperator
 
     _make_topics(f"{name}.operator")
-    # Its queue has to hold what it sends, or produce() raises BufferError.
+    # Its queue must hold all messages, otherwise produce() raises BufferError.
     extra = {**connections.kafka(), "queue.buffering.max.messages": 1_000_000}
     os.environ[f"AIRFLOW_CONN_{CONNECTION_ID.upper()}"] = json.dumps({"conn_type": "kafka", "extra": extra})
     operator = ProduceToTopicOperator(
@@ -111,7 +111,7 @@ def publish_operator(name: str, file: str, rows: str) -> dict[str, float]:
 
 
 def read(name: str, _: str) -> dict[str, float]:
-    """Reads and proves the version, as a model's task does."""
+    """Reads and proves the version, like the task that fits a model."""
     from include.versions import reading
 
     manifest = sealed(name)
@@ -168,7 +168,7 @@ def _consume(name: str, take: Callable[[bytes], int], end: Callable[[], None] = 
 
 
 def sealed(name: str) -> Manifest:
-    """The version that was published last."""
+    """The manifest of the version that was published last."""
     from include.kafka.reader import read_range
 
     control = f"{name}.manifests"
@@ -212,7 +212,7 @@ def _messages(file: str, most: int) -> Iterator[tuple[str, bytes]]:
 def _timed(work: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> dict[str, float]:
     import pyarrow.compute  # noqa: F401
 
-    # Airflow's workers are forked from a process that has the libraries, and whose garbage collector passes them over.
+    # Airflow's workers are forked from a process that has imported the libraries and frozen its garbage collector.
     prepare()
     gc.collect()
     gc.freeze()

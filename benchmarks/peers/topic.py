@@ -1,4 +1,4 @@
-"""The topic that every peer lands: positions of buses as JSON, about 180 bytes each, evenly over four partitions."""
+"""The topic that every peer lands: bus positions as JSON of about 180 bytes, evenly over four partitions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from uuid import uuid4
 
 import msgspec
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client, topics
 from include.streams import produce, vehicle_positions
 from include.streams.definition import Stream
 
-# The simulation takes 20 µs an event, so the topic repeats what this many say; offsets tell the records apart.
+# The simulation takes 20 µs for an event, so the topic repeats this many events at other offsets.
 DISTINCT = 20_000
 PARTITIONS = 4
 # Without these librdkafka pauses for a second whenever its queue has been full.
@@ -41,7 +42,7 @@ def filled(events: int) -> Iterator[str]:
     """A new topic with that many events, a multiple of the partitions' number; deleted at the end.
 
     Raises:
-        UserError: Kafka does not answer, or did not take an event.
+        UserError: Kafka is unavailable, or did not store every event.
     """
     topic = f"bench-{uuid4().hex[:8]}"
     produce.make_topic(stream_of("bench", topic))
@@ -59,7 +60,7 @@ def delete(topic: str) -> None:
 
 
 def forget(topic: str) -> None:
-    """Deletes a topic; one that was never made is fine."""
+    """Deletes a topic if it exists."""
     from confluent_kafka import KafkaError, KafkaException
 
     try:
@@ -70,7 +71,7 @@ def forget(topic: str) -> None:
 
 
 def leave(group: str) -> None:
-    """Deletes a consumer group, so that none of them is left behind; one that was never made is fine."""
+    """Deletes a consumer group if it exists."""
     from confluent_kafka import KafkaError, KafkaException
 
     brokers = client.admin()
@@ -95,4 +96,8 @@ def _fill(topic: str, events: int) -> None:
     producer.flush()
     stored = sum(extent.end for extent in topics.extents(topic, range(PARTITIONS)).values())
     if stored != events:
-        raise UserError(f"Kafka holds {stored} of the {events} events sent to {topic!r}.", "See ./millrace logs kafka.")
+        raise UserError(
+            f"Kafka has {stored} of the {events} events sent to {topic!r}.",
+            "See ./millrace logs kafka.",
+            code=Code.BENCHMARK_FAILED,
+        )

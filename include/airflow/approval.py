@@ -1,4 +1,4 @@
-"""The operator that asks a person about a promotion, with the evidence on the form."""
+"""The operator that waits for a person's decision about a promotion, with the evidence on the form."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 
 class ApprovalOperator(HITLOperator):
-    """Asks in the Airflow UI whether a run's model is to become the champion; waits without a slot.
+    """Asks in the Airflow UI whether a model of a run becomes the champion; waits without a worker slot.
 
-    Its result has ``chosen_options`` and, in ``params_input``, the ``model`` that was named, if any.
+    The result has ``chosen_options`` and, in ``params_input``, the ``model`` that the person entered, if any.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        model = Param("", type="string", title="Model", description="Left empty: the one recommended.")
-        # Airflow puts the DAG's own params among the arguments; the form shows this one alone.
+        model = Param("", type="string", title="Model", description="Leave empty to approve the recommended model.")
+        # Airflow passes the DAG's own params as an argument; the form must show only this one.
         super().__init__(
             **kwargs
             | {
                 "subject": "Promotion",
                 "options": [APPROVE, DECLINE],
-                # Applies when the time for an answer is up.
+                # Applies when the time to answer is over.
                 "defaults": DECLINE,
                 "params": {"model": model},
             }
         )
 
     def execute(self, context: Context) -> Any:
-        """Puts the evidence on the form, then waits for an answer."""
+        """Writes the evidence to the form, then waits for an answer."""
         from include.airflow import dag_runs
         from include.promotion.approval import form
 

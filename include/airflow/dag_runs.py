@@ -29,23 +29,26 @@ def airflow_errors() -> Iterator[None]:
 
     Raises:
         AirflowSkipException: There was nothing to publish.
-        AirflowFailException: Another error that a retry cannot fix; Airflow does not retry the task.
+        AirflowFailException: Another error that a retry cannot fix, or a stored position that another process has
+            claimed; Airflow does not retry the task.
         UserError: A transient error, such as a broker that is down; Airflow retries the task.
     """
     from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-    from include.versions.publication import NothingToPublish
+    from include.kafka.position_errors import Fenced, PositionError
 
     try:
         yield
-    except NothingToPublish as reason:
-        log.warning("Skipped: %s", reason)
-        raise AirflowSkipException(str(reason)) from None
-    except NonRetryableError as error:
-        log.error("%s", error)
-        raise AirflowFailException(str(error)) from None
     except UserError as error:
+        # Imported here, because a drain that succeeds needs nothing of it.
+        from include.versions.publication import NothingToPublish
+
+        if isinstance(error, NothingToPublish):
+            log.warning("Skipped: %s", error)
+            raise AirflowSkipException(str(error)) from None
         log.error("%s", error)
+        if isinstance(error, NonRetryableError | PositionError | Fenced):
+            raise AirflowFailException(str(error)) from None
         raise
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from include.errors import NonRetryableError
 from include.forked import Killed
-from include.kafka.position_errors import Fenced, PositionError
 from include.landing import failures, handover
 
 if TYPE_CHECKING:
@@ -30,6 +26,7 @@ def drain_in_task(stream_name: str, shard: int) -> None:
     """
     from airflow.sdk import Variable, get_current_context
 
+    from include.airflow.dag_runs import airflow_errors
     from include.streams import definitions
 
     instance = get_current_context()["ti"]
@@ -39,7 +36,7 @@ def drain_in_task(stream_name: str, shard: int) -> None:
     window = Variable.get(f"window__{stream_name}", default=None)
     if window is not None:
         stream = replace(stream, window=window)
-    with stream_errors():
+    with airflow_errors():
         try:
             handover.run(f"The drain of {stream_name!r}", lambda detach: _drain(stream, owner, shard, detach))
         except Killed as killed:
@@ -92,15 +89,3 @@ def import_pyarrow_without_pandas() -> None:
         pyarrow.scalar(0)
     finally:
         sys.meta_path.remove(cast(Any, hook))
-
-
-@contextmanager
-def stream_errors() -> Iterator[None]:
-    """Turns an error that a retry cannot fix into a failure without a retry, and logs it as one line."""
-    from airflow.sdk.exceptions import AirflowFailException
-
-    try:
-        yield
-    except (PositionError, Fenced, NonRetryableError) as error:
-        log.error("%s", error)
-        raise AirflowFailException(str(error)) from error

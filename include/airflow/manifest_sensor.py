@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class ManifestSensor(BacklogSensor):
-    """Waits for manifests; does not wait while a version of ``datasets`` has no run yet."""
+    """Waits for manifests; succeeds at once while a version of ``datasets`` has no run."""
 
     def __init__(self, *, datasets: list[str], **kwargs: Any) -> None:
         super().__init__(reader=DISPATCH, kafka_topic=CONTROL_TOPIC, **kwargs)
         self.datasets = datasets
 
     def execute(self, context: Context) -> int:
-        """Looks once, then defers. Returns how many versions or offsets wait."""
+        """Checks once, then defers. Returns the number of waiting versions or offsets."""
         from include.airflow import dag_runs
         from include.kafka import topics
         from include.training import dispatch

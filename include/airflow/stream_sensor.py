@@ -26,14 +26,13 @@ class StreamSensor(BacklogSensor):
     def execute(self, context: Context) -> int:
         """Measures once, then defers. Returns the lag in offsets."""
         from include.airflow import dag_runs
-        from include.airflow.drain_task import stream_errors
         from include.landing import failures
         from include.landing.recovery import with_remedy
         from include.streams import definitions
 
         with dag_runs.airflow_errors():
             dag_runs.require_known(context)
-        with stream_errors():
+        with dag_runs.airflow_errors():
             try:
                 return self._measure(context)
             except PositionError as error:

@@ -13,6 +13,8 @@ from include.errors import NonRetryableError
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
+    from include.warehouse.queries.signatures.registry import JudgedRow
+
 APPROVE, DECLINE = "Approve", "Reject"
 """The buttons of the form."""
 
@@ -36,17 +38,17 @@ def form(run: int) -> tuple[str, str]:
 
     sql = queries.load("registry")
     with connected("millrace approval") as connection:
-        dataset, _, _, reason, manifest = _judged(connection, run)
-        champion = champion_history.current(connection, dataset)
+        gate = _judged(connection, run)
+        champion = champion_history.current(connection, gate.dataset)
         verdicts = list(sql.verdicts_of(connection, run=run))
         recommended = _recommended(connection, run)
-    version = decode(bytes(manifest)).short
+    version = decode(bytes(gate.manifest)).short
     lines = [f"Champion: **{champion or 'none; the baseline takes its place'}**", ""]
-    lines += [f"The models could not be compared with the champion. {reason}", ""] if reason else []
-    lines += [f"* {sentence}" for _, _, sentence, *_ in verdicts]
+    lines += [f"The models could not be compared with the champion. {gate.reason}", ""] if gate.reason else []
+    lines += [f"* {verdict.sentence}" for verdict in verdicts]
     advice = f"Recommended: **{recommended}**." if recommended else "No model is recommended. To approve one, name it."
     lines += ["", advice, "", "If the champion changes before you answer, the approval is refused."]
-    return f"Promote a model of {dataset}, version {version}?", "\n".join(lines)
+    return f"Promote a model of {gate.dataset}, version {version}?", "\n".join(lines)
 
 
 def apply(run: int, answered: Mapping[str, Any]) -> None:
@@ -84,15 +86,15 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
 
     sql = queries.load("registry")
     with connected("millrace approval") as connection:
-        dataset, against, _, _, value = _judged(connection, run)
-        manifest = decode(bytes(value))
+        gate = _judged(connection, run)
+        manifest = decode(bytes(gate.manifest))
         if not approved:
             _add(connection, run, Answer.DECLINED, model, decider, "")
             connection.commit()
             log.info("%s declined; the champion stays.", decider)
             return
         model = model or _recommended(connection, run)
-        again = f"Trigger promote__{dataset} again with run {run}, and name a model."
+        again = f"Trigger promote__{gate.dataset} again with run {run}, and name a model."
         digests = dict(sql.digests_of(connection, run=run))
         if model is None:
             what = f"The approval of run {run} names no model, and none is recommended."
@@ -100,8 +102,8 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
         if model not in digests:
             what = f"Run {run} has no model {model!r}; it has {', '.join(sorted(digests))}."
             raise NonRetryableError(what, again, code=Code.UNKNOWN_MODEL)
-        verdicts = {name: (sentence, digest) for name, _, sentence, *_, digest in sql.verdicts_of(connection, run=run)}
-        sentence, judged = verdicts.get(model, ("It was not compared with the champion.", digests[model]))
+        verdict = next((found for found in sql.verdicts_of(connection, run=run) if found.model == model), None)
+        sentence = verdict.sentence if verdict else "It was not compared with the champion."
         trained_on = comparison.read_trained_on(manifest)
         _add(connection, run, Answer.APPROVED, model, decider, sentence)
         try:
@@ -110,9 +112,9 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
                 run,
                 manifest,
                 model,
-                sha256=judged,
+                sha256=verdict.fitted_sha256 if verdict else digests[model],
                 trained_on=trained_on,
-                after=against,
+                after=gate.champion_number,
                 decision=evaluation_queue.Decision(Cause.APPROVAL, decider, sentence),
                 loaded=False,
             )
@@ -124,11 +126,11 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
         connection.commit()
 
 
-def _judged(connection: Connection, run: int) -> tuple[Any, ...]:
-    """The gate's row of a run; see ``judged`` of queries/registry.sql."""
+def _judged(connection: Connection, run: int) -> JudgedRow:
+    """The gate's row of a run."""
     from include.warehouse import queries
 
-    found: tuple[Any, ...] | None = queries.load("registry").judged(connection, run=run)
+    found = queries.load("registry").judged(connection, run=run)
     if found is None:
         raise NonRetryableError(
             f"The gate has not compared run {run} with the champion.",
@@ -144,7 +146,7 @@ def _recommended(connection: Connection, run: int) -> str | None:
     from include.warehouse import queries
 
     verdicts = queries.load("registry").verdicts_of(connection, run=run)
-    return next((model for model, outcome, *_ in verdicts if outcome == Outcome.PROMOTE), None)
+    return next((verdict.model for verdict in verdicts if verdict.outcome == Outcome.PROMOTE), None)
 
 
 def _add(connection: Connection, run: int, kind: Answer, model: str | None, decider: str, reason: str) -> None:
@@ -152,9 +154,10 @@ def _add(connection: Connection, run: int, kind: Answer, model: str | None, deci
 
     sql = queries.load("registry")
     if not sql.add_approval(connection, run=run, answer=kind, model=model, decider=decider, reason=reason):
-        before, who, when, _ = sql.approval_of(connection, run=run)
+        first = sql.approval_of(connection, run=run)
         raise NonRetryableError(
-            f"The promotion of run {run} was already {before} by {who} on {when:%Y-%m-%d %H:%M:%S} UTC.",
+            f"The promotion of run {run} was already {first.answer} by {first.decider} on "
+            f"{first.answered_at:%Y-%m-%d %H:%M:%S} UTC.",
             "To promote a model all the same, start a new training run.",
             code=Code.ALREADY_ANSWERED,
         )

@@ -112,7 +112,7 @@ def compare(connection: Connection, dataset: Dataset, candidate: Candidate, curr
     sql = queries.load("registry")
     champions = _champions(connection, dataset, candidate, current)
     results = list(sql.results_to_judge(connection, run=candidate.run))
-    digests = {model: sha256 for model, _, sha256 in results}
+    digests = {result.model: result.fitted_sha256 for result in results}
     own: dict[str, Model] = {}
     faults: dict[str, str | None] = {}
     if dataset.metric is not None:
@@ -120,7 +120,7 @@ def compare(connection: Connection, dataset: Dataset, candidate: Candidate, curr
     tested = predict(candidate.manifest, champions | own, optional={FIRST})
     predictions = dict(tested.predictions)
     champions = {name: model for name, model in champions.items() if name in predictions}
-    outcomes = {model: _stored_outcomes(bytes(stream), tested.ids) for model, stream, _ in results}
+    outcomes = {result.model: _stored_outcomes(bytes(result.outcomes), tested.ids) for result in results}
     outcomes |= {name: _outcomes(candidate.manifest, tested.truth, predictions[name]) for name in champions}
     lines = {name: model.name for name, model in champions.items()}
     if CHAMPION not in champions:

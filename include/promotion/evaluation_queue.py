@@ -170,11 +170,11 @@ def _evaluate_next(dataset: Dataset) -> tuple[int, GateState] | None:
         row = sql.next_to_judge(connection, dataset=dataset.name, patience=PATIENCE)
         if row is None:
             return None
-        run, seed, manifest, until, rank = row
-        with logging_to_run(run):
-            state = _evaluate(connection, dataset, Candidate(run, seed, decode(bytes(manifest)), until, rank))
+        candidate = Candidate(row.run, row.seed, decode(bytes(row.manifest)), row.until, row.rank)
+        with logging_to_run(row.run):
+            state = _evaluate(connection, dataset, candidate)
         connection.commit()
-    return run, state
+    return row.run, state
 
 
 def _evaluate(connection: Connection, dataset: Dataset, candidate: Candidate) -> GateState:
@@ -298,7 +298,7 @@ def _score(
 
 def _require_unchanged(connection: Connection, dataset: Dataset, number: int) -> None:
     last = queries.load("registry").last_change(connection, dataset=dataset.name)
-    if (last[0] if last else 0) != number:
+    if (last.number if last else 0) != number:
         raise ChampionChanged(
             f"The champion of {dataset.name!r} is {champion_history.current(connection, dataset.name)}."
         )

@@ -138,7 +138,7 @@ def settle(planned: Sequence[Mapping[str, Any]]) -> list[str]:
     """Stores whether a run has all of its results; may be repeated. Returns the models without a result."""
     sql, run = queries.load("training"), planned[0]["run"]
     with connected("millrace train") as connection:
-        found = {model for model, *_ in sql.results_of(connection, run=run)}
+        found = {result.model for result in sql.results_of(connection, run=run)}
         missing = sorted({task["model"] for task in planned} - found)
         sql.end_run(connection, run=run, state=RunState.FAILED if missing else RunState.SUCCESS)
         connection.commit()
@@ -161,9 +161,9 @@ def end(planned: Sequence[Mapping[str, Any]] | None) -> None:
     missing, run = settle(planned), planned[0]["run"]
     with connected("millrace train") as connection:
         results = list(queries.load("training").results_of(connection, run=run))
-    for model, value, low, high, metric in results:
-        interval = f" ({low:.3f} to {high:.3f})" if low is not None else ""
-        log.info("%-20s %s %.3f%s", model, metric, value, interval)
+    for result in results:
+        interval = f" ({result.low:.3f} to {result.high:.3f})" if result.low is not None else ""
+        log.info("%-20s %s %.3f%s", result.model, result.metric, result.value, interval)
     if missing:
         raise NonRetryableError(
             f"Run {run} failed: it has no result of {', '.join(missing)}.",

@@ -27,6 +27,8 @@ from include.warehouse.connection import connected, lasting
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
+    from include.warehouse.queries.signatures.verification import ResultToVerifyRow
+
 RTOL, ATOL = 1e-9, 1e-12
 """The tolerance for numbers that other versions of the libraries computed."""
 
@@ -110,18 +112,19 @@ def verify_run(run: int | str, asked_by: str) -> Verified:
                 "See the table millrace.training_run.",
                 code=Code.RUN_NOT_FOUND,
             )
-        number, dataset, state, libraries, content, expired_at = row
-        if state != RunState.SUCCESS:
+        number = row.run
+        if row.state != RunState.SUCCESS:
             raise NonRetryableError(
-                f"Run {number} of {dataset!r} cannot be verified: its state is {state}.",
+                f"Run {number} of {row.dataset!r} cannot be verified: its state is {row.state}.",
                 "Verify a run whose state is success.",
                 code=Code.RUN_UNSUCCESSFUL,
             )
-        manifest, models = decode(bytes(content)), [model for (model,) in sql.models_of(connection(), run=number)]
-        if expired_at is not None:
-            raise catalog.VersionExpired(manifest, expired_at)
+        manifest = decode(bytes(row.manifest))
+        models = [found.model for found in sql.models_of(connection(), run=number)]
+        if row.expired_at is not None:
+            raise catalog.VersionExpired(manifest, row.expired_at)
         verification = _begin(connection(), manifest, number, asked_by)
-        changed, findings = _changed(libraries), list[str]()
+        changed, findings = _changed(row.libraries), list[str]()
         try:
             for model in models:
                 findings += _reproduce(connection, number, model, manifest, is_close=bool(changed))
@@ -166,15 +169,13 @@ def _reproduce(
     connection: Callable[[], Connection], run: int, model: str, manifest: Manifest, *, is_close: bool
 ) -> Iterator[str]:
     """What differs when a model is fitted again. With ``is_close``, numbers may differ in their last bits."""
-    unfitted, passes, outcomes, predictions, metrics = queries.load("verification").result_to_verify(
-        connection(), run=run, model=model
-    )
+    stored = queries.load("verification").result_to_verify(connection(), run=run, model=model)
     connection().rollback()
-    content = bytes(unfitted)
+    content = bytes(stored.unfitted)
     try:
         # The unfitted bytes have no digest of their own: changed bytes would give other predictions.
         estimator = artifact.loads(content, hashlib.sha256(content).hexdigest(), trusted(manifest.dataset))
-        fitted = derive(estimator, manifest, {}, passes)
+        fitted = derive(estimator, manifest, {}, stored.passes)
     except artifact.UntrustedArtifact as error:
         yield f"{model}: {error}"
         return
@@ -187,16 +188,14 @@ def _reproduce(
         # A newer library may reject what an older one accepted.
         yield f"{model}: the fit fails now: {type(error).__name__}: {error}"
         return
-    for finding in _differences(fitted, bytes(outcomes), predictions, metrics or {}, is_close):
+    for finding in _differences(fitted, stored, is_close):
         yield f"{model}: {finding}"
 
 
-def _differences(
-    fitted: Fitted, outcomes: bytes, predictions: str | None, metrics: Mapping[str, float], is_close: bool
-) -> Iterator[str]:
+def _differences(fitted: Fitted, stored: ResultToVerifyRow, is_close: bool) -> Iterator[str]:
     import numpy as np
 
-    before, now = _rows(outcomes), _rows(fitted.outcomes)
+    before, now = _rows(bytes(stored.outcomes)), _rows(fitted.outcomes)
     ids = before["id"].to_numpy()
     if not any(np.array_equal(ids, found) for found in fitted.identities):
         yield f"the {now.num_rows} test records are not the {before.num_rows} that it was tested on."
@@ -211,10 +210,10 @@ def _differences(
             f"{np.count_nonzero(~same)} of {len(same)} test records have another outcome, first row {first}: "
             f"{kind} was {pair[0][first]} and is {pair[1][first]}."
         )
-    elif predictions not in (None, fitted.evaluation.predictions) and not (numbers and is_close):
+    elif stored.predictions_sha256 not in (None, fitted.evaluation.predictions) and not (numbers and is_close):
         yield "predictions differ for records that were wrong then and are wrong now."
     for metric in fitted.evaluation.metrics:
-        then = metrics.get(metric.name)
+        then = (stored.metrics or {}).get(metric.name)
         if then is not None and not (np.isclose(then, metric.value, RTOL, ATOL) if is_close else then == metric.value):
             yield f"{metric.name} was {then!r} and is {metric.value!r}."
 

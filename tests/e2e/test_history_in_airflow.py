@@ -1,4 +1,4 @@
-"""Airflow's tables in a real Airflow: what is old goes, what has not ended stays, and everything goes on."""
+"""Airflow's tables in a real Airflow: old rows are deleted, runs that have not ended stay."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from embedded import postgres
 from embedded.airflow_api import AirflowApi
 from embedded.platform import Platform
 from include.airflow import history
+from include.error_codes import Code
 from include.errors import NonRetryableError
 from tests.e2e.retraining import until
+from tests.errors import raises
 from tests.integration.registry import ask, change
 
 if TYPE_CHECKING:
@@ -34,9 +36,9 @@ def metadata(airflow_platform: Platform) -> Iterator[Connection]:
 
 @pytest.fixture
 def waiting(airflow_api: AirflowApi, metadata: Connection) -> Iterator[str]:
-    """A run that began long ago and has not ended, as one that waits for a person's answer."""
+    """A run that began long ago and has not ended, like one that waits for an approval."""
     airflow_api.wait_for_dags([DAG, WAITING])
-    # The scheduled run may have listed what has not ended before this run became so old.
+    # The scheduled run may have listed the unfinished runs before this one became old.
     ended = "SELECT run_id FROM dag_run WHERE dag_id = %s AND run_type = 'scheduled' AND state IN ('success', 'failed')"
     until("the end of the scheduled run", lambda: ask(metadata, ended, DAG), 200)
     airflow_api.pause(WAITING)
@@ -53,7 +55,9 @@ def waiting(airflow_api: AirflowApi, metadata: Connection) -> Iterator[str]:
     airflow_api.unpause(WAITING)
 
 
-def test_what_is_old_goes_and_what_waits_stays(airflow_api: AirflowApi, metadata: Connection, waiting: str) -> None:
+def test_old_runs_are_deleted_and_waiting_ones_stay(
+    airflow_api: AirflowApi, metadata: Connection, waiting: str
+) -> None:
     airflow_api.wait_for_dags([DAG])
     run = airflow_api.trigger(DAG).run_id
     states = "SELECT state FROM dag_run WHERE run_id = %s AND state IN ('success', 'failed')"
@@ -69,7 +73,7 @@ def test_what_is_old_goes_and_what_waits_stays(airflow_api: AirflowApi, metadata
     assert ask(metadata, "SELECT FROM task_instance WHERE run_id = %s", run) == []
 
 
-def test_a_database_without_an_address(airflow_platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_database_url_is_an_error(airflow_platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(history.METADATA)
-    with pytest.raises(NonRetryableError, match="MILLRACE_METADATA is not set"):
+    with raises(Code.SETTING_MISSING, "MILLRACE_METADATA", kind=NonRetryableError):
         history.clean_airflow(datetime.now(UTC) - OLD)

@@ -1,4 +1,4 @@
-"""What is kept for so long and no longer: nothing that a proof, a replay or a promotion needs is removed."""
+"""History is deleted when it is old, except for what a proof, a replay or a promotion needs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from include.airflow import history
+from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.kafka import topics
 from include.landing import ledger, proof, recovery, replay, retry
@@ -21,6 +22,7 @@ from include.promotion import evaluation_queue
 from include.registry import champion_history
 from include.training.verification import verify_run
 from include.versions import retention
+from tests.errors import raises
 from tests.integration.landing import event, recreate, send, stream
 from tests.integration.registry import ask, change, given, signal
 from tests.integration.test_proof import landed
@@ -71,7 +73,7 @@ class TestLedger:
         assert ledger.merge(warehouse, landed, LATER - 2.5 * DAY) == 2
         merged = [(0, 106), (106, 110), (110, 112), (112, 114), (114, 116), (116, 118)]
         assert entries(warehouse) == [(1, 0, *offsets) for offsets in merged]
-        # The last claim's entry stays apart: a drain adds to it.
+        # The last claim's entry is not merged: a drain adds to it.
         assert ledger.merge(warehouse, landed, LATER) == 1
         assert ledger.merge(warehouse, landed, LATER) == 0
         assert entries(warehouse)[-2:] == [(1, 0, 114, 116), (1, 0, 116, 118)]
@@ -82,7 +84,7 @@ class TestLedger:
         assert drain(landed, "test").landed == 1
         assert proof.prove(warehouse, landed).wrong == []
 
-    def test_what_is_planted_in_merged_entries_is_found(self, landed: Stream, warehouse: Connection) -> None:
+    def test_a_missing_row_in_merged_entries_is_found(self, landed: Stream, warehouse: Connection) -> None:
         drain_twice(landed)
         age(warehouse, 40)
         ledger.merge(warehouse, landed, LATER)
@@ -99,7 +101,7 @@ class TestLedger:
         replay.replay(warehouse, landed, replay.Wanted(), "test")
         assert proof.prove(warehouse, landed).wrong == []
 
-    def test_entries_are_merged_while_a_replay_is_at_work(self, landed: Stream, warehouse: Connection) -> None:
+    def test_entries_are_merged_while_a_replay_runs(self, landed: Stream, warehouse: Connection) -> None:
         drain_twice(landed)
         age(warehouse, 40)
         replayer = replay._Replayer(warehouse, landed, "test")
@@ -127,7 +129,7 @@ class TestLedger:
         assert {place[0] for place in found} == {1, 2}
         assert proof.prove(warehouse, landed).wrong == []
 
-    def test_what_retention_may_have_dropped_becomes_one_entry(self, landed: Stream, warehouse: Connection) -> None:
+    def test_entries_past_retention_become_one(self, landed: Stream, warehouse: Connection) -> None:
         for _ in range(3):
             drain_twice(landed)
             age(warehouse, 1)
@@ -137,7 +139,7 @@ class TestLedger:
         assert len(entries(warehouse)) == 2
         assert proof.prove(warehouse, short).wrong == []
 
-    def test_an_entry_that_was_corrected_lately_divides_the_others(self, landed: Stream, warehouse: Connection) -> None:
+    def test_a_recently_corrected_entry_divides_the_others(self, landed: Stream, warehouse: Connection) -> None:
         for _ in range(3):
             drain_twice(landed)
         age(warehouse, 40)
@@ -155,7 +157,7 @@ def drain_twice(stream: Stream) -> None:
 
 class TestTraining:
     @pytest.mark.altered("models")
-    def test_only_what_nothing_needs_is_emptied(self, topic: Callable[..., str], warehouse: Connection) -> None:
+    def test_models_of_expired_versions_are_emptied(self, topic: Callable[..., str], warehouse: Connection) -> None:
         dataset = given(topic, signal(200), keep="2 versions")
         versions = finished(warehouse, dataset, [0, 1, 2, 10, 11])
         expired = retention.expire(warehouse, dataset)
@@ -182,7 +184,7 @@ class TestTraining:
 
 
 class TestLogs:
-    def test_old_files_go_and_their_empty_directories(self, tmp_path: Path) -> None:
+    def test_old_files_and_empty_directories_are_deleted(self, tmp_path: Path) -> None:
         old = (datetime.now(UTC) - 40 * DAY).timestamp()
         files = {name: tmp_path / name for name in ("a/old/1.log", "a/old/2.log", "b/new.log", "b/old.log")}
         for name, path in files.items():
@@ -198,9 +200,7 @@ class TestLogs:
 
     def test_a_setting_that_is_not_a_duration(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW__MILLRACE__KEEP_LEDGER", "a while")
-        with pytest.raises(
-            NonRetryableError, match=r"'a while', which is not a duration\. Set MILLRACE_AIRFLOW__MILLRACE"
-        ):
+        with raises(Code.INVALID_SETTING, "keep_ledger", "'a while'", "MILLRACE_AIRFLOW", kind=NonRetryableError):
             history.kept("keep_ledger")
         monkeypatch.setenv("AIRFLOW__MILLRACE__KEEP_LEDGER", "2 days")
         assert history.kept("keep_ledger") == 2 * DAY

@@ -56,7 +56,7 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "airflow"]
 
 
 @pytest.mark.usefixtures("services")
-def test_a_process_that_cannot_import_airflow_lands_and_trains(warehouse: Connection) -> None:
+def test_a_process_without_airflow_lands_and_trains(warehouse: Connection) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False, timeout=200
     )

@@ -11,31 +11,32 @@ from benchmarks.landing import Landed
 from benchmarks.peers import debezium
 from benchmarks.peers.position import escaped
 from benchmarks.year import growing
-from include.errors import UserError
+from include.error_codes import Code
 from include.streams import vehicle_positions
+from tests.errors import raises
 
 
-def test_a_rate_leaves_out_what_was_there_when_first_seen() -> None:
+def test_a_rate_does_not_count_the_rows_of_the_first_sample() -> None:
     landed = Landed([(10.0, 20_000), (10.5, 60_000), (11.0, 100_000)], peak_rss=0, cpu_s=0.4)
     assert (landed.rows_per_s, landed.cpu_us) == (80_000, 5.0)
 
 
-def test_a_rate_needs_more_than_one_sight() -> None:
-    with pytest.raises(UserError, match="Too few events"):
+def test_a_rate_needs_more_than_one_sample() -> None:
+    with raises(Code.BENCHMARK_FAILED, "20000 events"):
         _ = Landed([(10.0, 20_000)], 0, 0.0).rows_per_s
 
 
-def test_a_spread_is_median_least_and_greatest() -> None:
+def test_a_spread_is_median_minimum_and_maximum() -> None:
     assert Spread.of([3.0, 1.0, 8.0]) == Spread(3.0, 1.0, 8.0)
 
 
-def test_an_event_is_as_old_as_when_its_offset_was_first_passed() -> None:
+def test_the_age_of_an_event_ends_when_its_offset_is_first_visible() -> None:
     samples = [Sample(1.0, {0: 1}, 1), Sample(2.0, {0: 1, 1: 2}, 1), Sample(5.0, {0: 3, 1: 2}, 1)]
     offsets, times, partitions = np.array([0, 1, 2, 0, 1.0]), np.full(5, 0.5), np.array([0, 0, 0, 1, 1.0])
     assert ages_of(samples, offsets, times, partitions).tolist() == [0.5, 4.5, 4.5, 1.5, 1.5]
 
 
-def test_a_window_change_lasts_from_the_last_rows_of_one_claim_to_the_first_of_the_next() -> None:
+def test_a_window_change_ends_with_the_first_rows_of_the_next_claim() -> None:
     samples = [
         Sample(1.0, {0: 1}, 4),
         Sample(2.0, {0: 5}, 4),
@@ -48,7 +49,7 @@ def test_a_window_change_lasts_from_the_last_rows_of_one_claim_to_the_first_of_t
     assert Change(2.0, 3.0).gap_s == 1.0
 
 
-def test_slow_stretches_are_apart_and_the_worst_is_told_first() -> None:
+def test_slow_periods_are_separate_and_sorted_by_the_worst() -> None:
     times = np.array([10.0, 10.2, 10.4, 11.0, 13.0, 13.2, 16.0])
     ages = np.array([0.1, 0.9, 0.7, 0.1, 2.0, 1.8, 0.1])
     worst, other = stretches_of(ages, times, [Change(10.2, 11.1)])
@@ -64,7 +65,7 @@ def test_every_jar_of_a_lock_has_its_sum_and_no_lock_names_a_host(version: str) 
     assert "://" not in lock
 
 
-def test_connect_is_given_the_schema_of_the_events() -> None:
+def test_connect_gets_the_schema_of_the_events() -> None:
     fields = {field["field"]: field for field in debezium.schema_of(vehicle_positions.stream.fields)["fields"]}
     assert fields["bearing"] == {"field": "bearing", "optional": True, "type": "double"}
     assert fields["ts"]["name"] == "io.debezium.time.ZonedTimestamp"
@@ -84,7 +85,7 @@ def test_a_text_for_copy_is_escaped() -> None:
         ("millrace.metric", [300, 600, 900, 1400], ["millrace.metric grew by 500 in the last quarter, by 300 in the"]),
     ],
 )
-def test_what_grows_in_a_year_is_named(name: str, sizes: list[int], found: list[str]) -> None:
-    """What is kept for good may grow, and not faster in the last quarter than in the second."""
-    said = growing([{name: size} for size in sizes])
-    assert [each.startswith(one) for each, one in zip(said, found, strict=True)] == [True] * len(found)
+def test_sizes_that_keep_growing_are_named(name: str, sizes: list[int], found: list[str]) -> None:
+    """Permanent data may grow, but not faster in the last quarter than in the second."""
+    lines = growing([{name: size} for size in sizes])
+    assert [each.startswith(one) for each, one in zip(lines, found, strict=True)] == [True] * len(found)

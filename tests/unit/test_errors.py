@@ -12,7 +12,9 @@ from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.project import ROOT
 
-SOURCES = [path for folder in ("include", "embedded", "cli", "dags") for path in (ROOT / folder).rglob("*.py")]
+SOURCES = [
+    path for folder in ("include", "embedded", "cli", "dags", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+]
 TEXT = {path: path.read_text() for path in SOURCES if path.name != "error_codes.py"}
 
 
