@@ -19,7 +19,7 @@ from cli.landing import accept
 from embedded.airflow_api import AirflowApi, Run, TaskInstance
 from embedded.platform import Platform
 from include.kafka import backlog, client
-from include.landing.drain import MIN_REJECTED
+from include.landing.recovery import MIN_REJECTED
 from include.streams import definitions
 from include.streams.definition import Stream
 from include.streams.produce import make_topic, produce

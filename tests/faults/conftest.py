@@ -1,4 +1,4 @@
-"""Servers of the faults' own, to be killed at will, and the stage that each test gets on them."""
+"""Servers for the fault tests alone, which may be killed, and the stage of each test."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def world(home: Home) -> Iterator[World]:
 
 @contextmanager
 def stage_of(world: World, stream: Stream, **options: Any) -> Iterator[Stage]:
-    """A stage, struck at the end; then the servers are up again, whatever was done to them."""
+    """A stage, closed at the end; then the servers run again."""
     stage = Stage(world, stream, **options)
     try:
         yield stage
@@ -50,7 +50,7 @@ def stage_of(world: World, stream: Stream, **options: Any) -> Iterator[Stage]:
 
 @pytest.fixture
 def staged(world: World) -> Iterator[Callable[..., Stage]]:
-    """Makes stages of given streams; ``staged(stream, cleanup_policy="compact")`` also configures the topic."""
+    """Creates stages of given streams; ``staged(stream, cleanup_policy="compact")`` also configures the topic."""
     with ExitStack() as stages:
         yield lambda stream=READINGS, **options: stages.enter_context(stage_of(world, stream, **options))
 

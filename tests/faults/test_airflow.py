@@ -1,4 +1,4 @@
-"""A and H inside a real Airflow: its processes are killed while a stream waits or drains, and a pause outlives them."""
+"""A and H in a real Airflow: its processes are killed while a stream waits or drains, and a pause survives them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Site:
         self.sent = 0
 
     def send(self, events: int = EVENTS) -> None:
-        """Simulated events, stored by the broker when this returns."""
+        """Sends simulated events, and waits until the broker has stored them."""
         produce(STREAM, events, seed=next(_seeds))
         self.sent += events
 
@@ -58,7 +58,7 @@ class Site:
             return int((cursor.fetchone() or (0,))[0])
 
     def until_landed(self, within_s: float = 90.0) -> None:
-        """Waits until everything that was sent is in the table."""
+        """Waits until all sent events are in the table."""
         until(f"{self.sent} rows have landed", lambda: self.landed() >= self.sent, within_s, every_s=0.2)
 
     def until(self, task: str, state: str, within_s: float = 90.0) -> None:
@@ -73,33 +73,33 @@ class Site:
         until(f"the task {task} is {state}", found, within_s, every_s=0.2)
 
     def kill(self, component: str) -> None:
-        """kill -9 to a component of the platform, which its supervisor starts again."""
+        """Kills a component of the platform with SIGKILL; its supervisor starts it again."""
         [health] = [each for each in self.platform.status() if each.name == component]
         os.kill(health.pid, signal.SIGKILL)
 
     def until_healthy(self) -> None:
-        """Waits until every component does its work again."""
+        """Waits until every component is healthy."""
         until("Airflow is healthy", lambda: all(each.healthy for each in self.platform.status()), 90, every_s=0.5)
 
     def until_settled(self, for_s: float = 3.0) -> None:
-        """Waits until one run's sensor has been deferred for a while, and nobody drained meanwhile.
+        """Waits until one run's sensor has been deferred for a while, and no drain has run in that time.
 
-        What the tail of a window lands, a sensor may still have seen; it then fires for nothing.
+        A sensor may see records that the tail of a window then lands; it fires although none is left.
         """
         seen: list[str] = []
 
         def settled() -> bool:
-            self.until_nobody_drains()
+            self.until_no_drain_runs()
             self.until("wait", "deferred")
             [run, *_] = self.api.runs(DAG_ID)
             seen.append(run.run_id)
             return len(seen) > for_s / 0.5 and len(set(seen[-int(for_s / 0.5) :])) == 1
 
-        until("the sensor waits and goes on waiting", settled, 120, every_s=0.5)
+        until("the sensor keeps waiting", settled, 120, every_s=0.5)
 
-    def until_nobody_drains(self) -> None:
-        """Waits until no process has the connection to the warehouse that a drain has, also not behind its task."""
-        until("nobody drains", lambda: not self.drains(), 40, every_s=0.2)
+    def until_no_drain_runs(self) -> None:
+        """Waits until no process has a drain's connection to the warehouse, including the tail after a task."""
+        until("no drain runs", lambda: not self.drains(), 40, every_s=0.2)
 
     def drains(self) -> set[int]:
         """The ports of the drains' connections to the warehouse."""
@@ -111,32 +111,32 @@ class Site:
             return {port for (port,) in cursor.fetchall()}
 
     def drain(self) -> psutil.Process:
-        """The process of the drain at work; where one takes over from another, of the one that stays."""
+        """The process of the running drain; during a handover, it waits until only one is left."""
 
         found: list[psutil.Process] = []
 
-        def one_is_at_work() -> bool:
+        def one_is_running() -> bool:
             ports = self.drains()
             connections = psutil.net_connections("tcp")
             owners = {each.pid for each in connections if each.laddr and each.laddr.port in ports and each.pid}
             found[:] = [process for process in map(psutil.Process, owners) if process.name() != "postgres"]
             return len(found) == 1
 
-        until("one drain is at work", one_is_at_work, 30, every_s=0.1)
+        until("one drain runs", one_is_running, 30, every_s=0.1)
         return found[0]
 
     def prove(self) -> None:
-        """The promise."""
+        """Asserts that every offset has one disposition, and that all events have landed."""
         brokers = f"127.0.0.1:{self.platform.home.state()['ports']['kafka']}"
         with closing(self.connection(self.platform)) as connection:
             connection.set_session("REPEATABLE READ", autocommit=False)
             findings = audit(connection, STREAM, [snapshot(brokers, STREAM.topic)])
         assert not findings.wrong, findings.wrong
-        assert (findings.unread, findings.fates["landed"]) == (0, self.sent)
+        assert (findings.unread, findings.dispositions["landed"]) == (0, self.sent)
 
     @staticmethod
     def connection(platform: Platform) -> Connection:
-        """The superuser's, in autocommit."""
+        """The superuser's connection, in autocommit."""
         port = platform.home.state()["ports"]["postgres"]
         return postgres.connect(platform.home, port, "warehouse")
 
@@ -151,7 +151,7 @@ def dags() -> dict[str, DAG]:
 
 @pytest.fixture(scope="module")
 def site(airflow_platform: Platform, airflow_api: AirflowApi) -> Iterator[Site]:
-    """The stream's DAG at work."""
+    """The stream with its DAG running."""
     airflow_api.wait_for_dags([DAG_ID])
     with closing(Site.connection(airflow_platform)) as warehouse:
         site = Site(airflow_platform, airflow_api, warehouse)
@@ -172,7 +172,7 @@ def test_a10_the_triggerer_is_killed_while_the_stream_waits(site: Site) -> None:
 
 
 def test_a11_the_scheduler_is_killed_while_its_task_lives(site: Site) -> None:
-    """The task may go on, and its successor may be started beside it: only one of them writes."""
+    """The task may continue, and its successor may start at the same time. Only one of them writes."""
     site.send()
     site.until("drain", "running")
     site.kill("scheduler")
@@ -187,10 +187,10 @@ def test_a11_the_scheduler_is_killed_while_its_task_lives(site: Site) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["a12_sigterm", "a13_sigkill_and_retry"])
 def test_the_worker_is_ended(site: Site, number: signal.Signals) -> None:
-    """Asked to end, or killed, in the middle of a window; the task's retry takes over at once."""
+    """The drain gets SIGTERM or SIGKILL in the middle of a window. The task's retry takes over."""
     site.send()
     site.until("drain", "running")
-    until("the drain is at work", lambda: site.landed() >= site.sent, 60)
+    until("the drain lands rows", lambda: site.landed() >= site.sent, 60)
     site.drain().send_signal(number)
     site.send()
     site.until_landed()
@@ -198,7 +198,7 @@ def test_the_worker_is_ended(site: Site, number: signal.Signals) -> None:
 
 
 def test_b15_two_runs_at_once(site: Site) -> None:
-    """A second run, asked for by hand, waits for the first instead of competing with it."""
+    """A second run, triggered by hand, waits for the first one."""
     site.until("wait", "deferred")
     site.api.trigger(DAG_ID)
     site.send()
@@ -211,11 +211,11 @@ def test_b15_two_runs_at_once(site: Site) -> None:
 def test_an_hour_without_events(
     site: Site, dags: dict[str, DAG], alone: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    """One run waits for longer than an hour, holds no slot of a worker, and the first event is in the table soon after.
+    """A run can wait for longer than an hour without a worker slot, and the first event after it lands soon.
 
-    An hour is made of looks, twice a second. That they leave nothing behind, however many, is shown by
-    ``test_h81_an_hour_of_looks``; that nothing else happens, by limits of time that lie far beyond an hour, and by
-    looking on for a while.
+    The trigger measures the backlog twice a second; ``test_h81_an_hour_of_measurements`` shows that this leaks nothing.
+    This test checks that all time limits are longer than an hour, and observes the run for some seconds. The limit of
+    3.5 s is a promise to users, and the test runs alone.
     """
     wait = dags[DAG_ID].get_task("wait")
     hour = timedelta(hours=1)
@@ -235,7 +235,7 @@ def test_an_hour_without_events(
 
 
 def first_event_after_idling(site: Site, idle_s: float = 6.0) -> float:
-    """Waits for a deferred sensor and looks on; then sends an event. Returns how many seconds it took."""
+    """Waits for a deferred sensor, observes it, then sends an event. Returns the seconds until its row is visible."""
     site.until_settled()
     [run, *_] = site.api.runs(DAG_ID)
     pool = site.api.call("GET", "pools/default_pool")
@@ -253,17 +253,18 @@ def first_event_after_idling(site: Site, idle_s: float = 6.0) -> float:
     return time.monotonic() - sent_at
 
 
-def test_h78_a_pause_outlives_the_scheduler(site: Site) -> None:
-    """Paused, it ends the window at work and starts no other, also not after a restart; resumed, it catches up."""
+def test_h78_a_pause_survives_the_scheduler(site: Site) -> None:
+    """Paused, the DAG ends its window and starts no other, even after a restart. Resumed, it catches up."""
     site.api.pause(DAG_ID)
     try:
-        until("the window has ended", lambda: at_rest(site), 120)
+        until("the window has ended", lambda: is_idle(site), 120)
         site.kill("scheduler")
         site.until_healthy()
-        # What drained goes on for a while behind its task.
-        site.until_nobody_drains()
+        # The tail of the window ends after its task.
+        site.until_no_drain_runs()
         before = site.landed()
         site.send()
+        # Nothing can be polled: the test shows that nothing happens.
         time.sleep(8)
         assert site.landed() == before
     finally:
@@ -272,7 +273,7 @@ def test_h78_a_pause_outlives_the_scheduler(site: Site) -> None:
     site.prove()
 
 
-def at_rest(site: Site) -> bool:
-    """Whether no task of the newest run is at work."""
+def is_idle(site: Site) -> bool:
+    """Whether no task of the newest run is queued or running."""
     run = site.api.runs(DAG_ID)[0]
     return not any(task.state in ("queued", "running") for task in site.api.task_instances(DAG_ID, run.run_id))

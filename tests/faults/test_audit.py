@@ -1,4 +1,4 @@
-"""The audit itself: it finds nothing wrong with a sound landing, and every kind of wrong that is planted in it."""
+"""The audit itself: it accepts a correct landing, and finds every kind of error that a test plants."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from tests.faults.toolbox.events import READINGS
 from tests.faults.toolbox.stage import Stage, World
 
 PLANTED = {
-    "a lost row": ("DELETE FROM {table} WHERE (kafka_partition, kafka_offset) = (0, 5)", "without the fate"),
+    "a lost row": (
+        "DELETE FROM {table} WHERE (kafka_partition, kafka_offset) = (0, 5)",
+        "without the expected disposition",
+    ),
     "a row twice": (
         "ALTER TABLE {table} DROP CONSTRAINT {stream}_pkey;"
         "INSERT INTO {table} SELECT * FROM {table} WHERE (kafka_partition, kafka_offset) = (0, 5)",
-        "two fates",
+        "two dispositions",
     ),
     "a row that is a dead letter, too": (
         "INSERT INTO millrace.dead_letter (stream, kafka_incarnation, kafka_partition, kafka_offset, disposition,"
         " reason, appended_at) VALUES ('{stream}', 1, 0, 5, 'dead letter', 'planted', now())",
-        "two fates",
+        "two dispositions",
     ),
-    "a lost dead letter": ("DELETE FROM millrace.dead_letter WHERE kafka_partition = 1", "without the fate"),
+    "a lost dead letter": (
+        "DELETE FROM millrace.dead_letter WHERE kafka_partition = 1",
+        "without the expected disposition",
+    ),
     "a dead letter with other bytes": ("UPDATE millrace.dead_letter SET value = 'other'", "differ from their records"),
     "a dead letter without its headers": (
         "UPDATE millrace.dead_letter SET headers = NULL",
@@ -36,19 +42,19 @@ PLANTED = {
     ),
     "an aborted record's row": (
         "UPDATE {table} SET kafka_offset = {aborted} WHERE (kafka_partition, kafka_offset) = (2, 5)",
-        "no committed record",
+        "without a committed record",
     ),
-    "a jumped offset": (
+    "a skipped offset": (
         "UPDATE millrace.position SET next_offset = next_offset + 1 WHERE partition = 0",
         "past the log's end",
     ),
-    "a position that stayed behind": (
+    "a position that is too low": (
         "UPDATE millrace.position SET next_offset = next_offset - 1 WHERE partition = 0",
         "at or past the position",
     ),
     "a wrong count": (
         "UPDATE millrace.landing_ledger SET landed = landed + 1, skipped = skipped - 1 WHERE kafka_partition = 2",
-        "the ledger says",
+        "the ledger counts",
     ),
     "a wrong checksum": ("UPDATE millrace.landing_ledger SET checksum = checksum + 1", "the checksum of"),
     "a lost ledger entry": ("DELETE FROM millrace.landing_ledger WHERE kafka_partition = 1", "the ledger ends at 0"),
@@ -64,7 +70,7 @@ PLANTED = {
 
 @pytest.fixture(scope="module")
 def landed(world: World) -> Iterator[Stage]:
-    """A sound landing with every fate in it."""
+    """A correct landing with every disposition."""
     with stage_of(world, READINGS) as stage:
         stage.topic.events(600)
         stage.topic.send([b"{broken"], partition=1, expect="dead letter")
@@ -75,13 +81,13 @@ def landed(world: World) -> Iterator[Stage]:
         yield stage
 
 
-def test_a_sound_landing_is_found_sound(landed: Stage) -> None:
-    fates = landed.prove().fates
-    assert fates == {"landed": 630, "dead letter": 1, "skipped": 1, "no record": 32}
+def test_a_correct_landing_is_accepted(landed: Stage) -> None:
+    dispositions = landed.prove().dispositions
+    assert dispositions == {"landed": 630, "dead letter": 1, "skipped": 1, "no record": 32}
 
 
 @pytest.mark.parametrize(("statement", "finding"), PLANTED.values(), ids=PLANTED.keys())
-def test_what_is_planted_is_found(landed: Stage, statement: str, finding: str) -> None:
+def test_a_planted_error_is_found(landed: Stage, statement: str, finding: str) -> None:
     log = landed.snapshot().logs[2]
     names = {
         "stream": landed.stream.name,

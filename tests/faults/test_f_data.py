@@ -1,4 +1,4 @@
-"""F: what is in the records. Each lands as it is, or is kept aside as it was with a reason; none stops the others."""
+"""F: the contents of records. Each lands unchanged, or is kept with its bytes and a reason; none stops the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from include.landing import recovery
 from include.landing.choice import Choice
 from include.streams.definition import Instant
 from tests.faults.toolbox import tampering
-from tests.faults.toolbox.events import ANYTHING, Fate
+from tests.faults.toolbox.events import ANYTHING, Expected
 from tests.faults.toolbox.stage import Stage
 
 TABLE_ROWS = 30
@@ -40,7 +40,7 @@ def anything(staged: Callable[..., Stage]) -> Stage:
     return staged(ANYTHING)
 
 
-def send_among_good_ones(stage: Stage, *values: bytes | None, expect: Fate = "landed", **options: Any) -> None:
+def send_among_good_ones(stage: Stage, *values: bytes | None, expect: Expected = "landed", **options: Any) -> None:
     """Sends each value with good records before and after it."""
     for value in values:
         stage.topic.events(TABLE_ROWS, name=None)
@@ -49,10 +49,10 @@ def send_among_good_ones(stage: Stage, *values: bytes | None, expect: Fate = "la
 
 
 POISON = {
-    "no_json": b"{broken",
-    "nothing": b"",
+    "not_json": b"{broken",
+    "empty": b"",
     "blanks": b"   ",
-    "half_a_record": record()[:20],
+    "half_of_a_record": record()[:20],
     "two_records": record() + record(),
     "a_list": b"[1, 2]",
     "null": b"null",
@@ -69,33 +69,33 @@ POISON = {
 
 def test_f49_poison(anything: Stage) -> None:
     send_among_good_ones(anything, *POISON.values(), expect="dead letter")
-    fates = anything.finish().fates
-    assert fates == {"landed": TABLE_ROWS * (len(POISON) + 1), "dead letter": len(POISON)}
+    dispositions = anything.finish().dispositions
+    assert dispositions == {"landed": TABLE_ROWS * (len(POISON) + 1), "dead letter": len(POISON)}
 
 
 def test_f49_a_dropped_dead_letter_is_noticed(anything: Stage) -> None:
     send_among_good_ones(anything, b"{broken", expect="dead letter")
     anything.drain(tamper=tampering.dead_letters_are_dropped).wait()
-    with pytest.raises(AssertionError, match="the fate"):
+    with pytest.raises(AssertionError, match="expected disposition"):
         anything.finish()
 
 
 def test_f51_null_keys(anything: Stage) -> None:
-    """A key is not needed, and a dead letter keeps that it had none, or an empty one, or one that is no text."""
+    """A key is optional. A dead letter keeps no key, an empty key and a key that is not text apart."""
     for key in (None, b"", b"\x00\xff\xfe"):
         anything.topic.send([record()], key=key)
         anything.topic.send([b"{broken"], expect="dead letter", key=key)
-    assert anything.finish().fates == {"landed": 3, "dead letter": 3}
+    assert anything.finish().dispositions == {"landed": 3, "dead letter": 3}
 
 
 def test_f52_tombstones(anything: Stage) -> None:
     send_among_good_ones(anything, None, None, None)
     anything.topic.send([None] * 200)
-    assert anything.finish().fates == {"landed": 4 * TABLE_ROWS, "skipped": 203}
+    assert anything.finish().dispositions == {"landed": 4 * TABLE_ROWS, "skipped": 203}
 
 
 def test_f53_texts(anything: Stage) -> None:
-    """All that COPY's text format would have to escape, and what no text of PostgreSQL can hold."""
+    """Characters that COPY's text format has to escape, and those that PostgreSQL's texts cannot hold."""
     good = [
         "",
         "\t",
@@ -127,12 +127,12 @@ def test_f53_texts(anything: Stage) -> None:
         record(text="@").replace(b"@", b"\xed\xa0\x80"),
     ]
     send_among_good_ones(anything, *bad, expect="dead letter")
-    fates = anything.finish().fates
-    assert fates == {"landed": len(good) + 3 + TABLE_ROWS * (len(bad) + 1), "dead letter": len(bad)}
+    dispositions = anything.finish().dispositions
+    assert dispositions == {"landed": len(good) + 3 + TABLE_ROWS * (len(bad) + 1), "dead letter": len(bad)}
 
 
 def test_f54_numbers(anything: Stage) -> None:
-    """The ends of every type's range, digits that a double would lose, and what is no number."""
+    """The ends of every type's range, digits that a double would lose, and values that are not numbers."""
     good = [
         *(raw("whole", text) for text in ("0", "-0", str(2**63 - 1), str(-(2**63)))),
         *(
@@ -160,26 +160,26 @@ def test_f54_numbers(anything: Stage) -> None:
         raw("flag", "1"),
     ]
     send_among_good_ones(anything, *bad, expect="dead letter")
-    fates = anything.finish().fates
-    assert fates == {"landed": len(good) + TABLE_ROWS * (len(bad) + 1), "dead letter": len(bad)}
+    dispositions = anything.finish().dispositions
+    assert dispositions == {"landed": len(good) + TABLE_ROWS * (len(bad) + 1), "dead letter": len(bad)}
 
 
 def test_f55_records_larger_than_a_fetch(anything: Stage) -> None:
-    """Larger than what a consumer asks for of one partition at a time."""
+    """Larger than a consumer's fetch from one partition."""
     anything.kafka_settings = {"max.partition.fetch.bytes": 100_000}
     send_among_good_ones(anything, *(record(text="x" * size) for size in (99_000, 400_000, 1_900_000)))
     send_among_good_ones(anything, b"{" + b"x" * 1_500_000, expect="dead letter")
     drain = anything.drain()
     assert drain.wait().kind == "drained"
-    assert anything.prove().fates == {"landed": 3 + 6 * TABLE_ROWS, "dead letter": 1}
+    assert anything.prove().dispositions == {"landed": 3 + 6 * TABLE_ROWS, "dead letter": 1}
 
 
 def test_f56_more_values_than_parameters_in_a_statement(anything: Stage) -> None:
-    """12,000 rows of twelve values in one batch; a statement with parameters ends at 65,535 of them."""
+    """One batch has 12,000 rows of twelve values; a statement can have 65,535 parameters."""
     anything.topic.events(12_000)
     drain = anything.drain()
     assert drain.wait().kind == "drained"
-    assert anything.prove().fates == {"landed": 12_000}
+    assert anything.prove().dispositions == {"landed": 12_000}
 
 
 def test_f57_f58_events_that_repeat(stage: Stage) -> None:
@@ -187,7 +187,7 @@ def test_f57_f58_events_that_repeat(stage: Stage) -> None:
     same = record(name="same", amount=1.5)
     for partition in range(3):
         stage.topic.send([same] * 50, partition=partition, key=b"same")
-    assert stage.finish().fates == {"landed": 150}
+    assert stage.finish().dispositions == {"landed": 150}
 
 
 class Wider(msgspec.Struct):
@@ -217,7 +217,7 @@ class Retyped(msgspec.Struct):
 
 
 def test_f59_a_new_column(stage: Stage) -> None:
-    """The records have it first, then the definition; the drain of the old definition is still at work meanwhile."""
+    """First the records have it, then the definition, while the drain of the old definition still runs."""
     stage.topic.events(300)
     old = stage.drain(replace(stage.stream, quiet="15 seconds"))
     stage.until_landed(300)
@@ -237,19 +237,19 @@ def test_f59_a_new_column(stage: Stage) -> None:
 
 
 def test_f60_a_type_changes(stage: Stage) -> None:
-    """In the definition it is refused by name, and nothing is read; in the records they are dead letters."""
+    """A change in the definition is refused; in the records, the values are dead letters."""
     stage.topic.events(300)
     stage.land()
     stage.topic.send([stage.topic.value(id="seven") for _ in range(20)], expect="dead letter")
     outcome = stage.drain(replace(stage.stream, event=Retyped)).wait()
     assert outcome.kind == "failed", outcome
-    assert "event.id" in outcome.says
+    assert "event.id" in outcome.message
     assert stage.landed() == 300
-    assert stage.finish().fates == {"landed": 300, "dead letter": 20}
+    assert stage.finish().dispositions == {"landed": 300, "dead letter": 20}
 
 
 def test_f61_a_column_is_dropped(stage: Stage) -> None:
-    """The definition no longer has it: the column stays, with the old rows' values, and is null from then on."""
+    """The definition drops it: the column stays with the values of old rows, and is null in new ones."""
     stage.topic.events(300)
     stage.land()
     stage.stream = replace(stage.stream, event=Narrower)
@@ -264,11 +264,11 @@ def test_f62_fields_in_another_order(stage: Stage) -> None:
     value = {"name": None, "unknown": {"a": [1]}, "amount": 2, "ts": now().isoformat(), "id": 5}
     for fields in (list(value.items()), list(value.items())[::-1]):
         stage.topic.send([json.dumps(dict(fields)).encode()] * 10)
-    assert stage.finish().fates == {"landed": 20}
+    assert stage.finish().dispositions == {"landed": 20}
 
 
 def test_f63_timestamps(anything: Stage) -> None:
-    """With an offset they land as the moment they mean; numbers and local times are ambiguous, so they do not."""
+    """Times with an offset land as their moment. Numbers and local times are ambiguous, so they do not land."""
     moment = now().replace(microsecond=123456)
     good = [
         moment.isoformat(),
@@ -277,7 +277,7 @@ def test_f63_timestamps(anything: Stage) -> None:
         moment.astimezone(tz(-9.5)).isoformat(),
         moment.replace(microsecond=0).isoformat(),
         moment.isoformat().replace("T", "t").replace("+00:00", "z"),
-        # The same hour of a clock that was set back, which its offset distinguishes.
+        # The same hour before and after a clock was set back; the offsets differ.
         moment.astimezone(tz(2)).isoformat(),
         moment.astimezone(tz(1)).isoformat(),
     ]
@@ -297,8 +297,8 @@ def test_f63_timestamps(anything: Stage) -> None:
     send_among_good_ones(anything, *bad, expect="dead letter")
     outside = ["1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2262-04-12T00:00:00Z"]
     send_among_good_ones(anything, *(record(ts=text) for text in outside), expect="quarantined")
-    fates = anything.finish().fates
-    assert fates == {
+    dispositions = anything.finish().dispositions
+    assert dispositions == {
         "landed": len(good) + TABLE_ROWS * (len(bad) + len(outside) + 2),
         "dead letter": len(bad),
         "quarantined": len(outside),
@@ -314,12 +314,12 @@ def test_f65_bad_rows_in_a_batch(anything: Stage, where: str) -> None:
             b"{broken" if start in bad else good[start], "dead letter" if start in bad else "landed"
         )
     anything.topic.flush()
-    assert anything.finish().fates == {"landed": 2_000 - len(bad), "dead letter": len(bad)}
+    assert anything.finish().dispositions == {"landed": 2_000 - len(bad), "dead letter": len(bad)}
 
 
 @pytest.mark.parametrize("where", ["first", "last", "middle", "many"])
 def test_f65_rows_that_postgresql_refuses(stage: Stage, where: str) -> None:
-    """A constraint of somebody's own: the rows that break it are kept aside with the SQLSTATE, the others land."""
+    """A user's constraint: rows that violate it are dead letters with the SQLSTATE, and the others land."""
     stage.topic.events(30)
     stage.land()
     stage.query(f"ALTER TABLE landing.{stage.stream.name} ADD CHECK (amount < 100)")
@@ -331,12 +331,12 @@ def test_f65_rows_that_postgresql_refuses(stage: Stage, where: str) -> None:
         )
     stage.topic.flush()
     findings = stage.finish()
-    assert findings.fates == {"landed": 1_030 - len(bad), "dead letter": len(bad)}
+    assert findings.dispositions == {"landed": 1_030 - len(bad), "dead letter": len(bad)}
     assert stage.query("SELECT DISTINCT sqlstate FROM millrace.dead_letter") == [("23514",)]
 
 
-def test_f64_nothing_but_bad_records(stage: Stage) -> None:
-    """The producer, or the definition, is wrong: the task stops, and nothing is marked as done."""
+def test_f64_only_bad_records(stage: Stage) -> None:
+    """The producer or the definition is wrong: the task stops, and the position does not move."""
     stage.topic.events(300)
     stage.land()
     before = stage.positions()
@@ -349,7 +349,7 @@ def test_f64_nothing_but_bad_records(stage: Stage) -> None:
     assert not stage.audit().wrong
     with stage.connected() as connection:
         recovery.accept(connection, stage.stream, Choice.BAD, "a test")
-    assert stage.finish().fates == {"landed": 300, "dead letter": 9_000}
+    assert stage.finish().dispositions == {"landed": 300, "dead letter": 9_000}
 
 
 def tz(hours: float) -> timezone:

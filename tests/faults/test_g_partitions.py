@@ -1,4 +1,4 @@
-"""G: the partitions of a stream's table: made on demand, ahead and by several at once, dropped while rows arrive."""
+"""G: the partitions of a stream's table: created on demand, ahead and concurrently, and dropped while rows arrive."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import psycopg2
 import pytest
 
 from include.definitions import InvalidDefinition
+from include.error_codes import Code
 from include.landing import maintenance
 from include.streams.definition import MAX_NAME
+from tests.errors import raises
 from tests.faults.toolbox.events import READINGS, WAIT_S
 from tests.faults.toolbox.stage import Stage
 from tests.polling import until
@@ -28,12 +30,12 @@ def now() -> datetime:
 
 
 def midnight() -> datetime:
-    """The last one."""
+    """The last midnight."""
     return now().replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def tables(stage: Stage) -> set[str]:
-    """The tables of the stream, attached or not, but for the stream's own."""
+    """The partitions of the stream, attached or not."""
     rows = stage.query(
         "SELECT relname FROM pg_class JOIN pg_namespace AS schema ON schema.oid = relnamespace"
         " WHERE nspname = 'landing' AND relkind = 'r' AND starts_with(relname, %s)",
@@ -58,11 +60,11 @@ def attached(stage: Stage) -> set[str]:
     ids=["midnight", "hour", "six_hours"],
 )
 def test_g66_boundaries(staged: Callable[..., Stage], width: str, edge: datetime) -> None:
-    """A moment at the edge belongs to the span that begins there, one a tick earlier to the one before."""
+    """A moment on the boundary belongs to the span that begins there, and a microsecond earlier to the one before."""
     stage = staged(replace(READINGS, partition=width))
     for moment in (edge - TICK, edge, edge + TICK):
         stage.topic.events(30, ts=moment)
-    assert stage.finish().fates == {"landed": 90}
+    assert stage.finish().dispositions == {"landed": 90}
     rows = stage.query(
         f"SELECT tableoid::regclass::text, count(*) FROM landing.{stage.stream.name} GROUP BY 1 ORDER BY 2"
     )
@@ -70,25 +72,25 @@ def test_g66_boundaries(staged: Callable[..., Stage], width: str, edge: datetime
 
 
 def test_g67_late_by_days(stage: Stage) -> None:
-    """Inside the window a partition is made for it; outside it goes to quarantine, and no partition is made."""
+    """An event within the limit gets its partition; one outside is quarantined, and no partition is created."""
     stage.topic.events(100)
     stage.topic.events(100, ts=now() - 6 * DAY)
     stage.topic.send([stage.topic.value(now() - 8 * DAY) for _ in range(100)], expect="quarantined")
     stage.topic.events(100, ts=now() - 3 * DAY)
-    assert stage.finish().fates == {"landed": 300, "quarantined": 100}
+    assert stage.finish().dispositions == {"landed": 300, "quarantined": 100}
     assert len(attached(stage)) == 3
 
 
 def test_g68_the_far_future(stage: Stage) -> None:
-    """Ten thousand events, each of another day to come, make no partition."""
+    """Ten thousand events, each of another future day, create no partition."""
     stage.topic.events(100)
     stage.topic.send([stage.topic.value(now() + (number + 1) * DAY) for number in range(10_000)], expect="quarantined")
-    assert stage.finish().fates == {"landed": 100, "quarantined": 10_000}
+    assert stage.finish().dispositions == {"landed": 100, "quarantined": 10_000}
     assert len(tables(stage)) <= 2
 
 
 def test_g69_a_partition_is_dropped_while_late_rows_arrive(stage: Stage) -> None:
-    """The drain knows the partition; it is dropped; a late row for it comes. It is made again."""
+    """The drain has used the partition; it is dropped, and created again for a late row."""
     late = midnight() - 5 * DAY
     stage.topic.events(100)
     stage.topic.events(100, ts=late)
@@ -102,14 +104,14 @@ def test_g69_a_partition_is_dropped_while_late_rows_arrive(stage: Stage) -> None
     assert drain.wait().kind in ("drained", "failed")
     stage.land()
     assert stage.landed() == 200
-    # What was dropped on purpose is missing in each of the three partitions, by rows and by ledger; nothing else.
+    # Only the dropped rows are missing, in each of the three partitions, by rows and by ledger.
     wrong = stage.audit().wrong
     assert len(wrong) == 6, wrong
 
 
 @pytest.mark.parametrize("moment", ["detaching", "detached"])
 def test_g70_dropping_is_interrupted(stage: Stage, moment: str) -> None:
-    """While it waits for a reader, or between its two steps: the next maintenance finishes, and no table is left."""
+    """While it waits for a reader, or between its two steps. The next maintenance finishes it."""
     late = midnight() - 5 * DAY
     stage.topic.events(100)
     stage.topic.events(100, ts=late)
@@ -163,21 +165,21 @@ def interrupt(stage: Stage, cut_off: datetime, moment: str) -> None:
     assert failed
 
 
-def test_g71_a_default_partition_of_somebodys_own(stage: Stage) -> None:
-    """Millrace makes none. One that somebody adds is named, with how to fix it, rather than filled."""
+def test_g71_a_users_default_partition(stage: Stage) -> None:
+    """Millrace creates none. It reports one that a user adds, with the remedy."""
     stage.topic.events(100)
     stage.land()
     stage.query(f"CREATE TABLE landing.catchall PARTITION OF landing.{stage.stream.name} DEFAULT")
     stage.topic.events(100, ts=now() - 2 * DAY)
     outcome = stage.drain().wait()
-    assert (outcome.kind, outcome.what) == ("failed", "NonRetryableError"), outcome
-    assert "catchall" in outcome.says
+    assert (outcome.kind, outcome.error) == ("failed", "NonRetryableError"), outcome
+    assert "catchall" in outcome.message and "[default-partition]" in outcome.message
     stage.query(f"ALTER TABLE landing.{stage.stream.name} DETACH PARTITION landing.catchall")
     stage.finish()
 
 
 def test_g72_a_long_reader(stage: Stage) -> None:
-    """A report that reads the table for hours: partitions are made and rows land all the same."""
+    """While a report reads the table, partitions are created and rows land."""
     stage.topic.events(100)
     stage.land()
     with closing(stage.world.database.superuser(stage.name)) as reader, reader.cursor() as cursor:
@@ -187,15 +189,15 @@ def test_g72_a_long_reader(stage: Stage) -> None:
         stage.topic.events(100, ts=now() - 2 * DAY)
         stage.land()
         with stage.connected() as connection:
-            made, _ = maintenance.maintain(connection, stage.stream)
+            created, _ = maintenance.maintain(connection, stage.stream)
         assert time.monotonic() - began < 15
-        assert len(made) >= 3
+        assert len(created) >= 3
         reader.rollback()
     stage.prove()
 
 
 def test_g73_several_maintainers_and_a_drain(stage: Stage) -> None:
-    """All of them want the same partitions at the same moment."""
+    """All of them need the same partitions at the same moment."""
     stage.topic.events(100)
     stage.land()
     for days in range(6):
@@ -211,7 +213,7 @@ def test_g73_several_maintainers_and_a_drain(stage: Stage) -> None:
     assert not faults
     assert drain.wait().kind == "drained"
     stage.finish()
-    # Today and five days before it, and three days ahead.
+    # Today, the five days before, and the three days after.
     assert len(attached(stage)) == len(tables(stage)) == 9
 
 
@@ -222,19 +224,19 @@ def maintained(stage: Stage, faults: list[BaseException]) -> None:
         with connected("faults") as connection:
             for _ in range(3):
                 maintenance.maintain(connection, stage.stream)
-    except Exception as error:  # the test tells
+    except Exception as error:  # the test asserts that there is none
         faults.append(error)
 
 
 def test_g74_long_names(staged: Callable[..., Stage]) -> None:
-    """The longest name still gives every partition a name of its own; a longer one is refused in the definition."""
+    """The longest name gives every partition a distinct name. A longer one is refused in the definition."""
     name = "a" * (MAX_NAME - 4)
     stage = staged(replace(READINGS, name=name, partition="1 hour"))
     for hours in range(4):
         stage.topic.events(30, ts=now() - timedelta(hours=hours))
-    assert stage.finish().fates == {"landed": 120}
+    assert stage.finish().dispositions == {"landed": 120}
     assert len(attached(stage)) == 4
-    with pytest.raises(InvalidDefinition, match="name"):
+    with raises(Code.INVALID_DEFINITION, "name", kind=InvalidDefinition):
         replace(READINGS, name="a" * (MAX_NAME + 1))
 
 
@@ -243,7 +245,7 @@ def test_g75_a_thousand_partitions(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(READINGS, partition="1 hour", late="60 days"))
     hour = now().replace(minute=30)
     stage.topic.send([stage.topic.value(hour - timedelta(hours=hours)) for hours in range(1, 1_001)])
-    assert stage.finish().fates == {"landed": 1_000}
+    assert stage.finish().dispositions == {"landed": 1_000}
     assert len(attached(stage)) == 1_000
     stage.topic.events(3_000)
     began = time.monotonic()

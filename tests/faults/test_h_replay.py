@@ -1,4 +1,4 @@
-"""H: records that have landed are landed again, and dead letters are, while anything may happen beside it."""
+"""H: replays and retries of dead letters, interrupted and concurrent."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import msgspec
 import psycopg2
 import pytest
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.landing import replay, retry
 from include.landing.disposition import Disposition
 from include.landing.replay import Replayed, Wanted
 from include.streams.definition import Instant
+from tests.errors import raises
 from tests.faults.toolbox.relay import PostgresRelay
 from tests.faults.toolbox.stage import Stage
 from tests.polling import until
 
-# With how many ranges have been replayed by then. Before the first one's COMMIT come two of preparations.
+# Each with the number of ranges that are replayed by then. Two COMMITs of preparations come before the first range's.
 MOMENTS = {
     "before_begin": ("client query BEGIN", 0, 0),
     "after_delete": ("server done DELETE FROM .?landing", 0, 0),
@@ -30,7 +32,7 @@ MOMENTS = {
     "before_commit": ("server done INSERT INTO millrace.landing_replay", 0, 0),
     "after_commit": ("server done COMMIT", 3, 1),
 }
-# The same for landing dead letters again, with how many of them have landed by then.
+# The same for retries, with the number of dead letters that have landed by then.
 RETRIED = {
     "after_the_letters_are_locked": ("server done SELECT kafka_incarnation", 0, 0),
     "mid_copy": ("client copy rest of COPY .?landing", 0, 0),
@@ -41,7 +43,7 @@ EVERYTHING = Wanted()
 
 
 class Described(msgspec.Struct):
-    """Readings with a field that the earlier definition did not know."""
+    """Readings with a field that the earlier definition did not have."""
 
     id: int
     ts: Instant
@@ -55,13 +57,13 @@ def replayed(stage: Stage, wanted: Wanted = EVERYTHING, postgres: PostgresRelay 
         return replay.replay(connection, stage.stream, wanted, "a test")
 
 
-def fates(done: list[Replayed]) -> Mapping[str, int]:
-    """What became of the records, over all partitions."""
-    return {fate: sum(each.after[fate] for each in done) for fate in done[0].after}
+def dispositions(done: list[Replayed]) -> Mapping[str, int]:
+    """The dispositions of the records in all partitions."""
+    return {disposition: sum(each.after[disposition] for each in done) for disposition in done[0].after}
 
 
 def mixed(stage: Stage) -> None:
-    """Events of two days with all that can be among them."""
+    """Records of two days with every disposition."""
     for _ in range(2):
         stage.topic.events(300)
         stage.topic.send([b"{broken"] * 9, expect="dead letter")
@@ -73,13 +75,13 @@ def mixed(stage: Stage) -> None:
         stage.land()
 
 
-def test_h76_a_replay_changes_nothing_that_was_right(stage: Stage) -> None:
-    """Everything, twice: the same rows, the same dead letters, the same ledger."""
+def test_h76_a_replay_of_the_same_definition_changes_nothing(stage: Stage) -> None:
+    """Two replays of all records: the same rows, dead letters and ledger."""
     mixed(stage)
     before = everything(stage)
     for _ in range(2):
         done = replayed(stage)
-        assert fates(done) == {"landed": 720, "dead letter": 18, "quarantined": 12}
+        assert dispositions(done) == {"landed": 720, "dead letter": 18, "quarantined": 12}
         assert all(each.before == each.after for each in done)
         for now, then in zip(everything(stage), before, strict=True):
             assert [row for row in now if row not in then] == [row for row in then if row not in now] == []
@@ -90,7 +92,7 @@ def test_h76_a_replay_changes_nothing_that_was_right(stage: Stage) -> None:
 
 
 def everything(stage: Stage) -> list[Any]:
-    """What the warehouse holds of the stream, but for when it was written."""
+    """The warehouse's data of the stream, without the times at which it was written."""
     return [
         stage.query(f"SELECT * FROM landing.{stage.stream.name} ORDER BY kafka_partition, kafka_offset"),
         stage.query("SELECT to_jsonb(l) - 'kept_at' FROM millrace.dead_letter AS l ORDER BY 1::text"),
@@ -98,8 +100,8 @@ def everything(stage: Stage) -> list[Any]:
     ]
 
 
-def test_h76_a_replay_lands_as_the_definition_says_now(stage: Stage) -> None:
-    """A new field is filled, a wider window takes in what was too late, and what is now bad becomes a dead letter."""
+def test_h76_a_replay_applies_the_present_definition(stage: Stage) -> None:
+    """A new field is filled, a wider limit lands late events, and records that are bad now become dead letters."""
     old = datetime.now(UTC) - timedelta(days=30)
     stage.topic.events(90, unit="kWh")
     stage.topic.send([stage.topic.value(old, unit="kWh") for _ in range(9)], expect="quarantined")
@@ -108,17 +110,17 @@ def test_h76_a_replay_lands_as_the_definition_says_now(stage: Stage) -> None:
     stage.query(f"ALTER TABLE landing.{stage.stream.name} ADD CHECK (amount < 100) NOT VALID")
     stage.stream = replace(stage.stream, event=Described, late="60 days")
     done = replayed(stage)
-    assert fates(done) == {"landed": 99, "dead letter": 30, "quarantined": 0}
+    assert dispositions(done) == {"landed": 99, "dead letter": 30, "quarantined": 0}
     assert sum(each.after[Disposition.LANDED] - each.before[Disposition.LANDED] for each in done) == 9 - 30
     assert stage.query(f"SELECT unit, count(*) FROM landing.{stage.stream.name} GROUP BY 1") == [("kWh", 99)]
     assert stage.query("SELECT DISTINCT sqlstate FROM millrace.dead_letter") == [("23514",)]
     wrong = stage.audit().wrong
-    # The headers of the records foretell the old definition's fates: nothing else is wrong.
-    assert wrong and all("without the fate they ought to have" in each for each in wrong), wrong
+    # The records' headers expect the dispositions of the old definition; the audit finds no other error.
+    assert wrong and all("without the expected disposition" in each for each in wrong), wrong
 
 
 def test_h76_ranges(stage: Stage) -> None:
-    """By offsets, by the records' times, and by partition; what is not there to be replayed is refused by name."""
+    """By offsets, by timestamps and by partition. A range without landed records is refused."""
     stage.topic.events(300)
     stage.land()
     time.sleep(0.01)
@@ -126,46 +128,46 @@ def test_h76_ranges(stage: Stage) -> None:
     time.sleep(0.01)
     stage.topic.events(60)
     stage.land()
-    assert fates(replayed(stage, Wanted(partitions=[1], first=10, next=30)))["landed"] == 20
-    assert fates(replayed(stage, Wanted(since=since)))["landed"] == 60
-    assert fates(replayed(stage, Wanted(until=since)))["landed"] == 300
-    assert fates(replayed(stage, Wanted(partitions=[0, 2], first=90, next=110, until=since)))["landed"] == 20
+    assert dispositions(replayed(stage, Wanted(partitions=[1], first=10, next=30)))["landed"] == 20
+    assert dispositions(replayed(stage, Wanted(since=since)))["landed"] == 60
+    assert dispositions(replayed(stage, Wanted(until=since)))["landed"] == 300
+    assert dispositions(replayed(stage, Wanted(partitions=[0, 2], first=90, next=110, until=since)))["landed"] == 20
     stage.topic.events(30)
-    assert fates(replayed(stage))["landed"] == 360, "what has not landed yet is the drain's"
+    assert dispositions(replayed(stage))["landed"] == 360, "records that have not landed yet are left to the drain"
     for wanted in (
         Wanted(partitions=[0], first=120),
         Wanted(since=datetime.now(UTC) + timedelta(days=1)),
         Wanted(partitions=[7]),
     ):
-        with pytest.raises(UserError):
+        with raises(Code.NOTHING_TO_REPLAY):
             replayed(stage, wanted)
     stage.finish()
 
 
-def test_h76_what_kafka_no_longer_has_keeps_its_rows(stage: Stage) -> None:
+def test_h76_rows_without_records_are_kept(stage: Stage) -> None:
     stage.topic.events(300)
     stage.land()
     stage.topic.trim(0, 40)
     done = replayed(stage)
-    assert (done[0].span.gone, done[0].records, fates(done)["landed"]) == (40, 60, 260)
+    assert (done[0].span.gone, done[0].records, dispositions(done)["landed"]) == (40, 60, 260)
     assert stage.landed() == 300
-    with pytest.raises(UserError, match="partition 0, offsets 40 to 99"):
+    with raises(Code.NOTHING_TO_REPLAY, "partition 0, offsets 40 to 99"):
         replayed(stage, Wanted(partitions=[0], next=40))
 
 
-def test_h76_a_definition_that_lands_nothing_loses_nothing(stage: Stage) -> None:
-    """A range of which not one record could be landed any more stays as it is."""
+def test_h76_a_definition_that_lands_no_record_changes_nothing(stage: Stage) -> None:
+    """A range of which no record could be landed any more stays unchanged."""
     stage.topic.events(900)
     stage.land()
     stage.query(f"ALTER TABLE landing.{stage.stream.name} ADD CHECK (amount > 100) NOT VALID")
-    with pytest.raises(UserError, match="nothing of them was changed"):
+    with raises(Code.ALL_RECORDS_REJECTED):
         replayed(stage)
-    assert stage.prove().fates == {"landed": 900}
+    assert stage.prove().dispositions == {"landed": 900}
 
 
 @pytest.mark.parametrize(("moment", "skip", "replayed_then"), MOMENTS.values(), ids=MOMENTS.keys())
 def test_h76_a_replay_is_interrupted(stage: Stage, moment: str, skip: int, replayed_then: int) -> None:
-    """Its connection ends: the range is as it was, or landed again; the next replay finishes."""
+    """Its connection is cut: the range is unchanged, or replayed. The next replay finishes."""
     mixed(stage)
     relay = stage.relay()
     trap = relay.trap(moment, skip, act=lambda link: link.cut())
@@ -178,8 +180,8 @@ def test_h76_a_replay_is_interrupted(stage: Stage, moment: str, skip: int, repla
     stage.prove()
 
 
-def test_h77_a_replay_beside_live_events(stage: Stage) -> None:
-    """Everything is replayed, by two at a time, while events come and land; each record is there once at any moment."""
+def test_h77_replays_during_live_events(stage: Stage) -> None:
+    """Two replays run while events arrive and land. At any moment each record has exactly one row."""
     stage.topic.events(3_000)
     drain = stage.drain(replace(stage.stream, quiet="20 seconds"))
     stage.until_landed(3_000)
@@ -218,12 +220,12 @@ def test_h77_a_replay_beside_live_events(stage: Stage) -> None:
     assert len(seen) > 5
     assert all(rows == different and rows >= 3_000 for rows, different in seen)
     assert stage.query("SELECT count(*) > 3 FROM millrace.landing_replay") == [(True,)]
-    assert stage.finish().fates == {"landed": 6_000, "dead letter": 15}
+    assert stage.finish().dispositions == {"landed": 6_000, "dead letter": 15}
 
 
 @pytest.fixture
 def fixed(stage: Stage) -> Stage:
-    """A stage with 300 dead letters whose reason is gone, and six that stay what they are."""
+    """A stage with 300 dead letters whose cause is fixed, and six that stay bad."""
     stage.topic.events(30)
     stage.land()
     table = f"landing.{stage.stream.name}"
@@ -237,24 +239,24 @@ def fixed(stage: Stage) -> Stage:
 
 
 @pytest.mark.parametrize(("moment", "skip", "landed_then"), RETRIED.values(), ids=RETRIED.keys())
-def test_h84_landing_dead_letters_is_interrupted(fixed: Stage, moment: str, skip: int, landed_then: int) -> None:
-    """Each letter is closed with its row or not at all; another retry closes the rest, and none lands twice."""
+def test_h84_a_retry_is_interrupted(fixed: Stage, moment: str, skip: int, landed_then: int) -> None:
+    """Each letter is deleted together with its row's landing. The next retry lands the rest, and none twice."""
     relay = fixed.relay()
     with pytest.raises(psycopg2.Error), fixed.connected(relay) as connection:
         trap = relay.trap(moment, skip, act=lambda link: link.cut())
         retry.retry(connection, fixed.stream)
     assert trap.sprung
-    # Until its end is noticed, the interrupted one keeps its letters from others.
-    until("the interrupted one's backend has ended", lambda: fixed.backends("faults") == 0, 10)
+    # Until the server notices its end, the interrupted retry holds locks on its letters.
+    until("the interrupted retry's backend has ended", lambda: fixed.backends("faults") == 0, 10)
     assert fixed.landed() == 330 + landed_then
     with fixed.connected() as connection:
         assert retry.retry(connection, fixed.stream) == (300 - landed_then, 6)
         assert retry.retry(connection, fixed.stream) == (0, 6)
-    assert fixed.prove().fates == {"landed": 630, "dead letter": 6}
+    assert fixed.prove().dispositions == {"landed": 630, "dead letter": 6}
 
 
-def test_h84_dead_letters_are_landed_by_several_at_once(fixed: Stage) -> None:
-    """One is held in the middle: another takes none of its letters, and a replay of the same records waits for it."""
+def test_h84_concurrent_retries_share_the_letters(fixed: Stage) -> None:
+    """One retry is held in the middle. Another takes none of its letters, and a replay of the same records waits."""
     relay = fixed.relay()
     with fixed.connected(relay) as held:
         trap = relay.trap(RETRIED["mid_copy"][0])
@@ -276,4 +278,4 @@ def test_h84_dead_letters_are_landed_by_several_at_once(fixed: Stage) -> None:
             trap.release()
             holding.join()
     assert fixed.query("SELECT sum(landed), sum(more_landed) FROM millrace.landing_replay") == [(630, 0)]
-    assert fixed.prove().fates == {"landed": 630, "dead letter": 6}
+    assert fixed.prove().dispositions == {"landed": 630, "dead letter": 6}

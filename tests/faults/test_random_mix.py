@@ -1,6 +1,6 @@
-"""Many faults, one after the other and on top of each other, while events come; at the end, and on the way, the audit.
+"""Random faults, in sequence and overlapping, while events arrive, with an audit every few steps and at the end.
 
-The faults are drawn from a seed, which the test prints: the same seed draws the same ones again.
+The faults are drawn from a seed, which the test prints. The same seed draws the same faults.
 
     MILLRACE_FAULTS_SEED=7 MILLRACE_FAULTS_SECONDS=3600 ./millrace test tests/faults/test_random_mix.py
 """
@@ -37,7 +37,7 @@ MOMENTS = (
     "client query COMMIT",
     "server done COMMIT",
 )
-# How often each is drawn. The names are those of the methods of Mix.
+# The weight of each fault. The names are those of the methods of Mix.
 FAULTS = {
     "kill_at": 6,
     "cut_at": 4,
@@ -57,14 +57,14 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Step:
-    """What happens next.
+    """The records and the fault of one step.
 
     Attributes:
-        events: How many good ones come first.
-        poison, tombstones, late, aborted: How many others, and how many of them are taken back.
-        fault: Its name.
-        moment: Where in a transaction, for the faults that have one.
-        length_s: How long it lasts, for the faults that last.
+        events: The number of good events.
+        poison, tombstones, late, aborted: The numbers of other records.
+        fault: The name of the fault.
+        moment: The moment in a transaction, for faults that have one.
+        length_s: The duration of faults that last.
     """
 
     events: int
@@ -78,7 +78,7 @@ class Step:
 
 
 def steps(seed: int) -> Iterator[Step]:
-    """Endlessly, the same for the same seed."""
+    """Endless steps, the same for the same seed."""
     random = Random(seed)
     while True:
         yield Step(
@@ -94,10 +94,10 @@ def steps(seed: int) -> Iterator[Step]:
 
 
 class Mix:
-    """Executes steps on a stage, with a drain always at work, as Airflow would see to."""
+    """Executes steps on a stage, and keeps a drain running, as Airflow would."""
 
     def __init__(self, stage: Stage) -> None:
-        # Windows of some seconds, so that there are many.
+        # Short windows, so that there are many.
         stage.stream = replace(stage.stream, window="15 seconds", quiet="3 seconds")
         self.stage = stage
         self.zombies: list[Drain] = []
@@ -106,24 +106,24 @@ class Mix:
         self._days = 0
 
     def run(self, step: Step) -> None:
-        """Sends the step's records, does what it says, and sees to a drain again."""
-        self._see_to_a_drain()
+        """Sends the step's records, causes its fault, and starts a drain if none runs."""
+        self._ensure_a_drain()
         self._send(step)
         getattr(self, step.fault)(step)
-        self._see_to_a_drain()
+        self._ensure_a_drain()
 
     def end(self) -> None:
-        """Stopped drains go on, and whatever they do then must be harmless."""
+        """Continues the stopped drains; they must not write."""
         for zombie in self.zombies:
             if zombie.alive:
                 zombie.thaw()
-        for drain in (*self.zombies, self._at_work()):
+        for drain in (*self.zombies, self._running()):
             kind = drain.wait(90).kind
             assert kind in ("drained", "fenced", "failed", "killed"), (kind, drain.log())
 
     def kill_at(self, step: Step) -> None:
         with self._held(step.moment) as trap:
-            self._at_work().kill()
+            self._running().kill()
             trap.cut()
 
     def cut_at(self, step: Step) -> None:
@@ -140,12 +140,12 @@ class Mix:
 
     def overtake_at(self, step: Step) -> None:
         with self._held(step.moment):
-            self._at_work().freeze()
+            self._running().freeze()
             self._retire()
 
     def kill(self, step: Step) -> None:
         time.sleep(step.length_s / 10)
-        self._at_work().kill()
+        self._running().kill()
 
     def rival(self, step: Step) -> None:
         self._retire()
@@ -188,11 +188,11 @@ class Mix:
 
     @contextmanager
     def _held(self, moment: str) -> Iterator[Trap]:
-        """The length of a ``with`` block: a drain is held at a moment, if it comes to it within some seconds."""
+        """Holds a drain at a moment for the length of a ``with`` block, if it reaches it within four seconds."""
         relay, trap = self.relay, self.relay.trap(moment)
         end = time.monotonic() + 4
         while not trap.sprung and time.monotonic() < end:
-            self._see_to_a_drain()
+            self._ensure_a_drain()
             if relay is not self.relay:
                 trap.release()
                 relay, trap = self.relay, self.relay.trap(moment)
@@ -205,8 +205,8 @@ class Mix:
             trap.release()
 
     def _retire(self) -> None:
-        """Another drain takes over from this one, which is still there; of the stopped ones the oldest go on."""
-        self.zombies.append(self._at_work())
+        """Lets another drain take over from the running one. Of the stopped drains, the oldest continue."""
+        self.zombies.append(self._running())
         self.drain = None
         for earlier in self.zombies[:-2]:
             if earlier.alive:
@@ -225,7 +225,7 @@ class Mix:
         if step.aborted:
             topic.transaction(step.aborted, "abort")
 
-    def _see_to_a_drain(self) -> None:
+    def _ensure_a_drain(self) -> None:
         if self.drain is not None and self.drain.alive:
             return
         if self.drain is not None:
@@ -234,7 +234,7 @@ class Mix:
         self.relay = self.stage.relay()
         self.drain = self.stage.drain(postgres=self.relay, patient=False)
 
-    def _at_work(self) -> Drain:
+    def _running(self) -> Drain:
         assert self.drain is not None
         return self.drain
 
@@ -246,7 +246,7 @@ def test_a_seed_draws_the_same_faults() -> None:
 
 @pytest.mark.timeout(2 * SECONDS + 600)
 def test_random_mix(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    tell(capsys, f"{SECONDS:g} s of faults with MILLRACE_FAULTS_SEED={SEED}")
+    show(capsys, f"{SECONDS:g} s of faults with MILLRACE_FAULTS_SEED={SEED}")
     mix = Mix(stage)
     end = time.monotonic() + SECONDS
     for number, step in enumerate(steps(SEED), start=1):
@@ -259,12 +259,12 @@ def test_random_mix(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
             break
     mix.end()
     findings = stage.finish()
-    tell(capsys, f"{number} faults; of every offset: {dict(findings.fates)}")
+    show(capsys, f"{number} faults; dispositions: {dict(findings.dispositions)}")
 
 
-def tell(capsys: pytest.CaptureFixture[str], what: str) -> None:
-    """Says it at once, and again if the test fails."""
+def show(capsys: pytest.CaptureFixture[str], what: str) -> None:
+    """Prints immediately, and again if the test fails."""
     print(what)
     with capsys.disabled():
-        # The standard output of one among several processes is nobody's.
+        # pytest-xdist does not show the standard output of its processes.
         print(f"\n{what}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Versions as another program seals them: any rows in any split, with a manifest that says so."""
+"""Versions that another program publishes: any rows in any split, with their manifest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BATCH = 200
 
 
 def seal(name: str, parts: Mapping[str, pa.Table], split: Mapping[str, Any], **changes: Any) -> Manifest:
-    """Publishes the rows of a dataset and lands the manifest, with some of its fields changed. Returns it."""
+    """Publishes the rows of a dataset, lands the manifest with some of its fields changed, and returns it."""
     for topic in (name, CONTROL_TOPIC):
         topics.create(topic, partitions=1, config=TOPIC_CONFIG)
     partitions = len(topics.describe(name).partitions)

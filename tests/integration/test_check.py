@@ -95,7 +95,7 @@ def test_a_table_that_does_not_exist_yet(define: Callable[..., None], stream: St
     done = checked()
     assert (done.exit_code, done.stdout) == (
         0,
-        "stream   readings: good\n         its next run will make the table landing.readings\n",
+        "stream   readings: good\n         its next run will create the table landing.readings\n",
     )
     assert not ask(warehouse, "SELECT 1 WHERE to_regclass('landing.readings') IS NOT NULL"), "check made the table"
 
@@ -114,7 +114,7 @@ def test_what_a_change_does_to_the_table(define: Callable[..., None], stream: St
         "stream   readings: good",
         "         its next run will add the column landing.readings.count, bigint",
         "         its next run will add the column landing.readings.words, text",
-        "         its next run will let landing.readings.text be null",
+        "         its next run will allow null in landing.readings.text",
         "         landing.readings.text stays, named by no field; new rows hold null there",
         "         landing.readings.number stays, named by no field; new rows hold null there",
     ]
@@ -123,22 +123,16 @@ def test_what_a_change_does_to_the_table(define: Callable[..., None], stream: St
     assert [line for line in checked().stdout.splitlines() if "next run" in line] == []
 
 
-@pytest.mark.parametrize(
-    ("event", "says"),
-    [
-        (Retyped, "event.text: it is bigint in the definition and text in the table landing.readings. Keep its type"),
-        (Demanding, "event.must: the field is new, and the rows in landing.readings have no value for it. Let it be"),
-    ],
-)
+@pytest.mark.parametrize(("event", "field"), [(Retyped, "event.text"), (Demanding, "event.must")])
 def test_a_change_that_stops_the_stream_is_wrong(
-    define: Callable[..., None], stream: Stream, warehouse: Connection, event: type, says: str
+    define: Callable[..., None], stream: Stream, warehouse: Connection, event: type, field: str
 ) -> None:
     table.bring_up_to_date(warehouse, stream)
     define(replace(stream, event=event))
     done = checked()
     assert done.exit_code == 1
-    assert done.stderr.startswith("wrong    Stream 'readings', ")
-    assert says in done.stderr
+    assert done.stderr.startswith("wrong    Stream 'readings'")
+    assert field in done.stderr and "[table-incompatible]" in done.stderr
     assert "good" not in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""What is known to go wrong in training on Kafka, each tried on a real broker. The table is in docs/retraining.md."""
+"""Known defects of training on Kafka, each tried on a real broker. docs/retraining.md lists them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition
 from msgspec import structs
 
 from include.datasets import HashSplit
-from include.errors import UserError
+from include.error_codes import Code
 from include.kafka import client, topics
 from include.training import dispatch
 from include.training import run as runs
@@ -21,24 +21,25 @@ from include.versions.catalog import UnknownVersion
 from include.versions.manifest import CONTROL_TOPIC, PUBLICATION_HEADER, Interval
 from include.versions.publication import publish
 from include.versions.reading import VersionRefused, read
+from tests.errors import raises
 from tests.integration import foreign
 from tests.integration.registry import ask, given, seal, signal, train
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-SOMEHOW = {"kind": "by hand"}
+BY_HAND = {"kind": "by hand"}
 
 
 def labelled(rows: int, labels: int, first: int = 0) -> pa.Table:
-    """Records with whole numbers as labels, each as often as the others."""
+    """Records with whole numbers as labels, all equally frequent."""
     numbers = np.arange(rows)
     noise = np.random.default_rng(0).normal(size=rows)
     return pa.table({"id": numbers, "x": noise, "noise": -noise, "target": first + numbers % labels})
 
 
-def test_publishers_that_overlap_seal_versions_apart(warehouse: Connection, topic: Callable[..., str]) -> None:
-    """Two transactions at once on the same partitions: their messages lie mixed, their versions do not."""
+def test_overlapping_publications_are_separate_versions(warehouse: Connection, topic: Callable[..., str]) -> None:
+    """The messages of two transactions are interleaved in the same partitions, but not their versions."""
     dataset = given(topic, signal(300))
     topics.create(dataset.topic, partitions=publication.PARTITIONS, config=publication.TOPIC_CONFIG)
     other = client.producer(transactional_id=f"other {dataset.name}")
@@ -56,10 +57,10 @@ def test_publishers_that_overlap_seal_versions_apart(warehouse: Connection, topi
     assert pa.concat_tables([rows.train, rows.test]).sort_by("id").equals(signal(300))
 
 
-def test_messages_that_nobody_sealed_are_no_version(warehouse: Connection, topic: Callable[..., str]) -> None:
+def test_messages_without_a_manifest_are_not_a_version(warehouse: Connection, topic: Callable[..., str]) -> None:
     dataset = given(topic, signal(300))
     manifest_ = foreign.seal(
-        dataset.name, {"train": signal(9), "test": signal(9, first=9)}, SOMEHOW, dataset=topic("another")
+        dataset.name, {"train": signal(9), "test": signal(9, first=9)}, BY_HAND, dataset=topic("another")
     )
     with pytest.raises(UnknownVersion, match=f"Dataset '{dataset.name}' has no version yet. Publish one"):
         runs.begin(dataset, "run", {}, "test")
@@ -68,13 +69,13 @@ def test_messages_that_nobody_sealed_are_no_version(warehouse: Connection, topic
     assert ask(warehouse, "SELECT * FROM millrace.training_run") == []
 
 
-def test_a_publisher_that_cannot_deliver_announces_nothing(warehouse: Connection, topic: Callable[..., str]) -> None:
+def test_a_failed_publication_publishes_no_manifest(warehouse: Connection, topic: Callable[..., str]) -> None:
     dataset = given(topic, signal(3000))
     topics.create(CONTROL_TOPIC, partitions=1, config=publication.TOPIC_CONFIG)
     topics.create(dataset.topic, partitions=3, config=publication.TOPIC_CONFIG | {"max.message.bytes": "1000"})
     # Manifests of other tests are on the same topic.
     dispatch.land("test")
-    with pytest.raises(UserError, match=r"Kafka did not take a message: .*Nothing was published"):
+    with raises(Code.SEND_FAILED, "Nothing was published"):
         publish(dataset, Interval())
     assert dispatch.land("test") == 0
     with pytest.raises(UnknownVersion, match="has no version yet"):
@@ -93,25 +94,23 @@ def test_a_publisher_that_cannot_deliver_announces_nothing(warehouse: Connection
         ((20, 10), {"messages": []}, "The record is no manifest: Expected `array` of length >= 1"),
     ],
 )
-def test_a_manifest_that_lies_becomes_no_version(
+def test_an_inconsistent_manifest_is_refused(
     warehouse: Connection, topic: Callable[..., str], parts: tuple[int, int], changes: dict[str, Any], says: str
 ) -> None:
-    name = topic("lying")
+    name = topic("inconsistent")
     rows = {"train": signal(parts[0]), "test": signal(parts[1], first=parts[0])}
-    foreign.seal(name, {split: part for split, part in rows.items() if part.num_rows}, SOMEHOW, **changes)
+    foreign.seal(name, {split: part for split, part in rows.items() if part.num_rows}, BY_HAND, **changes)
     (refused,) = ask(warehouse, "SELECT * FROM millrace.refused_manifest ORDER BY manifest_offset DESC LIMIT 1")
     assert refused.reason.startswith(says) and name in bytes(refused.value).decode()
     assert ask(warehouse, "SELECT * FROM millrace.dataset_version WHERE dataset = %s", name) == []
 
 
-def test_a_manifest_that_agrees_with_itself_and_not_with_its_messages_is_refused(
-    warehouse: Connection, topic: Callable[..., str]
-) -> None:
-    name = topic("lying").replace("-", "_")
-    honest = foreign.seal(name, {"train": signal(20), "test": signal(10, first=20)}, SOMEHOW)
-    more = [structs.replace(m, rows=m.rows + 1) for m in honest.messages]
+def test_a_manifest_that_differs_from_its_messages_is_refused(warehouse: Connection, topic: Callable[..., str]) -> None:
+    name = topic("inconsistent").replace("-", "_")
+    correct = foreign.seal(name, {"train": signal(20), "test": signal(10, first=20)}, BY_HAND)
+    more = [structs.replace(m, rows=m.rows + 1) for m in correct.messages]
     with pytest.raises(VersionRefused, match=r"is refused, altered: the message at .*, holds 20 rows, not 21"):
-        read(structs.replace(honest, messages=more))
+        read(structs.replace(correct, messages=more))
 
 
 def test_labels_and_runs_beyond_one_byte(warehouse: Connection, topic: Callable[..., str]) -> None:
@@ -129,24 +128,22 @@ def test_labels_and_runs_beyond_one_byte(warehouse: Connection, topic: Callable[
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 3, 6])
-def test_every_class_is_tested_however_many_partitions_there_are(
+def test_every_class_is_tested_with_any_number_of_partitions(
     warehouse: Connection, topic: Callable[..., str], partitions: int
 ) -> None:
     name, rows_ = topic("labelled"), labelled(1000, 10)
     tests = HashSplit(0.2).tests(rows_, given(topic, rows_), None)
     topics.create(name, partitions=partitions, config=publication.TOPIC_CONFIG)
     parts = {"train": rows_.filter(~tests), "test": rows_.filter(tests)}
-    rows = read(foreign.seal(name, parts, SOMEHOW, classes=list(range(10))))
+    rows = read(foreign.seal(name, parts, BY_HAND, classes=list(range(10))))
     counts = np.bincount(rows.test["target"].to_numpy(), minlength=10)
     assert counts.min() >= 10 and counts.sum() == rows.test.num_rows
     assert np.bincount(rows.train["target"].to_numpy(), minlength=10).min() >= 60
 
 
 @pytest.mark.altered("records")
-def test_records_that_retention_removed_are_never_replaced_by_others(
-    warehouse: Connection, topic: Callable[..., str]
-) -> None:
-    """Kafka-ML starts at the log's new beginning or end without a word, and trains on what it finds there."""
+def test_removed_records_are_never_replaced_by_others(warehouse: Connection, topic: Callable[..., str]) -> None:
+    """Kafka-ML silently starts at the log's new beginning or end, and trains on the records that it finds there."""
     dataset = given(topic, signal(300))
     seal(dataset)
     manifest = catalog.find(dataset.name)
@@ -166,10 +163,8 @@ def test_records_that_retention_removed_are_never_replaced_by_others(
         read(manifest)
 
 
-def test_a_transaction_that_its_publisher_left_is_no_part_of_a_version(
-    warehouse: Connection, topic: Callable[..., str]
-) -> None:
-    """Aborted messages lie inside the range of the next version, and a marker behind its last message."""
+def test_an_abandoned_transaction_is_not_part_of_a_version(warehouse: Connection, topic: Callable[..., str]) -> None:
+    """Aborted messages are within the range of the next version, and a marker is after its last message."""
     dataset = given(topic, signal(300))
     topics.create(dataset.topic, partitions=publication.PARTITIONS, config=publication.TOPIC_CONFIG)
     for number in range(3):

@@ -1,4 +1,4 @@
-"""The producer of docs/manifest.md, run as it is written there: its version is landed and proven like any other."""
+"""The producer of docs/manifest.md, as it is written there: its version is landed and proven like any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record keeps its identity and its side when the type of its id changes from one version to the next."""
+"""A record keeps its identity and its split when the type of its id changes from one version to the next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def as_text(rows: pa.Table) -> pa.Table:
-    """The same records, and one with an id that is no number: all ids are text."""
+    """The same records but one, whose id is not a number, so that all ids are text."""
     ids = pa.array([*(str(value) for value in rows["id"].to_pylist()[:-1]), "A-2001"])
     return rows.set_column(0, "id", ids)
 
@@ -34,7 +34,7 @@ def as_padded_text(rows: pa.Table) -> pa.Table:
 
 @pytest.mark.parametrize("changed", [as_text, as_floats, as_padded_text])
 @pytest.mark.parametrize("salt", ["", "other"])
-def test_the_champion_has_trained_on_the_same_records_whatever_the_type_of_their_ids(
+def test_the_champions_training_records_are_recognized_by_ids_of_any_type(
     topic: Callable[..., str], warehouse: Connection, changed: Callable[[pa.Table], pa.Table], salt: str
 ) -> None:
     rows = signal(1000)
@@ -47,15 +47,15 @@ def test_the_champion_has_trained_on_the_same_records_whatever_the_type_of_their
     # "A-2001" replaces the last record.
     known = rows.slice(0, 999) if changed is as_text else rows
     expected = int(np.count_nonzero(~dataset.split.tests(known, dataset, None) & later.split.tests(known, later, None)))
-    assert (expected > 0) == (salt == "other"), "with the same salt every record keeps its side"
+    assert (expected > 0) == (salt == "other"), "with the same salt every record keeps its split"
     (gate,) = ask(warehouse, "SELECT trained, state FROM millrace.gate WHERE run = %s", run)
     assert (gate.state, gate.trained) == ("judged", expected)
 
 
-def test_a_champion_of_the_time_before_is_known_to_have_trained(
+def test_the_training_records_of_an_older_champion_are_recognized(
     topic: Callable[..., str], warehouse: Connection
 ) -> None:
-    """Its training records were written down by the first rule, under which the type decides."""
+    """They were stored by the first hash rule, under which the type of an id matters."""
     from include.datasets.hashing import FIRST_RULE, hash64
 
     rows = as_text(signal(1000))

@@ -1,4 +1,4 @@
-"""Generated stream definitions with events: whatever is accepted makes its table, and each event has one fate.
+"""Generated stream definitions with events: whatever is accepted makes its table, and each event has one disposition.
 
 MILLRACE_GENERATED is how many, MILLRACE_GENERATED_SEED where they begin:
 
@@ -59,8 +59,8 @@ def test_whatever_check_accepts_lands_or_is_kept_aside(warehouse: Connection, to
     failed = [failed for _, failed in outcomes if failed]
     assert not failed, "\n".join(failed)
     assert counts["accepted"] > COUNT / 2
-    for fate in ("refused", "landed", "dead letter", "quarantined", "skipped"):
-        assert counts[fate], f"the generator made none that is {fate}"
+    for disposition in ("refused", "landed", "dead letter", "quarantined", "skipped"):
+        assert counts[disposition], f"the generator made none that is {disposition}"
 
 
 def outcome(seed: int, case: Case) -> tuple[Counter[str], str]:
@@ -86,18 +86,18 @@ def landed(connection: Connection, stream: Stream, case: Case) -> Counter[str]:
         drain(stream, "test")
         _LONGER_S[stream.name] = 2 * stream.quiet_s
     assert not table.changes(connection, stream), "the table is not as the definition says"
-    found = fates(connection, stream)
+    found = dispositions(connection, stream)
     skipped = sum(value is None for value, _ in case.records)
-    assert sum(found.values()) + skipped == len(case.records), "a record has no fate, or two"
+    assert sum(found.values()) + skipped == len(case.records), "a record has no disposition, or two"
     assert proof.prove(connection, stream).wrong == []
     replays.replay(connection, stream, replays.Wanted(), "test")
-    assert fates(connection, stream) == found, "a replay decides otherwise"
+    assert dispositions(connection, stream) == found, "a replay decides otherwise"
     assert retry.retry(connection, stream)[0] == 0, "a retry decides otherwise"
     assert proof.prove(connection, stream).wrong == []
     return Counter(disposition for _, disposition, _ in found.elements()) + Counter(skipped=skipped)
 
 
-def fates(connection: Connection, stream: Stream) -> Counter[tuple[Any, ...]]:
+def dispositions(connection: Connection, stream: Stream) -> Counter[tuple[Any, ...]]:
     """Where the records are, and why; a client reads every row whole."""
     found: Counter[tuple[Any, ...]] = Counter()
     with connection.cursor() as cursor:

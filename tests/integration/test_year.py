@@ -1,4 +1,4 @@
-"""Weeks of daily windows in fast motion: what is kept stays of one size, nothing is stuck, and all is verified."""
+"""Sixteen daily windows in fast motion: the stored data does not grow, nothing waits, and everything is verified."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ KEPT = Kept(versions=2, rows=4, in_kafka=DAYS // 2, ledger=2, models=2, run_logs
 
 
 @pytest.mark.usefixtures("services")
-def test_what_is_kept_stays_of_one_size(topic: Callable[..., str], tmp_path: Path) -> None:
-    """A drain lasts for four days, through the maintenance of each, until the next takes over."""
+def test_the_stored_data_does_not_grow(topic: Callable[..., str], tmp_path: Path) -> None:
+    """A drain lasts four days, with the maintenance of each, until the next takes over."""
     name = topic("year").replace("-", "_")
     landing, retraining = Landing(f"{name}.events", KEPT.rows, KEPT.in_kafka), Retraining(name, DAYS, KEPT.versions)
     year = Year(landing, retraining, KEPT, DAYS, a_drain_lasts=4)

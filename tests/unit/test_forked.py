@@ -1,4 +1,4 @@
-"""The forked process, as a copy of one that has done something before."""
+"""The forked process, as a copy of a process that was used before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from include.forked import Child
 
 
 class Cycle:
-    """Garbage that only a collection finds, and that says who has found it."""
+    """Cyclic garbage that writes the id of the process that collects it."""
 
     def __init__(self, sent: int) -> None:
         self.sent, self.me = sent, self
@@ -18,8 +18,8 @@ class Cycle:
         os.write(self.sent, str(os.getpid()).encode())
 
 
-def test_a_child_never_collects_what_its_parent_has_left() -> None:
-    """Among that may be a client of Kafka, whose end would wait for threads that the child does not have, for ever."""
+def test_a_child_never_collects_its_parents_garbage() -> None:
+    """It can include a Kafka client, whose destructor would wait forever for threads that the child does not have."""
 
     def work(out: int) -> None:
         gc.collect()

@@ -1,6 +1,6 @@
-"""The audit: what a topic holds against what the warehouse says became of it, offset by offset.
+"""The audit: compares a topic with the warehouse, offset by offset.
 
-It shares no code with landing: it reads the topic by itself, raw and committed, and the tables by SQL of its own.
+It shares no code with landing: it reads the topic itself, raw and committed, and the tables with its own SQL.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.faults.toolbox.events import EXPECT, WAIT_S
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-SHOWN = 8
+MAX_OFFSETS_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Record:
 
     @property
     def expected(self) -> str:
-        """What ought to become of it."""
-        said = dict(self.headers).get(EXPECT)
-        return said.decode() if said else "skipped" if self.value is None else "landed"
+        """The disposition that it must get."""
+        expected = dict(self.headers).get(EXPECT)
+        return expected.decode() if expected else "skipped" if self.value is None else "landed"
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Log:
     """One partition's log.
 
     Attributes:
-        first, stable_end: Where what can be read begins, and ends (exclusive).
+        first, stable_end: The first offset that can be read, and the end (exclusive).
         committed: The committed records by offset.
     """
 
@@ -63,7 +63,7 @@ class Log:
 
 @dataclass
 class Snapshot:
-    """A topic at one moment. Two of one incarnation can be joined: then what retention removed is still known."""
+    """A topic at one moment. Joining two of one incarnation keeps the records that retention removed in between."""
 
     topic: str
     topic_id: str
@@ -79,7 +79,7 @@ class Snapshot:
 
 
 def snapshot(brokers: str, topic: str) -> Snapshot:
-    """Reads a whole topic, past every proxy."""
+    """Reads a whole topic, without a proxy."""
     admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
     found = admin.describe_topics(TopicCollection([topic]))[topic].result(WAIT_S)
     logs = {partition.id: Log(0, 0) for partition in found.partitions}
@@ -99,7 +99,7 @@ def snapshot(brokers: str, topic: str) -> Snapshot:
 
 
 def offsets(brokers: str, topic: str, partition: int, log: Log) -> set[int]:
-    """Every offset of a partition at which there is a record, committed or not."""
+    """Every offset of a partition with a record, committed or not."""
     raw = _reader(brokers, "read_uncommitted")
     try:
         found = _with_ends(raw, topic, {partition: log})
@@ -110,23 +110,23 @@ def offsets(brokers: str, topic: str, partition: int, log: Log) -> set[int]:
 
 @dataclass
 class Findings:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
-        wrong: What is not as promised, in words; empty when all is well.
-        fates: How many offsets have which fate.
+        wrong: The errors, in words; empty if there are none.
+        dispositions: The number of offsets with each disposition.
         unread: Committed records past the positions.
     """
 
     wrong: list[str] = field(default_factory=list)
-    fates: Counter[str] = field(default_factory=Counter)
+    dispositions: Counter[str] = field(default_factory=Counter)
     unread: int = 0
 
-    def say(self, what: str, places: Collection[Any]) -> None:
-        """Notes something wrong at some places, if there are any."""
+    def report(self, what: str, places: Collection[Any]) -> None:
+        """Reports an error at some offsets, if there are any."""
         if places:
-            some = ", ".join(map(str, sorted(places, key=str)[:SHOWN]))
-            self.wrong.append(f"{len(places)} {what}: {some}{', …' if len(places) > SHOWN else ''}")
+            shown = ", ".join(map(str, sorted(places, key=str)[:MAX_OFFSETS_SHOWN]))
+            self.wrong.append(f"{len(places)} {what}: {shown}{', …' if len(places) > MAX_OFFSETS_SHOWN else ''}")
 
 
 def audit(
@@ -141,10 +141,10 @@ def audit(
     """Compares the incarnations of a stream's topic, the current one last, with the warehouse.
 
     Args:
-        connection: In a transaction that sees everything as it was at one moment, if a drain may be at work.
-        begins: For each partition, where the current incarnation begins, if not at 0: a truncated log is cut there.
-        columns: Which columns must hold what the records say; all of the definition's unless given.
-        lost: For each partition, the offsets of the current incarnation that nobody could read.
+        connection: In a REPEATABLE READ transaction, if a drain may run.
+        begins: For each partition, the offset where the current incarnation begins, if a truncation cut it there.
+        columns: The columns to compare with the records; by default all of the definition's.
+        lost: For each partition, the offsets of the current incarnation that retention removed before they were read.
     """
     findings = Findings()
     incarnations = list(topics)
@@ -158,10 +158,10 @@ def audit(
     numbers = [
         number for (number, topic_id), topic in zip(met, incarnations, strict=False) if topic_id == topic.topic_id
     ]
-    findings.say("rows or ledger entries of an unknown incarnation", tables.incarnations() - set(numbers))
+    findings.report("rows or ledger entries of an unknown incarnation", tables.incarnations() - set(numbers))
     for topic, number in zip_longest(incarnations, numbers):
         if number is None:
-            # Nothing of this incarnation was read yet; then nothing may claim so.
+            # No record of this incarnation was read yet, so no row may belong to it.
             findings.unread += sum(len(log.committed) for log in topic.logs.values())
             continue
         is_current = topic is incarnations[-1]
@@ -184,7 +184,7 @@ def audit(
 
 
 class _Tables:
-    """What the warehouse says of a stream."""
+    """The warehouse's data of a stream."""
 
     def __init__(self, connection: Connection, stream: Stream) -> None:
         names = [f.name for f in stream.fields]
@@ -195,7 +195,7 @@ class _Tables:
             coordinates = "kafka_incarnation, kafka_partition, kafka_offset"
             for row in _rows(connection, f"SELECT {coordinates}, {columns} FROM landing.{stream.name}"):
                 self.landed[row[0], row[1]].append((row[2], dict(zip(names, row[3:], strict=True))))
-        self.letters: defaultdict[tuple[int, int], list[tuple]] = defaultdict(list)
+        self.letters: defaultdict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
         for row in _rows(
             connection,
             "SELECT kafka_incarnation, kafka_partition, kafka_offset, disposition, key, value, headers, reason"
@@ -203,7 +203,7 @@ class _Tables:
             stream.name,
         ):
             self.letters[row[0], row[1]].append(row[2:])
-        self.ledger: defaultdict[tuple[int, int], list[tuple]] = defaultdict(list)
+        self.ledger: defaultdict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
         for row in _rows(
             connection,
             "SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined,"
@@ -217,7 +217,7 @@ class _Tables:
         return {number for group in (self.landed, self.letters, self.ledger) for number, _ in group}
 
     def ends(self, number: int) -> dict[int, int]:
-        """How far an incarnation was read, by the ledger: the positions speak of the current one alone."""
+        """How far an incarnation was read, from the ledger: the positions are those of the current one."""
         return {p: max(row[1] for row in rows) for (n, p), rows in self.ledger.items() if n == number}
 
 
@@ -245,46 +245,47 @@ class _Partition:
     def audit(self) -> None:
         counted: Counter[int] = Counter(offset for offset, _ in self.rows)
         counted.update(letter[0] for letter in self.letters)
-        self._say("offsets with two fates", {offset for offset, times in counted.items() if times > 1})
-        self._say("offsets with a fate at or past the position", {offset for offset in counted if offset >= self.end})
-        self._say("fates of what is no committed record", counted.keys() - self.log.committed.keys())
-        fates = self._fates()
-        self._say("offsets without the fate they ought to have", self._unexpected(fates))
+        self._report("offsets with two dispositions", {offset for offset, times in counted.items() if times > 1})
+        past = {offset for offset in counted if offset >= self.end}
+        self._report("offsets with a disposition at or past the position", past)
+        self._report("dispositions without a committed record", counted.keys() - self.log.committed.keys())
+        dispositions = self._dispositions()
+        self._report("offsets without the expected disposition", self._unexpected(dispositions))
         self._compare_rows()
         self._compare_letters()
-        self._compare_ledger(fates)
-        self.findings.fates.update(fates.values())
+        self._compare_ledger(dispositions)
+        self.findings.dispositions.update(dispositions.values())
         self.findings.unread += sum(offset >= self.end for offset in self.log.committed)
         if self.end > self.log.stable_end:
             self.findings.wrong.append(
                 f"the position {self.end} is past the log's end {self.log.stable_end} {self.where}"
             )
 
-    def _fates(self) -> dict[int, str]:
-        """The fate of every offset below the position; a record that is nowhere has the fate "nowhere"."""
+    def _dispositions(self) -> dict[int, str]:
+        """The disposition of every offset below the position; "nowhere" for a record without one."""
         landed = {offset for offset, _ in self.rows}
         kept = {letter[0]: letter[1] for letter in self.letters}
-        fates = {}
+        dispositions = {}
         for offset in range(self.first, self.end):
             record = self.log.committed.get(offset)
             if offset in landed:
-                fates[offset] = "landed"
+                dispositions[offset] = "landed"
             elif offset in kept:
-                fates[offset] = kept[offset]
+                dispositions[offset] = kept[offset]
             elif offset in self.lost:
-                fates[offset] = "lost"
+                dispositions[offset] = "lost"
             elif record is None:
-                fates[offset] = "no record"
+                dispositions[offset] = "no record"
             else:
-                fates[offset] = "skipped" if record.value is None else "nowhere"
-        return fates
+                dispositions[offset] = "skipped" if record.value is None else "nowhere"
+        return dispositions
 
-    def _unexpected(self, fates: Mapping[int, str]) -> set[tuple[int, str, str]]:
+    def _unexpected(self, dispositions: Mapping[int, str]) -> set[tuple[int, str, str]]:
         committed = self.log.committed
         return {
-            (offset, fate, committed[offset].expected)
-            for offset, fate in fates.items()
-            if offset in committed and fate not in (committed[offset].expected, "lost")
+            (offset, disposition, committed[offset].expected)
+            for offset, disposition in dispositions.items()
+            if offset in committed and disposition not in (committed[offset].expected, "lost")
         }
 
     def _compare_rows(self) -> None:
@@ -293,7 +294,7 @@ class _Partition:
             record = self.log.committed.get(offset)
             if record is not None and record.value is not None and not self._is_row_of(record.value, row):
                 wrong.add(offset)
-        self._say("rows that differ from their records", wrong)
+        self._report("rows that differ from their records", wrong)
 
     def _is_row_of(self, value: bytes, row: Mapping[str, Any]) -> bool:
         event = json.loads(value, parse_float=Decimal)
@@ -309,25 +310,26 @@ class _Partition:
             same = _bytes(key) == record.key and _bytes(value) == record.value and stored == list(record.headers)
             if not (same and reason):
                 wrong.add(offset)
-        self._say("dead letters that differ from their records, or say no reason", wrong)
+        self._report("dead letters that differ from their records, or have no reason", wrong)
 
-    def _compare_ledger(self, fates: Mapping[int, str]) -> None:
+    def _compare_ledger(self, dispositions: Mapping[int, str]) -> None:
         reached = self.first
         for first, end, landed, dead, quarantined, skipped, no_records, checksum in self.ledger:
             if first != reached and not self._is_lost(reached, first):
                 self.findings.wrong.append(f"the ledger jumps from {reached} to {first} {self.where}")
             reached = max(reached, end)
-            counts = Counter(fates.get(offset, "past the position") for offset in range(first, end))
-            said = {
+            counts = Counter(dispositions.get(offset, "past the position") for offset in range(first, end))
+            counted = {
                 "landed": landed,
                 "dead letter": dead,
                 "quarantined": quarantined,
                 "skipped": skipped,
                 "no record": no_records,
             }
-            if +Counter(said) != counts:
+            if +Counter(counted) != counts:
                 self.findings.wrong.append(
-                    f"the ledger says {said} of offsets {first} to {end - 1} and the tables {dict(counts)} {self.where}"
+                    f"the ledger counts {counted} for offsets {first} to {end - 1}, and the tables {dict(counts)} "
+                    f"{self.where}"
                 )
             summed = sum(
                 zlib.crc32(record.value or b"", offset & 0xFFFFFFFF)
@@ -344,8 +346,8 @@ class _Partition:
     def _is_lost(self, start: int, end: int) -> bool:
         return start < end and range(start, end) == self.lost
 
-    def _say(self, what: str, places: Collection[Any]) -> None:
-        self.findings.say(f"{what} {self.where}", places)
+    def _report(self, what: str, places: Collection[Any]) -> None:
+        self.findings.report(f"{what} {self.where}", places)
 
 
 def _positions(connection: Connection, stream: Stream, topic: Snapshot, findings: Findings) -> dict[int, int]:
@@ -355,19 +357,19 @@ def _positions(connection: Connection, stream: Stream, topic: Snapshot, findings
         stream.reader,
         stream.topic,
     )
-    findings.say("positions of another topic", {(p, i) for p, i, _ in rows if i != topic.topic_id})
-    findings.say("positions of partitions that do not exist", {p for p, _, _ in rows} - topic.logs.keys())
+    findings.report("positions of another topic", {(p, i) for p, i, _ in rows if i != topic.topic_id})
+    findings.report("positions of partitions that do not exist", {p for p, _, _ in rows} - topic.logs.keys())
     return {partition: offset for partition, _, offset in rows}
 
 
-def _rows(connection: Connection, statement: str, *parameters: Any) -> list[tuple]:
+def _rows(connection: Connection, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return list(cursor.fetchall())
 
 
 def _same(sent: Any, stored: Any, sql: str) -> bool:
-    """Whether a column holds what the JSON said."""
+    """Whether a column holds the value of the JSON."""
     if sent is None or stored is None:
         return sent is stored
     match sql:
@@ -393,13 +395,13 @@ def _bytes(value: Any) -> bytes | None:
 
 
 def _first(consumer: Consumer, partition: TopicPartition) -> int:
-    """The first offset that exists; a broker that has just started may have to be asked again."""
-    patience = time.monotonic() + WAIT_S
+    """The first offset that exists. A broker that has just started may refuse the first requests."""
+    deadline = time.monotonic() + WAIT_S
     while True:
         try:
             return consumer.get_watermark_offsets(partition, WAIT_S)[0]
         except KafkaException:
-            if time.monotonic() > patience:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 
@@ -432,9 +434,9 @@ def _with_ends(consumer: Consumer, topic: str, logs: Mapping[int, Log]) -> Itera
     """Every message by its partition, and at the end of each partition the offset of that end."""
     consumer.assign([TopicPartition(topic, partition, log.first) for partition, log in logs.items()])
     unread = set(logs)
-    patience = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + WAIT_S
     while unread:
-        assert time.monotonic() < patience, f"the audit could not read {topic!r} to its end"
+        assert time.monotonic() < deadline, f"the audit could not read {topic!r} to its end"
         for message in consumer.consume(10_000, 0.05):
             partition, offset, error = message.partition(), message.offset(), message.error()
             assert partition is not None and offset is not None

@@ -1,6 +1,6 @@
-"""The real drain in a process of its own, to be killed, stopped and continued.
+"""A real drain in a process of its own, which tests kill, stop and continue.
 
-The processes are forked from a server that has imported everything already, as Airflow's workers are.
+The processes are forked from a server that has imported everything before, like Airflow's workers.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ class Outcome:
     """How a drain ended.
 
     Attributes:
-        kind: ``drained``; ``stop``, a named one; ``fenced``; ``failed``, with any other error; ``killed``, by a signal.
-        what: The error's class.
-        says: The error's message.
-        drained: What the window brought, by the names of ``include.landing.drain.Drained``; nothing of a child's.
+        kind: ``drained``; ``stop`` for a PositionError; ``fenced``; ``failed`` for any other error; ``killed``.
+        error: The error's class.
+        message: The error's message.
+        drained: The fields of ``include.landing.drain.Drained``; empty for a drain that hands over.
     """
 
     kind: Literal["drained", "stop", "fenced", "failed", "killed"]
-    what: str = ""
-    says: str = ""
+    error: str = ""
+    message: str = ""
     drained: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Drain:
-    """One drain at work.
+    """One running drain.
 
     Args:
-        stream: What to drain; its window and quiet time bound the process.
+        stream: The stream; its window and quiet time limit the process's life.
         connections: The environment variables of the connections.
-        log: The file for what it writes.
-        share: Which of the stream's drains.
-        tamper: Called in the process before it drains, to break what a test wants to see broken.
-        handing_over: As in a task: a child of the process drains, and goes on behind the window's end.
-        patient: It ends because its topic is quiet only once the test waits for its end; before, a pause of the test,
-            which is long on a busy machine, is none of the topic's.
+        log: The file for its output.
+        shard: The number of this drain among the stream's drains.
+        tamper: Called in the process before it drains, to break a mechanism on purpose.
+        handing_over: As in a task: a child of the process drains, and continues after the window.
+        patient: Only end for a quiet topic once the test waits for the drain's end. Before, the topic may be quiet just
+            because a busy machine delays the test.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Drain:
         stream: Stream,
         connections: Mapping[str, str],
         log: Path,
-        share: int = 0,
+        shard: int = 0,
         tamper: Callable[[], None] | None = None,
         handing_over: bool = False,
         patient: bool = True,
@@ -75,7 +75,7 @@ class Drain:
         if not patient:
             self._outcome.send("awaited")
         self._process = _processes.Process(
-            target=_main, args=(theirs, stream, dict(connections), log, share, tamper, handing_over), daemon=True
+            target=_main, args=(theirs, stream, dict(connections), log, shard, tamper, handing_over), daemon=True
         )
         self._process.start()
         theirs.close()
@@ -88,12 +88,12 @@ class Drain:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, or is stopped."""
+        """Whether it has not ended; it may be stopped."""
         return self._process.is_alive()
 
     @property
     def child(self) -> psutil.Process:
-        """The process that drains and hands over, waited for; to be asked for first before the window's end."""
+        """The child process that drains and hands over. Read it for the first time before the window ends."""
         if self._child is None:
             parent = psutil.Process(self.pid)
             until("the drain's process has the child that drains", lambda: bool(parent.children()), 30)
@@ -101,25 +101,25 @@ class Drain:
         return self._child
 
     def kill(self) -> None:
-        """kill -9, and waits for the end."""
+        """Sends SIGKILL, and waits for the end."""
         self._process.kill()
         self._process.join(10)
         assert not self.alive
 
     def terminate(self) -> None:
-        """SIGTERM."""
+        """Sends SIGTERM."""
         self._process.terminate()
 
     def freeze(self) -> None:
-        """SIGSTOP."""
+        """Sends SIGSTOP."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Sends SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
     def wait(self, within_s: float = 60.0) -> Outcome:
-        """Waits for its end and tells how it was."""
+        """Waits for its end, and returns the outcome."""
         with suppress(OSError):
             self._outcome.send("awaited")
         self._process.join(within_s)
@@ -131,11 +131,11 @@ class Drain:
         return outcome
 
     def log(self) -> str:
-        """The end of what it wrote."""
+        """The last part of its output."""
         return self._log.read_text(errors="replace")[-4000:]
 
     def end(self) -> None:
-        """Ends it, whatever it does."""
+        """Kills it and its child."""
         if self.alive:
             self.kill()
         if self._child is not None and self._child.is_running():
@@ -143,7 +143,7 @@ class Drain:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Whether it does nothing any more; an orphan stays in the table until init looks after it."""
+    """Whether it has ended; an orphan remains a zombie until init reaps it."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -155,7 +155,7 @@ def _main(
     stream: Stream,
     connections: Mapping[str, str],
     log: Path,
-    share: int,
+    shard: int,
     tamper: Callable[[], None] | None,
     handing_over: bool,
 ) -> None:
@@ -167,7 +167,7 @@ def _main(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _stay_until_awaited(outcome)
-    outcome.send(_drain(stream, share, tamper, handing_over))
+    outcome.send(_drain(stream, shard, tamper, handing_over))
     outcome.close()
 
 
@@ -176,7 +176,7 @@ def _stay_until_awaited(test: Pipe) -> None:
     Stream.quiet_s = property(lambda self: quiet_s(self) if test.poll() else self.window_s)  # type: ignore
 
 
-def _drain(stream: Stream, share: int, tamper: Callable[[], None] | None, handing_over: bool) -> Outcome:
+def _drain(stream: Stream, shard: int, tamper: Callable[[], None] | None, handing_over: bool) -> Outcome:
     from include.kafka.position_errors import Fenced, PositionError
     from include.landing import handover
     from include.landing.drain import Drained, drain
@@ -188,9 +188,9 @@ def _drain(stream: Stream, share: int, tamper: Callable[[], None] | None, handin
     drained = Drained()
     try:
         if handing_over:
-            handover.run("The drain", lambda leave: drain(stream, owner, share, lambda _: leave()))
+            handover.run("The drain", lambda leave: drain(stream, owner, shard, lambda _: leave()))
         else:
-            drained = drain(stream, owner, share)
+            drained = drain(stream, owner, shard)
     except PositionError as stop:
         return Outcome("stop", type(stop).__name__, str(stop))
     except Fenced as fenced:

@@ -1,4 +1,4 @@
-"""Events with known fates: each record says in a header what ought to become of it, unless it simply ought to land."""
+"""Events with known dispositions: a header of each record names the one it must get, unless it must land."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from confluent_kafka.admin import (
 
 from include.streams.definition import Instant, Stream
 
-Fate = Literal["landed", "dead letter", "quarantined", "skipped"]
+Expected = Literal["landed", "dead letter", "quarantined", "skipped"]
 EXPECT = "expect"
 WAIT_S = 30.0
 
@@ -70,12 +70,12 @@ class Anything(msgspec.Struct):
     extra: Any = None
 
 
-# The plain producers, by their brokers: a new one takes half a second until it has its id.
+# The producers without transactions, by their brokers: a new one needs half a second to get its id.
 _plain: dict[str, Producer] = {}
 
 
 def forget_producers() -> None:
-    """Drops the producers that topics share, with what they know of the brokers."""
+    """Drops the shared producers, with their knowledge of the brokers."""
     _plain.clear()
 
 
@@ -87,10 +87,10 @@ def _admin(brokers: str) -> AdminClient:
 
 
 class Topic:
-    """A topic on a broker, seen from outside: made, grown, trimmed, deleted, and filled with events.
+    """A topic on a broker: tests create, grow, trim and delete it, and send events.
 
     Attributes:
-        acknowledged: What the broker said it stored, as (partition, offset); transactions count once committed.
+        acknowledged: The records that the broker acknowledged, as (partition, offset); of transactions, once committed.
     """
 
     def __init__(self, brokers: str, name: str, partitions: int, **config: str) -> None:
@@ -103,10 +103,10 @@ class Topic:
         self.make()
 
     def make(self) -> None:
-        """Makes the topic; a deleted one takes a moment to be gone."""
+        """Creates the topic."""
         topic = NewTopic(self.name, num_partitions=self.partitions, replication_factor=1, config=self._config)
         self._admin.create_topics([topic], operation_timeout=WAIT_S)[self.name].result(WAIT_S)
-        # Until its leader knows a partition, it refuses the first batch of a producer.
+        # A leader that does not have the partition yet refuses the first batch of a producer.
         self.stable_ends()
 
     def delete(self) -> None:
@@ -122,17 +122,17 @@ class Topic:
         self.reconnect()
 
     def reconnect(self) -> None:
-        """Forgets the producers, with what they know of the topic and what the brokers know of them."""
+        """Drops the producers, with their knowledge of the topic."""
         self._producers.clear()
         forget_producers()
 
     def trim(self, partition: int, offset: int) -> None:
-        """What retention does: the records below ``offset`` are gone."""
+        """Removes the records below ``offset``, as retention does."""
         for future in self._admin.delete_records([TopicPartition(self.name, partition, offset)]).values():
             future.result(WAIT_S)
 
     def stable_ends(self) -> dict[int, int]:
-        """For each partition where what can be read ends (exclusive)."""
+        """The last stable offset of each partition (exclusive)."""
         partitions = [TopicPartition(self.name, partition) for partition in range(self.partitions)]
         patience = time.monotonic() + WAIT_S
         while True:
@@ -142,7 +142,7 @@ class Topic:
             try:
                 return {partition.partition: future.result(WAIT_S).offset for partition, future in asked.items()}
             except KafkaException:
-                # A broker that has just started may have to be asked again, by a client that believes nothing of it.
+                # A broker that has just started may refuse: try again with a new client.
                 if time.monotonic() > patience:
                     raise
                 time.sleep(0.1)
@@ -157,21 +157,21 @@ class Topic:
         self._admin.incremental_alter_configs([resource])[resource].result(WAIT_S)
 
     def events(self, count: int, partition: int | None = None, ts: datetime | None = None, **fields: Any) -> None:
-        """Sends readings with new ids, spread over the partitions unless one is named, and waits for the broker."""
+        """Sends readings with new ids to all partitions, or to one, and waits for the broker."""
         self.send(self._values(count, ts, **fields), partition)
 
     def send(
         self,
         values: Iterable[bytes | None],
         partition: int | None = None,
-        expect: Fate = "landed",
+        expect: Expected = "landed",
         key: bytes | None = b"key",
         timestamp: datetime | None = None,
     ) -> None:
         """Sends values as they are, and waits for the broker.
 
         Args:
-            timestamp: The records' time, where the topic takes the producer's word for it.
+            timestamp: The records' timestamp, for a topic with CreateTime.
 
         Raises:
             KafkaException: The broker refused one.
@@ -179,13 +179,13 @@ class Topic:
         self._produce(self._producer(""), values, partition, expect, key, self.acknowledged, timestamp)
         self.flush()
 
-    def send_later(self, value: bytes | None, expect: Fate, partition: int = 0) -> None:
+    def send_later(self, value: bytes | None, expect: Expected, partition: int = 0) -> None:
         """Sends one value, without waiting."""
         self._produce(self._producer(""), [value], partition, expect, b"key", self.acknowledged)
 
     def flush(self) -> None:
-        """Waits until the broker has stored what was sent."""
-        assert self._producer("").flush(WAIT_S) == 0, "the broker did not take every event"
+        """Waits until the broker has stored all sent records."""
+        assert self._producer("").flush(WAIT_S) == 0, "the broker did not acknowledge every event"
 
     def transaction(
         self,
@@ -194,12 +194,12 @@ class Topic:
         partition: int | None = None,
         name: str = "",
     ) -> Producer:
-        """Sends readings in one transaction and ends it so, or leaves it open; the producer can end it later."""
+        """Sends readings in one transaction, and commits it, aborts it or leaves it open for the caller to end."""
         producer = self._producer(f"{self.name}-{name or 'transactions'}")
         producer.begin_transaction()
         stored: set[tuple[int, int]] = set()
         self._produce(producer, self._values(count), partition, "landed", b"key", stored)
-        assert producer.flush(WAIT_S) == 0, "the broker did not take every event"
+        assert producer.flush(WAIT_S) == 0, "the broker did not acknowledge every event"
         if end == "commit":
             producer.commit_transaction(WAIT_S)
             self.acknowledged |= stored
@@ -241,7 +241,7 @@ class Topic:
         producer: Producer,
         values: Iterable[bytes | None],
         partition: int | None,
-        expect: Fate,
+        expect: Expected,
         key: bytes | None,
         stored: set[tuple[int, int]],
         timestamp: datetime | None = None,

@@ -1,7 +1,7 @@
-"""What pgbouncer is in transaction mode: server connections lent to clients for one transaction each.
+"""A pooler like pgbouncer in transaction mode: clients get a server connection for one transaction each.
 
-Nothing that a client sets for its session is there in its next transaction, and its next backend is another one. Like
-pgbouncer with ``ignore_startup_parameters = options``, it drops the options of a client's startup, and gives a backend
+Settings of a client's session do not survive its transaction, and its next one has another backend. Like pgbouncer
+with ``ignore_startup_parameters = options``, it drops the options of a client's startup, and gives a backend
 the application name of the client that it is lent to.
 """
 
@@ -21,11 +21,11 @@ _LEND_WITHIN_S = 20.0
 
 
 class Pooler:
-    """A pool before a PostgreSQL server; each client that comes brings one more connection into it.
+    """A pool before a PostgreSQL server; each new client adds a connection to it.
 
     Attributes:
-        port: Where clients connect.
-        switches: How often a transaction ran on another backend than the client's one before.
+        port: The port for clients.
+        switches: How often a transaction had another backend than the client's previous one.
     """
 
     def __init__(self, target: int) -> None:
@@ -37,7 +37,7 @@ class Pooler:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Takes no more clients, and ends the connections that are not lent."""
+        """Accepts no more clients, and closes the connections that are not in use."""
         self._listener.close()
         with suppress(queue.Empty):
             while True:
@@ -63,13 +63,13 @@ class Pooler:
                 try:
                     _until_idle(client, server)
                 except BaseException:
-                    # In the middle of a transaction: nobody else can have this connection.
+                    # In the middle of a transaction: no other client may get this connection.
                     server.close()
                     raise
                 self._free.put(server)
 
     def _log_in(self, client: socket.socket) -> bytes:
-        """Puts a connection into the pool, as which the client has logged in itself; returns the application's name."""
+        """Adds a connection to the pool, with the client's own login. Returns its application_name."""
         size, code = struct.unpack("!II", _exactly(client, 8))
         while code in _NO_ENCRYPTION:
             client.sendall(b"N")
@@ -108,7 +108,7 @@ def _until_idle(client: socket.socket, server: socket.socket) -> None:
 
 
 def _query(server: socket.socket, statement: bytes) -> None:
-    """A statement of the pooler's own; its answer is for nobody."""
+    """Executes a statement of the pooler's own."""
     server.sendall(b"Q" + struct.pack("!I", len(statement) + 5) + statement + b"\0")
     while _message(server)[:1] != b"Z":
         pass

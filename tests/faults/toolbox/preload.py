@@ -1,4 +1,4 @@
-"""Imports once, in the server that drains are forked from, what every drain needs."""
+"""Imports everything that a drain needs, once, in the server that drains are forked from."""
 
 import aiosql  # noqa: F401
 import confluent_kafka.admin  # noqa: F401

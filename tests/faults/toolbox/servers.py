@@ -1,4 +1,4 @@
-"""A broker and a PostgreSQL server that belong to one test session and may be killed and started again."""
+"""A broker and a PostgreSQL server of one test session, which tests kill and start again."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 START_S = 120.0
 
 
-# Below those that Linux gives to outgoing connections, one of which would keep a server from coming back.
+# Below the range that Linux uses for outgoing connections, which could take a stopped server's port.
 _PORTS = range(20_000, 32_000)
 _held = ports.Hold()
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that no other session of tests gets while this one lasts."""
+    """A port that no process listens on, and that no other test session gets while this one runs."""
     for port in random.sample(_PORTS, len(_PORTS)):
         if ports.is_free(port) and _held.acquire(port):
             return port
@@ -40,10 +40,10 @@ def free_port() -> int:
 
 
 class Server:
-    """One process with its data directory. Subclasses say how to start it and when it answers.
+    """One process with its data directory. Subclasses define how to start it and when it answers.
 
     Attributes:
-        starts: How often it has been started.
+        starts: The number of its starts.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Server:
         raise NotImplementedError
 
     def start(self, wait: bool = True) -> None:
-        """Starts the process and, unless asked otherwise, waits until it answers."""
+        """Starts the process and, by default, waits until it answers."""
         self.starts += 1
         self.home.logs.mkdir(parents=True, exist_ok=True)
         with open(self.home.logs / f"{self.name}.log", "ab") as log:
@@ -78,7 +78,7 @@ class Server:
             self.wait()
 
     def ensure(self) -> None:
-        """Runs and answers afterwards, whatever was done to it."""
+        """Starts the server if it does not run, and waits until it answers."""
         if self._process is None or self._process.poll() is not None:
             self.start()
         else:
@@ -89,22 +89,22 @@ class Server:
         until(f"{self.name} answers", self.answers, START_S)
 
     def end(self, number: signal.Signals) -> None:
-        """Sends a signal that ends the server, and waits for the end of all its processes."""
+        """Sends a signal that ends the server, and waits until all its processes have ended."""
         assert self._process is not None
         children = self._children()
         self._process.send_signal(number)
         self._process.wait(60)
-        # The children of a killed server notice its end by themselves; a new one refuses to start before that.
+        # A new server refuses to start until the children of a killed one have noticed its end.
         _, alive = psutil.wait_procs(children, timeout=20)
         assert not alive, f"{self.name} left {alive}"
 
     def stop(self) -> None:
-        """An orderly end; nothing when it does not run."""
+        """Stops the server in an orderly way, if it runs."""
         if self._process is not None and self._process.poll() is None:
             self.end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kills the server with SIGKILL."""
         self.end(signal.SIGKILL)
 
     def _children(self) -> list[psutil.Process]:
@@ -128,7 +128,7 @@ class Broker(Server):
 
     @property
     def direct(self) -> str:
-        """Bootstrap address past the proxy."""
+        """The bootstrap address without the proxy."""
         return f"{HOST}:{self.port}"
 
     def command(self) -> list[str]:
@@ -146,14 +146,14 @@ class Broker(Server):
         return True
 
     def replace(self) -> None:
-        """Another cluster takes the stopped one's place: other ids, nothing in it, the same address."""
+        """Replaces the cluster by an empty one with other ids at the same address."""
         self.stop()
         shutil.rmtree(self.home.kafka)
         self.home.kafka.mkdir()
         self.start()
 
     def truncate(self, topic: str, partition: int, size: int) -> None:
-        """The end of a log is lost, as by the election of a replica that lagged behind; the broker must be stopped.
+        """Cuts the end of a log, as the election of a replica that lagged would; the broker must be stopped.
 
         Args:
             size: Bytes of the log's only segment to keep.
@@ -165,7 +165,7 @@ class Broker(Server):
         os.truncate(log / "00000000000000000000.log", size)
         for checkpoint in self.home.kafka.glob("*-checkpoint"):
             checkpoint.unlink()
-        # Without it the broker believes nothing about its logs and looks at them.
+        # Without this file the broker checks its logs.
         (self.home.kafka / ".kafka_cleanshutdown").unlink(missing_ok=True)
 
     def segment(self, topic: str, partition: int) -> Path:
@@ -179,9 +179,9 @@ class Broker(Server):
             "advertised.listeners": f"{inside}:{self.advertised}",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT",
             "inter.broker.listener.name": "PLAINTEXT",
-            # As Kafka has it by itself: who only asks for a topic must not make it.
+            # Kafka's default. The tests show that describing a topic does not create it.
             "auto.create.topics.enable": "true",
-            # What takes minutes elsewhere must happen while a test looks on.
+            # Things that take minutes by default must happen during a test.
             "log.initial.task.delay.ms": "200",
             "log.retention.check.interval.ms": "300",
             "log.cleaner.backoff.ms": "200",
@@ -201,7 +201,7 @@ class Database(Server):
         self._settings = settings
 
     def initialise(self) -> None:
-        """Makes the data directory and the roles."""
+        """Creates the data directory and the roles."""
         postgres.initialise(self.home)
         self.start()
         postgres.make_databases(self.home, self.port)
@@ -219,26 +219,26 @@ class Database(Server):
         return True
 
     def stop(self) -> None:
-        """A fast shutdown; nothing when it does not run."""
+        """Shuts the server down in fast mode, if it runs."""
         if self._process is not None and self._process.poll() is None:
             self.end(signal.SIGINT)
 
     def abandon(self) -> None:
-        """An immediate shutdown: what a crash of the machine leaves, less what was not yet written."""
+        """Shuts the server down in immediate mode, which leaves the state of a crash."""
         self.end(signal.SIGQUIT)
 
     def superuser(self, database: str = "postgres") -> Connection:
-        """A connection past every proxy, in autocommit."""
+        """A connection without a proxy, in autocommit."""
         return postgres.connect(self.home, self.port, database)
 
     def execute(self, statement: str, *parameters: object, database: str = "postgres") -> list[tuple]:
-        """One statement by the superuser, past every proxy."""
+        """Executes a statement as superuser, without a proxy."""
         with closing(self.superuser(database)) as connection, connection.cursor() as cursor:
             cursor.execute(statement, parameters or None)
             return list(cursor.fetchall()) if cursor.description else []
 
     def set(self, **settings: str | None) -> None:
-        """Changes settings of the running server; None restores the start's value."""
+        """Changes settings of the running server; None restores the initial value."""
         with closing(self.superuser()) as connection, connection.cursor() as cursor:
             for name, value in settings.items():
                 cursor.execute(

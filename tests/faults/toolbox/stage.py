@@ -1,4 +1,4 @@
-"""The stage of one test: a stream with its topic and its warehouse, behind proxies, and the drains at work on it."""
+"""The stage of one test: a stream with its topic and its warehouse behind proxies, and its drains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 TEMPLATE = "template_warehouse"
-MAX_TRIES = 10
+MAX_ATTEMPTS = 10
 _numbers = itertools.count(1)
 
 
@@ -45,7 +45,7 @@ class World:
     _starts: int = 0
 
     def restore(self) -> None:
-        """Everything up and in its usual state again, whatever a test left behind."""
+        """Starts the servers and resets the proxy, whatever a test left behind."""
         self.kafka.reset()
         for server in (self.broker, self.database):
             server.ensure()
@@ -58,12 +58,12 @@ class Stage:
     """One stream on the session's servers.
 
     Args:
-        beside: A stage whose warehouse it shares.
+        beside: Another stage, whose warehouse it shares.
         **topic: The topic's settings, ``_`` for ``.``.
 
     Attributes:
-        postgres: A proxy before the warehouse; drains go through it unless asked otherwise.
-        kafka_settings: Added to the connection's own.
+        postgres: The proxy before the warehouse that drains use by default.
+        kafka_settings: Added to the settings of the connection.
     """
 
     def __init__(self, world: World, stream: Stream, *, beside: Stage | None = None, **topic: str) -> None:
@@ -87,7 +87,7 @@ class Stage:
         return self.world.kafka
 
     def relay(self) -> PostgresRelay:
-        """One more proxy before the warehouse."""
+        """Adds another proxy before the warehouse."""
         relay = PostgresRelay(self.world.database.port)
         self._relays.append(relay)
         return relay
@@ -96,20 +96,20 @@ class Stage:
         self,
         stream: Stream | None = None,
         postgres: PostgresRelay | None = None,
-        share: int = 0,
+        shard: int = 0,
         tamper: Callable[[], None] | None = None,
         handing_over: bool = False,
         patient: bool = True,
     ) -> Drain:
-        """Starts a drain behind the proxies; one that hands over ends when it would by itself."""
+        """Starts a drain behind the proxies. One that hands over is never patient."""
         connections = self.connections((postgres or self.postgres).port, self.kafka.port)
         patient = patient and not handing_over
-        drain = Drain(stream or self.stream, connections, self._log, share, tamper, handing_over, patient)
+        drain = Drain(stream or self.stream, connections, self._log, shard, tamper, handing_over, patient)
         self._drains.append(drain)
         return drain
 
     def connections(self, postgres: int | None = None, kafka: int | None = None) -> Mapping[str, str]:
-        """The environment variables of the connections; past the proxies unless their ports are given."""
+        """The environment variables of the connections; without the proxies unless their ports are given."""
         warehouse = {
             "conn_type": "postgres",
             "host": HOST,
@@ -125,10 +125,10 @@ class Stage:
         }
 
     def land(self, stream: Stream | None = None) -> list[Outcome]:
-        """Drains past the proxies, again after each failure as Airflow would, until everything readable is landed."""
+        """Drains without the proxies, again after each failure like Airflow, until all readable records have landed."""
         outcomes: list[Outcome] = []
         while not outcomes or outcomes[-1].kind != "drained" or self.lag():
-            assert len(outcomes) < MAX_TRIES, f"not landed after {MAX_TRIES} tries: {outcomes[-1]}"
+            assert len(outcomes) < MAX_ATTEMPTS, f"not landed after {MAX_ATTEMPTS} attempts: {outcomes[-1]}"
             drain = Drain(stream or self.stream, self.connections(), self._log, tamper=tampering.topics_are_quiet_soon)
             self._drains.append(drain)
             outcomes.append(drain.wait())
@@ -137,7 +137,7 @@ class Stage:
 
     @contextmanager
     def connected(self, postgres: PostgresRelay | None = None) -> Iterator[Connection]:
-        """This process connected as a task of the stream would be, past the proxies but for the one that is given."""
+        """Connects this process like a task of the stream, without proxies except the given one."""
         from include.warehouse.connection import connected
 
         with pytest.MonkeyPatch.context() as patch:
@@ -146,12 +146,12 @@ class Stage:
             with connected("faults") as connection:
                 yield connection
 
-    def query(self, statement: str, *parameters: Any) -> list[tuple]:
-        """One statement in the warehouse, by the superuser."""
+    def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Executes a statement in the warehouse as superuser."""
         return self.world.database.execute(statement, *parameters, database=self.name)
 
     def backends(self, applications: str = "millrace%") -> int:
-        """Connections to the warehouse, by whom they say they are: a pattern of ``LIKE``."""
+        """The number of connections to the warehouse whose application_name is LIKE a pattern."""
         counted = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE %s"
         return int(self.query(counted, self.name, applications)[0][0])
 
@@ -162,12 +162,12 @@ class Stage:
         )
 
     def landed(self) -> int:
-        """Rows in the stream's table."""
+        """The number of rows in the stream's table."""
         with closing(self.world.database.superuser(self.name)) as connection:
             return self._rows(connection)
 
     def lag(self) -> int:
-        """Offsets below the stable ends that are not read."""
+        """The number of unread offsets below the stable ends."""
         positions = self.positions()
         return sum(end - positions.get(partition, 0) for partition, end in self.topic.stable_ends().items())
 
@@ -176,7 +176,7 @@ class Stage:
         return snapshot(self.world.broker.direct, self.stream.topic)
 
     def until_landed(self, rows: int, within_s: float = 30.0) -> None:
-        """Waits until the table holds so many rows. Raises AssertionError as soon as no drain is left that could."""
+        """Waits until the table has a number of rows. Fails as soon as no drain runs any more."""
 
         with closing(self.world.database.superuser(self.name)) as connection:
 
@@ -184,17 +184,17 @@ class Stage:
                 alive = [drain for drain in self._drains if drain.alive]
                 if self._rows(connection) >= rows:
                     return True
-                assert alive, f"no drain is left, and {rows} rows are not landed:\n{self._drains[-1].log()}"
+                assert alive, f"no drain runs, and {rows} rows have not landed:\n{self._drains[-1].log()}"
                 return False
 
-            until(f"{rows} rows are landed", arrived, within_s, every_s=0.05, why=self._standstill)
+            until(f"{rows} rows have landed", arrived, within_s, every_s=0.05, why=self._progress)
 
     def audit(self, *earlier: Snapshot, **options: Any) -> Findings:
-        """What is wrong now; ``earlier`` are snapshots of incarnations that are gone."""
+        """Audits the present state; ``earlier`` are snapshots of former incarnations."""
         return self.audit_of(*earlier, self.snapshot(), **options)
 
     def until_claimed(self, times: int, within_s: float = 30.0) -> None:
-        """Waits until each partition has been claimed so often."""
+        """Waits until each partition has been claimed a number of times."""
         epochs = "SELECT min(epoch) FROM millrace.position WHERE reader = %s"
         until(
             f"every partition is claimed {times} times",
@@ -203,13 +203,13 @@ class Stage:
         )
 
     def audit_of(self, *topics: Snapshot, **options: Any) -> Findings:
-        """What is wrong, by snapshots of every incarnation of the topic, the current one last."""
+        """Audits with snapshots of every incarnation of the topic, the current one last."""
         with closing(self.world.database.superuser(self.name)) as connection:
             connection.set_session("REPEATABLE READ", autocommit=False)
             return audit(connection, self.stream, topics, **options)
 
     def prove(self, *earlier: Snapshot, **options: Any) -> Findings:
-        """The promise: nothing is wrong, nothing is left, and every acknowledged record is still in the topic."""
+        """Asserts that nothing is wrong or unread, and that every acknowledged record is still in the topic."""
         now = self.snapshot()
         committed = {(partition, offset) for partition, log in now.logs.items() for offset in log.committed}
         removed = {(p, o) for p, o in self.topic.acknowledged - committed if o >= now.logs[p].first}
@@ -220,7 +220,7 @@ class Stage:
         return findings
 
     def finish(self) -> Findings:
-        """Lands what is left and proves the promise."""
+        """Lands all remaining records, then proves that nothing is wrong."""
         self.land()
         return self.prove()
 
@@ -234,12 +234,12 @@ class Stage:
         if self._owns_warehouse:
             self.world.database.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
 
-    def _standstill(self) -> str:
-        """Whether records are missing in the topic, or read by nobody."""
+    def _progress(self) -> str:
+        """How far sending, landing and the positions are."""
         ends, positions = self.topic.stable_ends(), self.positions()
         logs = "\n".join(drain.log() for drain in self._drains if drain.alive)
         return (
-            f": {self.landed()} are; {len(self.topic.acknowledged)} records were acknowledged, "
+            f": {self.landed()} have; {len(self.topic.acknowledged)} records were acknowledged, "
             f"the topic ends at {ends}, read up to {positions}; the drains wrote:\n{logs}"
         )
 

@@ -1,6 +1,6 @@
-"""What a drain would be without one of its mechanisms: each function breaks it in the process it is called in.
+"""Tampering: each function disables one mechanism of the drain, in the process that calls it.
 
-A scenario is honest when it fails with them.
+A scenario is only useful if it fails then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def position_moves_alone() -> None:
-    """The position is committed before what lies below it."""
+    """The position is committed before the rows below it."""
     from include.kafka import position
 
     advance = position.advance
@@ -33,14 +33,14 @@ def rows_are_committed_alone() -> None:
     def copy_and_commit(self: Any, batch: Any) -> None:
         copy(self, batch)
         with self._connection.cursor() as cursor:
-            # Not as COMMIT: a scenario waits for this one, and not for the other.
+            # END and not COMMIT: the scenario waits for this commit, and not for the other one.
             cursor.execute("END; BEGIN")
 
     Drain._copy = copy_and_commit  # type: ignore[method-assign]
 
 
-def nobody_compares() -> None:
-    """The position moves whatever its owner and offset are."""
+def positions_move_without_comparison() -> None:
+    """The position moves for any owner and from any offset."""
     from include.kafka import position
 
     def advance(
@@ -58,31 +58,31 @@ def nobody_compares() -> None:
 
 
 def coordinates_may_repeat() -> None:
-    """As ``nobody_compares``, with a table that would not mind to hold a record twice."""
+    """Like ``positions_move_without_comparison``, with a table that can hold a record twice."""
     from include.landing import table
 
-    nobody_compares()
+    positions_move_without_comparison()
     bring_up_to_date = table.bring_up_to_date
 
     def without_key(connection: Any, stream: Any) -> list[str]:
-        said = bring_up_to_date(connection, stream)
+        changes = bring_up_to_date(connection, stream)
         with connection.cursor() as cursor:
             cursor.execute(f"ALTER TABLE landing.{stream.name} DROP CONSTRAINT IF EXISTS {stream.name}_pkey")
         connection.commit()
-        return said
+        return changes
 
     table.bring_up_to_date = without_key
 
 
 def dead_letters_are_dropped() -> None:
-    """What cannot be landed is counted and thrown away."""
+    """Records that cannot be landed are counted and discarded."""
     from include.landing import dead_letters
 
     dead_letters.keep = lambda *arguments: None
 
 
-def lost_offsets_are_jumped() -> None:
-    """A consumer as its defaults have it: offsets that are gone are skipped in silence."""
+def lost_offsets_are_skipped() -> None:
+    """A consumer with a common setting: it silently skips offsets that no longer exist."""
     from include.kafka import client
 
     consumer = client.consumer
@@ -90,7 +90,7 @@ def lost_offsets_are_jumped() -> None:
 
 
 def aborted_records_are_read() -> None:
-    """A consumer that does not care about transactions."""
+    """A consumer that ignores transactions."""
     from include.kafka import client
 
     consumer = client.consumer
@@ -98,22 +98,29 @@ def aborted_records_are_read() -> None:
 
 
 def statements_take_two_seconds_at_most() -> None:
-    """Nothing broken: only a limit that a test can wait for."""
+    """Disables nothing: only shortens a limit, so that a test need not wait for it."""
     from include.landing import drain
 
     drain._SESSION = drain._SESSION.replace("statement_timeout=60s", "statement_timeout=2s")
     assert "statement_timeout=2s" in drain._SESSION
 
 
+def takeovers_are_quick() -> None:
+    """Disables nothing: only shortens a limit, so that a test need not wait for it."""
+    from include.kafka import position
+
+    position.TAKEOVER_AFTER_MS = 500
+
+
 def tails_are_short() -> None:
-    """Nothing broken: only a limit that a test can wait for."""
+    """Disables nothing: only shortens a limit, so that a test need not wait for it."""
     from include.landing import handover
 
     handover.LIMIT_S = 2.0
 
 
 def topics_are_quiet_soon() -> None:
-    """Nothing broken: nobody waits long for more to come where all has come already."""
+    """Disables nothing: only ends a drain soon after its last record."""
     from include.streams.definition import Stream
 
     Stream.quiet_s = property(lambda self: 0.5)  # type: ignore[assignment,method-assign]
