@@ -20,9 +20,9 @@ from embedded import component, ports, postgres, processes
 from embedded.component import NAMES
 from embedded.home import Home
 from embedded.platform import SERVICES, Platform
-from embedded.polling import wait_until
 from embedded.supervisor import Supervisor
 from include.project import ROOT
+from tests.polling import until
 
 LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
@@ -55,11 +55,6 @@ def python(code: str, home: Home, *prefix: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*prefix, sys.executable, "-c", program], text=True, stdout=-1, stderr=-1)
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until a condition holds."""
-    wait_until(condition, seconds, pause=0.1)
-
-
 def initdb(parent: int) -> list[psutil.Process]:
     """The running initdb processes below a process, suspended so that they do not end."""
     found = []
@@ -86,9 +81,9 @@ class TestWhole:
         self, airflow_platform: Platform, alone: Callable[[], AbstractContextManager[None]]
     ) -> None:
         """Alone, because other tests delay the heartbeats on which health depends."""
-        until(lambda: healthy(airflow_platform) == set(NAMES))
+        until("all components are healthy", lambda: healthy(airflow_platform) == set(NAMES))
         with alone():
-            until(lambda: healthy(airflow_platform) == set(NAMES))
+            until("all components are healthy", lambda: healthy(airflow_platform) == set(NAMES))
             before = pids(airflow_platform)
             assert healthy(airflow_platform) == set(NAMES)
             assert airflow_platform.up() is False
@@ -131,7 +126,7 @@ class TestWhole:
         assert stored == {"postgres": "1", "airflow": "1", "warehouse": "1", "somebody": "4096"}
 
     def test_status_prints_json(self, airflow_platform: Platform) -> None:
-        until(lambda: run("status", home=airflow_platform.home).returncode == 0)
+        until("status succeeds", lambda: run("status", home=airflow_platform.home).returncode == 0)
         status = json.loads(run("status", "--json", home=airflow_platform.home).stdout)
         assert {part["name"]: part["healthy"] for part in status["components"]} == dict.fromkeys(NAMES, True)
         assert status["addresses"]["airflow"].startswith("http://127.0.0.1:")
@@ -171,7 +166,7 @@ class TestWhole:
             after = {health.name: health for health in airflow_platform.status()}
             return all(after[name].healthy and after[name].pid != before[name].pid for name in NAMES)
 
-        until(are_restarted, seconds=180)
+        until("all components are restarted", are_restarted, 180)
         after = {health.name: health for health in airflow_platform.status()}
         assert all(after[name].restarts > before[name].restarts for name in NAMES)
         assert not any(worker.is_running() for worker in workers)
@@ -185,7 +180,7 @@ class TestWhole:
         assert run("status", home=home).returncode == 1
         assert airflow_platform.up() is True
         # For a few seconds, the heartbeat of the killed scheduler counts as that of the new one.
-        until(lambda: healthy(airflow_platform) == set(NAMES))
+        until("all components are healthy", lambda: healthy(airflow_platform) == set(NAMES))
         assert not any(process.is_running() for process in before)
 
 
@@ -270,7 +265,7 @@ class TestServices:
             stderr=subprocess.PIPE,
             text=True,
         )
-        until(lambda: component.starts(elsewhere, "scheduler"))
+        until("the scheduler starts", lambda: component.starts(elsewhere, "scheduler"))
         starting.send_signal(signal.SIGINT)
         _, errors = starting.communicate(timeout=60)
         assert starting.returncode == 130, errors

@@ -20,10 +20,10 @@ from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.utils.state import TaskInstanceState
 
 from embedded import settings
-from embedded.polling import wait_until
 from include.airflow import patches
 from include.airflow.patches.executor import PromptExecutor
 from include.project import ROOT
+from tests.polling import until
 
 # Longer than any of these tests takes: an executor that waits for all of it misses the event it should wait for.
 LONG_S = 60.0
@@ -45,7 +45,7 @@ class Worker:
     def end(self, success: bool = True) -> None:
         """End the task, and wait until the worker has sent its result."""
         self.end_soon(success)
-        wait_until(lambda: not self.executor.result_queue.empty(), LONG_S, pause=0.01)
+        until("the result has arrived", lambda: not self.executor.result_queue.empty())
 
     def end_soon(self, success: bool = True) -> None:
         """End the task without waiting."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embedded import processes
-from embedded.polling import wait_until
+from tests.polling import until
 
 
 def exits(log: Path) -> int:
@@ -32,7 +32,7 @@ def test_a_full_disk_does_not_end_the_supervisor(tmp_path: Path) -> None:
         )
     try:
         log = tmp_path / "log"
-        wait_until(lambda: process.poll() is not None or exits(log) >= 3, 60, pause=0.1)
+        until("the program has ended three times", lambda: process.poll() is not None or exits(log) >= 3)
         assert process.poll() is None, log.read_text()
     finally:
         process.terminate()
