@@ -13,7 +13,8 @@ from embedded.airflow_api import AirflowApi, Run
 from embedded.platform import Platform
 from include.datasets import definitions
 from include.warehouse.connection import connect
-from tests.e2e.retraining import YEARS, finished, until
+from tests.e2e.retraining import YEARS, finished
+from tests.polling import until
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedded.airflow_api import AirflowApi, Run
@@ -21,15 +19,6 @@ def ask(connection: Connection, statement: str, *values: object) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchall()
-
-
-def until(what: str, look: Callable[[], T | None], within_s: float) -> T:
-    """What ``look`` answers as soon as it is neither None nor empty."""
-    deadline = time.monotonic() + within_s
-    while not (answer := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {within_s:.0f} s"
-        time.sleep(0.3)
-    return answer
 
 
 def finished(airflow: AirflowApi, dag_id: str, at_least: int) -> list[Run] | None:

@@ -15,9 +15,9 @@ from embedded.platform import Platform
 from include.airflow import history
 from include.error_codes import Code
 from include.errors import NonRetryableError
-from tests.e2e.retraining import until
 from tests.errors import raises
 from tests.integration.registry import ask, change
+from tests.polling import until
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection

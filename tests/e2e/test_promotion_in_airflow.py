@@ -14,7 +14,8 @@ from include.datasets import definitions
 from include.training.preparation import prepared
 from include.versions.manifest import Interval
 from include.versions.publication import publish
-from tests.e2e.retraining import YEARS, ask, until
+from tests.e2e.retraining import YEARS, ask
+from tests.polling import until
 from tests.unit import independent_gate
 
 if TYPE_CHECKING:

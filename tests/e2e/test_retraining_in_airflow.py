@@ -22,7 +22,8 @@ from include.training.verification import verify_run
 from include.versions.manifest import Interval, decode
 from include.versions.publication import publish
 from include.warehouse.connection import connect
-from tests.e2e.retraining import YEARS, ask, finished, until
+from tests.e2e.retraining import YEARS, ask, finished
+from tests.polling import until
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection

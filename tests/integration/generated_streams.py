@@ -1,4 +1,4 @@
-"""Stream definitions with events from a seed: types, names, settings and values as producers come up with."""
+"""Stream definitions with events from a seed, with the types, names, settings and values that producers can send."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from include.streams.definition import Instant, Stream
 
 
 class Dice(Random):
-    """A generator that is tidy or not: a tidy one makes values that can be decoded."""
+    """A generator. While it is tidy, it generates values that can be decoded."""
 
     tidy = True
 
 
 Make = Callable[[Dice], str]
-"""Makes the JSON text of a value."""
+"""Generates the JSON text of a value."""
 
 WORDS = ("", "x", "null", "é😀", "\\N", 'a "quoted" text', "tab\tand\nline", "0", "long " * 500, "\x7f\x01", "\u2028")
 NAMES = (
@@ -116,7 +116,7 @@ def deep(random: Dice) -> str:
 
 
 def moment(random: Dice) -> str:
-    """A time, mostly of these days, in one of the ways to write it."""
+    """A time, mostly a recent one, in one of its notations."""
     if not random.tidy and random.random() < 0.3:
         ends = (
             "0001-01-01T00:00:00Z",
@@ -148,7 +148,7 @@ def keyed(make: Make, key: Make = text) -> Make:
 
 
 def of(*texts: str) -> Make:
-    """One of some texts, of which the first is tidy."""
+    """One of some texts; only the first is tidy."""
     return lambda random: texts[0] if random.tidy else random.choice(texts)
 
 
@@ -183,7 +183,7 @@ class Pair(msgspec.Struct, tag="pair", array_like=True):
 
 
 class Foreign:
-    """No JSON is decoded to this."""
+    """A class that JSON cannot be decoded to."""
 
 
 def shape(random: Dice) -> str:
@@ -236,7 +236,7 @@ TYPES: list[tuple[Any, Make]] = [
     (Annotated[str, msgspec.Meta(max_length=3)] | None, of('"abc"', '"abcd"', "null")),
     (None, of("null", "1")),
     (memoryview, of('"AP8="')),
-    # None of these can be decoded from JSON, or is a column.
+    # These cannot be decoded from JSON, or cannot be a column.
     (Foreign, of("1")),
     (complex, of("1")),
     (list[Foreign], of("[]")),
@@ -247,11 +247,11 @@ TYPES: list[tuple[Any, Make]] = [
     ("Missing", of("1")),
     (int | Level, of("1")),
 ]
-FINE = 36
+VALID_TYPES = 36
 
 
 def raising(event: Any) -> None:
-    """A definition's own code: what it does depends on the event alone."""
+    """A definition's own code, which depends on the event alone."""
     chosen = event.ts.second % 8
     if chosen == 0:
         raise KeyError("a definition's own")
@@ -263,18 +263,18 @@ def raising(event: Any) -> None:
 
 @dataclass
 class Case:
-    """A definition, perhaps one that is refused, and the records of its topic.
+    """A definition, which may be refused, and the records of its topic.
 
     Attributes:
-        settings: What the stream is made of.
-        records: Values and times in milliseconds; 0 is the broker's.
+        settings: The arguments of the stream.
+        records: Values and timestamps in milliseconds; 0 for the broker's time.
     """
 
     settings: dict[str, Any]
     records: list[tuple[bytes | None, int]] = field(default_factory=list)
 
     def stream(self) -> Stream:
-        """Raises InvalidDefinition, and nothing else, when the definition is refused."""
+        """Raises InvalidDefinition, and no other error, if the definition is refused."""
         return Stream(**self.settings)
 
 
@@ -282,11 +282,11 @@ def case(seed: int, name: str, topic: str) -> Case:
     """A definition with events.
 
     Args:
-        name, topic: Those of the stream, unless it has odd ones.
+        name, topic: Those of the stream, unless the seed chooses odd ones.
     """
     random = Dice(seed)
-    made = _event(random)
-    settings: dict[str, Any] = {"name": name, "topic": topic, "event": made.struct, "event_time": "ts"}
+    event = _event(random)
+    settings: dict[str, Any] = {"name": name, "topic": topic, "event": event.struct, "event_time": "ts"}
     settings |= {"quiet": "1 second", "kafka_partitions": random.randint(1, 3)}
     spans = {
         "partition": ("1 day", "1 hour", "6 hours", "7 days", "36500 days", "5 hours", "1000000 days"),
@@ -311,13 +311,13 @@ def case(seed: int, name: str, topic: str) -> Case:
     if random.random() < 0.15:
         setting = random.choice(sorted(odd))
         settings[setting] = random.choice(odd[setting])
-    return Case(settings, [_record(random, made) for _ in range(random.randint(1, 25))])
+    return Case(settings, [_record(random, event) for _ in range(random.randint(1, 25))])
 
 
 @dataclass
 class _Event:
     struct: type[msgspec.Struct]
-    makes: dict[str, Make]
+    generators: dict[str, Make]
     is_list: bool
 
 
@@ -327,7 +327,7 @@ def _event(random: Dice) -> _Event:
     makes: dict[str, Make] = {"ts": moment}
     for index in range(count):
         is_odd = random.random() < 0.02
-        declared, make = random.choice(TYPES[FINE:] if is_odd else TYPES[:FINE])
+        declared, make = random.choice(TYPES[VALID_TYPES:] if is_odd else TYPES[:VALID_TYPES])
         name = random.choice(NAMES) if random.random() < 0.1 and count < 100 else f"f{index}"
         if name in makes:
             continue
@@ -356,7 +356,7 @@ def _record(random: Dice, event: _Event) -> tuple[bytes | None, int]:
             (None, b"", b"{", b"null", b"[" * 5_000, b"\xff\xfe", b'{"ts": 1e999}', b'{"ts":"x"}')
         ), stamp
     random.tidy = random.random() < 0.7
-    values = {name: make(random) for name, make in event.makes.items() if random.tidy or random.random() > 0.02}
+    values = {name: make(random) for name, make in event.generators.items() if random.tidy or random.random() > 0.02}
     if random.random() < 0.05:
         values["unknown"] = anything(random)
     if event.is_list:

@@ -1,4 +1,4 @@
-"""Awkward events: each lands so that clients can read it and `verify` proves it, or is kept aside with its reason."""
+"""Unusual events: each lands so that clients can read it and ``verify`` proves it, or is kept with its reason."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def dispositions(connection: Connection) -> list[tuple[Any, ...]]:
-    """Where every record is, and why; a client reads every row whole."""
+    """The disposition of every record, with its reason. It also reads every row as a client does."""
     rows(connection, "SELECT * FROM landing.readings")
     rows(connection, "SELECT * FROM millrace.dead_letter")
     return rows(
@@ -49,11 +49,11 @@ def dispositions(connection: Connection) -> list[tuple[Any, ...]]:
 
 
 def settle(connection: Connection, stream: Stream, values: Iterable[bytes | None] = ()) -> Drained:
-    """Lands what is sent; every client can read it, `verify` proves it, a replay and a retry change nothing."""
+    """Sends and lands values. Clients can read them, ``verify`` proves them, a replay and a retry change nothing."""
     send(stream, values)
     drained = drain(stream, "test")
     while status.of(stream, connection).lag:
-        # On a busy machine a second without events passes before the first one comes.
+        # On a busy machine the first event can take longer than the quiet time.
         again = drain(stream, "test")
         drained = Drained(
             *(getattr(drained, disposition) + getattr(again, disposition) for disposition in DISPOSITIONS)
@@ -69,7 +69,7 @@ def settle(connection: Connection, stream: Stream, values: Iterable[bytes | None
 
 
 class Timed(msgspec.Struct):
-    """Times of every kind, and text."""
+    """An event with times of every type."""
 
     ts: Instant
     text: str = ""
@@ -82,12 +82,12 @@ class Timed(msgspec.Struct):
 
 UNREADABLE = [
     *("0001-01-01T00:00:00+05:30", "0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-05:00"),
-    # Readable in UTC, and not in all time zones.
+    # Readable in UTC, but not in every time zone.
     *("0001-01-01T00:00:00Z", "0001-01-01T15:59:59Z", "9999-12-31T23:59:59Z", "9999-12-31T08:00:00Z"),
 ]
 
 
-def test_a_time_that_no_client_can_read_is_a_dead_letter(stream: Stream, warehouse: Connection) -> None:
+def test_a_time_that_clients_cannot_read_is_a_dead_letter(stream: Stream, warehouse: Connection) -> None:
     stream = replace(stream, event=Timed)
     ends = ["0001-01-01T16:00:00Z", "9999-12-31T07:59:59.999999Z"]
     good = [
@@ -111,7 +111,7 @@ def test_a_time_that_no_client_can_read_is_a_dead_letter(stream: Stream, warehou
         )
 
 
-def test_an_event_time_that_no_client_can_read_is_quarantined_without_it(stream: Stream, warehouse: Connection) -> None:
+def test_an_event_time_that_clients_cannot_read_is_quarantined(stream: Stream, warehouse: Connection) -> None:
     drained = settle(warehouse, stream, [event(ts=datetime.fromisoformat(text)) for text in UNREADABLE])
     assert (drained.landed, drained.quarantined) == (0, len(UNREADABLE))
     assert rows(warehouse, "SELECT DISTINCT event_time FROM millrace.dead_letter") == [(None,)]
@@ -122,7 +122,7 @@ MILLISECONDS = int(NOW.timestamp() * 1000)
 
 @pytest.fixture
 def timed_by_producers(stream: Stream, topic: Callable[..., str]) -> Stream:
-    """A stream of a topic that takes whatever times its producers give."""
+    """A stream whose topic accepts any timestamp of its producers."""
     name = topic("readings")
     config = {
         "message.timestamp.type": "CreateTime",
@@ -134,7 +134,7 @@ def timed_by_producers(stream: Stream, topic: Callable[..., str]) -> Stream:
 
 
 @pytest.mark.parametrize(
-    ("stamp", "says"),
+    ("stamp", "reason"),
     [
         (MILLISECONDS * 1_000, "its producer may count in another unit"),
         (MILLISECONDS * 1_000_000, "its producer may count in another unit"),
@@ -146,8 +146,8 @@ def timed_by_producers(stream: Stream, topic: Callable[..., str]) -> Stream:
     ],
     ids=["microseconds", "nanoseconds", "the last", "the year 10000", "none", "1970", "the year 9999"],
 )
-def test_a_record_whose_time_is_none_is_quarantined(
-    timed_by_producers: Stream, warehouse: Connection, stamp: int, says: str
+def test_a_record_with_an_invalid_timestamp_is_quarantined(
+    timed_by_producers: Stream, warehouse: Connection, stamp: int, reason: str
 ) -> None:
     stream = timed_by_producers
     send(stream, [event("waits")], timestamp=stamp)
@@ -155,10 +155,10 @@ def test_a_record_whose_time_is_none_is_quarantined(
     send(stream, [event("good")], timestamp=MILLISECONDS)
     drained = settle(warehouse, stream)
     assert (drained.landed, drained.quarantined) == (1, 1)
-    assert says in kept_aside(warehouse)[0][1]
+    assert reason in kept_aside(warehouse)[0][1]
 
 
-def test_many_records_whose_time_is_none_stop_the_stream_until_they_are_accepted(
+def test_many_records_with_invalid_timestamps_stop_the_stream(
     timed_by_producers: Stream, warehouse: Connection
 ) -> None:
     from include.landing import recovery
@@ -176,7 +176,7 @@ def test_many_records_whose_time_is_none_stop_the_stream_until_they_are_accepted
 def test_an_event_at_the_end_of_the_calendar_is_quarantined(
     timed_by_producers: Stream, warehouse: Connection, moment: str
 ) -> None:
-    """Its record's time is the same, but no partition of seven days lies within the calendar."""
+    """Its record has the same timestamp, but the calendar has no whole partition of seven days there."""
     stream = replace(timed_by_producers, partition="7 days")
     at = datetime.fromisoformat(moment)
     stamp = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
@@ -188,7 +188,7 @@ def test_an_event_at_the_end_of_the_calendar_is_quarantined(
 
 
 class Lookup(BaseException):
-    """An error that is not even an Exception, and whose message fails."""
+    """An error that is not an Exception, and whose message raises another one."""
 
     def __str__(self) -> str:
         raise ValueError("no message")
@@ -199,7 +199,7 @@ def endlessly() -> None:
 
 
 class Hooked(msgspec.Struct):
-    """What the definition's own code does is for each record to say."""
+    """An event whose record chooses what the definition's own code does."""
 
     ts: Instant | None
     text: str = ""
@@ -274,26 +274,26 @@ RAISED = {
 }
 
 
-def test_whatever_a_definitions_code_raises_is_a_dead_letter(stream: Stream, warehouse: Connection) -> None:
+def test_any_error_of_a_definitions_code_is_a_dead_letter(stream: Stream, warehouse: Connection) -> None:
     stream = replace(stream, event=HookedEvent)
     good = [event(f"good {number}") for number in range(len(RAISED) + 1)]
     bad = [event(does=does) for does in RAISED]
     values = [value for pair in zip(good, bad, strict=False) for value in pair]
     drained = settle(warehouse, stream, [*values, good[-1]])
     assert (drained.landed, drained.dead_letters) == (len(good), len(bad))
-    for (_, reason), says in zip(kept_aside(warehouse).values(), RAISED.values(), strict=True):
-        assert reason.startswith(says)
+    for (_, reason), expected in zip(kept_aside(warehouse).values(), RAISED.values(), strict=True):
+        assert reason.startswith(expected)
     found = rows(warehouse, "SELECT text FROM landing.readings ORDER BY kafka_offset")
     assert [text for (text,) in found] == [f"good {number}" for number in range(len(good))]
 
 
 def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
-    """A record whose JSON nests to that depth."""
+    """A record whose JSON is nested to a depth."""
     return event(extra="@").replace(b'"@"', opening * (levels - 1) + b"1" + closing * (levels - 1))
 
 
-def test_nesting_ends_at_one_declared_limit(stream: Stream, warehouse: Connection) -> None:
-    """At any depth of calls: a drain, a replay, a retry and `verify` agree."""
+def test_nesting_has_one_declared_limit(stream: Stream, warehouse: Connection) -> None:
+    """Drain, replay, retry and ``verify`` agree, at any depth of the call stack."""
     good = [
         nested(MAX_DEPTH),
         nested(MAX_DEPTH, b'{"a":', b"}"),
@@ -322,7 +322,7 @@ def test_nesting_ends_at_one_declared_limit(stream: Stream, warehouse: Connectio
 
 
 class Exact(msgspec.Struct):
-    """JSON as it was sent, and what is made of it."""
+    """An event with exact JSON and numbers."""
 
     ts: Instant
     text: str = ""
@@ -374,7 +374,7 @@ def test_numbers_are_compared_as_postgresql_stores_them(stream: Stream, warehous
     assert aside[len(good)][1] == "raw: a number has more than 4,300 digits, and clients could not read it"
 
 
-def test_a_row_that_differs_in_its_json_is_found(stream: Stream, warehouse: Connection) -> None:
+def test_a_row_with_different_json_is_found(stream: Stream, warehouse: Connection) -> None:
     stream = replace(stream, event=Exact)
     settle(warehouse, stream, [exactly("extra", text) for text in ("1", "[1]", '{"a":1e300}', '"1"')])
     for offset, other in enumerate(("true", "[1.0000000001]", '{"a":1e301}', "1")):
@@ -390,7 +390,7 @@ Wide = msgspec.defstruct("Wide", [("ts", Instant), *((f"n{number}", int | None, 
 
 
 def test_a_row_too_large_for_a_page_is_a_dead_letter(stream: Stream, warehouse: Connection) -> None:
-    """1,030 numbers take 8,240 bytes; PostgreSQL says so at a later row than the one that it means."""
+    """1,030 numbers take 8,240 bytes. PostgreSQL's error names a later row than the refused one."""
     stream = replace(stream, event=Wide)
     too_large = msgspec.json.encode({"ts": NOW} | {f"n{number}": number for number in range(1_030)})
     bad = [0, 3, 40, 79]
@@ -436,7 +436,7 @@ BAD_TIMES = [
 ]
 
 
-def test_times_of_iso_8601_land_as_what_they_mean(stream: Stream, warehouse: Connection) -> None:
+def test_times_of_iso_8601_land_as_their_moment(stream: Stream, warehouse: Connection) -> None:
     stream = replace(stream, event=Timed)
     day, basic = f"{NOW - timedelta(days=1):%Y-%m-%d}", f"{NOW - timedelta(days=1):%Y%m%d}"
     good = [text.format(day=day, basic=basic) for text in GOOD_TIMES]
@@ -447,8 +447,8 @@ def test_times_of_iso_8601_land_as_what_they_mean(stream: Stream, warehouse: Con
     assert (drained.landed, drained.dead_letters) == (2 * len(good), len(bad)), kept_aside(warehouse)
     found = rows(warehouse, "SELECT text, coalesce(at, ts), many, extra FROM landing.readings ORDER BY kafka_offset")
     for text, at, many, extra in found:
-        meant = datetime.fromisoformat(text.replace("t", "T").replace("z", "Z"))
-        assert abs(at - meant) <= timedelta(microseconds=1), text
+        expected = datetime.fromisoformat(text.replace("t", "T").replace("z", "Z"))
+        assert abs(at - expected) <= timedelta(microseconds=1), text
         assert [datetime.fromisoformat(each) for each in many] in ([at], [])
         assert extra in ([text], None)
     assert {reason for _, reason in kept_aside(warehouse).values()} >= {
@@ -465,7 +465,7 @@ class Unset(msgspec.Struct):
     anything: object = None
 
 
-def test_what_is_unset_or_none_lands_as_null(stream: Stream, warehouse: Connection) -> None:
+def test_unset_and_none_land_as_null(stream: Stream, warehouse: Connection) -> None:
     stream = replace(stream, event=Unset)
     moment = NOW.isoformat()
     values = [{"ts": moment}, {"ts": moment, "text": "x", "number": None, "side": None, "sloppy": 1, "anything": [1]}]
@@ -474,8 +474,8 @@ def test_what_is_unset_or_none_lands_as_null(stream: Stream, warehouse: Connecti
     assert found == [(None, None, "left", None, None), ("x", None, None, 1, [1])]
 
 
-def test_rows_from_before_the_limits_can_still_be_proven(stream: Stream, warehouse: Connection) -> None:
-    """Such as a time of the year 1 BC, which landed once: `verify` compares it as what it is."""
+def test_rows_that_are_older_than_the_limits_can_be_proven(stream: Stream, warehouse: Connection) -> None:
+    """Such as a time of the year 1 BC, which an earlier release landed."""
     stream = replace(stream, event=Timed)
     settle(warehouse, stream, [event(at="0001-01-02T00:00:00Z")])
     with warehouse.cursor() as cursor:
@@ -492,7 +492,7 @@ class Stamped(msgspec.Struct):
     ids: list[UUID] = msgspec.field(default_factory=lambda: [uuid4()])
 
 
-def test_values_that_no_record_decides_are_not_compared(stream: Stream, warehouse: Connection) -> None:
+def test_random_and_current_values_are_not_compared(stream: Stream, warehouse: Connection) -> None:
     stream = replace(stream, event=Stamped)
     settle(warehouse, stream, [event(), event("other", received=NOW, id=UUID(int=1))])
     with warehouse.cursor() as cursor:

@@ -1,6 +1,6 @@
-"""Generated stream definitions with events: whatever is accepted makes its table, and each event has one disposition.
+"""Generated stream definitions with events: each accepted one creates its table and gives each event one disposition.
 
-MILLRACE_GENERATED is how many, MILLRACE_GENERATED_SEED where they begin:
+MILLRACE_GENERATED is their number, MILLRACE_GENERATED_SEED the first seed:
 
     MILLRACE_GENERATED=2000 ./millrace test tests/integration/test_landing_generated.py
 """
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 COUNT = int(os.environ.get("MILLRACE_GENERATED", "100"))
 SEED = int(os.environ.get("MILLRACE_GENERATED_SEED", "0"))
-AT_ONCE = 6
+CONCURRENCY = 6
 QUIET_S = 0.2
-# Of streams whose first event needs longer to come, by their names.
+# The quiet times of streams whose first event takes longer, by their names.
 _LONGER_S: dict[str, float] = {}
 TOPIC_CONFIG = {
     "message.timestamp.type": "CreateTime",
@@ -44,15 +44,15 @@ TOPIC_CONFIG = {
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drains end early: each stream is drained until nothing waits."""
+def short_quiet_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets drains end early; each stream is drained until no record waits."""
     monkeypatch.setattr(Stream, "quiet_s", property(lambda stream: _LONGER_S.get(stream.name, QUIET_S)))
 
 
 @pytest.mark.timeout(60 + 5 * COUNT)
-def test_whatever_check_accepts_lands_or_is_kept_aside(warehouse: Connection, topic: Callable[..., str]) -> None:
+def test_every_accepted_definition_lands_its_events(warehouse: Connection, topic: Callable[..., str]) -> None:
     cases = [(seed, case(seed, f"s{seed}", topic("generated"))) for seed in range(SEED, SEED + COUNT)]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         outcomes = list(pool.map(lambda each: outcome(*each), cases))
     counts = sum((found for found, _ in outcomes), Counter[str]())
     print(dict(counts))
@@ -60,11 +60,11 @@ def test_whatever_check_accepts_lands_or_is_kept_aside(warehouse: Connection, to
     assert not failed, "\n".join(failed)
     assert counts["accepted"] > COUNT / 2
     for disposition in ("refused", "landed", "dead letter", "quarantined", "skipped"):
-        assert counts[disposition], f"the generator made none that is {disposition}"
+        assert counts[disposition], f"the generator produced no {disposition}"
 
 
 def outcome(seed: int, case: Case) -> tuple[Counter[str], str]:
-    """What became of a definition and its records, and what is wrong with that."""
+    """The dispositions of a definition's records, and an error if there is one."""
     try:
         stream = case.stream()
     except InvalidDefinition:
@@ -85,20 +85,20 @@ def landed(connection: Connection, stream: Stream, case: Case) -> Counter[str]:
     while status.of(stream, connection).lag:
         drain(stream, "test")
         _LONGER_S[stream.name] = 2 * stream.quiet_s
-    assert not table.changes(connection, stream), "the table is not as the definition says"
+    assert not table.changes(connection, stream), "the table does not match the definition"
     found = dispositions(connection, stream)
     skipped = sum(value is None for value, _ in case.records)
     assert sum(found.values()) + skipped == len(case.records), "a record has no disposition, or two"
     assert proof.prove(connection, stream).wrong == []
     replays.replay(connection, stream, replays.Wanted(), "test")
-    assert dispositions(connection, stream) == found, "a replay decides otherwise"
-    assert retry.retry(connection, stream)[0] == 0, "a retry decides otherwise"
+    assert dispositions(connection, stream) == found, "a replay decides differently"
+    assert retry.retry(connection, stream)[0] == 0, "a retry decides differently"
     assert proof.prove(connection, stream).wrong == []
     return Counter(disposition for _, disposition, _ in found.elements()) + Counter(skipped=skipped)
 
 
 def dispositions(connection: Connection, stream: Stream) -> Counter[tuple[Any, ...]]:
-    """Where the records are, and why; a client reads every row whole."""
+    """The dispositions of the records, with their reasons. It also reads every row as a client does."""
     found: Counter[tuple[Any, ...]] = Counter()
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM landing.{stream.name}")
@@ -109,18 +109,18 @@ def dispositions(connection: Connection, stream: Stream) -> Counter[tuple[Any, .
     return found
 
 
-def made(*fields: Any, doc: str | None = None) -> type[msgspec.Struct]:
+def event_type(*fields: Any, doc: str | None = None) -> type[msgspec.Struct]:
     return msgspec.defstruct("Event", [("ts", Instant), *fields], kw_only=True, namespace={"__doc__": doc})
 
 
 LIMITS: dict[str, dict[str, Any]] = {
     "a long name": {"name": "a" * 48},
     "a keyword as name": {"name": "select"},
-    "long names of fields": {"event": made(("x" * 63, int), ("é" * 31, str), ("from", str), ("CTID", int))},
-    "as many fields as can be": {"event": made(*((f"f{n}", int | None, None) for n in range(1_596)))},
-    "as much in each row as can be": {"event": made(*((f"f{n}", int, 0) for n in range(1_014)))},
-    "a blank description": {"event": made(doc=" \n ")},
-    "a description that PostgreSQL cannot hold": {"event": made(doc="a\0b 'c' %s {}")},
+    "long names of fields": {"event": event_type(("x" * 63, int), ("é" * 31, str), ("from", str), ("CTID", int))},
+    "the most fields": {"event": event_type(*((f"f{n}", int | None, None) for n in range(1_596)))},
+    "the largest rows": {"event": event_type(*((f"f{n}", int, 0) for n in range(1_014)))},
+    "a blank description": {"event": event_type(doc=" \n ")},
+    "a description that PostgreSQL cannot hold": {"event": event_type(doc="a\0b 'c' %s {}")},
     "the longest spans": {
         "partition": "36500 days",
         "late": "365000 days",
@@ -134,8 +134,8 @@ LIMITS: dict[str, dict[str, Any]] = {
 def test_definitions_at_the_limits_land(
     warehouse: Connection, topic: Callable[..., str], changes: dict[str, Any]
 ) -> None:
-    settings: dict[str, Any] = {"name": "limits", "topic": topic("limits"), "event": made(), "event_time": "ts"}
+    settings: dict[str, Any] = {"name": "limits", "topic": topic("limits"), "event": event_type(), "event_time": "ts"}
     stream = Stream(**settings | changes)
-    assert maintenance.maintain(warehouse, stream)[0], "no partitions were made ahead"
+    assert maintenance.maintain(warehouse, stream)[0], "no partitions were created ahead"
     record = msgspec.json.encode({"ts": datetime.now(UTC), "x" * 63: 1, "é" * 31: "y", "from": "z", "CTID": 2})
     assert landed(warehouse, stream, Case({}, [(record, 0)] * 3)) == {"landed": 3}

@@ -1,3 +1,5 @@
+"""The peers of the landing benchmark: each lands every event once, and removes its tables and positions."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ def topic(services: object) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["ours", "bare_2", "operator_insert", "operator_copy"])
-def test_a_peer_lands_every_event_once_and_leaves_nothing(warehouse: Connection, topic: str, name: str) -> None:
+def test_a_peer_lands_every_event_once_and_cleans_up(warehouse: Connection, topic: str, name: str) -> None:
     with landing.observing() as connection:
         landed = landing.land(landing.PEERS[name], topic, EVENTS, connection)
         assert landed.samples[-1][1] == EVENTS

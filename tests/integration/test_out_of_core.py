@@ -29,6 +29,7 @@ from include.versions import catalog, reading
 from include.versions.manifest import Interval, Manifest
 from include.versions.publication import publish
 from tests.errors import raises
+from tests.polling import until
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -159,16 +160,16 @@ def test_a_killed_fit_continues_and_predicts_the_same(
 
 
 def wait_for(warehouse: Connection, number: int, progress: tuple[int, int, int]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    """Waits for a checkpoint."""
+
+    def found() -> tuple[int, int, int] | None:
         with warehouse.cursor() as cursor:
             cursor.execute("SELECT step, epoch, batch FROM millrace.checkpoint WHERE run = %s", (number,))
-            found = cursor.fetchone()
+            checkpoint = cursor.fetchone()
         warehouse.rollback()
-        if found == progress:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"no checkpoint at {progress}, only at {found}")
+        return checkpoint
+
+    until(f"a checkpoint at {progress}", lambda: found() == progress, every_s=0.02, why=lambda: f", only at {found()}")
 
 
 def test_metrics_are_those_of_all_test_rows_together(dataset: Dataset, warehouse: Connection) -> None:

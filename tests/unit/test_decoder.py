@@ -1,4 +1,4 @@
-"""Records as events: one set of rules, of which times that only ISO 8601 allows are one."""
+"""The decoder of events: times of ISO 8601, the limit of nesting, and errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def decoded(fields: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("fields", "name", "means"),
+    ("fields", "name", "expected"),
     [
         ("", "at_first", TEN),
         (f', "many": ["{WRITTEN}", null]', "many", [TEN, None]),
@@ -65,11 +65,11 @@ def decoded(fields: str) -> Any:
         (', "clock": "10:00Z"', "clock", time(10, tzinfo=UTC)),
     ],
 )
-def test_times_are_rewritten_wherever_an_event_has_them(fields: str, name: str, means: Any) -> None:
-    assert getattr(decoded(fields), name) == means
+def test_times_are_rewritten_where_the_event_declares_them(fields: str, name: str, expected: Any) -> None:
+    assert getattr(decoded(fields), name) == expected
 
 
-def test_nothing_else_is_rewritten() -> None:
+def test_other_values_are_not_rewritten() -> None:
     event = decoded(
         f', "text": "{WRITTEN}", "anything": ["{WRITTEN}", 1], "exact": 1.00000000000000000000000001'
         f', "raw": {{"a": 1e400, "b": "{WRITTEN}"}}, "unknown": "{WRITTEN}"'
@@ -80,13 +80,13 @@ def test_nothing_else_is_rewritten() -> None:
 
 
 @pytest.mark.parametrize("fields", [', "real": NaN', ', "real": Infinity', ", ", ', "text": "\ud800"', ', "text": 5'])
-def test_what_is_wrong_otherwise_stays_wrong(fields: str) -> None:
+def test_other_errors_stay_errors(fields: str) -> None:
     value = f'{{"atFirst": "{WRITTEN}"{fields}}}'.encode("utf-8", "surrogatepass")
     events, bad = Decoder(Event).events([value])
     assert (events, list(bad)) == ([], [0])
 
 
-def test_deep_structs_are_rewritten_too() -> None:
+def test_times_of_deep_structs_are_rewritten() -> None:
     def nested(levels: int) -> str:
         inner = f', "more": {nested(levels - 1)}' if levels else ""
         return f'{{"type": "part", "at": "{WRITTEN}"{inner}}}'
@@ -108,11 +108,11 @@ def test_deep_structs_are_rewritten_too() -> None:
         (b"", False),
     ],
 )
-def test_levels_are_counted_outside_of_texts(text: bytes, is_too_deep: bool) -> None:
+def test_brackets_in_texts_are_not_counted(text: bytes, is_too_deep: bool) -> None:
     assert decoder.is_too_deep(text) is is_too_deep
 
 
-def test_interruptions_by_a_person_are_not_a_record() -> None:
+def test_ctrl_c_is_not_an_error_of_the_record() -> None:
     class Interrupted(msgspec.Struct):
         def __post_init__(self) -> None:
             raise KeyboardInterrupt

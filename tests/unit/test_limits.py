@@ -16,6 +16,7 @@ from include.errors import NonRetryableError, UserError
 from include.forked import Killed
 from include.training import limits
 from tests.errors import raises
+from tests.polling import until
 
 MB = 10**6
 ROOMY = 1000 * MB
@@ -90,10 +91,7 @@ def test_work_ends_with_the_process_that_waits_for_it(tmp_path: Path) -> None:
     if not waiting:
         within(write_pid)
         os._exit(0)
-    deadline = time.monotonic() + 10
-    while not (pid_file.exists() and pid_file.read_text()):
-        assert time.monotonic() < deadline
+    until("the work has begun", lambda: pid_file.exists() and bool(pid_file.read_text()), 10, every_s=0.01)
     os.kill(waiting, signal.SIGKILL)
     os.waitpid(waiting, 0)
-    while psutil.pid_exists(int(pid_file.read_text())):
-        assert time.monotonic() < deadline
+    until("the work has ended", lambda: not psutil.pid_exists(int(pid_file.read_text())), 10, every_s=0.01)
