@@ -22,16 +22,16 @@ SELECT max(number) FROM millrace.topic_incarnation WHERE topic = :topic AND topi
 SELECT number, topic_id FROM millrace.topic_incarnation WHERE topic = :topic ORDER BY number;
 
 -- name: lock_stream(stream)!
--- Lets one process at a time change a stream's table and its partitions; until the transaction's end.
+-- Lets only one process change a stream's table and its partitions, until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended('millrace stream ' || :stream, 0));
 
 -- name: read_kind(stream)$
--- What kind of relation has the name of a stream's table, such as p for a partitioned table; null when none has.
+-- The kind of the relation that has the name of a stream's table, such as p for a partitioned table; null if there is none.
 SELECT CAST(relkind AS text) FROM pg_class WHERE oid = to_regclass('landing.' || quote_ident(:stream));
 
 -- name: read_columns(stream)
--- The columns of a stream's table: type, whether null is refused, comment, whether it fills itself (a default, an
--- identity), whether it is generated, and what Millrace made of it: null when it is a person's, else whether NOT NULL.
+-- The columns of a stream's table: type, whether NOT NULL, comment, whether it fills itself (a default, an identity),
+-- whether it is generated, and whether Millrace created it NOT NULL; null for a column that a user added.
 -- Null: made_required.
 SELECT attname AS name, format_type(atttypid, atttypmod) AS type, attnotnull AS required,
        coalesce(col_description(attrelid, attnum), '') AS comment, atthasdef OR attidentity <> '' AS fills_itself,
@@ -42,17 +42,17 @@ WHERE attrelid = to_regclass('landing.' || quote_ident(:stream)) AND attnum > 0 
 ORDER BY attnum;
 
 -- name: note_columns(stream, names, required)!
--- Records columns that Millrace has made, or made nullable.
+-- Records columns that Millrace has created, or made nullable.
 INSERT INTO millrace.landing_column (stream, name, required)
 SELECT :stream, made.* FROM unnest(CAST(:names AS text[]), CAST(:required AS boolean[])) AS made
 ON CONFLICT (stream, name) DO UPDATE SET required = excluded.required;
 
 -- name: forget_columns(stream)!
--- Forgets the columns of a table that is to be made: those of one that was dropped.
+-- Deletes the recorded columns of a table that was dropped, before it is created again.
 DELETE FROM millrace.landing_column WHERE stream = :stream;
 
 -- name: read_renamed(stream)
--- The tables other than the stream's own that have partitions with the names of the stream's.
+-- Other tables that have partitions with the names of the stream's partitions.
 SELECT DISTINCT CAST(CAST(inhparent AS regclass) AS text) AS table_name, schema.nspname AS schema_name, parent.relname AS name
 FROM pg_inherits
 JOIN pg_class AS child ON child.oid = inhrelid AND child.relnamespace = 'landing'::regnamespace
@@ -62,7 +62,7 @@ WHERE child.relname ~ ('^' || :stream || '_[0-9]{8}(_[0-9]{4})?$')
   AND inhparent IS DISTINCT FROM to_regclass('landing.' || quote_ident(:stream));
 
 -- name: read_triggers(table)
--- The triggers and rules of a table and its partitions, which may change what is written to it.
+-- The triggers and rules of a table and its partitions, which can change the rows that are written.
 WITH members AS (
     SELECT CAST(relid AS oid) AS oid FROM pg_partition_tree(to_regclass(:table))
     UNION
@@ -75,8 +75,8 @@ SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class IN (SELECT oid FROM me
 ORDER BY 1;
 
 -- name: read_holders(stream, any_reader)
--- Who holds locks on a stream's table, its partitions and the tables that foreign keys tie to it, or changes it for
--- Millrace, longest first. Reads catalogs alone: pg_partition_tree would wait for the lock that is asked about.
+-- The sessions that hold locks on a stream's table, its partitions and the tables of its foreign keys, or that change it
+-- for Millrace, longest first. It reads only catalogs: pg_partition_tree would wait for the lock in question.
 -- Null: application_name, role, backend_type, since, query.
 WITH RECURSIVE tree (relid) AS (
     SELECT CAST(to_regclass('landing.' || quote_ident(:stream)) AS oid)
@@ -108,7 +108,7 @@ LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
 ORDER BY 5 NULLS LAST;
 
 -- name: read_dependents(table)
--- What would have to be dropped with a partition and is not part of it, in words; nothing of it may be lost.
+-- The objects that would have to be dropped with a partition and are not part of it, in words.
 WITH RECURSIVE own (classid, objid) AS (
     SELECT CAST('pg_class'::regclass AS oid), CAST(CAST(:table AS regclass) AS oid)
     UNION
@@ -137,8 +137,8 @@ WHERE (dependent.classid, dependent.objid) NOT IN (SELECT classid, objid FROM ow
 ORDER BY 1;
 
 -- name: read_constraints(stream)
--- The CHECK and FOREIGN KEY constraints of a stream's table in the order in which they are applied: their SQLSTATE, kind and
--- name, and an expression over screened that is false for a row that breaks them; none when a trigger can change rows.
+-- The CHECK and FOREIGN KEY constraints of a stream's table in the order in which they are applied: SQLSTATE, kind, name,
+-- and an expression over screened that is false for a row that violates them. None if a trigger can change rows.
 SELECT CASE contype WHEN 'c' THEN '23514' ELSE '23503' END AS sqlstate,
        CASE contype WHEN 'c' THEN 'check' ELSE 'foreign key' END AS kind,
        conname AS name,
@@ -163,11 +163,11 @@ WHERE conrelid = to_regclass('landing.' || quote_ident(:stream))
 ORDER BY contype, conname;
 
 -- name: read_partition_key(stream)$
--- By what a stream's table is partitioned, such as RANGE (ts).
+-- The partition key of a stream's table, such as RANGE (ts).
 SELECT pg_get_partkeydef(to_regclass('landing.' || quote_ident(:stream)));
 
 -- name: read_partitions(mark, stream)
--- The partitions of a stream's table and their bounds, as PostgreSQL words them, and whether a detachment is unfinished.
+-- The partitions of a stream's table, with their bounds in PostgreSQL's notation, and whether a detachment is unfinished.
 SELECT schema.nspname AS schema_name, child.relname AS name, pg_get_expr(child.relpartbound, child.oid) AS bounds,
        inhdetachpending AS is_detaching, obj_description(child.oid, 'pg_class') IS NOT DISTINCT FROM :mark AS is_marked
 FROM pg_inherits
@@ -177,8 +177,8 @@ WHERE inhparent = to_regclass('landing.' || quote_ident(:stream))
 ORDER BY child.relname;
 
 -- name: read_detached(stream, mark)
--- Tables that were partitions of a stream's table, and are so no more because they were to be dropped: the mark says
--- so. Others of such names are somebody else's.
+-- Tables that were detached from a stream's table to be dropped, as their mark shows. Other tables with such names are a
+-- user's.
 SELECT relname AS name
 FROM pg_class
 WHERE relnamespace = 'landing'::regnamespace AND relkind = 'r' AND NOT relispartition
@@ -186,7 +186,7 @@ WHERE relnamespace = 'landing'::regnamespace AND relkind = 'r' AND NOT relispart
 ORDER BY relname;
 
 -- name: add_to_ledger(stream, incarnation, partitions, epochs, first, next, landed, dead_letters, quarantined, skipped, no_records, checksums, newest)!
--- Adds what became of a batch's offsets to the rows of its claims.
+-- Adds the dispositions of a batch's offsets to the ledger entries of its claims.
 -- Null: newest[].
 INSERT INTO millrace.landing_ledger AS ledger (
     stream, kafka_incarnation, kafka_partition, epoch, first_offset, next_offset,
@@ -211,7 +211,7 @@ SET next_offset = excluded.next_offset,
     updated_at = clock_timestamp();
 
 -- name: read_totals(stream)^
--- What became of a stream's offsets so far, over all partitions and incarnations.
+-- The dispositions of a stream's offsets so far, in all partitions and incarnations.
 -- Null: newest_event, updated_at.
 -- Always a row.
 SELECT CAST(coalesce(sum(landed), 0) AS bigint) AS landed, CAST(coalesce(sum(dead_letters), 0) AS bigint) AS dead_letters,
@@ -226,7 +226,7 @@ WHERE stream = :stream;
 SELECT clock_timestamp();
 
 -- name: add_gap(stream, incarnation, partition, first, next, choice, accepted_by)!
--- Records what somebody accepted.
+-- Records the choice that a user accepted.
 -- Null: next.
 INSERT INTO millrace.landing_gap (
     stream, kafka_incarnation, kafka_partition, first_offset, next_offset, choice, accepted_by
@@ -234,7 +234,7 @@ INSERT INTO millrace.landing_gap (
 VALUES (:stream, :incarnation, :partition, :first, :next, :choice, :accepted_by);
 
 -- name: read_gaps(stream)
--- What was accepted for a stream, oldest first.
+-- The choices that users accepted for a stream, oldest first.
 -- Null: next_offset.
 SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, choice, accepted_by, accepted_at
 FROM millrace.landing_gap
@@ -242,14 +242,14 @@ WHERE stream = :stream
 ORDER BY gap;
 
 -- name: read_accepted_bad(stream, incarnation)
--- For each partition, below which offset records may all be bad.
+-- For each partition, the offset below which all records may be bad.
 SELECT kafka_partition, max(next_offset) AS until
 FROM millrace.landing_gap
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND choice = 'bad'
 GROUP BY kafka_partition;
 
 -- name: read_ledger(stream)
--- What became of a stream's offsets, claim by claim.
+-- The dispositions of a stream's offsets, by claim.
 SELECT kafka_incarnation, kafka_partition, first_offset, next_offset,
        landed, dead_letters, quarantined, skipped, no_records, checksum, started_at
 FROM millrace.landing_ledger
@@ -257,14 +257,14 @@ WHERE stream = :stream
 ORDER BY kafka_incarnation, kafka_partition, first_offset, epoch;
 
 -- name: read_kept(stream, incarnation, partition, first, next)
--- The records of a range of offsets that are kept aside, and why.
+-- The dead letters and quarantined records of a range of offsets.
 SELECT kafka_offset, disposition
 FROM millrace.dead_letter
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
   AND kafka_offset >= :first AND kafka_offset < :next;
 
 -- name: lock_dead_letters(stream, incarnation, partition, offset, most)
--- The next dead letters after a place with the lengths of their values, those that another retry is at work on left out.
+-- The next dead letters after given coordinates, with the lengths of their values, without those that another retry holds.
 SELECT kafka_incarnation, kafka_partition, kafka_offset, octet_length(value) AS bytes
 FROM millrace.dead_letter
 WHERE stream = :stream AND disposition = 'dead letter' AND value IS NOT NULL
@@ -275,7 +275,7 @@ LIMIT :most
 FOR UPDATE SKIP LOCKED;
 
 -- name: read_dead_letters(incarnations, partitions, offsets, stream)
--- The values of some dead letters, in the order of their places.
+-- The values of dead letters, in the order of their coordinates.
 -- Null: value.
 SELECT kafka_incarnation, kafka_partition, kafka_offset, appended_at, value
 FROM millrace.dead_letter
@@ -286,7 +286,7 @@ WHERE stream = :stream
 ORDER BY kafka_incarnation, kafka_partition, kafka_offset;
 
 -- name: hold_dead_letters(incarnations, partitions, offsets, stream)
--- Those of some dead letters that are still there and that nobody else holds, locked.
+-- Locks the given dead letters that still exist and that no other session holds.
 SELECT kafka_incarnation, kafka_partition, kafka_offset
 FROM millrace.dead_letter
 JOIN unnest(CAST(:incarnations AS smallint[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[]))
@@ -329,7 +329,7 @@ WHERE ledger.stream = :stream
   AND ledger.epoch = counted.epoch;
 
 -- name: list_dead_letters(stream, reason, most)
--- A stream's newest records that are kept aside, those whose reason or SQLSTATE contains a text.
+-- A stream's newest dead letters and quarantined records whose reason or SQLSTATE contains a text.
 SELECT kafka_incarnation, kafka_partition, kafka_offset, disposition, coalesce(sqlstate, '') AS sqlstate, reason,
        appended_at
 FROM millrace.dead_letter
@@ -338,8 +338,8 @@ ORDER BY kept_at DESC, kafka_incarnation DESC, kafka_partition, kafka_offset DES
 LIMIT :most;
 
 -- name: count_dead_letters(stream, reason)
--- How many records of a stream are kept aside for which reason, reasons that differ in numbers alone as one: disposition,
--- SQLSTATE, reason, count, bytes of their values.
+-- The numbers of dead letters and quarantined records by reason, where reasons that differ only in numbers are one:
+-- disposition, SQLSTATE, reason, count, bytes of their values.
 SELECT disposition, coalesce(sqlstate, '') AS sqlstate,
        CASE WHEN count(DISTINCT reason) = 1 THEN min(reason) ELSE kind END AS reason,
        count(*) AS records, coalesce(sum(length(value)), 0) AS bytes
@@ -352,7 +352,7 @@ GROUP BY disposition, coalesce(letter.sqlstate, ''), kind
 ORDER BY 4 DESC, 1, 2, 3;
 
 -- name: read_dead_letter(stream, partition, offset, incarnation)^
--- One record that is kept aside; of the newest incarnation of the topic that has such a one, unless it is given.
+-- One dead letter or quarantined record; by default of the newest incarnation that has one at this offset.
 -- Null: incarnation, sqlstate, event_time, key, value, headers.
 SELECT kafka_incarnation, disposition, sqlstate, reason, appended_at, event_time, kept_at, key, value, headers
 FROM millrace.dead_letter
@@ -362,18 +362,18 @@ ORDER BY kafka_incarnation DESC
 LIMIT 1;
 
 -- name: read_claims(stream, incarnation)
--- Where the ledger's entries of one incarnation begin, with their claims.
+-- The first offsets of the ledger's entries of one incarnation, with their claims.
 SELECT kafka_partition, first_offset, epoch
 FROM millrace.landing_ledger
 WHERE stream = :stream AND kafka_incarnation = :incarnation
 ORDER BY kafka_partition, first_offset, epoch;
 
 -- name: lock_replay(stream)!
--- Lets one process at a time replay a stream; until the transaction's end.
+-- Lets only one process replay a stream, until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended('millrace replay ' || :stream, 0));
 
 -- name: hold_kept(stream, incarnation, partition, first, next)
--- The records of a range of offsets that are kept aside, locked, so that no retry lands them meanwhile.
+-- Locks the dead letters and quarantined records of a range of offsets, so that no retry lands them in the meantime.
 SELECT kafka_offset, disposition
 FROM millrace.dead_letter
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
@@ -382,13 +382,13 @@ ORDER BY kafka_offset
 FOR UPDATE;
 
 -- name: drop_kept(stream, incarnation, partition, first, next, missing)!
--- Deletes what is kept aside of a range of offsets, but for those that Kafka no longer has.
+-- Deletes the dead letters and quarantined records of a range of offsets, except those whose records Kafka no longer has.
 DELETE FROM millrace.dead_letter
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
   AND kafka_offset >= :first AND kafka_offset < :next AND kafka_offset <> ALL (CAST(:missing AS bigint[]));
 
 -- name: correct_ledger(newest, epochs, landed, dead_letters, quarantined, stream, incarnation, partition)!
--- Moves counts of ledger entries from one fate to another; the changes of an entry add up to nothing.
+-- Moves counts of ledger entries from one disposition to another; the changes of an entry add up to zero.
 -- Null: newest.
 UPDATE millrace.landing_ledger AS ledger
 SET landed = ledger.landed + change.landed,
@@ -403,7 +403,7 @@ WHERE ledger.stream = :stream AND ledger.kafka_incarnation = :incarnation AND le
   AND ledger.epoch = change.epoch;
 
 -- name: add_replay(stream, incarnation, partition, first, next, landed, dead_letters, quarantined, more_landed, more_dead_letters, more_quarantined, replayed_by)!
--- Records a range that was landed again.
+-- Records a range that was replayed.
 INSERT INTO millrace.landing_replay (
     stream, kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined,
     more_landed, more_dead_letters, more_quarantined, replayed_by
@@ -414,7 +414,7 @@ VALUES (
 );
 
 -- name: add_unfilled(stream, incarnation, columns, partitions, first, next)!
--- Marks ranges of offsets that land without the values of columns that are not there yet.
+-- Records ranges of offsets that land without the values of columns that do not exist yet.
 INSERT INTO millrace.landing_unfilled AS marked (
     stream, kafka_incarnation, kafka_partition, first_offset, next_offset, columns
 )
@@ -433,7 +433,7 @@ WHERE stream = :stream
 ORDER BY kafka_incarnation, kafka_partition;
 
 -- name: close_unfilled(next, stream, incarnation, partition, first)!
--- Shortens the mark of a partition by what was landed again from its beginning on, or removes it.
+-- Removes a replayed range from the beginning of a partition's unfilled range.
 WITH shortened AS (
     UPDATE millrace.landing_unfilled
     SET first_offset = :next
@@ -445,35 +445,35 @@ WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition 
   AND first_offset >= :first AND next_offset <= :next;
 
 -- name: forget_unfilled(stream, incarnation)!
--- Removes the marks of earlier incarnations of a stream's topic, whose records Kafka has no more.
+-- Deletes the unfilled ranges of former incarnations of a stream's topic, whose records Kafka no longer has.
 DELETE FROM millrace.landing_unfilled WHERE stream = :stream AND kafka_incarnation <> :incarnation;
 
 -- name: note_failure(stream, task, error)!
--- Records that a task of a stream has failed.
+-- Records that a task of a stream failed.
 INSERT INTO millrace.landing_failure AS failure (stream, task, error)
 VALUES (:stream, :task, :error)
 ON CONFLICT (stream, task) DO UPDATE
 SET last_at = clock_timestamp(), failures = failure.failures + 1, error = excluded.error;
 
 -- name: forget_failure(stream, task)!
--- Records that a task of a stream has done its work.
+-- Records that a task of a stream succeeded.
 DELETE FROM millrace.landing_failure WHERE stream = :stream AND task = :task;
 
 -- name: read_failures(stream)
--- The tasks of a stream that fail.
+-- The failing tasks of a stream.
 SELECT task, since, last_at, failures, error FROM millrace.landing_failure WHERE stream = :stream ORDER BY since;
 
 -- name: hold_ledger(stream)!
--- Keeps the ledger's entries of a stream from being merged until the transaction ends.
+-- Prevents the ledger's entries of a stream from being merged, until the transaction ends.
 SELECT pg_advisory_xact_lock_shared(hashtextextended('millrace ledger ' || :stream, 0));
 
 -- name: lock_ledger(stream)!
--- Waits for everybody who corrects the ledger's entries of a stream, and keeps them out until the transaction ends.
+-- Waits for all sessions that correct the ledger's entries of a stream, and blocks them until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended('millrace ledger ' || :stream, 0));
 
 -- name: merge_ledger(before, droppable_until, stream)!
--- Merges old entries that follow one another without a gap: those of one day into one, and those of which retention may
--- have dropped every row into one. The entry of a partition's last claim is never merged.
+-- Merges old entries without a gap between them: those of one day into one, and those whose rows retention may have
+-- dropped into one. It never merges the entry of a partition's last claim.
 WITH entry AS (
     SELECT *,
            updated_at < :before AND epoch < max(epoch) OVER (PARTITION BY kafka_incarnation, kafka_partition) AS is_old,
@@ -526,5 +526,5 @@ WHERE ledger.stream = :stream
   AND ledger.epoch = summed.into_epoch;
 
 -- name: forget_failures(stream)!
--- Removes what is recorded of a stream's failures: somebody has chosen how it goes on.
+-- Deletes the recorded failures of a stream, after a user has accepted a choice.
 DELETE FROM millrace.landing_failure WHERE stream = :stream;

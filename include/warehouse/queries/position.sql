@@ -1,5 +1,5 @@
 -- name: create_positions(reader, topic, topic_id, owner, partitions)!
--- Gives partitions that were never read a position at offset 0, so that their first record counts.
+-- Creates positions at offset 0 for partitions that were never read, so that their first record is read.
 INSERT INTO millrace.position (reader, topic, partition, topic_id, next_offset, owner, backend_pid, backend_start)
 SELECT :reader, :topic, partition, :topic_id, 0, :owner, pid, backend_start
 FROM unnest(CAST(:partitions AS integer[])) AS partition, pg_stat_activity
@@ -7,7 +7,7 @@ WHERE pid = pg_backend_pid()
 ON CONFLICT (reader, topic, partition) DO NOTHING;
 
 -- name: lock_positions(reader, topic, partitions)
--- Locks the position rows in partition order, so that two claimants never wait for each other in a circle.
+-- Locks the position rows in partition order, so that two claims cannot deadlock.
 -- Null: leader_epoch.
 SELECT partition, topic_id, next_offset, leader_epoch, epoch
 FROM millrace.position
@@ -16,7 +16,7 @@ ORDER BY partition
 FOR UPDATE;
 
 -- name: claim_positions(owner, reader, topic, partitions)!
--- Raises the epoch of locked rows and names their new owner: from here on every older claim is fenced.
+-- Raises the epoch of locked rows and stores their new owner, which fences every older claim.
 UPDATE millrace.position
 SET epoch = epoch + 1, owner = :owner, backend_pid = pid, backend_start = activity.backend_start,
     updated_at = clock_timestamp()
@@ -25,7 +25,7 @@ WHERE pid = pg_backend_pid()
   AND reader = :reader AND topic = :topic AND partition = ANY (:partitions);
 
 -- name: own_positions(reader, topic, partitions)!
--- Names the new backend of the same owner, whose connection broke.
+-- Stores the new backend of the same owner, whose connection was lost.
 UPDATE millrace.position
 SET backend_pid = pid, backend_start = activity.backend_start
 FROM pg_stat_activity AS activity
@@ -33,8 +33,8 @@ WHERE pid = pg_backend_pid()
   AND reader = :reader AND topic = :topic AND partition = ANY (:partitions);
 
 -- name: end_owners(reader, topic, partitions)
--- Ends the backends in whose transactions the positions are locked, if they are ours and no person waits for their answer; a
--- stopped client lets go of its locks so. Found by the transactions that locked the rows: behind a pooler an owner has many.
+-- Terminates the backends whose transactions lock the positions, if they are Millrace's and not a user's session, so that a
+-- stopped client's locks are released. It finds them by the locking transactions: behind a pooler an owner has many backends.
 SELECT DISTINCT activity.pid, pg_terminate_backend(activity.pid) AS ended
 FROM millrace.position
 JOIN pg_locks AS held ON held.locktype = 'transactionid' AND held.granted AND held.transactionid = position.xmax
@@ -44,7 +44,7 @@ WHERE reader = :reader AND topic = :topic AND partition = ANY (:partitions) AND 
   AND starts_with(activity.application_name, 'millrace ') AND activity.application_name <> 'millrace accept';
 
 -- name: advance_positions(partitions, epochs, expected, next, leader_epochs, reader, topic)
--- Moves positions from the expected offset to the next one; a row that another claim has moved or taken is left out.
+-- Moves positions from the expected offset to the next one; does not return a row that another claim has moved or taken.
 -- Null: leader_epochs[].
 WITH asked AS (
     SELECT * FROM unnest(
@@ -81,12 +81,12 @@ SET topic_id = :topic_id, next_offset = :next, leader_epoch = NULL, epoch = epoc
 WHERE reader = :reader AND topic = :topic AND partition = :partition;
 
 -- name: drop_positions(reader, topic, partitions)!
--- Forgets the partitions that a recreated topic has no more.
+-- Deletes the positions of partitions that a recreated topic no longer has.
 DELETE FROM millrace.position
 WHERE reader = :reader AND topic = :topic AND NOT partition = ANY (CAST(:partitions AS integer[]));
 
 -- name: read_all_positions(readers, topics)
--- How far some readers have read their topics.
+-- How far several readers have read their topics.
 -- Null: leader_epoch.
 SELECT reader, topic, partition, topic_id, next_offset, leader_epoch, epoch, owner, updated_at
 FROM millrace.position
