@@ -1,4 +1,4 @@
-# The image of every Airflow component of docker-compose.yml: the packages of the lock, nothing else.
+# The image of Airflow's components in docker-compose.yml. It contains only the packages of requirements.txt:
 # dags/, include/ and plugins/ are mounted.
 FROM python:3.12.12-slim-bookworm
 

@@ -93,11 +93,10 @@ def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
     for health in healths:
         remedy = f"Read ./millrace logs {health.name}."
         if not health.healthy:
-            yield Finding(
-                f"{health.name} is {health.state.lower()}, but not healthy: {health.detail.rstrip('.')}.", remedy
-            )
+            detail = health.detail.rstrip(".")
+            yield Finding(f"The component {health.name} is {health.state.lower()} and not healthy: {detail}.", remedy)
         elif health.restarts:
-            yield Finding(f"{health.name} was restarted {health.restarts} times since the last up.", remedy)
+            yield Finding(f"The component {health.name} was restarted {health.restarts} times since the last ./millrace up.", remedy)
 
 
 def _streams(
