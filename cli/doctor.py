@@ -96,7 +96,8 @@ def _components(platform: Platform, healths: list[Health]) -> Iterator[Finding]:
             detail = health.detail.rstrip(".")
             yield Finding(f"The component {health.name} is {health.state.lower()} and not healthy: {detail}.", remedy)
         elif health.restarts:
-            yield Finding(f"The component {health.name} was restarted {health.restarts} times since the last ./millrace up.", remedy)
+            times = f"{health.restarts} times since the last ./millrace up"
+            yield Finding(f"The component {health.name} was restarted {times}.", remedy)
 
 
 def _streams(

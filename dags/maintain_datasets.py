@@ -1,4 +1,4 @@
-"""Once a day, for each dataset: delete versions past ``keep``, and report topic settings that would delete others."""
+"""Once a day, for each dataset: delete versions past ``keep``, and report topic settings that delete others."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DATASETS = sorted(definitions.find().valid)
     dag_id="maintain__datasets",
     description="Deletes dataset versions past their retention from Kafka",
     doc_md="""
-Deletes the messages of dataset versions that are older than the definition's `keep` and that no champion needs. Reports
-versions whose messages Kafka has deleted, or will delete, because of a setting of the topic.
+Keeps as many of the newest versions as the definition's `keep` says, and deletes the messages of older ones from Kafka,
+unless the champion or an unfinished run needs them. Fails when a setting of the topic deletes a version that is needed.
 """,
     tags=["retraining", "upkeep"],
     schedule="@daily",
