@@ -6,7 +6,7 @@ from types import FrameType
 
 import click
 
-from cli.parameters import NewFile
+from cli.parameters import WritableFile
 from cli.platform import steps
 from embedded import backup as backups
 from embedded import environment, restore
@@ -14,7 +14,7 @@ from embedded.platform import Platform
 
 
 @click.command()
-@click.argument("file", type=NewFile())
+@click.argument("file", type=WritableFile())
 def backup(file: str) -> None:
     """Write the warehouse, the models, Airflow's history, the topics and the passwords to FILE.
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import click
 
-from cli.parameters import NewFile
+from cli.parameters import WritableFile
 from cli.platform import steps
 from embedded.home import Home
 from embedded.platform import SERVICES, Platform
 from include.project import ROOT
 
 _AMOUNT = click.IntRange(min=1)
-_json = click.option("--json", "json_path", type=NewFile(), help="Write the figures to a JSON file.")
+_json = click.option("--json", "json_path", type=WritableFile(), help="Write the figures to a JSON file.")
 
 
 class Benchmarks(click.Group):

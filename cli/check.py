@@ -1,4 +1,4 @@
-"""check: every definition is read, compared with what its stream's table is, and with what is there of others."""
+"""check: validates every definition, compares streams with their tables, and lists orphans."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 
 if TYPE_CHECKING:
@@ -22,21 +23,23 @@ if TYPE_CHECKING:
     from include.orphans import Orphan
     from include.streams.definition import Stream
 
-# More intervals than this are not counted: there may be a hundred thousand.
+# Stop counting due intervals here: there may be a hundred thousand.
 MAX_DUE = 1_000
-# `check` does not wait for servers that are down.
-PATIENCE_S = 3
+# `check` does not wait longer for servers that are down.
+TIMEOUT_S = 3
 
 
 @click.command()
 def check() -> None:
-    """Validate every dataset and stream definition without starting anything. Exits with 1 when one is wrong.
+    """Validate every dataset and stream definition. Exits with 1 if one is wrong. Starts, changes and deletes nothing.
 
-    The source of a dataset is opened: a file of up to 4 MiB is looked at as publishing looks at it, of a larger one the
-    header and the first rows. A query is described by PostgreSQL and not run, while that is up.
-    It says what a dataset's schedule will do, and while Airflow is up whether that is paused.
-    While PostgreSQL is up it also shows what the next run of a stream will change in its table, and what is orphaned:
-    tables, topics, versions and results that no definition names any more. Nothing is changed or deleted.
+    For a dataset, check opens the source: it reads a file of up to 4 MiB completely, of a larger file the header and
+    the first rows. PostgreSQL describes a query without running it. check also shows the schedule, and whether Airflow
+    has paused it.
+
+    For a stream, check shows what its next run will change in its table.
+
+    While PostgreSQL is up, check also lists orphans: tables, topics, versions and results that no definition names.
     """
     import include.datasets.definitions
     import include.streams.definitions
@@ -44,23 +47,23 @@ def check() -> None:
     datasets, streams = include.datasets.definitions.find(), include.streams.definitions.find()
     wrong: list[UserError] = [*datasets.broken.values(), *streams.broken.values()]
     remarks: list[str] = []
-    connection, away = None, None
+    connection, unavailable = None, None
     try:
         connection = _warehouse()
     except UserError as error:
-        away = error
-    unsound = _unsound(datasets.valid, remarks, away)
-    wrong += unsound.values()
+        unavailable = error
+    unusable = _unusable(datasets.valid, remarks, unavailable)
+    wrong += unusable.values()
     airflow = _airflow()
     for name, dataset in sorted(datasets.valid.items()):
-        if name not in unsound:
-            click.echo(f"dataset  {name}: good")
+        if name not in unusable:
+            click.echo(f"dataset  {name}: valid")
             for line in _schedule(dataset, airflow):
                 click.echo(f"         {line}")
-    if away is not None:
+    if unavailable is not None:
         for name in sorted(streams.valid):
-            click.echo(f"stream   {name}: good")
-        remarks.append(f"tables were not compared, nor orphans looked for: {away.what}")
+            click.echo(f"stream   {name}: valid")
+        remarks.append(f"Tables were not compared, and orphans were not searched for: {unavailable.what}")
     if connection is not None:
         wrong += _compare(connection, streams.valid.values())
         remarks += _orphans(connection, datasets, streams)
@@ -74,7 +77,7 @@ def check() -> None:
 
 
 def _airflow() -> AirflowApi | None:
-    """None when Airflow is not up."""
+    """Airflow's API; None if Airflow is not up."""
     from embedded.airflow_api import AirflowApi
     from embedded.platform import Platform
 
@@ -87,21 +90,21 @@ def _airflow() -> AirflowApi | None:
 
 
 def _schedule(dataset: Dataset, airflow: AirflowApi | None) -> Iterator[str]:
-    """What the dataset's schedule will do, and whether anything keeps it from that."""
+    """Lines about the dataset's schedule, and whether it is paused."""
     from include.airflow import dag_runs
 
     dag_id = f"publish__{dataset.name}"
     known: dict[str, Any] | None = None
     if airflow is not None:
-        # One that it does not know yet is refused.
+        # Airflow refuses a DAG that it has not parsed yet.
         with suppress(UserError):
             known = airflow.call("GET", f"dags/{dag_id}")
     if known and known["is_paused"]:
-        yield f"{dag_id} is paused: its schedule does not run, and backfills of it wait"
-        yield f"to let it run: ./millrace airflow dags unpause {dag_id}"
+        yield f"{dag_id} is paused: its schedule and its backfills do not run"
+        yield f"to resume it: ./millrace airflow dags unpause {dag_id}"
     if dataset.schedule is None:
         return
-    # A DAG that had no schedule so far begins like one that Airflow does not know yet.
+    # A DAG that had no schedule before starts like one that Airflow has not parsed yet.
     begun = known is not None and known["timetable_summary"] is not None
     since = known["next_dagrun_run_after"] if known and begun else None
     now = datetime.now(UTC)
@@ -110,17 +113,19 @@ def _schedule(dataset: Dataset, airflow: AirflowApi | None) -> Iterator[str]:
     span = f"from {dataset.start}" + (f" to {dataset.end}" if dataset.end else " on")
     yield f"schedule {dataset.schedule!r} {span}: a version for each interval, the oldest first"
     if begun:
-        yield f"versions due now: {number}; next run: {since or 'none, its end is reached'}"
+        yield f"versions due now: {number}; next run: {since or 'none, the schedule has ended'}"
     else:
-        yield f"versions due now: {number}; they are published and trained as soon as Airflow has read the definition"
+        yield f"versions due now: {number}; they are published and trained once Airflow has parsed the definition"
 
 
-def _unsound(datasets: Mapping[str, Dataset], remarks: list[str], away: UserError | None) -> dict[str, UserError]:
-    """What is wrong with the models and the sources of datasets, by the dataset's name.
+def _unusable(
+    datasets: Mapping[str, Dataset], remarks: list[str], unavailable: UserError | None
+) -> dict[str, UserError]:
+    """The errors of the models and sources of datasets, by the dataset's name.
 
     Args:
-        remarks: Gets what could not be looked at.
-        away: Why PostgreSQL cannot be asked; None when it can.
+        remarks: The function adds what it could not check.
+        unavailable: The error of the connection to PostgreSQL, if there is one.
     """
     from include.datasets import Query
     from include.training.preparation import require_storable
@@ -129,22 +134,24 @@ def _unsound(datasets: Mapping[str, Dataset], remarks: list[str], away: UserErro
     for name, dataset in sorted(datasets.items()):
         try:
             require_storable(dataset)
-            if away is not None and isinstance(dataset.source, Query):
-                remarks.append(f"the query of the dataset {name} was not looked at: {away.what}")
+            if unavailable is not None and isinstance(dataset.source, Query):
+                remarks.append(f"The query of dataset {name!r} was not checked: {unavailable.what}")
             else:
                 _require_usable(dataset)
         except UserError as error:
             found[name] = error
         except Exception as error:
-            # A source of one's own, or a function of a package, may raise anything.
+            # A custom source, or the function of a package, may raise anything.
             found[name] = UserError(
-                f"Dataset {name!r}, field source: {dataset.source} raises {type(error).__name__}: {error}."
+                f"Dataset {name!r}, field source: {dataset.source} raised {type(error).__name__}: {error}.",
+                "Correct the source.",
+                code=Code.SOURCE_FAILED,
             )
     return found
 
 
 def _require_usable(dataset: Dataset) -> None:
-    """Refuses a source whose rows cannot be published, as far as can be seen at once."""
+    """Raises the errors of publishing that the beginning of the source already shows."""
     from include.airflow import dag_runs
     from include.versions.selection import NothingToPublish, require_usable
 
@@ -154,24 +161,24 @@ def _require_usable(dataset: Dataset) -> None:
         try:
             require_usable(dataset, scan, dag_runs.latest(dataset, datetime.now(UTC)))
         except NothingToPublish:
-            # An interval without rows is skipped; the next one may have some.
+            # A schedule skips an interval without rows; the next one may have some.
             if dataset.schedule is None:
                 raise
 
 
 def _warehouse() -> Connection:
-    """Raises UserError when PostgreSQL is not up."""
+    """Connects to the warehouse. Raises UserError if PostgreSQL is not up."""
     from embedded.platform import Platform
 
     os.environ.update(Platform().environment())
 
     from include.warehouse.connection import connect
 
-    return connect("millrace check", connect_timeout=PATIENCE_S)
+    return connect("millrace check", connect_timeout=TIMEOUT_S)
 
 
 def _compare(connection: Connection, streams: Iterable[Stream]) -> list[UserError]:
-    """Shows what the streams will do to their tables; gives what would stop them."""
+    """Prints what the streams will change in their tables; returns the errors that would stop them."""
     from include.landing import table
     from include.landing.locks import Locked
 
@@ -183,35 +190,35 @@ def _compare(connection: Connection, streams: Iterable[Stream]) -> list[UserErro
             stopped.append(error)
             continue
         except Locked as locked:
-            click.echo(f"stream   {stream.name}: good, but not compared with its table. {locked.what}")
+            click.echo(f"stream   {stream.name}: valid, but not compared with its table. {locked.what}")
             continue
-        click.echo(f"stream   {stream.name}: good")
+        click.echo(f"stream   {stream.name}: valid")
         for change in changes:
             click.echo(f"         its next run will {change.description}")
         for column in table.left_over(connection, stream):
-            click.echo(f"         landing.{stream.name}.{column} stays, named by no field; new rows hold null there")
+            click.echo(f"         landing.{stream.name}.{column} is no longer a field; new rows have null there")
     return stopped
 
 
 def _orphans(connection: Connection, datasets: Found[Dataset], streams: Found[Stream]) -> Iterator[str]:
-    """What is orphaned, and what could not be looked at."""
+    """Lines about orphans, and about what could not be checked."""
     import psycopg2
 
     try:
         found = list(_found(connection, datasets, streams))
     except psycopg2.errors.UndefinedTable:
-        yield "orphans were not looked for: the warehouse has not been migrated yet (./millrace up does it)"
+        yield "Orphans were not searched for: the warehouse has no schema yet. Run ./millrace up."
         return
     except UserError as error:
-        yield f"orphans were not looked for: {error.what}"
+        yield f"Orphans were not searched for: {error.what}"
         return
     for orphan in found:
         yield f"orphan   {orphan}"
     if found:
-        yield "no definition names what is orphaned; nothing of it is deleted"
+        yield "No definition names these orphans. Millrace does not delete them."
     for kind, broken in (("dataset", datasets.broken), ("stream", streams.broken)):
         if broken:
-            yield f"orphaned {kind}s were not looked for, as a definition that cannot be read may name them"
+            yield f"Orphaned {kind}s were not searched for: a broken definition may name them."
 
 
 def _found(connection: Connection, datasets: Found[Dataset], streams: Found[Stream]) -> Iterator[Orphan]:
@@ -221,4 +228,4 @@ def _found(connection: Connection, datasets: Found[Dataset], streams: Found[Stre
     if not streams.broken:
         yield from orphans.streams(connection, streams.valid)
     if not datasets.broken:
-        yield from orphans.datasets(connection, datasets.valid, topics.names(PATIENCE_S))
+        yield from orphans.datasets(connection, datasets.valid, topics.names(TIMEOUT_S))

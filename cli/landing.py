@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.parameters import AtPlace, Moment, Place
+from cli.parameters import Moment, RecordCoordinates, RecordParam
 from embedded.platform import Platform
 from include.error_codes import Code
 from include.errors import UserError
@@ -88,8 +88,8 @@ def accept(stream: str, choice: str) -> None:
 @click.argument("action", required=False, type=click.Choice(["retry"]))
 @click.option("--most", default=20, show_default=True, type=click.IntRange(min=1), help="How many to list.")
 @click.option("--reason", default="", help="List only those whose reason, SQLSTATE or disposition contains this text.")
-@click.option("--show", "place", type=AtPlace(), help="Show one in full, with its bytes.")
-def dead_letters(stream: str, action: str | None, most: int, reason: str, place: Place | None) -> None:
+@click.option("--show", "place", type=RecordParam(), help="Show one in full, with its bytes.")
+def dead_letters(stream: str, action: str | None, most: int, reason: str, place: RecordCoordinates | None) -> None:
     """List dead letters and quarantined records, with counts by reason. With retry, land those that can land now.
 
     Each is named by its coordinates: the number of the topic among those of its name, the partition, the offset.
@@ -148,7 +148,7 @@ def _list_dead_letters(connection: "Connection", stream: str, most: int, reason:
     click.echo(f"Show one in full: ./millrace dead-letters {stream} --show {'/'.join(map(str, where))}")
 
 
-def _show_dead_letter(connection: "Connection", stream: str, place: Place) -> None:
+def _show_dead_letter(connection: "Connection", stream: str, place: RecordCoordinates) -> None:
     from include.warehouse import queries
 
     found = queries.load("landing").read_dead_letter(connection, stream=stream, **place._asdict())

@@ -1,4 +1,4 @@
-"""new dataset and new stream."""
+"""The commands `new dataset` and `new stream`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def new() -> None:
 @new.command()
 @click.argument("name")
 def stream(name: str) -> None:
-    """Write include/streams/NAME.py, a stream that works at once."""
+    """Write include/streams/NAME.py, a stream that runs without changes."""
     from cli.scaffold.stream import write
 
     file = write(name)
-    click.echo(f"{file} is there. Edit it, then: ./millrace check, ./millrace produce {name}")
-    click.echo(f"Its DAG is land__{name}; its table will be landing.{name}.")
+    click.echo(f"Wrote {file}. Edit it, then run ./millrace check and ./millrace produce {name}.")
+    click.echo(f"Its DAG is land__{name}, its table landing.{name}.")
 
 
 def _types(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -33,7 +33,7 @@ def _types(_context: click.Context, _option: click.Parameter, values: tuple[str,
     for value in values:
         column, _, kind = value.rpartition("=")
         if not column or kind not in TYPES:
-            raise click.BadParameter(f"{value!r} is not COLUMN=TYPE with a type out of {', '.join(TYPES)}.")
+            raise click.BadParameter(f"{value!r} is not COLUMN=TYPE with one of the types {', '.join(TYPES)}.")
         found[column] = kind
     return found
 
@@ -45,17 +45,17 @@ def _delimiter(_context: click.Context, _option: click.Parameter, value: str | N
 @new.command()
 @click.argument("name")
 @click.option("--from", "source", required=True, metavar="FILE", help="A CSV, other delimited text, or a Parquet file.")
-@click.option("--target", help="The column to predict; asked for when left out.")
+@click.option("--target", help="The column to predict; the command asks for it by default.")
 @click.option(
-    "--kind", type=click.Choice(["classification", "regression"]), help="What is predicted: classes or a number."
+    "--kind", type=click.Choice(["classification", "regression"]), help="Whether the target is a class or a number."
 )
-@click.option("--id", "record_id", metavar="COLUMN", help="The column that names a record.")
+@click.option("--id", "record_id", metavar="COLUMN", help="The column that identifies a record.")
 @click.option(
     "--feature",
     "features",
     multiple=True,
     metavar="COLUMN",
-    help="Learn from a column that would be left out. Repeatable.",
+    help="Learn from a column that would otherwise be left out. Repeatable.",
 )
 @click.option(
     "--types",
@@ -65,14 +65,14 @@ def _delimiter(_context: click.Context, _option: click.Parameter, value: str | N
     help="text, integer, number, boolean, date or timestamp, such as zip=text. Repeatable.",
 )
 @click.option("--header/--no-header", default=None, help="Whether the first line names the columns.")
-@click.option("--delimiter", callback=_delimiter, help="What separates fields; 'tab' for a tab.")
-@click.option("--quote", help="What encloses a field with delimiters or line breaks.")
+@click.option("--delimiter", callback=_delimiter, help="The character between fields; 'tab' for a tab.")
+@click.option("--quote", help="The character around fields with delimiters or line breaks.")
 @click.option("--decimal", help="The decimal point.")
-@click.option("--thousands", help="What separates thousands.")
-@click.option("--encoding", help="Such as utf-8, cp1252 or utf-16.")
+@click.option("--thousands", help="The separator of thousands.")
+@click.option("--encoding", help="The encoding, such as utf-8, cp1252 or utf-16.")
 @click.option("--null", "nulls", multiple=True, metavar="TEXT", help="A text that means a missing value. Repeatable.")
 @click.option("--skip", type=click.IntRange(min=0), help="The number of lines before the header.")
-@click.option("--comment", help="What lines begin with that are no rows.")
+@click.option("--comment", help="The beginning of lines that are not rows.")
 def dataset(
     name: str,
     source: str,
@@ -84,47 +84,50 @@ def dataset(
     header: bool | None,
     **dialect: Any,
 ) -> None:
-    """Write include/datasets/NAME.py, a dataset that publishes and trains at once.
+    """Write include/datasets/NAME.py, a dataset that publishes and trains without changes.
 
-    The file's dialect and encoding are found out, shown, and written into the definition; an option decides what was
-    found out wrongly. Every column is listed with what it is taken for, or why it is left out.
+    The command detects the dialect and the encoding of the file, prints them, and writes them into the definition. An
+    option replaces a detected value. The command also prints the role of each column, or why it leaves the column out.
     """
     from pathlib import Path
 
     from cli.scaffold import dataset as datasets
-    from include.datasets.profile import Answers, likely_target
+    from include.datasets.profiling import Answers, likely_target
 
     datasets.free(name)
     data = datasets.read(Path(source), header, types, **dialect)
     _show_data(data)
     if target is None:
         click.echo(f"{source} has the columns {', '.join(data.rows.column_names)}.")
-        target = click.prompt("Which one is to be predicted?", default=likely_target(data.rows))
+        target = click.prompt("Which column should the models predict?", default=likely_target(data.rows))
     written = datasets.write(name, data, Answers(target, kind, record_id, features, types))
     _show_columns(written)
-    click.echo(f"{written.file} is there. Edit it, then: ./millrace check, ./millrace publish {name}")
+    click.echo(f"Wrote {written.file}. Edit it, then run ./millrace check and ./millrace publish {name}.")
 
 
 def _show_data(data: Data) -> None:
     columns = len(data.rows.column_names)
-    shown = [f"{data.path}: {data.rows.num_rows:,} rows of {columns} columns"]
+    shown = [f"{data.path}: {data.rows.num_rows:,} rows, {columns} columns"]
     options = {name: value for name, value in data.options.items() if name not in ("names", "nulls")}
     if any(name.startswith("Unnamed: ") for name in data.options.get("names", ())):
         shown.append(f"the header names {columns - 1} of them")
         options.pop("skip")
     if nulls := data.options.get("nulls"):
-        shown.append(f"missing {', '.join(map(repr, nulls))}")
+        shown.append(f"missing values {', '.join(map(repr, nulls))}")
     if options:
         shown.append(", ".join(f"{name} {value!r}" for name, value in options.items()))
     click.echo("; ".join(shown))
 
 
 def _show_columns(written: Written) -> None:
+    from cli.scaffold.dataset import source_of
+    from include.datasets.profiling import Role
+
     profile = written.profile
     if written.numbered:
-        click.echo(f"record_id  {written.numbered}: the number of the row, since no column names the records (--id)")
-    for role in ("record_id", "event_time", "target", "feature", "left out"):
-        for taken in profile.columns:
-            if taken.role == role:
-                click.echo(f"{role:<10} {taken.column}: {taken.why}")
-    click.echo(f"kind       {profile.kind} (--kind); split {written.split}")
+        click.echo(f"record_id  {written.numbered}: the number of the row; no column identifies the records (--id)")
+    for role in Role:
+        for column in profile.columns:
+            if column.role is role:
+                click.echo(f"{role:<10} {column.column}: {column.why}")
+    click.echo(f"kind       {profile.kind} (--kind); split {source_of(written.split)}")

@@ -1,4 +1,4 @@
-"""Kinds of values that commands take, refused before anything is begun."""
+"""Types of command-line values, which are validated before a command starts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import click
 
 
-class Moment(click.ParamType):
-    """A time in ISO 8601, UTC unless it says otherwise."""
+class Moment(click.ParamType[datetime]):
+    """A time in ISO 8601, in UTC unless it has a time zone."""
 
     name = "time"
 
@@ -20,33 +20,35 @@ class Moment(click.ParamType):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is no time such as 2026-11-24, '2026-11-24 10:30' or 2026-11-24T10:30+01:00.")
+            self.fail(f"{value!r} is not a time; write 2026-11-24, '2026-11-24 10:30' or 2026-11-24T10:30+01:00.")
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-class Place(NamedTuple):
-    """Where a record is in Kafka; ``incarnation`` numbers the topics of one name, None for the newest."""
+class RecordCoordinates(NamedTuple):
+    """The coordinates of a record; ``incarnation`` None is the newest topic of the name."""
 
     incarnation: int | None
     partition: int
     offset: int
 
 
-class AtPlace(click.ParamType):
-    """The place of a record, as dead-letters lists it."""
+class RecordParam(click.ParamType[RecordCoordinates]):
+    """The coordinates of a record, as dead-letters prints them."""
 
-    name = "place"
+    name = "record"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> RecordCoordinates:
         match = re.fullmatch(r"(?:([0-9]{1,4})[/:])?([0-9]{1,9})[/:]([0-9]{1,18})", value)
         if match is None:
-            self.fail(f"{value!r} is no place such as 0:17 (partition and offset), or 1/0/17 as they are listed.")
+            self.fail(
+                f"{value!r} is not a record; write PARTITION:OFFSET such as 0:17, or 1/0/17 as dead-letters prints it."
+            )
         incarnation, partition, offset = match.groups()
-        return Place(int(incarnation) if incarnation else None, int(partition), int(offset))
+        return RecordCoordinates(int(incarnation) if incarnation else None, int(partition), int(offset))
 
 
-class NewFile(click.ParamType):
-    """The path of a file that can be written; it need not be there yet."""
+class WritableFile(click.ParamType[str]):
+    """The path of a file that can be written, whether it exists or not."""
 
     name = "file"
 
@@ -55,7 +57,7 @@ class NewFile(click.ParamType):
         if file.is_dir():
             self.fail(f"{value!r} is a directory.")
         if not file.parent.is_dir():
-            self.fail(f"there is no directory {str(file.parent)!r}.")
+            self.fail(f"the directory {str(file.parent)!r} does not exist.")
         if not os.access(file if file.exists() else file.parent, os.W_OK):
-            self.fail(f"{value!r} cannot be written.")
+            self.fail(f"{value!r} is not writable.")
         return value

@@ -79,7 +79,7 @@ def build(dataset: Dataset) -> DAG:
                 published = publication.publish(
                     dataset,
                     dag_runs.interval(dataset, context),
-                    most_rows=context["params"]["rows"],
+                    max_rows=context["params"]["rows"],
                     seed=context["params"]["seed"],
                     asked_by=dag_runs.cause(context),
                     parameters=context["params"],

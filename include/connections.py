@@ -1,4 +1,4 @@
-"""The connections to Kafka and PostgreSQL: from the environment, or from Airflow once it imports us."""
+"""The connections to Kafka and PostgreSQL: from the environment, or from Airflow inside its processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from include.error_codes import Code
 from include.errors import UserError
 
 KAFKA, POSTGRES = "millrace_kafka", "millrace_postgres"
@@ -16,7 +17,7 @@ KAFKA, POSTGRES = "millrace_kafka", "millrace_postgres"
 
 @dataclass(frozen=True)
 class Postgres:
-    """How to reach a database.
+    """The address of a database and the login.
 
     Attributes:
         extra: Further parameters of libpq.
@@ -31,13 +32,13 @@ class Postgres:
 
 
 class Source(Protocol):
-    """Gives the connections by their ids. Each call raises UserError when one is missing or unusable."""
+    """Where connections come from. Each method raises UserError when the connection is undefined or invalid."""
 
     def kafka(self, name: str) -> dict[str, Any]:
-        """Settings of librdkafka."""
+        """The librdkafka settings of a connection."""
 
     def postgres(self, name: str) -> Postgres:
-        """How to reach the database."""
+        """The address and login of a connection."""
 
 
 class Environment:
@@ -48,7 +49,9 @@ class Environment:
         extra = self._read(name).get("extra") or {}
         settings: dict[str, Any] = json.loads(extra) if isinstance(extra, str) else dict(extra)
         if not settings.get("bootstrap.servers"):
-            raise unusable(name, "it names no brokers", 'Its extra needs at least {"bootstrap.servers": "host:port"}.')
+            raise invalid(
+                name, "it does not name brokers.", 'Set at least {"bootstrap.servers": "host:port"} in its extra.'
+            )
         return settings
 
     def postgres(self, name: str) -> Postgres:
@@ -83,38 +86,43 @@ class Environment:
         try:
             found = json.loads(text)
         except ValueError as error:
-            raise unusable(name, f"{variable} is not JSON: {error}", "Set it as `./millrace env` prints it.") from error
+            raise invalid(name, f"{variable} is not JSON: {error}.", "Set it as `./millrace env` prints it.") from error
         if not isinstance(found, dict):
-            raise unusable(name, f"{variable} is not a JSON object", "Set it as `./millrace env` prints it.")
+            raise invalid(name, f"{variable} is not a JSON object.", "Set it as `./millrace env` prints it.")
         return found
 
 
 def undefined(name: str) -> UserError:
-    """The error of a connection that is not there."""
+    """The error of a connection that is not defined."""
     return UserError(
         f"The Airflow connection {name!r} is not defined.",
         "Run this through ./millrace, or define the connection in Airflow.",
+        code=Code.CONNECTION_UNDEFINED,
     )
 
 
-def unusable(name: str, reason: object, remedy: str) -> UserError:
-    """The error of a connection that cannot be used as it is."""
-    return UserError(f"The Airflow connection {name!r} is not usable: {reason}", remedy)
+def invalid(name: str, reason: object, remedy: str) -> UserError:
+    """The error of a connection that is defined and cannot be used.
+
+    Args:
+        reason: The rest of the sentence, with its full stop.
+    """
+    return UserError(f"The Airflow connection {name!r} is invalid: {reason}", remedy, code=Code.CONNECTION_INVALID)
 
 
 _sources: list[Source] = [Environment()]
 
 
 def use(source: Source) -> None:
-    """Takes the connections of this process from another source from now on."""
+    """Replaces the source of this process's connections."""
     _sources[:] = [source]
 
 
 def kafka() -> dict[str, Any]:
-    """The librdkafka settings of ``millrace_kafka``. Raises UserError when it is missing or names no brokers."""
+    """The librdkafka settings of ``millrace_kafka``. Raises UserError when it is undefined or names no brokers."""
     return _sources[0].kafka(KAFKA)
 
 
 def postgres() -> Postgres:
-    """How to reach the warehouse, ``millrace_postgres``. Raises UserError when it is missing."""
+    """The address of the warehouse, ``millrace_postgres``. Raises UserError when it is undefined."""
     return _sources[0].postgres(POSTGRES)

@@ -1,4 +1,4 @@
-"""Finding definitions: the Python files of a folder, each with one definition; a broken one harms only itself."""
+"""Loads definitions: the Python files of a folder, one definition each. A broken file does not affect the others."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class InvalidDefinition(NonRetryableError):
-    """A definition says something that cannot be.
+    """A field of a definition has an invalid value.
 
     Args:
-        field: Which field of the definition is wrong.
-        what: What is wrong with it.
+        field: The field's name.
+        what: What is wrong with its value.
         remedy: What to write instead.
     """
 
@@ -33,16 +33,16 @@ class InvalidDefinition(NonRetryableError):
 
 
 class Gone(Exception):
-    """Raised by a definition's file that was written for a time, when that is over: as if the file were not there."""
+    """A definition file raises this to be ignored, for instance once the time that it was written for is over."""
 
 
 @dataclass(frozen=True)
 class Found(Generic[T]):
-    """What a folder holds.
+    """The definitions of a folder.
 
     Attributes:
-        valid: The definitions by their names.
-        broken: For every file without a usable definition, what is wrong and how to fix it.
+        valid: The definitions by name.
+        broken: The error of each file without a usable definition.
     """
 
     valid: dict[str, T]
@@ -58,8 +58,8 @@ def find(
         package: The package's dotted name, such as ``include.streams``.
         kind: The definitions' class; it has an attribute ``name``.
         attribute: The module's attribute that holds the definition, such as ``stream``.
-        other: Modules of the package that are no definitions.
-        folder: Where the files are, if not in the package itself.
+        other: Modules of the package that are not definitions.
+        folder: The folder of the files; by default the package itself.
     """
     folder = folder or ROOT.joinpath(*package.split("."))
     valid: dict[str, T] = {}
@@ -73,13 +73,16 @@ def find(
             definition = getattr(_load(f"{package}.{path.stem}", path, file), attribute, None)
             if not isinstance(definition, kind):
                 raise UserError(
-                    f"{file}: there is no {attribute!r} in it.",
-                    f"Write {attribute} = {kind.__name__}(…) or delete it.",
+                    f"{file} does not define {attribute!r}.",
+                    f"Write {attribute} = {kind.__name__}(…), or move the file out of the folder.",
+                    code=Code.DEFINITION_MISSING,
                 )
             name: str = definition.name  # type: ignore[attr-defined]
             if name in files:
                 raise UserError(
-                    f"{file}: the name {name!r} is taken by {files[name]}.", "Give one of them another name."
+                    f"{file}: the name {name!r} is already taken by {files[name]}.",
+                    "Rename one of them.",
+                    code=Code.DEFINITION_EXISTS,
                 )
             valid[name], files[name] = definition, file
         except Gone:
@@ -90,14 +93,14 @@ def find(
 
 
 def get(found: Found[T], kind: str, name: str, options: str = "") -> T:
-    """One of the definitions that were found.
+    """The definition of a name.
 
     Args:
-        kind: What it is, as ``./millrace new`` calls it.
-        options: What else ``./millrace new`` needs to make one.
+        kind: ``dataset`` or ``stream``.
+        options: Further options that ``./millrace new`` needs.
 
     Raises:
-        UserError: There is none of that name, or its file is broken.
+        UserError: No file defines the name, or the file is broken.
     """
     if name in found.valid:
         return found.valid[name]
@@ -105,8 +108,8 @@ def get(found: Found[T], kind: str, name: str, options: str = "") -> T:
         if Path(file).stem == name:
             raise error
     known = ", ".join(found.valid) or "none"
-    remedy = f"Make it with ./millrace new {kind} {name}{options}."
-    raise UserError(f"There is no {kind} {name!r}; there are: {known}.", remedy, code=Code.UNKNOWN_DEFINITION)
+    remedy = f"Correct the name, or create it with ./millrace new {kind} {name}{options}."
+    raise UserError(f"The {kind} {name!r} does not exist. Known: {known}.", remedy, code=Code.UNKNOWN_DEFINITION)
 
 
 def _load(name: str, path: Path, file: str) -> ModuleType:
@@ -116,7 +119,7 @@ def _load(name: str, path: Path, file: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # The types of a definition are resolved in its module, by name.
+    # msgspec looks up the module by name when it resolves the types of a definition.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -129,7 +132,7 @@ def _load(name: str, path: Path, file: str) -> ModuleType:
 
 
 def _explained(error: BaseException, path: Path, file: str) -> UserError:
-    if isinstance(error, InvalidDefinition):
+    if isinstance(error, UserError):
         return UserError(f"{file}: {error.what}", error.remedy, code=error.code)
     if isinstance(error, SyntaxError):
         return UserError(f"{file}, line {error.lineno}: {error.msg}.", "Fix the syntax.", code=Code.BROKEN_DEFINITION)
@@ -137,7 +140,7 @@ def _explained(error: BaseException, path: Path, file: str) -> UserError:
     where = f"{file}, line {lines[-1]}" if lines else file
     message = str(error).rstrip(".")
     return UserError(
-        f"{where}: {type(error).__name__}: {message}.",
+        f"{where} raised {type(error).__name__}: {message}.",
         "Fix the file, or move it out of the folder.",
         code=Code.BROKEN_DEFINITION,
     )

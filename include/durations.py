@@ -1,4 +1,4 @@
-"""Durations as definitions write them: ``7 days``, ``1 hour``, ``90 seconds``."""
+"""Durations as every definition writes them: a number and a unit, such as ``7 days``, ``1 hour`` or ``90 seconds``."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from datetime import timedelta
 from include.definitions import InvalidDefinition
 
 UNITS = ("second", "minute", "hour", "day", "week")
+NOTATION = f'Write a number and one of {", ".join(UNITS)}, such as "7 days".'
 _DURATION = re.compile(rf"(\d+)\s*({'|'.join(f'{unit[0]}|{unit}s?' for unit in UNITS)})")
-_WORDS = {unit[0]: f"{unit}s" for unit in UNITS}
+_PLURALS = {unit[0]: f"{unit}s" for unit in UNITS}
 
 
 def duration(text: str) -> timedelta:
-    """The duration that ``text`` names; a unit's first letter names it, too.
+    """Parses a duration. A unit may be shortened to its first letter.
 
     Raises:
-        ValueError: It names none, or one that is not positive.
+        ValueError: The text is not a duration, or not a positive one.
     """
     match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     try:
-        found = timedelta(**{_WORDS[match[2][0]]: int(match[1])}) if match else timedelta()
+        parsed = timedelta(**{_PLURALS[match[2][0]]: int(match[1])}) if match else timedelta()
     except OverflowError:
-        found = timedelta()
-    if not found:
-        raise ValueError(f"{text!r} is no duration")
-    return found
+        parsed = timedelta()
+    if not parsed:
+        raise ValueError(f"{text!r} is not a duration")
+    return parsed
 
 
-def of_field(field: str, text: str, remedy: str = "") -> timedelta:
-    """The duration that a definition's field names.
+def duration_field(field: str, text: str, remedy: str = NOTATION) -> timedelta:
+    """Parses the duration in a field of a definition.
 
     Args:
-        remedy: What to write instead; by default what a duration is.
+        field: The field's name, for the error.
+        remedy: What to write instead.
 
     Raises:
-        InvalidDefinition: It names none; ``field`` is the culprit.
+        InvalidDefinition: The text is not a duration, or not a positive one.
     """
     try:
         return duration(text)
     except ValueError as error:
-        default = f'Write a number and one of {", ".join(UNITS)}, such as "7 days".'
-        raise InvalidDefinition(field, f"{error}.", remedy or default) from error
+        raise InvalidDefinition(field, f"{error}.", remedy) from error

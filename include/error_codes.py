@@ -32,7 +32,7 @@ class Code(StrEnum):
     UN_CODED = "un-coded", "The error has no code yet.", "Read its message."
     INVALID_DEFINITION = (
         "invalid-definition",
-        "A field of a definition has a value that it cannot have.",
+        "A field of a definition has an invalid value.",
         "Correct the field that the message names, then run `./millrace check`.",
     )
     UNKNOWN_DEFINITION = (
@@ -45,6 +45,21 @@ class Code(StrEnum):
         "A definition file cannot be imported: it has a syntax error, or its code raises an exception.",
         "Fix the line that the message names, or move the file out of the folder.",
     )
+    DEFINITION_MISSING = (
+        "definition-missing",
+        "A Python file in `include/datasets` or `include/streams` does not define a `dataset` or a `stream`.",
+        "Assign the definition to the variable that the message names, or move the file out of the folder.",
+    )
+    DEFINITION_EXISTS = (
+        "definition-exists",
+        "Another dataset or stream already has this name.",
+        "Choose another name.",
+    )
+    INVALID_NAME = (
+        "invalid-name",
+        "The name of a new dataset or stream contains characters that a table, a topic or a DAG cannot have.",
+        "Use a lower-case letter, then lower-case letters, digits and underscores.",
+    )
 
     # Sources and files
     FILE_NOT_FOUND = (
@@ -52,14 +67,196 @@ class Code(StrEnum):
         "A file that a definition or a command names does not exist.",
         "Put the file there, or correct the path.",
     )
+    INVALID_PATH = (
+        "invalid-path",
+        "A path cannot be used for a source: it is a directory, or its name is not UTF-8.",
+        "Name a file, or rename it.",
+    )
+    FILE_EMPTY = (
+        "file-empty",
+        "The file of a source has no rows.",
+        "Provide a file with rows.",
+    )
+    FORMAT_UNSUPPORTED = (
+        "format-unsupported",
+        "A file is neither delimited text nor Parquet, or it is an archive of several files.",
+        "Save the rows as CSV or Parquet. Unpack an archive.",
+    )
+    FILE_UNREADABLE = (
+        "file-unreadable",
+        "A file cannot be read with the options of its `File` source: the file is damaged, or it has another "
+        "delimiter, encoding or number of columns.",
+        "Use the options that the message proposes, or correct the file.",
+    )
+    HEADER_UNCLEAR = (
+        "header-unclear",
+        "`./millrace new dataset` cannot decide whether the first line of a file names the columns.",
+        "Pass `--header` or `--no-header`.",
+    )
+    COLUMN_MISSING = (
+        "column-missing",
+        "A definition or an option names a column that the source does not have.",
+        "Use one of the columns that the message lists.",
+    )
+    COLUMN_DUPLICATED = (
+        "column-duplicated",
+        "Two columns of a source have the same name.",
+        "Rename one of them: in the file, in the query with `AS`, or in the option `number=`.",
+    )
+    TYPE_MISMATCH = (
+        "type-mismatch",
+        "A column has values that do not fit its type: the type in `types=`, or the one that PostgreSQL returns.",
+        "Correct `types=`, list texts that mean a missing value in `nulls=`, or convert the column in the source.",
+    )
+    COLUMN_UNUSABLE = (
+        "column-unusable",
+        "A column has a type that its role in the definition does not allow, such as a list as a feature.",
+        "Name another column, or convert this one to text or a number in the source.",
+    )
+    TARGET_UNUSABLE = (
+        "target-unusable",
+        "The target cannot be predicted: it is a date, it is empty, it has one value only, or it does not fit `kind`.",
+        "Name another target, or change `kind`.",
+    )
+    TARGET_UNCLEAR = (
+        "target-unclear",
+        "`./millrace new dataset` cannot decide which values of the target are numbers, classes or missing.",
+        "Pass the option that the message names, such as `--kind`, `--null` or `--thousands`.",
+    )
+    RECORD_ID_NOT_UNIQUE = (
+        "record-id-not-unique",
+        "The record id does not identify every row: some rows have no value, or share one.",
+        "Name a column whose value is different in every row, or remove these rows in the source.",
+    )
+    VALUES_MISSING = (
+        "values-missing",
+        "A column that needs a value in every row, such as the event time or the column of a split, has nulls.",
+        "Fill in the values, remove these rows in the source, or name another column.",
+    )
+    VALUES_INFINITE = (
+        "values-infinite",
+        "A feature or the target has infinite values, and scikit-learn's estimators accept finite ones only.",
+        "Have the source return null instead, or leave the column out of `features`.",
+    )
+    FEATURES_MISSING = (
+        "features-missing",
+        "No column is left for models to learn from.",
+        "Name columns in `features`, or add columns with numbers or categories to the source.",
+    )
+    PACKAGE_UNAVAILABLE = (
+        "package-unavailable",
+        "The function of a `Packaged` source cannot be imported.",
+        'Write it as "package.module:function", and install the package.',
+    )
+    QUERY_FAILED = (
+        "query-failed",
+        "PostgreSQL refuses the query of a source, or the query returns no columns.",
+        "Correct the SQL in the definition. `./millrace check` tries it without running it.",
+    )
+    QUERY_INTERRUPTED = (
+        "query-interrupted",
+        "PostgreSQL ended the query of a source: a restart, a lock or a time limit.",
+        "Nothing, if it happens once: the task tries again. Otherwise raise the limit that the message names.",
+    )
+    SOURCE_CHANGED = (
+        "source-changed",
+        "The rows of a source changed while it was being read. Nothing was published.",
+        "Publish again when nothing writes to the source.",
+    )
+    SOURCE_FAILED = (
+        "source-failed",
+        "The code of a source raised an exception.",
+        "Fix the code of the source, or its arguments in the definition.",
+    )
 
     # Versions: publishing and reading
+    NOTHING_TO_PUBLISH = (
+        "nothing-to-publish",
+        "The interval has no rows, or its rows do not give both a training and a test part with two classes to learn.",
+        "Choose another interval or another split. A scheduled run skips the interval.",
+    )
+    INVALID_MANIFEST = (
+        "invalid-manifest",
+        "A record on the topic `millrace.manifests` is not a manifest, or it contradicts itself.",
+        "Correct the program that wrote it; docs/manifest.md describes the format. The record and the reason are in "
+        "`millrace.refused_manifest`.",
+    )
+    UNKNOWN_VERSION = (
+        "unknown-version",
+        "The dataset has no version with this id or interval.",
+        "Publish one with `./millrace publish`, or list the versions with the query that the message gives.",
+    )
+    AMBIGUOUS_VERSION = (
+        "ambiguous-version",
+        "Several versions of the dataset begin with these digits.",
+        "Write more digits of the version's id.",
+    )
+    VERSION_EXPIRED = (
+        "version-expired",
+        "The version's messages were deleted from Kafka, because the dataset's `keep` allows it.",
+        "Use a later version, or publish the interval again.",
+    )
+    VERSION_TRIMMED = (
+        "version-trimmed",
+        "Messages of the version are no longer in Kafka: the topic was deleted, or its retention removed them.",
+        "Publish the interval again. Set `retention.ms=-1` and `retention.bytes=-1` on the topic.",
+    )
+    VERSION_SHORT = (
+        "version-short",
+        "Kafka does not have messages that the version's manifest lists.",
+        "Publish the interval again, and find out how the topic lost them.",
+    )
+    VERSION_ALTERED = (
+        "version-altered",
+        "The rows of the version are not the rows that its manifest describes.",
+        "Publish the interval again, and find out which program wrote the messages.",
+    )
+    VERSION_UNLISTED = (
+        "version-unlisted",
+        "A message claims to belong to the version and is not in its manifest.",
+        "Publish the interval again, and find out which program wrote the message.",
+    )
+    VERSION_OPEN = (
+        "version-open",
+        "The version's messages lie after a Kafka transaction that is still open.",
+        "Wait until the transaction times out; the task tries again. If it does not end, find its producer.",
+    )
+    VERSION_REPEATED = (
+        "version-repeated",
+        "A record id occurs more than once in the version, or is missing.",
+        "Correct the program that published the version, and publish again.",
+    )
+    VERSION_LEAKING = (
+        "version-leaking",
+        "Rows of the version are in the wrong part: the split rule of the manifest puts them into the other one.",
+        "Correct the program that published the version, and publish again.",
+    )
+    RETENTION_TOO_SHORT = (
+        "retention-too-short",
+        "A setting of the dataset's topic makes Kafka delete a version that is still needed.",
+        "Set `retention.ms=-1`, `retention.bytes=-1` and `cleanup.policy=delete` on the topic.",
+    )
 
     # Kafka and connections
+    CONNECTION_UNDEFINED = (
+        "connection-undefined",
+        "The Airflow connection `millrace_kafka` or `millrace_postgres` is not defined.",
+        "Run the command through `./millrace`, or define the connection in Airflow.",
+    )
     CONNECTION_INVALID = (
         "connection-invalid",
-        "An Airflow connection has settings that its client does not accept.",
-        "Correct the connection in Airflow, or the variable `MILLRACE_CONN_…` that sets it.",
+        "An Airflow connection is not valid JSON, has no brokers, or has a parameter that the client does not accept.",
+        "Correct the connection; `./millrace env` prints a valid one.",
+    )
+    POSTGRES_UNREACHABLE = (
+        "postgres-unreachable",
+        "PostgreSQL does not answer at the address of the connection `millrace_postgres`.",
+        "Start the platform with `./millrace up`, or correct the connection.",
+    )
+    CONNECTIONS_EXHAUSTED = (
+        "connections-exhausted",
+        "PostgreSQL has no free connection.",
+        "End clients that stay connected; `./millrace doctor` names them.",
     )
     KAFKA_REQUEST_FAILED = (
         "kafka-request-failed",
@@ -179,6 +376,21 @@ class Code(StrEnum):
         "maintenance-incomplete",
         "Several parts of a stream's maintenance failed; the rest was done.",
         "Fix each problem that the message lists. The next maintenance tries again.",
+    )
+    SIMULATION_MISSING = (
+        "simulation-missing",
+        "The stream has no function that simulates events.",
+        "Give its definition `simulate=…`, or send your own events to its topic.",
+    )
+    SIMULATION_FAILED = (
+        "simulation-failed",
+        "The `simulate` function of a stream raised an exception, or ended.",
+        "Correct the function: it takes a `random.Random` and yields events without end.",
+    )
+    EVENT_REJECTED = (
+        "event-rejected",
+        "Kafka rejected a simulated event.",
+        "Correct what the message names: the event's size, or the topic's settings and permissions.",
     )
 
     # Training
@@ -554,6 +766,16 @@ class Code(StrEnum):
         "process-killed",
         "A signal ended a process of Millrace: a user or the system killed it, often for lack of memory.",
         "Give the machine more memory, or lower the limit of what runs at the same time. The task is retried.",
+    )
+    SCHEMA_OUTDATED = (
+        "schema-outdated",
+        "The warehouse's schema is that of a Millrace that is too old for a direct upgrade.",
+        "Start the warehouse once with the Millrace version that the message names, then with this one.",
+    )
+    SCHEMA_TOO_NEW = (
+        "schema-too-new",
+        "The warehouse's schema is that of a newer Millrace.",
+        "Use that version, or restore a backup that this version made.",
     )
 
 

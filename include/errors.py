@@ -28,9 +28,20 @@ class UserError(Exception):
         self.args = (_sentence(self.what, remedy, self.code),)
         return self
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default calls the constructor with the whole sentence, which subclasses do not take.
+        return _restored, (type(self), self.args, self.__dict__)
+
 
 class NonRetryableError(UserError):
     """An error that a retry cannot fix."""
+
+
+def _restored(kind: type[UserError], args: tuple[object, ...], state: dict[str, object]) -> UserError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 def _sentence(what: str, remedy: str, code: Code) -> str:

@@ -1,1 +1,1 @@
-"""Definitions to begin with: what `./millrace new` writes."""
+"""The definitions that `./millrace new` writes."""

@@ -1,27 +1,31 @@
-"""A new dataset: a definition that works for a user's own file, to be edited."""
+"""Writes the definition of a new dataset for a user's file. It works, and is meant to be edited."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include.datasets import definitions
-from include.datasets.definition import usable
-from include.datasets.profile import Answers, Profile, Taken, profile, quoted
+from include.datasets import Dataset, HashSplit, TimeSplit, definitions
+from include.datasets.definition import NAME_RULE, usable
+from include.datasets.profiling import Answers, Profile, Role, profile, quoted
 from include.datasets.sources import File
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.project import ROOT
+from include.versions.selection import NothingToPublish
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Split = HashSplit | TimeSplit
+
 FOLDER = ROOT / "include/datasets"
 TEMPLATE = Path(__file__).parent / "dataset.txt"
-# What the columns made of categories may take together.
+# The memory for all columns that encode categories.
 CATEGORY_BYTES = 256 * 1024 * 1024
 MAX_CATEGORIES = 50
 _DEFAULTS = {"delimiter": ",", "quote": '"', "decimal": ".", "encoding": "utf-8", "skip": 0}
@@ -32,8 +36,8 @@ class Data:
     """A user's file.
 
     Attributes:
-        path: Where it is.
-        options: Those of ``File`` with which it is read, as far as they are not the defaults.
+        path: Its path.
+        options: The options of ``File`` with which it was read that differ from the defaults.
         rows: All of its rows.
     """
 
@@ -47,97 +51,97 @@ class Written:
     """A definition that was written.
 
     Attributes:
-        file: Where it is.
-        profile: What each column was taken for.
-        split: The split, as it is written in the definition.
+        file: Its path.
+        profile: The role of each column.
+        split: The split.
+        numbered: The added column with the number of the row, if no column of the file identifies the records.
     """
 
     file: Path
     profile: Profile
-    split: str
+    split: Split
     numbered: str | None = None
-    columns: list[Taken] = field(default_factory=list)
 
 
 def free(name: str, folder: Path = FOLDER) -> Path:
-    """The file of a dataset that is to have this name.
+    """The file for a new dataset with this name.
 
     Raises:
-        UserError: The name cannot be a dataset's, or is taken.
+        UserError: The name is invalid or already taken.
     """
     if not usable(name):
-        raise UserError(
-            f"{name!r} cannot name a dataset.", "Use a lower-case letter, then letters, digits, underscores."
-        )
+        raise UserError(f"{name!r} is not a valid name for a dataset.", NAME_RULE, code=Code.INVALID_NAME)
     file = folder / f"{name}.py"
     if file.exists() or name in definitions.find(folder).valid:
-        raise UserError(f"The name {name!r} is taken.", "Choose another.")
+        raise UserError(f"The name {name!r} is already taken.", "Choose another name.", code=Code.DEFINITION_EXISTS)
     return file
 
 
 def read(source: Path, header: bool | None = None, types: Mapping[str, str] | None = None, **known: Any) -> Data:
-    """The file's rows, with the dialect that it is found to have.
+    """Reads the file's rows with the dialect that it detects.
 
     Args:
-        header: Whether the first row names the columns; None when that is to be found out.
-        types: Types of columns, see ``File``.
-        known: Options of ``File`` that are not to be found out.
+        header: Whether the first row names the columns; None to detect it.
+        types: The types of columns, see ``File``.
+        known: Options of ``File`` that are not to be detected.
 
     Raises:
-        UserError: It is not there, cannot be read or is empty, or it is not clear whether it has a header.
+        UserError: The file does not exist, cannot be read or is empty, or it is unclear whether it has a header.
     """
     from include.datasets.sources import file as files
-    from include.datasets.sources import sniff
 
     path = str(source.absolute())
-    # Neither Arrow nor a manifest takes a path that is no text.
+    # Neither Arrow nor a manifest accepts a path that is not UTF-8.
     if any("\ud800" <= letter <= "\udfff" for letter in path):
-        raise UserError(f"The path {path!r} is not in UTF-8.", "Rename the file or its directory.")
-    options = {name: value for name, value in known.items() if value not in (None, ())}
-    # Files that are not there or something else altogether are refused as File refuses them.
-    with File(path)._legible():
-        text = not files.is_parquet(source)
-    if not text:
-        options = {}
-    else:
-        with File(path)._legible():
-            found = sniff.sniff(source, **options)
-        if header is False:
-            found.options.pop("names", None)
-        names_lines = {"skip": found.options["skip"]} if "names" in found.options else {}
-        options = {**found.options, **options, **names_lines}
-        if "names" not in options:
-            if header is None and found.header is None:
-                raise UserError(
-                    f"The first line of {source} may be a row already: {', '.join(found.first[:6])}.",
-                    "Give --header if it names the columns, or --no-header if it does not.",
-                )
-            if header is False:
-                options["names"] = [f"column_{number}" for number in range(1, len(found.first) + 1)]
-        options = {name: value for name, value in options.items() if value != _DEFAULTS.get(name)}
+        raise UserError(f"The path {path!r} is not UTF-8.", "Rename the file or its directory.", code=Code.INVALID_PATH)
+    with File(path).readable():
+        is_text = not files.is_parquet(source)
+    options = _detected(source, header, known) if is_text else {}
     rows = File(path, types=types or {}, **options).rows(None, None)
     if rows.num_rows == 0:
-        raise UserError(f"The file {source} has no rows.", "Give one with rows.")
+        raise UserError(f"The file {source} has no rows.", "Provide a file with rows.", code=Code.FILE_EMPTY)
     return Data(source, options, rows)
+
+
+def _detected(source: Path, header: bool | None, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``File`` for a file of delimited text that differ from the defaults."""
+    from include.datasets.sources import sniff
+
+    given = {name: value for name, value in known.items() if value not in (None, ())}
+    with File(str(source.absolute())).readable():
+        found = sniff.sniff(source, **given)
+    if header is False:
+        found.options.pop("names", None)
+    lines_of_names = {"skip": found.options["skip"]} if "names" in found.options else {}
+    options = {**found.options, **given, **lines_of_names}
+    if "names" not in options:
+        if header is None and found.header is None:
+            raise UserError(
+                f"The first line of {source} may name the columns or be a row: {', '.join(found.first[:6])}.",
+                "Give --header if it names the columns, or --no-header if it is a row.",
+                code=Code.HEADER_UNCLEAR,
+            )
+        if header is False:
+            options["names"] = [f"column_{number}" for number in range(1, len(found.first) + 1)]
+    return {name: value for name, value in options.items() if value != _DEFAULTS.get(name)}
 
 
 def write(name: str, source: Path | Data, answers: Answers | str, folder: Path = FOLDER) -> Written:
     """Writes the definition of a dataset.
 
     Args:
-        source: The file, or what was read of it.
-        answers: What the user has decided; the target alone is enough.
+        source: The file, or the data that was read from it.
+        answers: The user's decisions, or the target alone.
 
     Raises:
-        UserError: The name cannot be a dataset's or is taken, the file cannot be used, or there is something that only
-            the user can decide.
+        UserError: The name is invalid or taken, the file cannot be used, or a decision of the user is missing.
     """
     file = free(name, folder)
     answers = Answers(answers) if isinstance(answers, str) else answers
     data = source if isinstance(source, Data) else read(source, types=answers.types)
     found = profile(str(data.path), data.rows, answers)
     numbered = None if found.record_id else _free_name(data.rows)
-    splits = ["HashSplit(test=0.25)"]
+    splits: list[Split] = [HashSplit(test=0.25)]
     if found.event_time and (by_time := _time_split(data.rows, found.event_time)):
         splits.insert(0, by_time)
     for split in splits:
@@ -145,29 +149,30 @@ def write(name: str, source: Path | Data, answers: Answers | str, folder: Path =
             _require_rows(name, data, found, numbered, split)
             break
         except NonRetryableError as error:
-            if split == splits[-1]:
-                raise UserError(
-                    error.what, error.remedy or "Give a file with more rows, or another --target."
-                ) from error
+            if split is splits[-1]:
+                few = isinstance(error, NothingToPublish)
+                remedy = "Provide a file with more rows, or choose another --target." if few else error.remedy
+                raise UserError(error.what, remedy, code=error.code) from error
     text = _filled(name, data, found, answers.target, numbered, split)
     try:
         ast.parse(text)
     except SyntaxError as error:
         raise UserError(
-            f"The definition made of {data.path} would be no Python: {error}.", "Rename the file and its columns."
+            f"The definition for {data.path} would not be valid Python: {error}.",
+            "Rename the file and its columns.",
+            code=Code.INVALID_NAME,
         ) from error
     file.write_text(text, encoding="utf-8")
     shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
     return Written(shown, found, split, numbered)
 
 
-def _require_rows(name: str, data: Data, found: Profile, numbered: str | None, split: str) -> None:
-    """Refuses now what publishing would refuse: too few rows to train on or to test on."""
-    from include.datasets import Dataset, HashSplit, TimeSplit
+def _require_rows(name: str, data: Data, found: Profile, numbered: str | None, split: Split) -> None:
+    """Raises the errors that publishing would raise, for instance too few rows to train on or to test on."""
     from include.versions.manifest import Interval
     from include.versions.selection import select
 
-    target = next(column.column for column in found.columns if column.role == "target")
+    target = next(column.column for column in found.columns if column.role is Role.TARGET)
     source = File(str(data.path.absolute()), number=numbered, types=found.types, **data.options)
     dataset = Dataset(
         name=name,
@@ -177,21 +182,21 @@ def _require_rows(name: str, data: Data, found: Profile, numbered: str | None, s
         target=target,
         kind=found.kind,
         features=found.features,
-        split=eval(split, {"HashSplit": HashSplit, "TimeSplit": TimeSplit}),
+        split=split,
         models=dict,
     )
     with source.scan(None, None) as scan:
         chosen = select(dataset, scan, Interval())
-    if isinstance(dataset.split, TimeSplit) and min(chosen.rows.values()) * 20 < sum(chosen.rows.values()):
-        raise NonRetryableError("Most rows lie at one end of the time.")
+    if isinstance(split, TimeSplit) and min(chosen.rows.values()) * 20 < sum(chosen.rows.values()):
+        raise NothingToPublish("Most rows are at one end of the time.")
 
 
-def _filled(name: str, data: Data, found: Profile, target: str, numbered: str | None, split: str) -> str:
+def _filled(name: str, data: Data, found: Profile, target: str, numbered: str | None, split: Split) -> str:
     regression = found.kind == "regression"
     source = data.path.absolute()
-    place = str(source.relative_to(ROOT) if source.is_relative_to(ROOT) else source)
+    path = str(source.relative_to(ROOT) if source.is_relative_to(ROOT) else source)
     options = {"number": numbered, **data.options, "types": dict(found.types)}
-    given = [quoted(place), *(f"{key}={_python(value)}" for key, value in options.items() if value)]
+    given = [quoted(path), *(f"{key}={_python(value)}" for key, value in options.items() if value)]
     fields = [
         f"    name={quoted(name)},",
         *(['    kind="regression",'] if regression else []),
@@ -200,23 +205,29 @@ def _filled(name: str, data: Data, found: Profile, target: str, numbered: str | 
         *([f"    event_time={quoted(found.event_time)},"] if found.event_time else []),
         f"    target={quoted(target)},",
         f"    features={quoted(list(found.features))},",
-        f"    split={split},",
+        f"    split={source_of(split)},",
         "    models=models,",
     ]
     each = CATEGORY_BYTES // (8 * data.rows.num_rows * max(1, len(found.categories)))
     values = {
         "{name}": name,
-        # It stands in a docstring, where quotes and backslashes mean the same as in any other text.
+        # Inside a docstring, quotes and backslashes need the same escapes as in any other text.
         "{file}": quoted(source.name)[1:-1],
-        "{split}": split.partition("(")[0],
+        "{split}": type(split).__name__,
         "{kind}": "Regressor" if regression else "Classifier",
         "{linear}": "Ridge" if regression else "LogisticRegression",
         "{linear_call}": "Ridge()" if regression else "LogisticRegression(max_iter=1000)",
         "{categories}": str(max(2, min(MAX_CATEGORIES, each))),
         "{fields}": "\n".join(fields),
     }
-    # All at once: what is put in may look like a mark itself.
-    return re.sub("|".join(map(re.escape, values)), lambda mark: values[mark[0]], TEMPLATE.read_text(encoding="utf-8"))
+    # One substitution for all: a value may contain the name of another placeholder.
+    placeholders = "|".join(map(re.escape, values))
+    return re.sub(placeholders, lambda found: values[found[0]], TEMPLATE.read_text(encoding="utf-8"))
+
+
+def source_of(split: Split) -> str:
+    """The split as Python source."""
+    return f"{type(split).__name__}(test={quoted(split.test)})"
 
 
 def _python(value: Any) -> str:
@@ -224,17 +235,16 @@ def _python(value: Any) -> str:
 
 
 def _free_name(rows: pa.Table) -> str:
-    """A name for the number of the row that no column has."""
+    """A name for the column of row numbers that no other column has."""
     names = ("row", "row_number", *(f"row_number_{number}" for number in range(2, rows.num_columns + 2)))
     return next(name for name in names if name not in rows.column_names)
 
 
-def _time_split(rows: pa.Table, event_time: str) -> str | None:
-    """A quarter of the time that the data spans; None when that is no time at all."""
+def _time_split(rows: pa.Table, event_time: str) -> TimeSplit | None:
+    """A split that tests on the last quarter of the time that the data spans; None if it spans less than 4 seconds."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # Fractions of a microsecond do not matter here.
     span = pc.min_max(rows[event_time].cast(pa.timestamp("us"), safe=False).cast(pa.int64())).as_py()
     seconds = (span["max"] - span["min"]) // 4_000_000
     if seconds < 1:
@@ -242,4 +252,4 @@ def _time_split(rows: pa.Table, event_time: str) -> str | None:
     unit, length = next(((u, n) for u, n in (("day", 86_400), ("hour", 3_600)) if seconds >= n), ("second", 1))
     count = max(1, seconds // length)
     plural = "s" if count > 1 else ""
-    return f'TimeSplit(test="{count} {unit}{plural}")'
+    return TimeSplit(test=f"{count} {unit}{plural}")

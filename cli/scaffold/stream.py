@@ -1,4 +1,4 @@
-"""A new stream: a definition that works, to be edited."""
+"""Writes the definition of a new stream, which works and is meant to be edited."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import keyword
 import re
 from pathlib import Path
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.project import ROOT
 from include.streams import definitions
@@ -16,19 +17,16 @@ TEMPLATE = Path(__file__).parent / "stream.txt"
 
 
 def write(name: str, folder: Path = FOLDER) -> Path:
-    """Writes the definition of a stream, and returns its file.
+    """Writes the definition of a stream; returns its file.
 
     Raises:
-        UserError: The name cannot be a stream's, or is taken.
+        UserError: The name is invalid or already taken.
     """
     if not usable(name):
-        raise UserError(
-            f"{name!r} cannot name a stream.",
-            NAME_RULE,
-        )
+        raise UserError(f"{name!r} is not a valid name for a stream.", NAME_RULE, code=Code.INVALID_NAME)
     file = folder / f"{name}.py"
     if file.exists() or name in definitions.find(folder).valid:
-        raise UserError(f"The name {name!r} is taken.", "Choose another.")
+        raise UserError(f"The name {name!r} is already taken.", "Choose another name.", code=Code.DEFINITION_EXISTS)
     template = TEMPLATE.read_text()
     event = "".join(word.capitalize() for word in name.split("_"))
     imported = re.findall(r"\w+", " ".join(re.findall(r"^from .* import (.*)$", template, re.MULTILINE)))

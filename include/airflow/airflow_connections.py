@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.connections import Postgres, undefined, unusable
+from include.connections import Postgres, invalid, undefined
 
 
 class AirflowConnections:
@@ -24,7 +24,7 @@ class AirflowConnections:
         except AirflowNotFoundException as error:
             raise undefined(name) from error
         except ValueError as error:
-            raise unusable(name, error, 'Its extra needs at least {"bootstrap.servers": "host:port"}.') from error
+            raise invalid(name, f"{error}.", 'Set at least {"bootstrap.servers": "host:port"} in its extra.') from error
         return settings
 
     def postgres(self, name: str) -> Postgres:

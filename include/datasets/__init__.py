@@ -1,4 +1,4 @@
-"""What a definition of a dataset is written with."""
+"""Everything that the definition of a dataset imports."""
 
 from include.datasets.definition import Dataset
 from include.datasets.sources import File, Packaged, Query

@@ -1,4 +1,4 @@
-"""Breast cancer in Wisconsin, 569 biopsies in 30 measures of their cells' nuclei: malignant (0) or benign (1)?"""
+"""Breast cancer in Wisconsin: is a biopsy malignant (0) or benign (1)? 569 biopsies, 30 measures of the cell nuclei."""
 
 from typing import Any
 
@@ -25,6 +25,6 @@ dataset = Dataset(
     target="target",
     split=HashSplit(test=0.25),
     models=models,
-    # Whether a model may advise physicians is for a person to say.
+    # A person decides whether a model may advise physicians.
     promotion=manual(),
 )

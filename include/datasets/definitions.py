@@ -1,4 +1,4 @@
-"""The datasets of this folder: every file in it that is not part of the machinery defines one."""
+"""Finds the datasets of this folder: every file that is not one of ``MACHINERY`` defines one."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from include import definitions
 from include.datasets.definition import Dataset
 from include.definitions import Found
 
-MACHINERY = frozenset({"definition", "definitions", "hashing", "profile", "sizes", "sources", "splits"})
+MACHINERY = frozenset({"definition", "definitions", "hashing", "sizes", "splits"})
 
 
 def find(folder: Path | None = None) -> Found[Dataset]:
-    """Every dataset by its name, and every broken file with its error."""
+    """Every dataset by name, and the error of every broken file."""
     return definitions.find("include.datasets", Dataset, "dataset", other=MACHINERY, folder=folder)
 
 
 def get(name: str) -> Dataset:
-    """One dataset.
+    """The dataset with this name.
 
     Raises:
-        UserError: There is none of that name, or its file is broken.
+        UserError: No file defines it, or its file is broken.
     """
     return definitions.get(find(), "dataset", name, " --from FILE")

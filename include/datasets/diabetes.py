@@ -1,4 +1,4 @@
-"""Diabetes, 442 patients: how far will the disease have progressed in a year, from ten measures taken today?"""
+"""Diabetes: how far will the disease progress within a year? 442 patients, ten measures at the beginning."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Handwritten digits, 1,797 images of 8 by 8 pixels: which of the ten is it?"""
+"""Handwritten digits: which of the ten digits does an image show? 1,797 images of 8 by 8 pixels."""
 
 from typing import Any
 

@@ -1,11 +1,11 @@
 """A 64-bit hash of column values that is the same on every machine, in every release and for every type of column.
 
-A record's identity must not depend on how its source writes the id: one id ``A-2001`` turns a column of numbers into
-text, and one blank turns it into floats. So values that mean the same number or the same moment have the same hash,
-whether they come as integers, floats, decimals, times or text.
+A record's identity must not depend on the column's type: one id ``A-2001`` turns a column of numbers into text, and one
+empty field turns it into floats. Values that mean the same number or the same moment therefore have the same hash,
+whether they are integers, floats, decimals, times or text.
 
-Numbers and moments go through SplitMix64's finaliser (Steele, Lea and Flood 2014), seeded by the salt; all other values
-go through BLAKE2b keyed by the salt, over their text in UTF-8.
+Numbers and moments are hashed with SplitMix64's finaliser (Steele, Lea and Flood 2014), seeded by the salt. All other
+values are hashed with BLAKE2b, keyed by the salt, over their text in UTF-8.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RULE = "splitmix64-blake2b/2"
 FIRST_RULE = "splitmix64-blake2b/1"
-"""The rule of versions that were sealed before: a column's type decides how its values are hashed."""
+"""The rule of versions that older releases sealed: the hash depends on the column's type."""
 RULES = (FIRST_RULE, RULE)
 
 _PIECE = 65_536
@@ -33,7 +33,7 @@ _SHORT_INTEGER = r"^-?\d{1,18}$"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 _MOMENT = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
 _TIME = r"^\d\d:\d\d(:\d\d(\.\d{1,9})?)?$"
-# Longer numbers are hashed as text, so that an exponent never makes a number of a thousand digits.
+# Longer numbers are hashed as text, so that an exponent cannot expand to thousands of digits.
 _MAX_DIGITS = 40
 
 
@@ -66,7 +66,7 @@ def hash64(column: pa.Array | pa.ChunkedArray, salt: str = "", rule: str = RULE)
 
 
 def identities(column: pa.Array | pa.ChunkedArray) -> list[NDArray[np.uint64]]:
-    """The hashes by which a record may be known, by every rule that gives others; each of shape (rows,)."""
+    """The hashes of record ids under every rule that gives different ones; each of shape (rows,)."""
     found = [hash64(column)]
     if integers(column) is None or _is_temporal(column):
         found.append(hash64(column, rule=FIRST_RULE))
@@ -87,7 +87,7 @@ def integers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64] | None:
     if types.is_integer(column.type) or types.is_temporal(column.type):
         if not types.is_uint64(column.type):
             column = column.cast(pa.int64())
-        # Its own way to numpy would import pandas, which takes 40 MB.
+        # pyarrow's to_numpy would import pandas, which takes 40 MB.
         values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         return np.from_dlpack(values).view(np.int64)
     return None
@@ -100,14 +100,14 @@ def _is_temporal(column: pa.Array | pa.ChunkedArray) -> bool:
 
 
 def _by_meaning(column: pa.Array | pa.ChunkedArray, key: bytes, seed: int) -> NDArray[np.uint64]:
-    """Hashes of values that are not integers inside: of a number or moment where they mean one, else of their text."""
+    """Hashes values that are not stored as integers: the number or moment that they mean, otherwise their text."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.types as types
 
     if types.is_floating(column.type) or types.is_decimal(column.type):
-        texts = pa.array(map(_without_end, column.to_pylist()), pa.large_string())
+        texts = pa.array(map(_without_fraction, column.to_pylist()), pa.large_string())
     else:
         texts = column.cast(pa.large_string())
     hashes = np.empty(len(texts), np.uint64)
@@ -142,8 +142,8 @@ def _read_integers(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_
     return texts.cast(pa.int64()).to_numpy(), np.ones(len(texts), bool)
 
 
-def _read_each(read: Callable[[str], int | None], texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """What texts mean, in 64 bits each, and which of them mean anything; both of shape (texts,)."""
+def _read_texts(read: Callable[[str], int | None], texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The 64-bit values that ``read`` returns for texts, and whether it returns one; both of shape (texts,)."""
     import numpy as np
 
     values = [read(text) for text in texts.to_pylist()]
@@ -152,7 +152,7 @@ def _read_each(read: Callable[[str], int | None], texts: pa.Array) -> tuple[NDAr
 
 
 def _number(text: str) -> int | None:
-    """The whole number that a text means, if it fits into 64 bits."""
+    """The whole number of a text, if it fits into 64 bits."""
     value = Decimal(text)
     if value.adjusted() > _MAX_DIGITS or value != value.to_integral_value():
         return None
@@ -161,7 +161,7 @@ def _number(text: str) -> int | None:
 
 
 def _moment(text: str) -> int | None:
-    """The moment that a text means, in microseconds since 1970, UTC."""
+    """The moment of a text, in microseconds since 1970, UTC."""
     try:
         moment = datetime.fromisoformat(_to_micros(text))
     except ValueError:
@@ -171,7 +171,7 @@ def _moment(text: str) -> int | None:
 
 
 def _time(text: str) -> int | None:
-    """The time of day that a text means, in microseconds."""
+    """The time of day of a text, in microseconds."""
     try:
         found = time.fromisoformat(_to_micros(text))
     except ValueError:
@@ -183,32 +183,32 @@ def _to_micros(text: str) -> str:
     return re.sub(r"(\.\d{6})\d+", r"\1", text)
 
 
-def _without_end(value: float | Decimal) -> str:
-    """A float or decimal as text, whole ones without ``.0``."""
+def _without_fraction(value: float | Decimal) -> str:
+    """A float or decimal as text; a whole number without ``.0``."""
     text = str(value)
     return text[:-2] if text.endswith(".0") else text
 
 
 def _shortest(text: str) -> str:
-    """A number in its shortest form."""
+    """A number in its shortest notation."""
     value = Decimal(text)
     return format(value.normalize(), "f" if abs(value.adjusted()) <= _MAX_DIGITS else "e")
 
 
 _READERS: Sequence[tuple[str, Callable[[pa.Array], tuple[NDArray[np.int64], NDArray[np.bool_]]]]] = (
     (_SHORT_INTEGER, _read_integers),
-    (_NUMBER, partial(_read_each, _number)),
-    (_MOMENT, partial(_read_each, _moment)),
-    (_TIME, partial(_read_each, _time)),
+    (_NUMBER, partial(_read_texts, _number)),
+    (_MOMENT, partial(_read_texts, _moment)),
+    (_TIME, partial(_read_texts, _time)),
 )
 
 
-def _mixed(values: NDArray[np.int64], key: int) -> Any:
+def _mixed(values: NDArray[np.int64], key: int) -> NDArray[np.uint64]:
     import numpy as np
 
     mixed = values.astype(np.uint64, copy=True)
     with np.errstate(over="ignore"):
-        # In pieces that stay in the processor's cache from one step to the next.
+        # In pieces that fit into the processor's cache.
         for start in range(0, len(mixed), _PIECE):
             z = mixed[start : start + _PIECE]
             z *= np.uint64(0x9E3779B97F4A7C15)

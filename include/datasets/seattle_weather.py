@@ -1,7 +1,7 @@
-"""The weather of Seattle, 1,461 days of 2012 to 2015: drizzle, fog, rain, snow or sun from temperature, rain and wind.
+"""The weather of Seattle: drizzle, fog, rain, snow or sun? 1,461 days of 2012 to 2015: temperatures, rain and wind.
 
-One version for each year. It trains on all the years before and is tested on its own, so that what retraining pays
-shows: the weather of a year is predicted better the more years the model has seen.
+Each year has a version. Its models train on all earlier years and are tested on this year. The accuracy shows what
+retraining gains: it rises with the number of years that the models have learned from.
 """
 
 from datetime import date

@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them: ``500 MB``, ``4 GB``, ``2 GiB``."""
+"""Sizes of memory as definitions write them: ``500 MB``, ``4 GB``, ``2 GiB``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)")
 
 
 def size(text: str) -> int:
-    """The bytes that ``text`` names.
+    """Parses a size; returns bytes.
 
     Raises:
-        ValueError: It names none.
+        ValueError: The text is not a size, or the size is 0.
     """
     match = _SIZE.fullmatch(str(text).strip())
     if match is None or not float(match[1]):
-        raise ValueError(f"{text!r} is no size")
+        raise ValueError(f"{text!r} is not a size")
     return int(float(match[1]) * _UNITS[match[2]])

@@ -1,4 +1,4 @@
-"""Splits: which rows of a version test the models. The publisher decides it, every batch carries it."""
+"""Splits: which rows of a version test the models. The publisher decides, and every message names its part."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.definitions import InvalidDefinition
-from include.durations import UNITS, duration, of_field
+from include.durations import UNITS, duration, duration_field
+from include.error_codes import Code
 from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
@@ -19,45 +20,45 @@ if TYPE_CHECKING:
     from include.datasets.definition import Dataset
 
 
-# How many salts are tried for a split that divides the rows, and for how many values in all.
-SALTS = 50
-SALTED_VALUES = 500_000
+# The search for a split that divides the rows tries this many salts, and hashes this many values in all.
+MAX_SALTS = 50
+MAX_SALTED_VALUES = 500_000
 
 
 class Split(ABC):
-    """How rows are divided.
+    """The rule that divides rows into train and test.
 
     Attributes:
-        column: The column that the split looks at and no model may learn from, when it has one of its own.
+        column: The column that the split reads, if it needs one that no model may learn from.
     """
 
     column: str | None = None
 
     @abstractmethod
     def tests(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> NDArray[np.bool_]:
-        """For each row, whether it tests; ``end`` is where the version's interval ends (UTC)."""
+        """For each row, whether it is a test row; ``end`` is the end of the version's interval (UTC)."""
 
     @abstractmethod
     def rule(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> dict[str, Any]:
-        """The rule as the manifest states it: what decides where a row goes, and nothing else."""
+        """The rule for the manifest: everything that decides the part of a row, and nothing else."""
 
     @abstractmethod
     def closest(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> Split | None:
-        """The split most like this one that leaves rows on both sides; None where no split of its kind does."""
+        """The most similar split of this kind with rows in both parts; None if there is none."""
 
 
 @dataclass(frozen=True)
 class TimeSplit(Split):
-    """The last stretch of time tests: training sees nothing that happened after any test record.
+    """The most recent records test: every training record is older than every test record.
 
     Attributes:
-        test: How long the stretch is, such as ``365 days``, counted back from the end of the version's interval.
+        test: The time before the end of the version's interval whose records test, such as ``365 days``.
     """
 
     test: str
 
     def __post_init__(self) -> None:
-        of_field("split", self.test, 'Write TimeSplit(test="365 days").')
+        duration_field("split", self.test, 'Write TimeSplit(test="365 days").')
 
     def tests(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> NDArray[np.bool_]:
         import numpy as np
@@ -74,14 +75,14 @@ class TimeSplit(Split):
     def closest(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> Split | None:
         happened = moments(rows, dataset)
         until = _moment(end) if end is not None else happened.max() + 1
-        # As long as this, and shorter than that, it leaves rows on both sides.
-        least, most = (int((until - moment).astype("int64")) for moment in (happened.max(), happened.min()))
+        # Both parts have rows if the duration is at least the first of these and less than the second.
+        shortest, longest = (int((until - moment).astype("int64")) for moment in (happened.max(), happened.min()))
         wanted = duration(self.test) // timedelta(microseconds=1)
         for unit in reversed(UNITS):
             length = timedelta(**{f"{unit}s": 1}) // timedelta(microseconds=1)
-            fewest, largest = max(1, -(-least // length)), (most - 1) // length
-            if fewest <= largest:
-                count = min(max(round(wanted / length), fewest), largest)
+            smallest, largest = max(1, -(-shortest // length)), (longest - 1) // length
+            if smallest <= largest:
+                count = min(max(round(wanted / length), smallest), largest)
                 return TimeSplit(f"{count} {unit}{'s' if count > 1 else ''}")
         return None
 
@@ -93,7 +94,7 @@ class TimeSplit(Split):
 
 @dataclass(frozen=True)
 class HashSplit(Split):
-    """A fixed share of the records tests, chosen by the hash of their id: a record keeps its side in every version.
+    """A fixed share of the records test, chosen by the hash of their id: a record is in the same part in every version.
 
     Attributes:
         test: The share, between 0 and 1.
@@ -106,7 +107,7 @@ class HashSplit(Split):
     def __post_init__(self) -> None:
         if not isinstance(self.test, int | float) or not 0 < self.test < 1:
             raise InvalidDefinition(
-                "split", f"test={self.test!r} is no share of the rows.", "Give a number between 0 and 1."
+                "split", f"test={self.test!r} is not a share of the rows.", "Write a number between 0 and 1."
             )
 
     def tests(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> NDArray[np.bool_]:
@@ -122,11 +123,11 @@ class HashSplit(Split):
 
 @dataclass(frozen=True)
 class GroupSplit(Split):
-    """Records of one group (a customer, a patient, a machine) stay together, on a side chosen by the group's hash.
+    """All records of a group (a customer, a patient, a machine) are in the same part, chosen by the group's hash.
 
     Attributes:
         by: The column that names the group.
-        test: The share of groups that tests, between 0 and 1.
+        test: The share of groups that test, between 0 and 1.
         salt: Another salt draws another sample.
     """
 
@@ -156,22 +157,30 @@ def moments(rows: pa.Table, dataset: Dataset) -> NDArray[np.datetime64]:
     """The rows' event times as UTC, in microseconds.
 
     Raises:
-        UserError: The column holds no times, or holds nulls.
+        UserError: The column is not one of timestamps or dates, or has nulls.
     """
     import pyarrow as pa
     import pyarrow.types as types
 
     assert dataset.event_time is not None
     column = rows[dataset.event_time]
-    if not (types.is_timestamp(column.type) or types.is_date(column.type)) or column.null_count:
+    about = f"Dataset {dataset.name!r}, field event_time: the column {dataset.event_time!r}"
+    if not (types.is_timestamp(column.type) or types.is_date(column.type)):
         raise NonRetryableError(
-            f"Dataset {dataset.name!r}: its event_time {dataset.event_time!r} must hold a time in every row, but is "
-            f"{column.type} with {column.null_count} nulls.",
-            "Name a column of timestamps or dates, and filter out the rows without one.",
+            f"{about} is {column.type}, not a timestamp or a date.",
+            "Name another column, or convert this one in the source.",
+            code=Code.COLUMN_UNUSABLE,
+        )
+    if column.null_count:
+        raise NonRetryableError(
+            f"{about} is null in {column.null_count} of {len(column)} rows.",
+            "Fill it in, or leave these rows out in the source.",
+            code=Code.VALUES_MISSING,
         )
     # Nanoseconds are cut off.
     micros = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
-    return micros.cast(pa.timestamp("us")).to_numpy()
+    times: NDArray[np.datetime64] = micros.cast(pa.timestamp("us")).to_numpy()
+    return times
 
 
 def _moment(end: datetime) -> Any:
@@ -181,22 +190,25 @@ def _moment(end: datetime) -> Any:
 
 
 def _drawn(rows: pa.Table, dataset: Dataset, column: str, salt: str, share: float) -> NDArray[np.bool_]:
-    """For each row whether the hash of its value in a column lies in the share.
+    """For each row, whether the hash of its value in a column is below the share.
 
     Raises:
-        NonRetryableError: The column has empty cells, or values of a type that has no hash.
+        NonRetryableError: The column has nulls, or a type that cannot be hashed.
     """
     import pyarrow.types as types
 
     values = rows[column]
-    about = f"Dataset {dataset.name!r}, field split"
+    about = f"Dataset {dataset.name!r}, field split: the column {column!r}"
     if values.null_count:
         raise NonRetryableError(
-            f"{about}: {values.null_count} of {len(values)} rows have no {column!r}, which decides their side.",
+            f"{about} is null in {values.null_count} of {len(values)} rows.",
             "Fill it in, leave these rows out in the source, or split by another column.",
+            code=Code.VALUES_MISSING,
         )
     if types.is_nested(values.type) or types.is_null(values.type):
-        raise NonRetryableError(f"{about}: the column {column!r} is {values.type}.", "Split by text, numbers or dates.")
+        raise NonRetryableError(
+            f"{about} is {values.type}.", "Split by text, numbers or dates.", code=Code.COLUMN_UNUSABLE
+        )
     return _below(values, salt, share)
 
 
@@ -209,9 +221,9 @@ def _below(values: pa.ChunkedArray, salt: str, share: float) -> NDArray[np.bool_
 
 
 def _closest(rows: pa.Table, dataset: Dataset, column: str, salt: str, share: float) -> tuple[float, str] | None:
-    """The share and the salt that come closest to a share of the rows, with rows on both sides and classes to learn.
+    """The share and the salt whose test part is closest to a share of the rows, with rows and classes in both parts.
 
-    Salts are tried for the share itself, and for the one nearest to it that so few values can have.
+    Tries salts for the share itself, and for the nearest share that this number of different values can have.
     """
     import numpy as np
     import pyarrow as pa
@@ -233,8 +245,8 @@ def _closest(rows: pa.Table, dataset: Dataset, column: str, salt: str, share: fl
                 return np.inf
         return float(abs(tests.mean() - share))
 
-    # So that a message does not take longer than the work.
-    salts = [salt, *map(str, range(1, max(2, min(SALTS, SALTED_VALUES // count))))]
+    # Limited, so that the error message does not take longer than publishing.
+    salts = [salt, *map(str, range(1, max(2, min(MAX_SALTS, MAX_SALTED_VALUES // count))))]
     shares = dict.fromkeys([share, round(min(max(share, 1 / count), 1 - 1 / count), 4)])
     best = min(((one, salt) for one in shares for salt in salts), key=distance)
     return best if distance(best) < np.inf else None

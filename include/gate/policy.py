@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from include.definitions import InvalidDefinition
+from include.durations import duration_field
+
 
 class PolicyName(StrEnum):
     """The name of a policy as it is stored and shown."""
@@ -35,22 +38,24 @@ def evidence() -> Policy:
     return Policy(PolicyName.EVIDENCE)
 
 
-def not_worse_and_fresher(margin: float, older_than: timedelta) -> Policy:
+def not_worse_and_fresher(margin: float, older_than: str | timedelta) -> Policy:
     """Promote also a challenger that is shown not to be worse by ``margin``, once the champion is ``older_than``.
 
     For data that drift, where age is a risk of its own. The first champion must still beat the baseline.
 
     Args:
         margin: The accepted loss, above 0: accuracy as a share (0.01 is one point), or in the metric's unit.
-        older_than: The age of the champion, above 0.
+        older_than: The age of the champion, such as ``30 days``. A ``timedelta`` is accepted, too.
 
     Raises:
-        ValueError: One of them is not above 0.
+        InvalidDefinition: The margin is not above 0, or the age is not a duration.
     """
     if not margin > 0:
-        raise ValueError(f"margin is {margin} and must be above 0; 0.01 is one point.")
-    if older_than <= timedelta(0):
-        raise ValueError(f"older_than is {older_than} and must be above 0.")
+        raise InvalidDefinition("promotion", f"margin={margin!r} is not above 0.", "Write margin=0.01 for one point.")
+    if not isinstance(older_than, timedelta):
+        older_than = duration_field("promotion", older_than, 'Write older_than="30 days".')
+    elif older_than <= timedelta(0):
+        raise InvalidDefinition("promotion", f"older_than={older_than} is not above 0.", 'Write older_than="30 days".')
     return Policy(PolicyName.NOT_WORSE_AND_FRESHER, margin, older_than)
 
 

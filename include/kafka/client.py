@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from include import connections
-from include.error_codes import Code
-from include.errors import UserError
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Producer
@@ -78,10 +76,10 @@ def _create(kind: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:
     try:
         return kind(config)
     except KafkaException as error:
-        raise UserError(
-            f"The Kafka client rejects the Airflow connection {connections.KAFKA!r}: {error.args[0].str()}.",
-            "Correct its extra. If MILLRACE_CONN_KAFKA is set, ./millrace reads the connection from there.",
-            code=Code.CONNECTION_INVALID,
+        raise connections.invalid(
+            connections.KAFKA,
+            f"{error.args[0].str()}.",
+            "Correct its extra. ./millrace reads it from MILLRACE_CONN_KAFKA, if that is set.",
         ) from error
 
 

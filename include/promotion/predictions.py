@@ -52,13 +52,13 @@ def predict(manifest: Manifest, models: Mapping[str, Model], optional: Collectio
     from threadpoolctl import threadpool_limits
 
     from include.datasets.hashing import hash64, identities
-    from include.versions.reading import Proof
+    from include.versions.reading import VersionReader
 
     train: list[NDArray[np.uint64]] = []
     test: dict[int, tuple[Sequence[NDArray[np.uint64]], NDArray[Any]]] = {}
     predicted: dict[str, dict[int, NDArray[Any]]] = {name: {} for name in models}
     with threadpool_limits(1):
-        for message, batch in Proof(manifest).batches():
+        for message, batch in VersionReader(manifest).batches():
             rows = pa.Table.from_batches([batch])
             if message.split == "train":
                 train.append(hash64(rows[manifest.record_id]))

@@ -1,1 +1,1 @@
-"""Real-time streams: their definitions, one file each, and what simulates them."""
+"""Real-time streams: their definitions, one file each, and the simulators of their events."""

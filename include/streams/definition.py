@@ -1,4 +1,4 @@
-"""What a stream is: the topic its events come from, what an event looks like, and how long its table keeps them."""
+"""The definition of a stream: its topic, the type of its events, and the partitions of its table."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from typing import Annotated, Any
 import msgspec
 
 from include.definitions import InvalidDefinition
-from include.durations import of_field
+from include.durations import duration_field
 from include.streams.field import MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 """A moment: a datetime that always carries its time zone."""
 
-# A session's time zone is at most so far from UTC, and clients read times in it.
-_ZONE = timedelta(hours=16)
-CALENDAR = (datetime.min.replace(tzinfo=UTC) + _ZONE, datetime.max.replace(tzinfo=UTC) - _ZONE)
-"""The first and the last time that lies within the years 1 to 9999, which clients can read, in every time zone."""
+# Clients read times in the session's time zone, which is at most this far from UTC.
+_MAX_ZONE = timedelta(hours=16)
+CALENDAR = (datetime.min.replace(tzinfo=UTC) + _MAX_ZONE, datetime.max.replace(tzinfo=UTC) - _MAX_ZONE)
+"""The first and the last time that is within the years 1 to 9999, which clients can read, in every time zone."""
 
 # A partition's table is named <stream>_<YYYYMMDD>_<HHMM>, in PostgreSQL's 63 bytes.
 MAX_NAME = 48
 NAME_RULE = (
-    f"Use lower-case letters, digits and _, a letter first, {MAX_NAME} characters at most, and not "
-    "a day at the end (_20260131), as partitions have it, nor _pkey, as their indexes have it."
+    f"Use a lower-case letter, then lower-case letters, digits and underscores, {MAX_NAME} characters at most. The "
+    "name must not end in a day (_20260131) or _pkey, the suffixes of partitions and their indexes."
 )
 RESERVED_PREFIX = "kafka_"
 # PostgreSQL's documentation, "System Columns".
 SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 MAX_COLUMN_BYTES = 63
 MAX_COUNT = {"kafka_partitions": 10_000, "drains": 1_000}
-# Times between which no sum leaves the calendar, which ends with the year 9999.
+# With these limits, no sum of a time and a duration exceeds the year 9999.
 _MAX_DURATION = {
     "partition": timedelta(days=36_500),
     "keep": timedelta(days=500_000),
@@ -48,26 +48,28 @@ _MAX_DURATION = {
 
 @dataclass(frozen=True)
 class Stream:
-    """A topic of JSON events and the partitioned table ``landing.<name>`` that they land in, each exactly once.
+    """A topic of JSON events, and the partitioned table ``landing.<name>`` where each event lands exactly once.
+
+    Durations are a number and a unit, such as ``90 seconds`` or ``7 days``.
 
     Args:
-        name: Names the table, the DAG ``land__<name>`` and, unless ``topic`` says otherwise, the Kafka topic.
-        event: The decoder, the validation, and the table's columns with their comments.
+        name: The name of the table, of the DAG ``land__<name>`` and, by default, of the Kafka topic.
+        event: The struct that decodes and validates events. Its fields are the table's columns.
         event_time: The field, of type ``Instant``, by which the table is partitioned.
-        partition: The span of one partition of the table, in UTC.
-        keep: For how long after its end a partition is kept.
-        late: An event older than its record in Kafka by more than this is quarantined.
-        early: An event that claims to be newer than its record by more than this is quarantined.
-        topic: The Kafka topic, when its name differs.
-        key: The field whose value becomes the Kafka key when events are produced here; None sends no key.
-        kafka_partitions: Partitions of the topic when it is made here.
+        partition: The time that one partition of the table spans, in UTC.
+        keep: How long a partition is kept after its end.
+        late: An event that is older than its record in Kafka by more than this is quarantined.
+        early: An event that is newer than its record in Kafka by more than this is quarantined.
+        topic: The Kafka topic, if it has another name.
+        key: The field whose value becomes the Kafka key of simulated events; None sends no key.
+        kafka_partitions: The number of partitions with which Millrace creates the topic.
         drains: How many tasks share the topic's partitions.
-        window: The longest time one run drains before the next takes over.
-        quiet: A run ends early when nothing came for so long.
-        simulate: Makes events for ``./millrace produce``, endlessly.
+        window: How long a run drains before the next run takes over.
+        quiet: A run ends early if no event arrives for this long.
+        simulate: A generator function that yields events for ``./millrace produce``, without end.
 
     Raises:
-        InvalidDefinition: A field says something that cannot be; names the field and the fix.
+        InvalidDefinition: A field has an invalid value; names the field and the fix.
     """
 
     name: str
@@ -87,20 +89,16 @@ class Stream:
 
     def __post_init__(self) -> None:
         if not usable(self.name):
-            raise InvalidDefinition(
-                "name",
-                f"{self.name!r} cannot name a table and a DAG.",
-                NAME_RULE,
-            )
+            raise InvalidDefinition("name", f"{self.name!r} is not a valid name for a stream.", NAME_RULE)
         object.__setattr__(self, "topic", self.topic or self.name)
         self._check_topic()
         self._check_event()
         self._check_event_time()
-        self._check_spans()
+        self._check_durations()
         self._check_counts()
         if self.key is not None and self.key not in self.event.__struct_fields__:
             raise InvalidDefinition(
-                "key", f"the event has no field {self.key!r}.", f"Write one of {self._names()}, or None."
+                "key", f"the event has no field {self.key!r}.", f"Name one of {self._names()}, or None."
             )
         if self.simulate is not None and not callable(self.simulate):
             raise InvalidDefinition(
@@ -114,38 +112,38 @@ class Stream:
 
     @property
     def reader(self) -> str:
-        """Under which name the stream's positions stand in ``millrace.position``."""
+        """The name of the stream's reader in ``millrace.position``."""
         return f"landing:{self.name}"
 
     @property
     def width(self) -> timedelta:
         """``partition`` as a duration."""
-        return of_field("partition", self.partition)
+        return duration_field("partition", self.partition)
 
     @property
     def retention(self) -> timedelta:
         """``keep`` as a duration."""
-        return of_field("keep", self.keep)
+        return duration_field("keep", self.keep)
 
     @property
     def lateness(self) -> timedelta:
         """``late`` as a duration."""
-        return of_field("late", self.late)
+        return duration_field("late", self.late)
 
     @property
     def earliness(self) -> timedelta:
         """``early`` as a duration."""
-        return of_field("early", self.early)
+        return duration_field("early", self.early)
 
     @property
     def window_s(self) -> float:
         """``window`` in seconds."""
-        return of_field("window", self.window).total_seconds()
+        return duration_field("window", self.window).total_seconds()
 
     @property
     def quiet_s(self) -> float:
         """``quiet`` in seconds."""
-        return of_field("quiet", self.quiet).total_seconds()
+        return duration_field("quiet", self.quiet).total_seconds()
 
     def _names(self) -> str:
         return ", ".join(self.event.__struct_fields__)
@@ -158,18 +156,18 @@ class Stream:
         ):
             raise InvalidDefinition(
                 "topic",
-                f"{self.topic!r} cannot be the name of a Kafka topic.",
-                "Use letters, digits, ., _ and -, 249 characters at most; a stream reads one topic, not a pattern.",
+                f"{self.topic!r} is not a valid name for a Kafka topic.",
+                "Use up to 249 letters, digits, '.', '_' and '-'. A stream reads one topic, not a pattern.",
             )
 
     def _check_counts(self) -> None:
-        for name, most in MAX_COUNT.items():
+        for name, limit in MAX_COUNT.items():
             count = getattr(self, name)
             if not isinstance(count, int) or isinstance(count, bool):
-                raise InvalidDefinition(name, f"{count!r} is not a whole number.", f"Write 1 to {most:,}.")
-            if not 1 <= count <= most:
+                raise InvalidDefinition(name, f"{count!r} is not a whole number.", f"Write 1 to {limit:,}.")
+            if not 1 <= count <= limit:
                 raise InvalidDefinition(
-                    name, f"{count:,} is too {'few' if count < 1 else 'many'}.", f"Write 1 to {most:,}."
+                    name, f"{count:,} is too {'small' if count < 1 else 'large'}.", f"Write 1 to {limit:,}."
                 )
 
     def _check_event(self) -> None:
@@ -180,51 +178,54 @@ class Stream:
         try:
             msgspec.json.Decoder(self.event)
             fields, foreign = self.fields, undecodable(self.event)
-        except Exception as error:  # annotations are code
+        except Exception as error:  # msgspec evaluates annotations, which are arbitrary code
             raise InvalidDefinition(
                 "event",
-                f"{self.event.__name__} cannot be decoded: {type(error).__name__}: {error}.",
-                "Correct its types.",
+                f"msgspec cannot decode {self.event.__name__}: {type(error).__name__}: {error}.",
+                "Correct the types of its fields.",
             ) from error
         for field in fields:
             self._check_name(field.name)
             if field.name in foreign:
                 raise InvalidDefinition(
                     f"event.{field.name}",
-                    f"no JSON can be decoded to {foreign[field.name]}.",
-                    "Declare a type that msgspec decodes from JSON, or Any.",
+                    f"msgspec cannot decode JSON to {foreign[field.name]}.",
+                    "Use a type that msgspec decodes from JSON, or Any.",
                 )
             if field.is_naive:
                 raise InvalidDefinition(
-                    f"event.{field.name}", "a time without a time zone is ambiguous.", "Declare it as Instant."
+                    f"event.{field.name}", "the type allows times without a time zone.", "Declare it as Instant."
                 )
         if len(fields) > MAX_FIELDS:
             raise InvalidDefinition(
                 "event",
-                f"it has {len(fields):,} fields, and a table of PostgreSQL holds {MAX_FIELDS:,} of them.",
-                "Put some of them into a nested struct, which becomes one column.",
+                f"{self.event.__name__} has {len(fields):,} fields; a table has room for {MAX_FIELDS:,}.",
+                "Move some of them into a nested struct, which becomes one column.",
             )
         if (size := least_bytes(fields)) > MAX_BYTES:
             raise InvalidDefinition(
                 "event",
-                f"its fields take {size:,} bytes in every row, and a row of PostgreSQL holds {MAX_BYTES:,}.",
-                "Put some of them into a nested struct, which becomes one column.",
+                f"the fields of {self.event.__name__} that are never null take {size:,} bytes; a row has room for "
+                f"{MAX_BYTES:,}.",
+                "Move some of them into a nested struct, which becomes one column.",
             )
 
     def _check_name(self, name: str) -> None:
-        remedy = 'Name it otherwise; msgspec.field(name="…") keeps the name in the JSON.'
+        remedy = 'Rename the field; msgspec.field(name="…") keeps the name in the JSON.'
         if name.startswith(RESERVED_PREFIX):
             raise InvalidDefinition(
                 f"event.{name}",
-                f"names with {RESERVED_PREFIX!r} are for the columns that say where in Kafka a row comes from.",
+                f"names with {RESERVED_PREFIX!r} are reserved for the columns with a row's partition and offset.",
                 remedy,
             )
         if name in SYSTEM_COLUMNS:
-            raise InvalidDefinition(f"event.{name}", "PostgreSQL has a column of that name in every table.", remedy)
+            raise InvalidDefinition(
+                f"event.{name}", "every table of PostgreSQL has a system column of this name.", remedy
+            )
         if (size := len(name.encode())) > MAX_COLUMN_BYTES:
             raise InvalidDefinition(
                 f"event.{name}",
-                f"the name takes {size} bytes, and PostgreSQL's columns {MAX_COLUMN_BYTES} at most.",
+                f"the name has {size} bytes, more than the {MAX_COLUMN_BYTES} that a column's name can have.",
                 remedy,
             )
 
@@ -232,38 +233,40 @@ class Stream:
         field = next((field for field in self.fields if field.name == self.event_time), None)
         if field is None:
             raise InvalidDefinition(
-                "event_time", f"the event has no field {self.event_time!r}.", f"Write one of {self._names()}."
+                "event_time", f"the event has no field {self.event_time!r}.", f"Name one of {self._names()}."
             )
         if field.sql != TIMESTAMP or field.nullable:
             raise InvalidDefinition(
                 "event_time",
-                f"{self.event_time!r} is not always a moment.",
+                f"the field {self.event_time!r} is not always a time with a time zone.",
                 f"Declare it as {self.event_time}: Instant.",
             )
 
-    def _check_spans(self) -> None:
+    def _check_durations(self) -> None:
         day = timedelta(days=1)
         for field, longest in _MAX_DURATION.items():
-            if of_field(field, getattr(self, field)) > longest:
+            if duration_field(field, getattr(self, field)) > longest:
                 raise InvalidDefinition(
-                    field, f"{getattr(self, field)!r} is longer than can be.", f'Write "{longest.days} days" at most.'
+                    field,
+                    f"{getattr(self, field)!r} is longer than {longest.days:,} days.",
+                    f'Write "{longest.days} days" or less.',
                 )
         if self.width < timedelta(hours=1) or (self.width % day and day % self.width):
             raise InvalidDefinition(
                 "partition",
-                f"{self.partition!r} does not divide the days evenly.",
-                'Write whole days, or 1, 2, 3, 4, 6, 8 or 12 hours, such as "1 day".',
+                f"{self.partition!r} does not divide days evenly.",
+                'Write a number of days, or 1, 2, 3, 4, 6, 8 or 12 hours, such as "1 day".',
             )
         if self.retention < self.lateness + self.width:
             raise InvalidDefinition(
                 "keep",
-                f"{self.keep!r} is shorter than late and partition together, so that fresh rows would be dropped.",
+                f"{self.keep!r} is shorter than late and partition together, so that new rows would be dropped.",
                 f'Write at least "{(self.lateness + self.width) // day + 1} days".',
             )
 
 
 def usable(name: object) -> bool:
-    """Whether a table, a DAG and a file can have this name, and no partition or index of another stream has it."""
+    """Whether a table, a DAG and a file can have this name, and no partition or index of another stream can."""
     return (
         isinstance(name, str)
         and re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None

@@ -1,4 +1,4 @@
-"""The streams of this folder: every file in it that is not part of the machinery defines one."""
+"""Finds the streams of this folder: every file that is not one of ``MACHINERY`` defines one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MACHINERY = frozenset({"definition", "definitions", "field", "produce"})
 
 
 def find(folder: Path | None = None) -> Found[Stream]:
-    """Every stream by its name, and every broken file with its error."""
+    """Every stream by name, and the error of every broken file."""
     return definitions.find("include.streams", Stream, "stream", other=MACHINERY, folder=folder)
 
 
 def get(name: str) -> Stream:
-    """One stream.
+    """The stream with this name.
 
     Raises:
-        UserError: There is none of that name, or its file is broken.
+        UserError: No file defines it, or its file is broken.
     """
     return definitions.get(find(), "stream", name)

@@ -1,4 +1,4 @@
-"""The fields of an event and the columns they become."""
+"""The fields of an event, and the columns that they become."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-# The names are those of PostgreSQL's catalog, so that a table can be compared with its definition.
+# The type names of PostgreSQL's catalog, so that a table can be compared with its definition.
 _SQL: dict[type[inspect.Type], str] = {
     inspect.StrType: "text",
     inspect.IntType: "bigint",
@@ -22,15 +22,15 @@ _SQL: dict[type[inspect.Type], str] = {
     inspect.DecimalType: "numeric",
 }
 TIMESTAMP = _SQL[inspect.DateTimeType]
-# PostgreSQL's documentation, appendix "PostgreSQL Limits", less the columns that say where in Kafka a row comes from.
+# PostgreSQL's documentation, appendix "PostgreSQL Limits", without the three columns of the Kafka coordinates.
 MAX_FIELDS = 1600 - 3
-# What a page of 8 kB leaves to one row; long texts are stored elsewhere.
+# The space for one row in a page of 8 kB; long texts are stored elsewhere.
 MAX_BYTES = 8_160
 _HEADER_BYTES = 23
-# The columns before those of the event, then the types of a fixed size; all begin at a multiple of their size.
+# The columns before those of the event, and the types of a fixed size. Each starts at a multiple of its size.
 _COORDINATE_BYTES = (8, 4, 2)
 _FIXED_BYTES = {"bigint": 8, "double precision": 8, TIMESTAMP: 8, "date": 4, "boolean": 1}
-# What a value can be before a type of somebody's own is asked for: the JSON types in Python.
+# The Python types of JSON values, from which a custom type would have to be converted.
 _JSON = (dict, list, str, int, float, bool, type(None))
 
 
@@ -40,13 +40,13 @@ class Field:
 
     Attributes:
         name: The name of both.
-        sql: The column's type; whatever has no type of its own there is ``jsonb``.
+        sql: The column's type; ``jsonb`` for everything without a type of its own.
         nullable: Whether the field may be None, or left unset.
         comment: The field's description, from ``msgspec.Meta(description=…)``; empty without one.
-        is_enum: Whether the field's values are members of an enumeration, stored by their values.
-        is_naive: Whether it is a time that may lack its time zone, which no column can hold.
-        may_be_unset: Whether its default is ``msgspec.UNSET``, which its column holds as null.
-        has_raw: Whether ``msgspec.Raw`` is in it, JSON that was not decoded.
+        is_enum: Whether the field's values are members of an enumeration; the column stores their values.
+        is_naive: Whether it is a time that may have no time zone, which a column cannot store.
+        may_be_unset: Whether its default is ``msgspec.UNSET``, which the column stores as null.
+        has_raw: Whether it contains ``msgspec.Raw``, JSON that was not decoded.
     """
 
     name: str
@@ -69,13 +69,13 @@ def fields_of(event: type[msgspec.Struct]) -> tuple[Field, ...]:
 
 
 def undecodable(event: type[msgspec.Struct]) -> dict[str, str]:
-    """The fields that no JSON can be decoded to, each with the type that is to blame."""
+    """The fields that msgspec cannot decode from JSON, each with the type that prevents it."""
     found = {field.name: [_foreign(each) for each in within(field.type)] for field in _declared(event)}
     return {name: next(filter(None, types)) for name, types in found.items() if any(types)}
 
 
 def within(declared: inspect.Type) -> Iterator[inspect.Type]:
-    """A type and all types that it is made of, each once; a struct may hold itself."""
+    """A type and all types inside it, each once; a struct may contain itself."""
     todo, seen = [declared], set[int]()
     while todo:
         each = todo.pop()
@@ -86,12 +86,12 @@ def within(declared: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def least_bytes(fields: Iterable[Field]) -> int:
-    """The bytes of the smallest row in PostgreSQL: without values where null is allowed, and with empty texts."""
+    """The bytes of the smallest row in PostgreSQL: null where it is allowed, and empty texts."""
     fields = tuple(fields)
     nulls = (len(fields) + len(_COORDINATE_BYTES) + 7) // 8 if any(field.nullable for field in fields) else 0
     size = 0
     for width in (*_COORDINATE_BYTES, *(_FIXED_BYTES.get(field.sql) for field in fields if not field.nullable)):
-        # An empty text is one byte, anywhere.
+        # An empty text is one byte, at any address.
         size = size + 1 if width is None else _aligned(size, width) + width
     return _aligned(_HEADER_BYTES + nulls, 8) + size
 
@@ -101,7 +101,7 @@ def _aligned(size: int, to: int) -> int:
 
 
 def storable(text: str) -> str:
-    """The text with what PostgreSQL cannot hold replaced: NUL characters and halves of surrogate pairs."""
+    """Replaces what PostgreSQL cannot store: NUL characters and unpaired surrogates."""
     return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
 
 
@@ -112,7 +112,7 @@ def _declared(event: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
 
 
 def _parts(declared: inspect.Type) -> list[inspect.Type]:
-    """The types that a type is made of directly."""
+    """The types directly inside a type."""
     several: tuple[Any, ...] = (*getattr(declared, "types", ()), *getattr(declared, "item_types", ()))
     one = [
         getattr(declared, name) for name in ("type", "item_type", "key_type", "value_type") if hasattr(declared, name)
@@ -121,13 +121,13 @@ def _parts(declared: inspect.Type) -> list[inspect.Type]:
 
 
 def _foreign(declared: inspect.Type) -> str:
-    """The name of a type to which no JSON can be decoded, or nothing."""
+    """The name of a type that msgspec cannot decode from JSON; empty for another type."""
     if isinstance(declared, inspect.ExtType):
         return "msgspec.msgpack.Ext"
     if isinstance(declared, inspect.CustomType) and not any(issubclass(json, declared.cls) for json in _JSON):
         return getattr(declared.cls, "__qualname__", str(declared.cls))
     if isinstance(declared, inspect.UnionType) and any(isinstance(each, inspect.RawType) for each in declared.types):
-        # msgspec takes it, and refuses every value.
+        # msgspec accepts the type, but refuses every value.
         return "msgspec.Raw in a union"
     return ""
 
@@ -147,12 +147,12 @@ def _field(declared: inspect.Field) -> Field:
     )
 
 
-# msgspec.inspect shows a default of UNSET as none.
+# msgspec.inspect shows the default UNSET as no default.
 _NO_DEFAULT = (msgspec.NODEFAULT, msgspec.NODEFAULT)
 
 
 def _core(declared: inspect.Type) -> tuple[inspect.Type, bool, str]:
-    """The type without its annotations and without None, whether None was in it, and its description."""
+    """The type without its annotations and without None, whether it allows None, and its description."""
     if isinstance(declared, inspect.Metadata):
         core, nullable, comment = _core(declared.type)
         return core, nullable, (declared.extra_json_schema or {}).get("description", comment)

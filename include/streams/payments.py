@@ -1,4 +1,4 @@
-"""Card payments. Simulated: a few merchants take most of them, as in life, but nobody paid."""
+"""Simulated card payments. As in reality, a few merchants receive most of them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Payment(msgspec.Struct):
 
     payment: Annotated[UUID, Meta(description="The payment's id")]
     ts: Annotated[Instant, Meta(description="When it was authorised")]
-    merchant: Annotated[str, Meta(description="Who was paid")]
-    amount: Annotated[Decimal, Meta(description="How much, in units of the currency")]
+    merchant: Annotated[str, Meta(description="The merchant who received it")]
+    amount: Annotated[Decimal, Meta(description="The amount, in units of the currency")]
     currency: Annotated[str, Meta(description="ISO 4217 code", min_length=3, max_length=3)]
-    approved: Annotated[bool, Meta(description="Whether the bank agreed")]
+    approved: Annotated[bool, Meta(description="Whether the bank approved it")]
 
 
 def pay(random: Random) -> Iterator[Payment]:
-    """Payments with the long tails of real ones: of merchants by popularity, of amounts by size."""
+    """Yields payments whose merchants and amounts have the long tails of real ones."""
     while True:
         yield Payment(
             payment=UUID(int=random.getrandbits(128), version=4),

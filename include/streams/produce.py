@@ -1,4 +1,4 @@
-"""Making a stream's topic and sending events to it."""
+"""Creates a stream's topic and sends simulated events to it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client, topics
 from include.streams.definition import Stream
@@ -17,14 +18,14 @@ from include.streams.definition import Stream
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
-# LogAppendTime: late and early are judged against the broker's clock, which no producer can set wrong.
+# LogAppendTime: late and early are relative to the broker's clock, which producers cannot change.
 TOPIC_CONFIG = {"message.timestamp.type": "LogAppendTime"}
 REPORT_EVERY_S = 1.0
 _PACE_EVERY_S = 0.02
 
 
 def make_topic(stream: Stream) -> bool:
-    """Makes the stream's topic when there is none yet, and returns whether it did so."""
+    """Creates the stream's topic if it does not exist; returns whether it did."""
     return topics.create(stream.topic, partitions=stream.kafka_partitions, config=TOPIC_CONFIG)
 
 
@@ -36,21 +37,22 @@ def produce(
     seed: int | None = None,
     progress: Callable[[int], None] = lambda sent: None,
 ) -> None:
-    """Sends simulated events to the stream's topic, which is made when there is none; returns once all are stored.
+    """Sends simulated events to the stream's topic, and creates the topic if needed; returns once all are stored.
 
     Args:
-        events: How many.
-        rate: Events a second; as fast as possible when None.
-        seed: Makes the simulation repeatable, but for its times.
+        events: The number of events.
+        rate: Events per second; None for as fast as possible.
+        seed: Makes the simulation repeatable, except for its times.
         progress: Called before the first event and then about once a second, with the number sent so far.
 
     Raises:
-        UserError: The stream has no simulation, or Kafka did not take an event.
+        UserError: The stream has no simulation, the simulation fails, or Kafka rejects an event.
     """
     if stream.simulate is None:
         raise UserError(
             f"The stream {stream.name!r} has no simulation.",
-            f"Give it simulate=… in its definition, or send your own events to the topic {stream.topic!r}.",
+            f"Add simulate=… to its definition, or send your own events to the topic {stream.topic!r}.",
+            code=Code.SIMULATION_MISSING,
         )
     make_topic(stream)
     sender = _Sender(stream)
@@ -70,7 +72,7 @@ def produce(
 
 
 def _simulated(stream: Stream, seed: int | None) -> Iterator[tuple[bytes | None, bytes]]:
-    """Keys and values of simulated events; whatever the definition's code raises is one error that names it."""
+    """Keys and values of simulated events. Any exception of the definition's code becomes a UserError."""
     assert stream.simulate is not None
     encode = msgspec.json.Encoder().encode
     try:
@@ -82,21 +84,24 @@ def _simulated(stream: Stream, seed: int | None) -> Iterator[tuple[bytes | None,
         frames = traceback.extract_tb(error.__traceback__)[1:]
         where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         raise UserError(
-            f"simulate of stream {stream.name!r} raised {type(error).__name__}: {error}{where}.",
+            f"The function simulate of stream {stream.name!r} raised {type(error).__name__}: {error}{where}.",
             "Correct it: it takes a random.Random and yields events.",
+            code=Code.SIMULATION_FAILED,
         ) from error
     raise UserError(
-        f"simulate of stream {stream.name!r} makes no more events.", "Let it yield endlessly, as in while True: yield …"
+        f"The function simulate of stream {stream.name!r} ended.",
+        "Yield events without end, as in while True: yield …",
+        code=Code.SIMULATION_FAILED,
     )
 
 
 class _Sender:
-    """Hands events to an idempotent producer; raises what the brokers refused."""
+    """Sends events with an idempotent producer; raises the error of an event that the brokers reject."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._producer = client.producer(linger_ms=20)
-        self._refused: KafkaError | None = None
+        self._rejection: KafkaError | None = None
 
     def send(self, key: bytes | None, value: bytes) -> None:
         while True:
@@ -107,15 +112,19 @@ class _Sender:
             else:
                 self._producer.poll(0)
                 break
-        self._raise_refusal()
+        self._raise_rejection()
 
     def flush(self) -> None:
         self._producer.flush()
-        self._raise_refusal()
+        self._raise_rejection()
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        self._refused = self._refused or error
+        self._rejection = self._rejection or error
 
-    def _raise_refusal(self) -> None:
-        if self._refused is not None:
-            raise UserError(f"Kafka did not take an event of {self._stream.name!r}: {self._refused.str()}.")
+    def _raise_rejection(self) -> None:
+        if self._rejection is not None:
+            raise UserError(
+                f"Kafka rejected an event of {self._stream.name!r}: {self._rejection.str()}.",
+                f"Check the settings of the topic {self._stream.topic!r}, and the size of the events.",
+                code=Code.EVENT_REJECTED,
+            )

@@ -1,7 +1,7 @@
-"""Temperatures of two cities as the readings of two sensors.
+"""Temperatures of two cities, sent as the readings of two sensors.
 
-The temperatures are real: hourly ones of Seattle and San Francisco in 2010, from the package vega_datasets. That they
-are sent now, by sensors, is made up.
+The temperatures are real: hourly values of Seattle and San Francisco in 2010, from the package vega_datasets. The
+sensors, and the time of sending, are simulated.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from include.streams.definition import Instant, Stream
 class SensorReading(msgspec.Struct):
     """One reading of one sensor."""
 
-    sensor: Annotated[str, Meta(description="Where the sensor stands: seattle or san_francisco")]
-    ts: Annotated[Instant, Meta(description="When it was sent")]
+    sensor: Annotated[str, Meta(description="The city of the sensor: seattle or san_francisco")]
+    ts: Annotated[Instant, Meta(description="When the reading was sent")]
     temperature_f: Annotated[float, Meta(description="Degrees Fahrenheit")]
-    measured: Annotated[Instant, Meta(description="The hour of 2010 in which it was measured; local time, as if UTC")]
+    measured: Annotated[Instant, Meta(description="The hour of the measurement in 2010: local time, stored as UTC")]
 
 
 def readings(random: Random) -> Iterator[SensorReading]:
-    """The hours of 2010 in their order, both cities in turn, again and again; each sent now."""
+    """Yields the hours of 2010 in order, for both cities, and starts again at the end."""
     from vega_datasets import local_data
 
     cities = {"seattle": local_data.seattle_temps, "san_francisco": local_data.sf_temps}
@@ -44,7 +44,7 @@ def readings(random: Random) -> Iterator[SensorReading]:
 
 
 def _hour(text: str) -> datetime:
-    # One file has seconds, the other has not.
+    # Only one of the two files has seconds.
     return datetime.strptime(text[:16], "%Y/%m/%d %H:%M").replace(tzinfo=UTC)
 
 

@@ -1,4 +1,4 @@
-"""Positions of buses, in the manner of a GTFS-Realtime feed. Simulated: no such buses drive."""
+"""Simulated positions of buses, with the fields of a GTFS-Realtime feed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VEHICLES = 200
 
 
 class Status(Enum):
-    """Where a vehicle is with regard to its next stop."""
+    """Where a vehicle is relative to its next stop."""
 
     INCOMING_AT = "INCOMING_AT"
     STOPPED_AT = "STOPPED_AT"
@@ -26,21 +26,21 @@ class Status(Enum):
 
 
 class VehiclePosition(msgspec.Struct):
-    """Where one vehicle was at one moment."""
+    """The position of a vehicle at one time."""
 
     vehicle: Annotated[str, Meta(description="The vehicle's number")]
-    trip: Annotated[str, Meta(description="The trip it is on")]
+    trip: Annotated[str, Meta(description="The trip that it makes")]
     ts: Annotated[Instant, Meta(description="When the position was taken")]
     lat: Annotated[float, Meta(description="Degrees north", ge=-90, le=90)]
     lon: Annotated[float, Meta(description="Degrees east", ge=-180, le=180)]
-    bearing: Annotated[float | None, Meta(description="Degrees clockwise from north; null while it stands")]
+    bearing: Annotated[float | None, Meta(description="Degrees clockwise from north; null if it stands still")]
     speed: Annotated[float, Meta(description="Metres per second", ge=0)]
-    stop_sequence: Annotated[int, Meta(description="Which stop of the trip comes next")]
-    status: Annotated[Status, Meta(description="Where it is with regard to that stop")]
+    stop_sequence: Annotated[int, Meta(description="The number of the next stop of the trip")]
+    status: Annotated[Status, Meta(description="Where it is relative to that stop")]
 
 
 def drive(random: Random) -> Iterator[VehiclePosition]:
-    """Buses that drive about Seattle; a report arrives up to some seconds after its position was taken."""
+    """Yields positions of buses in Seattle. An event is sent up to some seconds after its position was taken."""
     places = [(47.6 + random.uniform(-0.1, 0.1), -122.33 + random.uniform(-0.1, 0.1)) for _ in range(VEHICLES)]
     bearings = [random.uniform(0, 360) for _ in range(VEHICLES)]
     while True:

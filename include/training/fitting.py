@@ -31,7 +31,7 @@ from include.versions import leakage
 from include.versions.leakage import Repeats
 from include.versions.manifest import SPLITS, Manifest, decode
 from include.warehouse import queries
-from include.warehouse.connection import lasting
+from include.warehouse.connection import reconnecting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +89,7 @@ def fit(dataset: Dataset, run: int, model: str) -> None:
 
 
 def _fit(dataset: Dataset, run: int, model: str) -> None:
-    with lasting(f"millrace train {dataset.name} {model}") as connection, logging_to_run(run, model, connection):
+    with reconnecting(f"millrace train {dataset.name} {model}") as connection, logging_to_run(run, model, connection):
         _, seed, manifest, parameters = queries.load("training").run_plan(connection(), run=run)
         connection().rollback()
         sealed = decode(bytes(manifest))

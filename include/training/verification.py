@@ -22,7 +22,7 @@ from include.versions.manifest import Manifest, decode
 from include.versions.reading import VersionRefused, prove
 from include.versions.run_state import RunState
 from include.warehouse import queries
-from include.warehouse.connection import connected, lasting
+from include.warehouse.connection import connected, reconnecting
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -84,7 +84,7 @@ def verify_version(dataset: str, version: str | None, asked_by: str) -> Verified
         UserError: Kafka or PostgreSQL is unavailable.
     """
     manifest = catalog.find(dataset, version)
-    with lasting(f"millrace verify {dataset}") as connection:
+    with reconnecting(f"millrace verify {dataset}") as connection:
         number = _begin(connection(), manifest, None, asked_by)
         return _end(connection(), number, Verified(manifest, findings=list(_refusal(manifest))))
 
@@ -104,7 +104,7 @@ def verify_run(run: int | str, asked_by: str) -> Verified:
         UserError: Kafka or PostgreSQL is unavailable.
     """
     sql = queries.load("verification")
-    with lasting(f"millrace verify run {run}") as connection:
+    with reconnecting(f"millrace verify run {run}") as connection:
         row = sql.run_to_verify(connection(), run=str(run))
         if row is None:
             raise NonRetryableError(

@@ -1,4 +1,4 @@
-"""Assembly: batches that arrive in any order put together, without holding any row twice."""
+"""Assembles the batches of a version, which arrive in any order, into a table without a second copy of any row."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class Assembly:
-    """The rows of one split, put in their places as their batches arrive.
+    """The rows of one split, filled in as their batches arrive.
 
-    A column of fixed width is one array from the beginning, of the length that the manifest states; a batch is copied
-    into it and can be expired together with its message. Other columns keep their batches apart. Several threads may
-    put batches at a time.
+    A column of fixed width is one array, allocated with the length that the manifest states: each batch is copied into
+    it, and its message can be freed. Other columns keep the values of each batch separately. Several threads may add
+    batches at the same time.
 
     Args:
-        messages: The split's, in batch order.
-        columns: The version's.
+        messages: The messages of the split, in batch order.
+        columns: The columns of the version.
     """
 
     def __init__(self, messages: Sequence[Message], columns: Sequence[Column]) -> None:
@@ -36,16 +36,16 @@ class Assembly:
         self._blocks = _blocks([width(column.type) for column in columns], self._starts[-1])
         self._columns: list[_Fixed | _Chunked] = []
         self._schema: pa.Schema | None = None
-        self._form: Form | None = None
-        self._making = threading.Lock()
+        self._layout: Layout | None = None
+        self._creating = threading.Lock()
 
-    def put_alike(self, number: int, value: bytes) -> bool:
-        """Takes in the batch of that number out of its message, if that differs in nothing but numbers from one before.
+    def put_same_layout(self, number: int, value: bytes) -> bool:
+        """Copies the batch of this number out of its message, if the message has the layout of an earlier one.
 
         Returns:
-            Whether it does. If not, it has to be decoded, and ``put``.
+            Whether the layout is the same. If not, decode the message and call ``put``.
         """
-        view = None if self._form is None else self._form.view(value)
+        view = None if self._layout is None else self._layout.view(value)
         start, end = self._starts[number], self._starts[number + 1]
         if view is None or view.shape[1] != end - start:
             return False
@@ -53,8 +53,13 @@ class Assembly:
         return True
 
     def put(self, number: int, rows: pa.RecordBatch, value: bytes | None = None) -> None:
-        """Takes in the batch of that number, of as many rows as its message has, which is ``value``."""
-        with self._making:
+        """Copies the batch of this number.
+
+        Args:
+            rows: The decoded batch.
+            value: Its message, whose layout is remembered for ``put_same_layout``.
+        """
+        with self._creating:
             if self._schema is None:
                 self._columns = self._empty(rows.schema)
                 self._schema = rows.schema
@@ -65,13 +70,13 @@ class Assembly:
             if view is not None:
                 block[:, start:end] = view
                 left -= set(places)
-                if value is not None and self._form is None and len(places) == rows.num_columns:
-                    self._form = Form.of(value, view)
+                if value is not None and self._layout is None and len(places) == rows.num_columns:
+                    self._layout = Layout.of(value, view)
         for column in left:
             self._columns[column].put(number, start, rows.column(column))
 
     def table(self) -> pa.Table:
-        """The rows in batch order, once every batch was put."""
+        """All rows in batch order; call it after the last batch."""
         import pyarrow as pa
 
         assert self._schema is not None
@@ -86,33 +91,33 @@ class Assembly:
 
 
 @dataclass(frozen=True)
-class Form:
-    """What messages of a version have in common that differ in their values alone, which all have one width.
+class Layout:
+    """The layout of messages that differ only in their values, all of one width.
 
-    Where the values lie in an Arrow stream is said by what lies before them. A message that has the same bytes there,
-    and as many, needs not be decoded.
+    The bytes before the values of an Arrow stream describe where the values are. A message of the same size with the
+    same bytes there does not need to be decoded.
 
     Attributes:
-        before: What lies before the values.
-        after: What lies behind them.
-        size: The bytes of a whole message.
-        layout: The shape (columns, rows), the strides and the type of the values.
+        before: The bytes before the values.
+        after: The bytes after the values.
+        size: The size of a message in bytes.
+        array: The shape (columns, rows), the strides and the type of the values.
     """
 
     before: bytes
     after: bytes
     size: int
-    layout: tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]
+    array: tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 
     @classmethod
-    def of(cls, value: bytes, view: NDArray[Any]) -> Form | None:
-        """The form of a message that was decoded, and found to be as the manifest says.
+    def of(cls, value: bytes, view: NDArray[Any]) -> Layout | None:
+        """The layout of a message that was decoded and agrees with the manifest.
 
         Args:
-            view: Its values, shape (columns, rows), where they were decoded to.
+            view: The decoded values, shape (columns, rows).
 
         Returns:
-            None when that is not in the message itself, which may be compressed.
+            None if the values are not inside the message, for instance because it is compressed.
         """
         import numpy as np
 
@@ -123,17 +128,17 @@ class Form:
         return cls(value[:start], value[end:], len(value), (view.shape, view.strides, view.dtype))
 
     def view(self, value: bytes) -> NDArray[Any] | None:
-        """The values of a message, shape (columns, rows); None when it has another form."""
+        """The values of a message, shape (columns, rows); None if it has another layout."""
         import numpy as np
 
         if len(value) != self.size or not value.startswith(self.before) or not value.endswith(self.after):
             return None
-        shape, strides, kind = self.layout
+        shape, strides, kind = self.array
         return np.ndarray(shape, kind, value, len(self.before), strides)
 
 
 def _blocks(widths: Sequence[int], rows: int) -> list[tuple[NDArray[Any], list[int]]]:
-    """For each width memory for the values of all columns of that width, shape (columns, rows), with their places."""
+    """For each width, an array for all columns of that width, shape (columns, rows), and the columns' numbers."""
     import numpy as np
 
     found = []
@@ -145,10 +150,9 @@ def _blocks(widths: Sequence[int], rows: int) -> list[tuple[NDArray[Any], list[i
 
 
 def _memory(size: int) -> mmap.mmap:
-    """So much memory, in pages of the ordinary size.
+    """Allocates memory in pages of the ordinary size.
 
-    Neither numpy's nor pyarrow's own: they ask for huge pages, and a kernel that has none at hand takes three times as
-    long to make them.
+    numpy and pyarrow request huge pages, which take three times as long if the kernel has to make them first.
     """
     content = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
@@ -157,9 +161,9 @@ def _memory(size: int) -> mmap.mmap:
 
 
 def _view(columns: Sequence[pa.Array], width: int) -> NDArray[Any] | None:
-    """Columns that lie evenly in a message as one array, shape (columns, rows); None when they do not or have nulls.
+    """Columns at equal distances in a message as one array, shape (columns, rows); None if they are not or have nulls.
 
-    Columns of one type follow each other evenly in an Arrow stream: copied together they take a tenth of the time.
+    Columns of one type are at equal distances in an Arrow stream. Copying them together takes a tenth of the time.
     """
     import numpy as np
     import pyarrow as pa
@@ -181,7 +185,7 @@ class _Fixed:
         self._type = type_
         self._values = values
         self._valid: Any = None
-        self._making = threading.Lock()
+        self._creating = threading.Lock()
 
     def put(self, number: int, start: int, values: pa.Array) -> None:
         import numpy as np
@@ -189,7 +193,7 @@ class _Fixed:
         buffer, width, end = values.buffers()[1], self._values.itemsize, start + len(values)
         self._values[start:end] = np.frombuffer(buffer, self._values.dtype, len(values), values.offset * width)
         if values.null_count:
-            with self._making:
+            with self._creating:
                 if self._valid is None:
                     self._valid = np.ones(len(self._values), bool)
             self._valid[start:end] = values.is_valid().to_numpy(zero_copy_only=False)
@@ -209,7 +213,7 @@ class _Chunked:
     def put(self, number: int, start: int, values: pa.Array) -> None:
         import pyarrow as pa
 
-        # Two arrays are copied into a new one; the one alone would hold its whole message.
+        # Concatenating two arrays makes a copy; the array itself would keep its whole message in memory.
         self._chunks[number] = pa.concat_arrays([values, values.slice(0, 0)])
 
     def column(self) -> pa.ChunkedArray:

@@ -1,4 +1,4 @@
-"""The versions that exist: those landed in the warehouse, and those just sealed that no dispatch has landed yet."""
+"""The catalog of versions: those in the warehouse, and those just sealed that no dispatch has landed yet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.versions.manifest import CONTROL_TOPIC, Manifest, Role, decode
 from include.warehouse import queries
@@ -22,31 +23,32 @@ DISPATCH = "dispatch"
 
 
 class UnknownVersion(NonRetryableError):
-    """No such version was ever sealed."""
+    """The dataset has no such version, or several match."""
 
 
 class VersionExpired(NonRetryableError):
-    """A version's records are no longer kept in Kafka."""
+    """A version's messages were deleted from Kafka, as the definition's ``keep`` allows."""
 
     def __init__(self, manifest: Manifest, at: datetime) -> None:
         super().__init__(
-            f"Version {manifest.short} of {manifest.dataset!r} was expired on {at:%Y-%m-%d %H:%M} UTC, as the "
-            "definition's keep says.",
-            "Take a later version, or publish its interval again.",
+            f"Version {manifest.short} of {manifest.dataset!r} expired on {at:%Y-%m-%d %H:%M} UTC, as the definition's "
+            "keep allows.",
+            "Use a later version, or publish its interval again.",
+            code=Code.VERSION_EXPIRED,
         )
 
 
 def alike(
     connection: Connection, brokers: AdminClient, dataset: str, rows: Mapping[Role, int], split: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The versions of a dataset with as many rows, divided by the same rule: their ids by the digest of their content.
+    """The versions of a dataset with these numbers of rows and this rule: their ids by the digest of their content.
 
     Args:
-        connection: To the warehouse.
-        brokers: Of Kafka.
-        dataset: Its name.
-        rows: The numbers of rows by split.
-        split: The rule as the manifest states it.
+        connection: A connection to the warehouse.
+        brokers: A client of Kafka.
+        dataset: The dataset's name.
+        rows: The number of rows by split.
+        split: The rule, as in the manifest.
     """
     found = dict(
         queries.load("training").versions_alike(
@@ -67,8 +69,8 @@ def not_landed(connection: Connection, brokers: AdminClient | None = None) -> It
     """The manifests on the control topic that no dispatch has landed yet.
 
     Args:
-        connection: To the warehouse.
-        brokers: Whom to ask, as for ``topics.create``.
+        connection: A connection to the warehouse.
+        brokers: A client of Kafka; a new one by default.
     """
     from include.kafka import client, position, topics
     from include.kafka.reader import read_range
@@ -87,15 +89,15 @@ def not_landed(connection: Connection, brokers: AdminClient | None = None) -> It
 
 
 def find(dataset: str, version: str | None = None, until: datetime | None = None) -> Manifest:
-    """The manifest of a version that was landed.
+    """The manifest of a version in the warehouse.
 
     Args:
-        version: Its id or the beginning of it; the newest when left out.
-        until: Where its interval ends; anywhere when left out.
+        version: Its id or the beginning of its id; by default the newest.
+        until: The end of its interval; by default any.
 
     Raises:
-        UnknownVersion: There is none, or the beginning fits several.
-        VersionExpired: Its records are no longer kept.
+        UnknownVersion: No version matches, or several match the beginning of an id.
+        VersionExpired: Its messages were deleted from Kafka.
     """
     with connected("millrace version") as connection:
         rows = list(
@@ -105,12 +107,16 @@ def find(dataset: str, version: str | None = None, until: datetime | None = None
         what = f"has no version {version!r}" if version else "has no version" if until else "has no version yet"
         what += f" whose interval ends on {until:%Y-%m-%d}" if until else ""
         query = f"select version from millrace.dataset_version where dataset = '{dataset}'"
-        remedy = f"Publish one: ./millrace publish {dataset}."
+        remedy = f"Publish one with ./millrace publish {dataset}."
         if version or until:
-            remedy = f'See which there are: ./millrace psql -c "{query}".'
-        raise UnknownVersion(f"Dataset {dataset!r} {what}.", remedy)
+            remedy = f'List the versions with ./millrace psql -c "{query}".'
+        raise UnknownVersion(f"Dataset {dataset!r} {what}.", remedy, code=Code.UNKNOWN_VERSION)
     if version and len(rows) > 1:
-        raise UnknownVersion(f"Several versions of {dataset!r} begin with {version!r}.", "Write more of its digits.")
+        raise UnknownVersion(
+            f"Several versions of {dataset!r} begin with {version!r}.",
+            "Write more digits of the version.",
+            code=Code.AMBIGUOUS_VERSION,
+        )
     manifest, expired_at = rows[0]
     found = decode(bytes(manifest))
     if expired_at is not None:
@@ -119,29 +125,33 @@ def find(dataset: str, version: str | None = None, until: datetime | None = None
 
 
 def training(connection: Connection, dataset: str, version: str | None = None) -> tuple[str | None, str]:
-    """How far the training on a version has come.
+    """The state of the training on a version.
 
     Args:
-        version: Its whole id; the newest of the dataset when left out.
+        version: Its whole id; by default the newest of the dataset.
 
     Returns:
-        The state of its best run (``success``, ``running``, ``failed``), or None without one, and a sentence with the
-        command that goes on.
+        The state of its best run (``success``, ``running``, ``failed``), or None without a run, and a sentence with the
+        next command.
     """
     found = queries.load("training").last_training(connection, dataset=dataset, version=version)
     if found is None:
         if version:
-            return None, "Its training starts by itself as soon as the dispatch has seen it."
-        return None, f"Nothing was published yet. Begin with ./millrace publish {dataset}."
-    found_version, started, run, state, model, message = found
-    again = f"Train on it again: ./millrace train {dataset} --version {found_version[:12]}."
-    about = f"version {found_version[:12]}"
-    if state == "success":
-        return state, f"Run {run} has trained on {about}."
-    if state == "running":
-        return state, f"Run {run} trains on {about}. If it was ended: {again[0].lower()}{again[1:]}"
-    if state is None:
-        begun = "The run that was started for it has not planned its models" if started else "It has no run yet"
-        return state, f"No run has trained on {about}. {begun}. If this lasts, see train__{dataset} in the UI. {again}"
-    reason = f", {model}: {message}" if model else f": {message}" if message else "."
-    return state, f"Run {run} on {about} failed{reason} {again}"
+            return None, "Its training starts automatically within seconds."
+        return None, f"No version was published yet. Begin with ./millrace publish {dataset}."
+    again = f"./millrace train {dataset} --version {found.id[:12]}"
+    about = f"version {found.id[:12]}"
+    if found.state == "success":
+        summary = f"Run {found.run} has trained on {about}."
+    elif found.state == "running":
+        summary = f"Run {found.run} is training on {about}. If it was killed, train on it again: {again}."
+    elif found.state is None:
+        start = "A run was started and has not planned its models yet" if found.is_started else "No run was started yet"
+        summary = (
+            f"No run has trained on {about}. {start}; if this does not change, see train__{dataset} in the UI or train "
+            f"on it: {again}."
+        )
+    else:
+        reason = f", {found.model}: {found.message}" if found.model else f": {found.message}" if found.message else "."
+        summary = f"Run {found.run} on {about} failed{reason} Train on it again: {again}."
+    return found.state, summary

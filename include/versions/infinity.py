@@ -1,10 +1,11 @@
-"""Infinity: values that are no number in a version's columns, found while its rows are published."""
+"""Finds infinite values in a version's columns while its rows are published."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
@@ -13,16 +14,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FIRST_ROWS = 3
-"""How many of the rows with an infinite value are named."""
+"""An error names this many rows with an infinite value."""
 
 
 class Infinities:
-    """Looks at every batch of a version. No estimator of scikit-learn takes an infinite value.
+    """Counts the infinite values of a version, which no estimator of scikit-learn accepts.
 
     Args:
         dataset: The dataset's name.
-        record_id: The column that names a record.
-        columns: The columns that must be finite where they hold a number.
+        record_id: The column that identifies a record.
+        columns: The columns that must be finite where they are not null.
     """
 
     def __init__(self, dataset: str, record_id: str, columns: Collection[str]) -> None:
@@ -32,11 +33,11 @@ class Infinities:
         self._counts: dict[str, int] = {}
         self._first: dict[str, list[Any]] = {}
 
-    def see(self, batch: pa.RecordBatch, rows: NDArray[np.int64]) -> None:
-        """Takes in the rows of a batch that belong to the version.
+    def add_batch(self, batch: pa.RecordBatch, rows: NDArray[np.int64]) -> None:
+        """Checks the rows of a batch that belong to the version.
 
         Args:
-            rows: Their numbers in the batch, ascending, shape (rows,).
+            rows: The numbers of these rows in the batch, ascending, shape (rows,).
         """
         import numpy as np
         import pyarrow.compute as pc
@@ -54,10 +55,10 @@ class Infinities:
                 first += [batch[self._record_id][int(place)].as_py() for place in places]
 
     def require_none(self) -> None:
-        """To be called when all batches were seen.
+        """Call it after the last batch.
 
         Raises:
-            NonRetryableError: There are some; each column is named, with their number and the first rows.
+            NonRetryableError: A column has infinite values; the message gives their number and the first rows.
         """
         if not self._counts:
             return
@@ -67,12 +68,13 @@ class Infinities:
         ]
         raise NonRetryableError(
             f"Dataset {self._dataset!r} has infinite values: {'; '.join(found)}. Nothing was published.",
-            "Have the source give null where there is no number, or name features without these columns.",
+            "Have the source return null instead, or leave these columns out of features.",
+            code=Code.VALUES_INFINITE,
         )
 
 
 def _has_finite_sum(column: pa.Array) -> bool:
-    """Whether the values add up to a number, which takes a tenth of the time of looking at each."""
+    """Whether the sum of the values is finite. It takes a tenth of the time of a check of each value."""
     import numpy as np
 
     width = column.type.bit_width // 8

@@ -1,4 +1,4 @@
-"""Leakage: proof that no record of a version both trains and tests, and that its rows lie where its split says."""
+"""Checks a version for leakage: no record both trains and tests, and the split assigns every row to its part."""
 
 from __future__ import annotations
 
@@ -9,37 +9,25 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from include.versions.manifest import Manifest, Role
+from include.versions.refusal import InvalidRows, Reason
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
-NAMED = 5
-"""So many of the ids that repeat are named."""
-
-
-class Leaking(Exception):
-    """What is wrong with a version's rows; the reader turns it into a refusal.
-
-    Attributes:
-        reason: ``repeated`` (ids occur more than once), ``leaking`` (rows lie on the wrong side of the split) or
-            ``altered`` (targets are not what the manifest says of them).
-    """
-
-    def __init__(self, reason: str, what: str) -> None:
-        super().__init__(what)
-        self.reason = reason
+MAX_NAMED = 5
+"""A message names at most this many values."""
 
 
 @dataclass(frozen=True)
 class Repeats:
-    """Records with the same features: no error, but a model can know the answer by heart.
+    """The numbers of records with the same features: not an error, but a model may have memorised their targets.
 
     Attributes:
-        train: Training records whose features another training record before them has.
-        test: Test records whose features another test record before them has.
-        shared: Test records whose features a training record has.
+        train: Training records with the features of an earlier training record.
+        test: Test records with the features of an earlier test record.
+        shared: Test records with the features of a training record.
     """
 
     train: int
@@ -47,10 +35,10 @@ class Repeats:
     shared: int
 
 
-class Watch:
-    """Looks at every batch of a version, in any order and in any thread, and then knows whether its split holds.
+class SplitValidator:
+    """Validates the ids, the targets and the split of a version, whose batches come in any order and any thread.
 
-    It keeps eight bytes for each record, and nothing else: a key of its id.
+    It stores eight bytes for each record: the key of its id.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -58,40 +46,44 @@ class Watch:
 
         self._manifest = manifest
         self._keys = np.empty(sum(manifest.rows.values()), np.uint64)
-        self._of = {"train": self._keys[: manifest.rows["train"]], "test": self._keys[manifest.rows["train"] :]}
+        self._split_keys = {"train": self._keys[: manifest.rows["train"]], "test": self._keys[manifest.rows["train"] :]}
         self._last_trained: Any = None
         self._first_tested: Any = None
         self._comparing = threading.Lock()
 
-    def see(self, split: Role, start: int, batch: pa.RecordBatch) -> None:
-        """Takes in a batch, of which the first row has the number ``start`` in its split.
+    def add_batch(self, split: Role, start: int, batch: pa.RecordBatch) -> None:
+        """Checks a batch.
+
+        Args:
+            split: The part that the batch belongs to.
+            start: The number of its first row in this part.
 
         Raises:
-            Leaking: A row has no id, lies on the wrong side, or has a target that the manifest does not allow.
+            InvalidRows: A row has no id, is in the wrong part, or has a target that the manifest does not allow.
         """
         ids = batch[self._manifest.record_id]
         if ids.null_count:
-            raise Leaking("repeated", f"{ids.null_count} or more records have no {self._manifest.record_id}.")
-        self._of[split][start : start + len(ids)] = keys(ids)
-        self._see_target(batch[self._manifest.target])
-        self._see_side(split, batch)
+            raise InvalidRows(Reason.REPEATED, f"{ids.null_count} or more records have no {self._manifest.record_id}.")
+        self._split_keys[split][start : start + len(ids)] = id_keys(ids)
+        self._check_target(batch[self._manifest.target])
+        self._check_part(split, batch)
 
-    def doubtful(self) -> NDArray[np.uint64]:
-        """Keys of ids that seem to occur more than once, ascending; to be called when all batches were seen.
+    def possible_duplicates(self) -> NDArray[np.uint64]:
+        """The keys that occur more than once, ascending; call it after the last batch.
 
-        Two ids can have the same key, so compare the ids themselves, see ``repeated``.
+        Two ids can have the same key: ``require_distinct`` compares the ids themselves.
 
         Raises:
-            Leaking: A training record is not older than every test record, where the split is one by time.
+            InvalidRows: The split is by time, and a training record is not older than every test record.
         """
         import numpy as np
 
         last, first = self._last_trained, self._first_tested
         if last is not None and first is not None and not last < first:
-            raise Leaking(
-                "leaking",
-                f"by its split all training records lie before all test records in {self._manifest.split['column']}, "
-                f"but training goes to {last} and testing begins at {first}.",
+            raise InvalidRows(
+                Reason.LEAKING,
+                f"its split by {self._manifest.split['column']} puts training records before test records, but the "
+                f"last training record is of {last} and the first test record of {first}.",
             )
         if self._all_differ():
             return self._keys[:0]
@@ -99,17 +91,17 @@ class Watch:
         return np.unique(self._keys[1:][self._keys[1:] == self._keys[:-1]])
 
     def _all_differ(self) -> bool:
-        """Whether that is plain without sorting: each split's keys ascend, and no record can be in both splits."""
-        train, test = self._of["train"], self._of["test"]
+        """Whether the keys are known to differ without sorting: they ascend, and no record can be in both parts."""
+        train, test = self._split_keys["train"], self._split_keys["test"]
         if not all(bool((part[1:] > part[:-1]).all()) for part in (train, test)):
             return False
         if not len(train) or not len(test) or train[-1] < test[0] or test[-1] < train[0]:
             return True
-        # Every row was seen to be on the side that the hash of its id has.
+        # Every row was found in the part that the hash of its id assigns.
         rule = self._manifest.split
         return rule.get("kind") == "hash" and rule.get("column") == self._manifest.record_id and _is_known(rule)
 
-    def _see_target(self, target: pa.Array) -> None:
+    def _check_target(self, target: pa.Array) -> None:
         import pyarrow.compute as pc
         import pyarrow.types as types
 
@@ -120,18 +112,20 @@ class Watch:
         if kind == "classification":
             known = _classes(self._manifest, target.type)
         elif not (types.is_integer(target.type) or types.is_floating(target.type) or types.is_decimal(target.type)):
-            raise Leaking("altered", f"its manifest says regression, and the target {name} is {target.type}.")
+            raise InvalidRows(
+                Reason.ALTERED, f"its manifest is of a regression, but the target {name} is {target.type}."
+            )
         missing = target.null_count
         if types.is_floating(target.type):
             missing += pc.sum(pc.invert(pc.is_finite(target))).as_py() or 0
         if missing:
-            raise Leaking("altered", f"{missing} or more records have no {name}, or one that is not finite.")
+            raise InvalidRows(Reason.ALTERED, f"{missing} or more records have a {name} that is missing or not finite.")
         if known is not None and (others := set(pc.unique(target).to_pylist()) - known):
             other = min(others, key=repr)
             listed = _listed(self._manifest.classes)
-            raise Leaking("altered", f"the {name} {other!r} is not among the manifest's classes, {listed}.")
+            raise InvalidRows(Reason.ALTERED, f"the {name} {other!r} is not one of the manifest's classes, {listed}.")
 
-    def _see_side(self, split: Role, batch: pa.RecordBatch) -> None:
+    def _check_part(self, split: Role, batch: pa.RecordBatch) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -140,12 +134,16 @@ class Watch:
         if column not in batch.schema.names or rule.get("kind") not in ("time", "hash", "group"):
             return
         if nulls := batch[column].null_count:
-            raise Leaking("leaking", f"{nulls} or more {split} records have no {column}, which decides their side.")
+            raise InvalidRows(
+                Reason.LEAKING, f"{nulls} or more {split} records have no {column}, which decides their part."
+            )
         if rule.get("kind") == "time":
             try:
                 found = pc.min_max(batch[column]).as_py()
             except pa.ArrowNotImplementedError:
-                raise Leaking("leaking", f"its split is by time, and {column} is {batch[column].type}.") from None
+                raise InvalidRows(
+                    Reason.LEAKING, f"its split is by time, but {column} is {batch[column].type}."
+                ) from None
             with self._comparing:
                 last, first = self._last_trained, self._first_tested
                 if split == "train" and found["max"] is not None:
@@ -153,14 +151,14 @@ class Watch:
                 elif split == "test" and found["min"] is not None:
                     self._first_tested = found["min"] if first is None else min(first, found["min"])
         elif rule.get("kind") in ("hash", "group") and (wrong := _misplaced(rule, split, batch[column])):
-            raise Leaking(
-                "leaking",
-                f"{wrong} or more {split} records belong to the other split by its rule, a hash of {column}.",
+            raise InvalidRows(
+                Reason.LEAKING,
+                f"its rule, a hash of {column}, puts {wrong} or more {split} records into the other part.",
             )
 
 
-def keys(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
-    """For each id of a column without nulls eight bytes: numbers and times are their own, others have a hash."""
+def id_keys(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """A key of eight bytes for each id of a column without nulls: a number or time itself, otherwise a hash."""
     import numpy as np
 
     from include.datasets import hashing
@@ -172,16 +170,17 @@ def keys(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
 def _classes(manifest: Manifest, type_: pa.DataType) -> frozenset[Any]:
     """The manifest's classes, if they are values of the target's type.
 
-    No array of pyarrow is made of them: that would import pandas, which takes 40 MB.
+    This avoids pyarrow's arrays, which would import pandas and take 40 MB.
 
     Raises:
-        Leaking: They are of another type, or not in ascending order.
+        InvalidRows: They have another type, or are not in ascending order.
     """
     listed: list[Any] = list(manifest.classes)
     if listed and all(_is_of(name, type_) for name in listed) and all(a < b for a, b in pairwise(listed)):
         return frozenset(listed)
-    raise Leaking(
-        "altered", f"the manifest's classes, {_listed(listed)}, are no ascending values of {type_}, the target's type."
+    raise InvalidRows(
+        Reason.ALTERED,
+        f"the manifest's classes, {_listed(listed)}, are not ascending values of the target's type, {type_}.",
     )
 
 
@@ -208,44 +207,49 @@ def _is_of(name: Any, type_: pa.DataType) -> bool:
 
 def _listed(classes: Iterable[Any]) -> str:
     shown = list(map(repr, classes))
-    return ", ".join(shown[:NAMED]) + (f" and {len(shown) - NAMED} more" if len(shown) > NAMED else "") or "none"
+    return (
+        ", ".join(shown[:MAX_NAMED]) + (f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else "")
+        or "none"
+    )
 
 
-def repeated(manifest: Manifest, doubted: NDArray[np.uint64], batches: Iterator[tuple[Role, pa.RecordBatch]]) -> None:
-    """Looks at the ids themselves: those of doubtful keys that do occur more than once.
+def require_distinct(
+    manifest: Manifest, possible: NDArray[np.uint64], batches: Iterator[tuple[Role, pa.RecordBatch]]
+) -> None:
+    """Compares the ids whose keys occur more than once.
 
     Args:
-        doubted: What ``Watch.doubtful`` found.
-        batches: The version once more.
+        possible: The keys that ``SplitValidator.possible_duplicates`` found.
+        batches: All batches of the version, read again.
 
     Raises:
-        Leaking: An id occurs more than once.
+        InvalidRows: An id occurs more than once.
     """
     import numpy as np
 
     found: dict[Any, list[Role]] = {}
     for split, batch in batches:
         ids = batch[manifest.record_id]
-        for row in np.flatnonzero(np.isin(keys(ids), doubted)).tolist():
+        for row in np.flatnonzero(np.isin(id_keys(ids), possible)).tolist():
             found.setdefault(ids[row].as_py(), []).append(split)
-    twice = {value: splits for value, splits in found.items() if len(splits) > 1}
-    if not twice:
+    repeated = {value: splits for value, splits in found.items() if len(splits) > 1}
+    if not repeated:
         return
-    both = sum(len(set(splits)) > 1 for splits in twice.values())
+    both = sum(len(set(splits)) > 1 for splits in repeated.values())
     named = ", ".join(
         f"{value} ({len(splits)} times, in {' and '.join(sorted(set(splits), reverse=True))})"
-        for value, splits in sorted(twice.items(), key=lambda entry: str(entry[0]))[:NAMED]
+        for value, splits in sorted(repeated.items(), key=lambda entry: str(entry[0]))[:MAX_NAMED]
     )
-    more = f" and {len(twice) - NAMED} more" if len(twice) > NAMED else ""
-    raise Leaking(
-        "repeated",
-        f"{len(twice)} values of {manifest.record_id} occur more than once, {both} of them in both splits: "
+    more = f" and {len(repeated) - MAX_NAMED} more" if len(repeated) > MAX_NAMED else ""
+    raise InvalidRows(
+        Reason.REPEATED,
+        f"{len(repeated)} values of {manifest.record_id} occur more than once, {both} of them in both splits: "
         f"{named}{more}.",
     )
 
 
 def repeats(train: Iterable[pa.RecordBatch], test: Iterable[pa.RecordBatch], features: list[str]) -> Repeats:
-    """Counts the records with the same features, by a 64-bit hash of each row's features."""
+    """Counts records with the same features, by a 64-bit hash of each row's features."""
     import numpy as np
 
     trained, tested = _hashes(train, features), _hashes(test, features)
@@ -263,7 +267,7 @@ def _hashes(batches: Iterable[pa.RecordBatch], features: list[str]) -> NDArray[n
 
 
 def _misplaced(rule: dict[str, Any], split: Role, column: pa.Array) -> int:
-    """How many values of a batch lie on the wrong side; none where the rule is not one that we know."""
+    """The number of values of a batch that are in the wrong part; 0 if the rule is of another kind."""
     import numpy as np
 
     from include.datasets.hashing import hash64
@@ -275,7 +279,7 @@ def _misplaced(rule: dict[str, Any], split: Role, column: pa.Array) -> int:
 
 
 def _is_known(rule: dict[str, Any]) -> bool:
-    """Whether a rule by hash is one that can be followed here."""
+    """Whether a rule by hash can be evaluated here."""
     from include.datasets.hashing import RULES
 
     return rule.get("hash") in RULES and isinstance(rule.get("salt"), str) and isinstance(rule.get("test"), float)

@@ -1,7 +1,7 @@
-"""Packing: rows as messages, Arrow IPC streams of one record batch each, hashed.
+"""Packs rows into messages: Arrow IPC streams of one record batch each, with their digests.
 
-Columns of fixed width are gathered from where the source's reader has put them straight to their places in the message;
-all other rows are first put together by pyarrow. Both make the same bytes.
+Columns of fixed width are copied from the source's batches directly to their positions in the message. pyarrow builds
+all other messages. Both ways give the same bytes.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from include.versions.manifest import SPLITS, Role, width
-from include.versions.selection import Part, Selection
+from include.versions.part import Part
+from include.versions.selection import Selection
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-# More would be more than what librdkafka puts into one request and asks for in one.
+# A larger message exceeds what librdkafka puts into one request, and what it fetches with one.
 MESSAGE_BYTES = 960 * 1024
 MIN_ROWS = 16
-# So many that the source's next rows are read while these are packed.
+# Enough that the source's next rows are read while these are packed.
 PACKED_AHEAD = 12
+# Messages are compressed if that makes them smaller than this share.
 WORTH_COMPRESSING = 0.9
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What is kept of a message once it is sent."""
+    """The facts about a message that its manifest needs after it is sent."""
 
     split: Role
     number: int
@@ -40,57 +42,58 @@ class Batch:
 
 
 def packed(selection: Selection) -> Iterator[tuple[Batch, pa.Buffer]]:
-    """The rows as messages of ``MESSAGE_BYTES`` each or a little less. A message is there until the next is asked for.
+    """The rows as messages of at most about ``MESSAGE_BYTES``. A message is valid until the next one is requested.
 
-    Which rows go together depends on the rows alone, not on how the source hands them out: the same rows are the same
+    Which rows share a message depends on the rows only, not on the batches of the source: the same rows give the same
     messages.
     """
     numbers = dict.fromkeys(SPLITS, 0)
-    press = _Press(selection.schema)
+    encoder = _MessageEncoder(selection.schema)
     packing: deque[Future[tuple[Batch, pa.Buffer]]] = deque()
-    # Gathering and hashing take longer than choosing the rows, and need the interpreter for a moment only.
+    # Copying and hashing take longer than choosing the rows, and hold the interpreter's lock only briefly.
     with ThreadPoolExecutor(1, "pack") as thread:
         for split, parts in _messages(selection):
-            packing.append(thread.submit(press.batch, split, numbers[split], parts))
+            packing.append(thread.submit(encoder.encode, split, numbers[split], parts))
             numbers[split] += 1
             while len(packing) > PACKED_AHEAD:
                 batch, value = packing.popleft().result()
                 yield batch, value
-                press.reuse(value)
+                encoder.recycle(value)
         while packing:
             yield packing.popleft().result()
 
 
 def stream(batch: pa.RecordBatch) -> bytes:
-    """A record batch as an Arrow IPC stream of its own, schema included."""
-    return _stream(batch).to_pybytes()
+    """A record batch as an Arrow IPC stream, schema included."""
+    value: bytes = _stream(batch).to_pybytes()
+    return value
 
 
 def rows_of_a_message(schema: pa.Schema) -> int:
-    """So many rows are ``MESSAGE_BYTES``, headers included, if a value of variable length takes 16 bytes."""
+    """The number of rows in ``MESSAGE_BYTES``, headers included, if a value of variable length takes 16 bytes."""
     bits = sum(1 + (field.type.bit_width if _is_fixed(field.type) else 128) for field in schema)
     return max(1, (MESSAGE_BYTES - 16_384) * 8 // bits)
 
 
 def compression(value: pa.Buffer) -> str:
-    """What messages like this one are compressed with: numbers at random get no smaller, and reading them no faster."""
+    """The compression for messages like this one: none if it saves little, as for random numbers."""
     import pyarrow as pa
 
     return "lz4" if pa.Codec("lz4_raw").compress(value).size < WORTH_COMPRESSING * value.size else "none"
 
 
 def _messages(selection: Selection) -> Iterator[tuple[Role, list[Part]]]:
-    cutters = {split: _Cutter(selection.schema) for split in SPLITS}
+    batchers = {split: _RowBatcher(selection.schema) for split in SPLITS}
     for split, part in selection.parts():
-        for parts in cutters[split].cut(part):
+        for parts in batchers[split].add(part):
             yield split, parts
     for split in SPLITS:
-        for parts in cutters[split].rest():
+        for parts in batchers[split].flush():
             yield split, parts
 
 
-class _Cutter:
-    """Cuts rows into those of one message each: a fixed number, or a part of it where these take too many bytes."""
+class _RowBatcher:
+    """Groups rows by message: a fixed number of rows, or a fraction of it if they take too many bytes."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._size = rows_of_a_message(schema)
@@ -98,8 +101,8 @@ class _Cutter:
         self._parts: list[Part] = []
         self._left = self._size
 
-    def cut(self, part: Part) -> Iterator[list[Part]]:
-        """The messages that are full now."""
+    def add(self, part: Part) -> Iterator[list[Part]]:
+        """Adds rows; yields the messages that are full."""
         start = 0
         while start < len(part):
             piece = part.slice(start, self._left)
@@ -107,29 +110,29 @@ class _Cutter:
             self._left -= len(piece)
             start += len(piece)
             if not self._left:
-                yield from self.rest()
+                yield from self.flush()
         if self._parts:
-            self._parts[-1] = self._parts[-1].alone()
+            self._parts[-1] = self._parts[-1].detached()
 
-    def rest(self) -> Iterator[list[Part]]:
-        """The messages of the rows that are left."""
+    def flush(self) -> Iterator[list[Part]]:
+        """The messages of the remaining rows."""
         if self._parts:
             yield from _small(_joined(self._parts)) if self._any_length else [self._parts]
         self._parts, self._left = [], self._size
 
 
-class _Press:
-    """Makes messages, one at a time, and uses the memory of those that were sent again."""
+class _MessageEncoder:
+    """Encodes messages, one at a time, and reuses the memory of messages that were sent."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._plain = all(width(str(field.type)) for field in schema)
         self._layouts: dict[int, _Layout] = {}
-        # By address, messages that have the layout, whatever their values are.
-        self._made: dict[int, _Message] = {}
+        # Messages that can be refilled, by address.
+        self._allocated: dict[int, _Message] = {}
 
-    def batch(self, split: Role, number: int, parts: Sequence[Part]) -> tuple[Batch, pa.Buffer]:
-        """The message of these rows."""
+    def encode(self, split: Role, number: int, parts: Sequence[Part]) -> tuple[Batch, pa.Buffer]:
+        """Encodes the message with these rows."""
         rows = sum(map(len, parts))
         if self._plain and all(part.columns is not None for part in parts):
             value = self._filled(rows, parts)
@@ -137,9 +140,9 @@ class _Press:
             value = _stream(_clean(_joined(parts)))
         return Batch(split, number, rows, blake3(value).hexdigest()), value
 
-    def reuse(self, value: pa.Buffer) -> None:
-        """Takes back a message that nobody looks at any more; may be called while another is made."""
-        if (found := self._made.get(value.address)) is not None:
+    def recycle(self, value: pa.Buffer) -> None:
+        """Takes back the memory of a message that is no longer used; may run while another message is encoded."""
+        if (found := self._allocated.get(value.address)) is not None:
             found.layout.spare.append(found)
 
     def _filled(self, rows: int, parts: Sequence[Part]) -> pa.Buffer:
@@ -150,17 +153,17 @@ class _Press:
             message = layout.spare.popleft()
         else:
             message = layout.message()
-            self._made[message.value.address] = message
+            self._allocated[message.value.address] = message
         start = 0
         for part in parts:
-            part.put(message.columns, start)
+            part.copy_to(message.columns, start)
             start += len(part)
         return message.value
 
 
 @dataclass(frozen=True)
 class _Message:
-    """A message of a layout, and its columns' values in it as integers of their width."""
+    """A message with a layout, and views of its columns' values as integers of their width."""
 
     layout: _Layout
     value: pa.Buffer
@@ -168,10 +171,10 @@ class _Message:
 
 
 class _Layout:
-    """Where everything lies in a message of so many rows without nulls, of columns of fixed width.
+    """The positions of the values in a message with a given number of rows, without nulls, of fixed-width columns.
 
     Attributes:
-        spare: Messages of this layout to be filled again.
+        spare: Messages of this layout that can be refilled.
     """
 
     def __init__(self, schema: pa.Schema, rows: int) -> None:
@@ -193,7 +196,7 @@ class _Layout:
         self.spare: deque[_Message] = deque()
 
     def message(self) -> _Message:
-        """A new one, of zeros."""
+        """A new message, filled with zeros."""
         import numpy as np
         import pyarrow as pa
 
@@ -205,7 +208,7 @@ class _Layout:
 def _stream(batch: pa.RecordBatch) -> pa.Buffer:
     import pyarrow as pa
 
-    # A buffer of the right size from the beginning is several times as fast as one that grows.
+    # Allocating the right size first is several times as fast as a buffer that grows.
     measure = pa.MockOutputStream()
     with pa.ipc.new_stream(measure, batch.schema) as writer:
         writer.write_batch(batch)
@@ -218,11 +221,11 @@ def _stream(batch: pa.RecordBatch) -> pa.Buffer:
 def _joined(parts: Sequence[Part]) -> pa.RecordBatch:
     import pyarrow as pa
 
-    return parts[0].taken() if len(parts) == 1 else pa.concat_batches([part.taken() for part in parts])
+    return parts[0].to_batch() if len(parts) == 1 else pa.concat_batches([part.to_batch() for part in parts])
 
 
 def _clean(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows without traces of those before and after them, which views have in the last byte of their bitmaps."""
+    """A copy of the rows. The last byte of a view's bitmaps also has bits of the rows around it."""
     import pyarrow as pa
 
     return pa.concat_batches([rows, rows.slice(0, 0)])

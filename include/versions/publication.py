@@ -1,4 +1,4 @@
-"""Publishing a version: its rows, chosen and split, streamed into one Kafka transaction with their manifest."""
+"""Publishes a version: sends its rows and their manifest in one Kafka transaction."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["NothingToPublish", "Published", "publish"]
 
 PARTITIONS = 3
 TOPIC_CONFIG = {
-    # A version must outlive every run that trained on it: only `keep` deletes.
+    # A version outlives every run that trained on it: only `keep` deletes it.
     "retention.ms": "-1",
     "retention.bytes": "-1",
     "cleanup.policy": "delete",
@@ -51,11 +51,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Published:
-    """A version that is there now.
+    """The version that a publication made or found.
 
     Attributes:
         version: Its id.
-        new: Whether this publish made it, or the same rows were published before.
+        new: Whether it is new; False if the same rows were published before.
     """
 
     version: str
@@ -66,7 +66,7 @@ def publish(
     dataset: Dataset,
     interval: Interval,
     *,
-    most_rows: int | None = None,
+    max_rows: int | None = None,
     seed: int = 0,
     asked_by: str = "",
     parameters: Mapping[str, Any] | None = None,
@@ -74,14 +74,14 @@ def publish(
     """Publishes the version of an interval, unless the same rows with the same split were published before.
 
     Args:
-        most_rows: Take a sample of so many rows, drawn by the hash of their ids.
+        max_rows: Take a sample of this many rows, drawn by the hash of their ids.
         seed: Another seed draws another sample.
-        asked_by: The person or schedule behind it.
-        parameters: The form as it was received; kept in the manifest.
+        asked_by: The person or schedule that requested it.
+        parameters: The values of the form; stored in the manifest.
 
     Raises:
-        NothingToPublish: The interval has no rows, or too few to train and test.
-        UserError: The source or its columns are not as defined, or Kafka does not take it. Nothing was published.
+        NothingToPublish: The interval has no rows, or none to train or to test on.
+        UserError: The source or its columns do not fit the definition, or Kafka fails. Nothing was published.
     """
     import pyarrow as pa
 
@@ -90,22 +90,22 @@ def publish(
     from include.warehouse import connection
 
     allocator.keep_freed()
-    # pyarrow's own pool asks for huge pages, and a kernel that has none at hand takes three times as long to make them.
+    # pyarrow's own pool requests huge pages, which take three times as long if the kernel has to make them first.
     pa.set_memory_pool(pa.system_memory_pool())
     with dataset.source.scan(interval.start, interval.end) as scan:
         with _connecting() as connected:
-            selection = select(dataset, scan, interval, most_rows, seed)
+            selection = select(dataset, scan, interval, max_rows, seed)
             warehouse, brokers = connected()
             topics.create(CONTROL_TOPIC, partitions=1, config=TOPIC_CONFIG, brokers=brokers)
             topics.create(dataset.topic, partitions=PARTITIONS, config=TOPIC_CONFIG, brokers=brokers)
             alike = catalog.alike(warehouse, brokers, dataset.name, selection.rows, selection.rule)
-        # The rows have to be read to know whether they are those, so only versions of as many by the same rule are.
+        # Comparing content reads all rows, so only versions with the same counts and rule are compared.
         if known := alike and alike.get(_content(dataset, selection, [batch for batch, _ in packed(selection)])):
             log.info("The same rows with the same split were published before, as version %s.", known)
             with connection.connected("millrace publish") as warehouse:
-                state, says = catalog.training(warehouse, dataset.name, known)
+                state, summary = catalog.training(warehouse, dataset.name, known)
             if state != "success":
-                log.warning("%s", says)
+                log.warning("%s", summary)
             return Published(known, new=False)
         facts = {"interval": interval, "asked_by": asked_by, "parameters": dict(parameters or {})}
         return Published(_send(dataset, selection, facts), new=True)
@@ -113,10 +113,10 @@ def publish(
 
 @contextmanager
 def _connecting() -> Iterator[Callable[[], tuple[Connection, AdminClient]]]:
-    """Connects in the ``with`` block's background.
+    """Connects to PostgreSQL and Kafka in the background of the ``with`` block.
 
     Yields:
-        What waits for the connections and returns them, or raises why there is none.
+        A function that waits for both connections and returns them, or raises the error of one.
     """
     from include.kafka import topics
     from include.warehouse import connection
@@ -143,7 +143,7 @@ def _send(dataset: Dataset, selection: Selection, facts: Mapping[str, Any]) -> s
         for number, (batch, value) in enumerate(chain([first], sending)):
             opened.send(dataset.topic, value, partition=number % PARTITIONS, headers=headers)
             batches.append(batch)
-        # While the brokers store what is left.
+        # Runs while the brokers store the last messages.
         code = code_version()
         messages = [
             Message(partition, offset, batch.split, batch.number, batch.rows, blake3=batch.blake3)
@@ -175,7 +175,7 @@ def _send(dataset: Dataset, selection: Selection, facts: Mapping[str, Any]) -> s
 
 
 def _content(dataset: Dataset, selection: Selection, batches: Sequence[Batch]) -> str:
-    """A digest of everything that a model could notice, and of nothing else."""
+    """A digest of everything in a version that can change a model, and of nothing else."""
     facts = [
         dataset.kind,
         dataset.record_id,

@@ -1,4 +1,4 @@
-"""A query's rows as Arrow columns: PostgreSQL's types decide theirs, whatever the rows hold."""
+"""Converts the rows of a query to Arrow columns, whose types depend on PostgreSQL's types only, not on the rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation, localcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     Read = Callable[[pa.Array], pa.Array]
 
 PIECE_ROWS = 32_768
-# Of numeric without a precision: this many digits before the decimal point, and as many after it.
+# A numeric without a precision has this many digits before the decimal point, and as many after it.
 DIGITS = 38
 # Every number with at most this many digits fits into an int64.
 INT64_DIGITS = 18
 NUMERIC = 1700
-# Types without a counterpart in Arrow whose values, as PostgreSQL writes them, are names or categories.
+# Types without a counterpart in Arrow whose text form is a name or a category.
 WORDS = frozenset(
     {"text", "varchar", "bpchar", "char", "name", "citext", "uuid", "ltree", "regclass", "regtype"}
     | {"inet", "cidr", "macaddr", "macaddr8", "bit", "varbit"}
@@ -39,9 +40,9 @@ class Column:
 
     Attributes:
         name: Its name.
-        database: Its type as PostgreSQL names it, such as ``numeric(20,0)``.
+        database: Its PostgreSQL type, such as ``numeric(20,0)``.
         type: Its Arrow type.
-        fit: Whether it can be learned from or name a record: not when its type is ``jsonb``, an array or the like.
+        fit: Whether it can be a feature or an id: False for ``jsonb``, arrays and the like.
     """
 
     name: str
@@ -53,10 +54,10 @@ class Column:
     _pieces: list[pa.Array] | None = None
 
     def pieces(self) -> list[pa.Array]:
-        """The values, ``PIECE_ROWS`` at a time; they are converted when they are asked for first.
+        """The values in pieces of ``PIECE_ROWS``. The first call converts them.
 
         Raises:
-            NonRetryableError: The Arrow type has no place for a value, such as an infinite date.
+            NonRetryableError: The Arrow type cannot hold a value, such as an infinite date.
         """
         if self._pieces is None:
             self._pieces = [self._converted(texts) for texts in self._texts]
@@ -70,9 +71,10 @@ class Column:
             return found
         value = next(text for text in texts if self._attempt(pa.array([text.as_py()], text.type)) is None)
         raise NonRetryableError(
-            f"The query's column {self.name!r} is {self.database} and holds {value.as_py()!r}, for which the Arrow "
-            f"type {self.type} has no place.",
+            f"The query's column {self.name!r} is {self.database} and has the value {value.as_py()!r}, which the Arrow "
+            f"type {self.type} cannot hold.",
             "Convert it in the SQL, or leave the column out.",
+            code=Code.TYPE_MISMATCH,
         )
 
     def _attempt(self, texts: pa.Array) -> pa.Array | None:
@@ -85,11 +87,11 @@ class Column:
 
 
 def run(cursor: Cursor, statement: str) -> list[Column]:
-    """Runs a query and takes in all of its rows.
+    """Runs a query and fetches all of its rows.
 
     Raises:
-        psycopg2.Error: PostgreSQL refuses it.
-        NonRetryableError: It gives no columns, or two of one name.
+        psycopg2.Error: PostgreSQL refuses the query.
+        NonRetryableError: The query returns no columns, or two of one name.
     """
     _as_text(cursor)
     cursor.execute(statement)
@@ -105,8 +107,8 @@ def describe(cursor: Cursor, statement: str) -> list[Column]:
     """The columns of a query, without running it.
 
     Raises:
-        psycopg2.Error: PostgreSQL refuses it.
-        NonRetryableError: It gives no columns, or two of one name.
+        psycopg2.Error: PostgreSQL refuses the query.
+        NonRetryableError: The query returns no columns, or two of one name.
     """
     cursor.execute(f"DECLARE millrace_described NO SCROLL CURSOR FOR {statement}")
     cursor.execute("FETCH FORWARD 0 FROM millrace_described")
@@ -115,13 +117,14 @@ def describe(cursor: Cursor, statement: str) -> list[Column]:
 
 def _described(cursor: Cursor) -> list[psycopg2.extensions.Column]:
     if cursor.description is None:
-        raise NonRetryableError("The source's query gives no rows.", "Write a SELECT.")
+        raise NonRetryableError("The source's query returns no rows.", "Write a SELECT.", code=Code.QUERY_FAILED)
     described = list(cursor.description)
     names = [column.name for column in described]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise NonRetryableError(
-            f"The source's query has several columns called {', '.join(twice)}.",
-            "Name all but one differently, with AS.",
+            f"The source's query has several columns with the name {', '.join(repeated)}.",
+            "Rename all but one, with AS.",
+            code=Code.COLUMN_DUPLICATED,
         )
     return described
 
@@ -132,7 +135,7 @@ def _columns(cursor: Cursor, described: Sequence[psycopg2.extensions.Column]) ->
 
 
 def _as_text(cursor: Cursor) -> None:
-    """Has every value of the cursor given as PostgreSQL writes it."""
+    """Makes the cursor return every value in PostgreSQL's text form."""
     from psycopg2 import extensions
 
     codes = tuple(extensions.string_types)
@@ -148,23 +151,23 @@ def _fetched(cursor: Cursor) -> Iterator[list[pa.Array]]:
 
 @dataclass(frozen=True)
 class _Type:
-    """A row of ``pg_type``: its name, its name in SQL, its kind (``a``: an array), the type code of its elements."""
+    """A row of ``pg_type``: the internal name, the name in SQL, the kind (``a``: array), the type code of elements."""
 
     name: str
-    known: str
+    sql: str
     kind: str
     element: int
 
 
 def _types(cursor: Cursor, codes: Sequence[int]) -> dict[int, _Type]:
-    """The types of these codes and of their elements, by code."""
+    """The types with these codes, and those of their elements, by code."""
     cursor.execute(
         "SELECT oid, typname, format_type(oid, NULL), CASE typcategory WHEN 'A' THEN 'a' ELSE typtype END, typelem"
         " FROM pg_type WHERE oid = ANY (%(codes)s::oid[])"
         " OR oid IN (SELECT typelem FROM pg_type WHERE oid = ANY (%(codes)s::oid[]))",
         {"codes": list(set(codes))},
     )
-    return {int(code): _Type(name, known, kind, int(element)) for code, name, known, kind, element in cursor.fetchall()}
+    return {int(code): _Type(name, sql, kind, int(element)) for code, name, sql, kind, element in cursor.fetchall()}
 
 
 def _column(found: psycopg2.extensions.Column, types: Mapping[int, _Type]) -> Column:
@@ -178,13 +181,13 @@ def _column(found: psycopg2.extensions.Column, types: Mapping[int, _Type]) -> Co
         return Column(found.name, database, type_, True, partial(_numeric, type_=type_))
     if known.kind == "a" and known.element in types:
         element, read, _ = _arrow(types[known.element])
-        return Column(found.name, known.known, pa.list_(element), False, partial(_list, element=element, read=read))
+        return Column(found.name, known.sql, pa.list_(element), False, partial(_list, element=element, read=read))
     type_, read, fit = _arrow(known)
-    return Column(found.name, known.known, type_, fit, read)
+    return Column(found.name, known.sql, type_, fit, read)
 
 
 def _arrow(known: _Type) -> tuple[pa.DataType, Read, bool]:
-    """The Arrow type of a type that is no array, how its values are read, and whether it is fit to learn from."""
+    """For a type that is not an array: the Arrow type, the conversion of its values, and whether it is ``fit``."""
     import pyarrow as pa
 
     plain = {
@@ -212,10 +215,10 @@ def _arrow(known: _Type) -> tuple[pa.DataType, Read, bool]:
 
 
 def _declared(found: psycopg2.extensions.Column) -> tuple[int, int]:
-    """Precision and scale of a numeric column; 0 and 0 of one without."""
+    """Precision and scale of a numeric column; 0 and 0 without a precision."""
     if found.precision is None or found.scale is None or found.precision == 0xFFFF:
         return 0, 0
-    # The scale is eleven bits of two's complement; psycopg2 gives them as they are.
+    # The scale is an eleven-bit two's complement number, which psycopg2 returns undecoded.
     return found.precision, ((found.scale & 0x7FF) ^ 0x400) - 0x400
 
 
@@ -228,7 +231,7 @@ def _decimal(precision: int, scale: int) -> pa.DataType:
     if scale <= 0 and digits <= INT64_DIGITS:
         return pa.int64()
     if digits > 2 * DIGITS:
-        # No type of Arrow has enough digits.
+        # No decimal type of Arrow has enough digits.
         return pa.float64()
     return (pa.decimal128 if digits <= DIGITS else pa.decimal256)(digits, max(scale, 0))
 
@@ -264,7 +267,7 @@ def _list(texts: pa.Array, element: pa.DataType, read: Read) -> pa.Array:
 
 
 def _numeric(texts: pa.Array, type_: pa.DataType) -> pa.Array:
-    """Decimals without a precision are rounded to ``DIGITS`` behind the point; NaN and infinity are missing."""
+    """Converts decimals; without a precision they are rounded to ``DIGITS`` decimals. NaN and infinity become null."""
     import pyarrow as pa
 
     try:
@@ -272,7 +275,7 @@ def _numeric(texts: pa.Array, type_: pa.DataType) -> pa.Array:
     except pa.ArrowInvalid:
         values = [None if text is None else Decimal(text) for text in texts.to_pylist()]
     if infinite := sum(value is not None and not value.is_finite() for value in values):
-        log.warning("%d values of a numeric column are NaN or infinite, and count as missing.", infinite)
+        log.warning("%d values of a numeric column are NaN or infinite; they are treated as missing.", infinite)
     with localcontext(prec=2 * DIGITS):
         last = Decimal(1).scaleb(-getattr(type_, "scale", 0))
         finite = [value.quantize(last) if value is not None and value.is_finite() else None for value in values]

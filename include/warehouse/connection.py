@@ -1,4 +1,4 @@
-"""Connections to the warehouse, the PostgreSQL database behind the connection ``millrace_postgres``."""
+"""Connections to the warehouse, the PostgreSQL database of the Airflow connection ``millrace_postgres``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from include import connections
+from include.error_codes import Code
 from include.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,14 +17,14 @@ CONNECT_TIMEOUT_S = 10
 
 
 def connect(application_name: str = "millrace", **options: Any) -> Connection:
-    """Opens a new connection, in a transaction as psycopg2 leaves it, with the session's time zone set to UTC.
+    """Opens a connection in psycopg2's default mode, one transaction at a time, with the time zone UTC.
 
     Args:
-        application_name: Shown in ``pg_stat_activity``, so that a person sees who holds a lock.
-        **options: Further libpq parameters; they win over the Airflow connection's extra.
+        application_name: Shown in ``pg_stat_activity``, which names the holder of a lock.
+        **options: Further libpq parameters; they override the extra of the Airflow connection.
 
     Raises:
-        UserError: The connection is not defined or usable, or the server does not answer.
+        UserError: The connection is undefined or invalid, or the server does not answer.
     """
     import psycopg2
 
@@ -35,7 +36,7 @@ def connect(application_name: str = "millrace", **options: Any) -> Connection:
         "password": settings.password,
         "dbname": settings.database,
         "connect_timeout": CONNECT_TIMEOUT_S,
-        # A client whose machine vanished must not hold its locks for the two hours of the kernel's default.
+        # The kernel's default would keep the locks of a client whose machine is gone for two hours.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -45,26 +46,34 @@ def connect(application_name: str = "millrace", **options: Any) -> Connection:
         **options,
     }
     try:
-        return psycopg2.connect(**parameters)
+        connection: Connection = psycopg2.connect(**parameters)
+        return connection
     except psycopg2.ProgrammingError as error:
-        raise UserError(
-            f"The Airflow connection {connections.POSTGRES!r} is not usable: {str(error).strip()}.",
-            "Fix its extra; ./millrace takes it from MILLRACE_CONN_POSTGRES, if that is set.",
+        raise connections.invalid(
+            connections.POSTGRES,
+            f"{str(error).strip()}.",
+            "Correct its extra. ./millrace reads it from MILLRACE_CONN_POSTGRES, if that is set.",
         ) from error
     except psycopg2.OperationalError as error:
-        # libpq's further lines ask whether the server runs, which is what the remedy says.
+        # libpq's further lines repeat the remedy.
         reason = str(error).strip().partition("\n")[0]
+        server = f"PostgreSQL at {settings.host}:{parameters['port']}"
+        if "connection slots" in reason or "too many" in reason:
+            raise UserError(
+                f"{server} has no free connection: {reason}.",
+                "End clients that stay connected; ./millrace doctor names them.",
+                code=Code.CONNECTIONS_EXHAUSTED,
+            ) from error
         raise UserError(
-            f"PostgreSQL at {settings.host}:{parameters['port']} does not answer: {reason}.",
-            "End clients that never close; ./millrace doctor names them."
-            if "connection slots" in reason or "too many" in reason
-            else "Start the platform with ./millrace up, or fix the connection millrace_postgres.",
+            f"{server} does not answer: {reason}.",
+            "Start the platform with ./millrace up, or correct the connection millrace_postgres.",
+            code=Code.POSTGRES_UNREACHABLE,
         ) from error
 
 
 @contextmanager
 def connected(application_name: str = "millrace", **options: Any) -> Iterator[Connection]:
-    """A connection for the length of a ``with`` block; closed at its end, whatever was not committed is rolled back."""
+    """Opens a connection for a ``with`` block and closes it at the end; what was not committed is rolled back."""
     connection = connect(application_name, **options)
     try:
         yield connection
@@ -73,11 +82,13 @@ def connected(application_name: str = "millrace", **options: Any) -> Iterator[Co
 
 
 @contextmanager
-def lasting(application_name: str = "millrace", **options: Any) -> Iterator[Callable[[], Connection]]:
-    """A connection for work with long pauses: call what is yielded to get it, at the beginning of each transaction.
+def reconnecting(application_name: str = "millrace", **options: Any) -> Iterator[Callable[[], Connection]]:
+    """Keeps a connection open for work with long pauses.
 
-    A connection that broke while it was idle (a firewall, a restart of the server) is replaced by a new one. A new one
-    for each transaction would cost the server 30 ms of a core each.
+    Yields:
+        A function that returns the connection. Call it at the beginning of each transaction: it replaces a connection
+        that broke while it was idle, because of a firewall or a restart of the server. A new connection for each
+        transaction would cost the server 30 ms of a core.
     """
     import psycopg2
 

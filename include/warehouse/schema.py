@@ -1,6 +1,6 @@
-"""The reference of the schema ``millrace`` as Markdown, from the database's own comments.
+"""Writes the reference of the schema ``millrace`` as Markdown, from the comments in the database.
 
-``python -m include.warehouse.schema > docs/schema.md`` writes the one in the docs; a test keeps it current.
+``python -m include.warehouse.schema > docs/schema.md`` updates the page in the docs; a test checks that it is current.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ they have. This page is written by `./millrace python -m include.warehouse.schem
 
 
 def markdown(connection: Connection) -> str:
-    """The page: every table and view with its comment, and its columns with type and comment."""
+    """The page: every table and view with its comment, columns, types and their comments."""
     relations: dict[tuple[str, str, str], list[str]] = {}
     for kind, relation, about, column, declared, comment in queries.load("schema").documented(connection):
         rows = relations.setdefault((kind, relation, about or ""), [])

@@ -78,7 +78,7 @@ def plain_year(year: int) -> independent_gate.Version:
 def questions(airflow: AirflowApi) -> list[Run]:
     """Two questions that wait for an answer: two versions compared with the same champion, none as yet."""
     for seed in (101, 102):
-        publish(definitions.get("breast_cancer"), Interval(), most_rows=400, seed=seed, asked_by="test")
+        publish(definitions.get("breast_cancer"), Interval(), max_rows=400, seed=seed, asked_by="test")
     return until("two questions", lambda: waiting(airflow), 180)
 
 

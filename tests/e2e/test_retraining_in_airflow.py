@@ -218,7 +218,7 @@ def test_every_run_of_all_these_tests_is_derived_again_identically(seattle: list
 
 
 def publish_sample(seed: int) -> str:
-    published = publish(definitions.get("breast_cancer"), Interval(), most_rows=200, seed=seed, asked_by="test")
+    published = publish(definitions.get("breast_cancer"), Interval(), max_rows=200, seed=seed, asked_by="test")
     assert published.new
     return published.version
 

@@ -1,16 +1,18 @@
-"""Tables made at random from a seed, of PostgreSQL's types, with a query on each."""
+"""Random tables of PostgreSQL's types, made from a seed, with a query on each."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+
+from include.datasets.sources.query import Parameter
 
 SETUP = """
     create type mood as enum ('sad', 'ok', 'of "quotes"');
@@ -64,14 +66,15 @@ class Table:
 
     Attributes:
         columns: The type of each column.
-        values: What is put into each; None is null.
-        record_id: The column that names the records.
+        values: The values of each column; None is null.
+        record_id: The column that identifies a record.
         target: The column to predict.
-        kind: What is predicted.
-        event_time: The column of the time, if there is one.
-        features: The columns to learn from; None leaves that to the query's types.
-        learned: The columns that are learned from in the end.
+        kind: Whether the target is a class or a number.
+        event_time: The column with the time of a record, if there is one.
+        features: The columns to learn from; None to decide by the query's types.
+        learned: The columns that the version has as features.
         sql: The query.
+        parameters: The parameters that it takes.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Table:
     features: list[str] | None = None
     learned: list[str] = field(default_factory=list)
     sql: str = ""
+    parameters: Sequence[Parameter] = ()
 
 
 def _decimal(text: str) -> Decimal | None:
@@ -295,6 +299,7 @@ def _ask(made: Table, rng: np.random.Generator) -> None:
     made.sql = f"select {shown if rng.random() < 0.7 or made.features is None else '*'} from {made.name}"
     if made.event_time and rng.random() < 0.5:
         made.sql += " where (%(start)s is null or at >= %(start)s) and (%(end)s is null or at < %(end)s)"
+        made.parameters = ("start", "end")
 
 
 def quoted(name: str) -> str:

@@ -95,7 +95,7 @@ def year(number: int) -> Interval:
 
 def seal(dataset: Dataset, interval: Interval | None = None, rows: int | None = None, seed: int = 0) -> str:
     """Publishes a version, or a sample of it, and lands its manifest. Returns its id."""
-    version = publish(dataset, interval or Interval(), most_rows=rows, seed=seed, asked_by="test").version
+    version = publish(dataset, interval or Interval(), max_rows=rows, seed=seed, asked_by="test").version
     dispatch.land("test")
     return version
 

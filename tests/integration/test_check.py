@@ -1,4 +1,4 @@
-"""What `check` says of real tables, topics and versions, and that it changes none."""
+"""What `check` prints about real tables, topics and versions, and that it changes none."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ import include.streams.definitions
 from cli.check import check
 from include.datasets import Dataset, File, HashSplit, Packaged, Query
 from include.datasets.sources import Source
-from include.datasets.sources.file import LOOK_BYTES
+from include.datasets.sources.file import CHECK_BYTES
 from include.definitions import Found
+from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client
 from include.landing import table
@@ -42,7 +43,7 @@ class Reading(msgspec.Struct):
 
 
 class Renamed(msgspec.Struct):
-    """As Reading, but `text` is gone, `number` has another name, and `words` may be left out."""
+    """Reading without `text`, with another name for `number`, and with an optional `words`."""
 
     ts: Instant
     count: int | None = None
@@ -63,7 +64,7 @@ class Demanding(msgspec.Struct):
 
 @pytest.fixture
 def define(warehouse: Connection, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes these the only definitions, and `check` look into the test's own warehouse."""
+    """Makes these the only definitions, and `check` use the test's own warehouse."""
     monkeypatch.setenv("MILLRACE_CONN_POSTGRES", os.environ["AIRFLOW_CONN_MILLRACE_POSTGRES"])
 
     def define(*definitions: Dataset | Stream, broken: dict[str, UserError] | None = None) -> None:
@@ -95,15 +96,15 @@ def test_a_table_that_does_not_exist_yet(define: Callable[..., None], stream: St
     done = checked()
     assert (done.exit_code, done.stdout) == (
         0,
-        "stream   readings: good\n         its next run will create the table landing.readings\n",
+        "stream   readings: valid\n         its next run will create the table landing.readings\n",
     )
     assert not ask(warehouse, "SELECT 1 WHERE to_regclass('landing.readings') IS NOT NULL"), "check made the table"
 
 
-def test_what_a_change_does_to_the_table(define: Callable[..., None], stream: Stream, warehouse: Connection) -> None:
+def test_the_changes_of_a_table_are_listed(define: Callable[..., None], stream: Stream, warehouse: Connection) -> None:
     table.bring_up_to_date(warehouse, stream)
     define(stream)
-    assert checked().stdout == "stream   readings: good\n"
+    assert checked().stdout == "stream   readings: valid\n"
 
     before = columns(warehouse)
     changed = replace(stream, event=Renamed)
@@ -111,32 +112,40 @@ def test_what_a_change_does_to_the_table(define: Callable[..., None], stream: St
     done = checked()
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
-        "stream   readings: good",
+        "stream   readings: valid",
         "         its next run will add the column landing.readings.count, bigint",
         "         its next run will add the column landing.readings.words, text",
         "         its next run will allow null in landing.readings.text",
-        "         landing.readings.text stays, named by no field; new rows hold null there",
-        "         landing.readings.number stays, named by no field; new rows hold null there",
+        "         landing.readings.text is no longer a field; new rows have null there",
+        "         landing.readings.number is no longer a field; new rows have null there",
     ]
     assert columns(warehouse) == before, "check changed the table"
     table.bring_up_to_date(warehouse, changed)
     assert [line for line in checked().stdout.splitlines() if "next run" in line] == []
 
 
-@pytest.mark.parametrize(("event", "field"), [(Retyped, "event.text"), (Demanding, "event.must")])
-def test_a_change_that_stops_the_stream_is_wrong(
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        (Retyped, "event.text"),
+        (Demanding, "event.must"),
+    ],
+)
+def test_a_change_that_stops_the_stream_is_an_error(
     define: Callable[..., None], stream: Stream, warehouse: Connection, event: type, field: str
 ) -> None:
     table.bring_up_to_date(warehouse, stream)
     define(replace(stream, event=event))
     done = checked()
     assert done.exit_code == 1
-    assert done.stderr.startswith("wrong    Stream 'readings'")
-    assert field in done.stderr and "[table-incompatible]" in done.stderr
-    assert "good" not in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("wrong    Stream 'readings'")
+    assert field in line and "landing.readings" in line
+    assert line.endswith(f"[{Code.TABLE_INCOMPATIBLE}]")
+    assert "valid" not in done.stdout
 
 
-def test_what_no_definition_names_is_listed_and_stays(
+def test_orphans_are_listed_and_stay(
     define: Callable[..., None], stream: Stream, topic: Callable[..., str], warehouse: Connection
 ) -> None:
     produce.make_topic(stream)
@@ -145,7 +154,7 @@ def test_what_no_definition_names_is_listed_and_stays(
     for value in (*(msgspec.json.encode(Reading(now, "x")) for _ in range(3)), b"nothing"):
         producer.produce(stream.topic, value)
     producer.flush()
-    # A drain ends when a slow machine brings nothing for a second.
+    # On a slow machine a drain may end before all records have arrived.
     while ask(warehouse, "SELECT coalesce(sum(next_offset), 0) AS read FROM millrace.position")[0].read < 4:
         drain(stream, "test")
     dataset = given(topic, signal(200))
@@ -155,7 +164,7 @@ def test_what_no_definition_names_is_listed_and_stays(
     assert not [line for line in checked().stdout.splitlines() if stream.name in line and "orphan" in line]
 
     define(replace(stream, name="renamed"))
-    for _ in range(2):  # the first has deleted nothing
+    for _ in range(2):  # the first call must not delete anything
         done = checked()
         assert done.exit_code == 0
         lines = done.stdout.splitlines()
@@ -164,10 +173,10 @@ def test_what_no_definition_names_is_listed_and_stays(
             f"positions in topic {stream.topic}"
         ) in lines
         assert f"orphan   dataset {dataset.name}: topic {dataset.topic}, 1 version, 1 training run" in lines
-        assert lines[-1] == "no definition names what is orphaned; nothing of it is deleted"
+        assert lines[-1] == "No definition names these orphans. Millrace does not delete them."
 
 
-def test_a_definition_that_cannot_be_read_is_not_taken_for_removed(
+def test_the_stream_of_a_broken_definition_is_not_an_orphan(
     define: Callable[..., None], stream: Stream, warehouse: Connection
 ) -> None:
     table.bring_up_to_date(warehouse, stream)
@@ -175,10 +184,10 @@ def test_a_definition_that_cannot_be_read_is_not_taken_for_removed(
     done = checked()
     assert done.exit_code == 1
     assert "orphan  " not in done.stdout
-    assert "orphaned streams were not looked for" in done.stdout
+    assert "Orphaned streams were not searched for" in done.stdout
 
 
-def test_without_postgres_it_says_so_and_nothing_else_changes(
+def test_without_postgresql_check_reports_what_it_did_not_check(
     define: Callable[..., None], stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     define(stream)
@@ -186,8 +195,8 @@ def test_without_postgres_it_says_so_and_nothing_else_changes(
     done = checked()
     assert done.exit_code == 0
     first, second = done.stdout.splitlines()
-    assert first == "stream   readings: good"
-    assert second.startswith("tables were not compared, nor orphans looked for: PostgreSQL at 127.0.0.1:1 does not ans")
+    assert first == "stream   readings: valid"
+    assert second.startswith("Tables were not compared, and orphans were not searched for: PostgreSQL at 127.0.0.1:1 ")
 
 
 def classes(rows: int) -> pa.Table:
@@ -202,15 +211,15 @@ def saved(path: Path, rows: pa.Table) -> File:
 
 
 def long(path: Path, rows: pa.Table, end: str) -> File:
-    """A file of more than `check` reads as a whole, whose last row is not like those before it."""
+    """A file that is too large for `check` to read completely, whose last row differs from the others."""
     source = saved(path, rows)
     with path.open("a") as file:
         file.write(end)
-    assert path.stat().st_size > LOOK_BYTES
+    assert path.stat().st_size > CHECK_BYTES
     return source
 
 
-def test_sources_that_cannot_be_published_are_wrong(
+def test_sources_that_cannot_be_published_are_errors(
     define: Callable[..., None], topic: Callable[..., str], tmp_path: Path
 ) -> None:
     rows, many = classes(60), classes(400_000)
@@ -218,68 +227,72 @@ def test_sources_that_cannot_be_published_are_wrong(
     parquet.write_table(lists, tmp_path / "lists.parquet")
     large = many.append_column("noise", pa.array(np.random.default_rng(0).random(len(many))))
     parquet.write_table(large.append_column("list", pa.array([[1]] * len(many))), tmp_path / "large.parquet")
-    assert (tmp_path / "large.parquet").stat().st_size * 8 > LOOK_BYTES
+    assert (tmp_path / "large.parquet").stat().st_size * 8 > CHECK_BYTES
     (tmp_path / "empty.csv").touch()
     (tmp_path / "header.csv").write_text("id,x,target\n")
     long_file = long(tmp_path / "long.csv", many, "400000,1.0\n")
-    wrong: dict[str, tuple[Dataset, str]] = {}
+    wrong: dict[str, tuple[Dataset, Code, str]] = {}
 
-    def add(says: str, source: Source, **changes: Any) -> None:
+    def add(code: Code, value: str, source: Source, **changes: Any) -> None:
         dataset = replace(given(topic, rows, split=HashSplit(test=0.25), **changes), source=source)
-        wrong[dataset.name] = dataset, says
+        wrong[dataset.name] = dataset, code, value
 
     small = saved(tmp_path / "small.csv", rows)
-    add("nothing.csv does not exist. Put it there, or correct the path.", File(str(tmp_path / "nothing.csv")))
-    add("is a directory, not a file.", File(str(tmp_path)))
-    add("empty.csv is empty. Give one with rows.", File(str(tmp_path / "empty.csv")))
-    add("gives none at all", File(str(tmp_path / "header.csv")))
-    add("field features: its source has no column y; it has id, x, target.", small, features=["y"])
-    add("field target: its source has no column label", small, target="label")
-    add("field record_id: its source has no column key", small, record_id="key")
-    add("field event_time: its source has no column at", small, event_time="at")
+    regression: dict[str, Any] = {"kind": "regression", "models": the_median}
+    large_file, integers = File(str(tmp_path / "large.parquet")), {"target": "integer"}
+    add(Code.FILE_NOT_FOUND, "nothing.csv", File(str(tmp_path / "nothing.csv")))
+    add(Code.INVALID_PATH, str(tmp_path), File(str(tmp_path)))
+    add(Code.FILE_EMPTY, "empty.csv", File(str(tmp_path / "empty.csv")))
+    add(Code.NOTHING_TO_PUBLISH, "header.csv", File(str(tmp_path / "header.csv")))
+    add(Code.COLUMN_MISSING, "features: its source has no column y; it has id, x, target.", small, features=["y"])
+    add(Code.COLUMN_MISSING, "field target: its source has no column label", small, target="label")
+    add(Code.COLUMN_MISSING, "field record_id: its source has no column key", small, record_id="key")
+    add(Code.COLUMN_MISSING, "field event_time: its source has no column at", small, event_time="at")
     wide = saved(tmp_path / "wide.csv", rows.append_column("noise", pa.array(range(60))))
     timed: dict[str, Any] = {"event_time": "target", "target": "x", "features": ["noise"]}
-    add("its event_time 'target' must hold a time in every row", wide, **timed)
-    add("its event_time 'target' must hold a time in every row", File(str(tmp_path / "large.parquet")), **timed)
-    add("a regression needs a numeric target, and 'target' is string", small, kind="regression", models=the_median)
-    add("types names 'zip', which is not among its columns", File(small.path, types={"zip": "text"}))
-    add("the column 'target' is to be int64, which 'no', 'yes' is not", File(small.path, types={"target": "integer"}))
-    add("rows repeat a record_id", small, record_id="x", features=["id"])
-    add("the column 'list' is list", File(str(tmp_path / "lists.parquet")), features=["list"])
-    add("the column 'list' is list", File(str(tmp_path / "large.parquet")), features=["list"])
-    add("field features: its source has no column y", File(str(tmp_path / "large.parquet")), features=["y"])
-    add("field features: its source has no column y; it has id, x, target.", long_file, features=["y"])
-    add("a regression needs a numeric target, and 'target' is string", long_file, kind="regression", models=the_median)
-    add("'target' is to be int64, which 'no', 'yes' is not", File(long_file.path, types={"target": "integer"}))
-    add("cannot be imported", Packaged("sklearn.datasets:load_nothing"))
-    add("field record_id: its source has no column id; it has sepal", Packaged("sklearn.datasets:load_iris", IRIS))
-    add('The source\'s query fails: relation "nowhere" does not exist', Query("SELECT * FROM nowhere"))
-    add("The source's query fails: syntax error", Query("DELETE FROM millrace.position"))
-    add("has several columns called a. Name all but one", Query("SELECT 1 AS a, 2 AS a"))
-    add("has no column x; it has id, target", Query("SELECT 1 AS id, 'yes' AS target -- all"), features=["x"])
-    add("features: the column 'x' is jsonb", Query("SELECT 1 AS id, '{}'::jsonb AS x, 'a' AS target"), features=["x"])
-    add("or have the source give it as text or whole numbers: in SQL target::integer or target::text.", TEN)
+    add(Code.COLUMN_UNUSABLE, "field event_time: the column 'target' is string", wide, **timed)
+    add(Code.COLUMN_UNUSABLE, "field event_time: the column 'target' is string", large_file, **timed)
+    add(Code.TARGET_UNUSABLE, "the column 'target' is string", small, **regression)
+    add(Code.COLUMN_MISSING, "'zip'", File(small.path, types={"zip": "text"}))
+    add(Code.TYPE_MISMATCH, "'target' has values that are not int64: 'no', 'yes'", File(small.path, types=integers))
+    add(Code.RECORD_ID_NOT_UNIQUE, "the column 'x' repeats values", small, record_id="x", features=["id"])
+    add(Code.COLUMN_UNUSABLE, "the column 'list' is list", File(str(tmp_path / "lists.parquet")), features=["list"])
+    add(Code.COLUMN_UNUSABLE, "the column 'list' is list", large_file, features=["list"])
+    add(Code.COLUMN_MISSING, "field features: its source has no column y", large_file, features=["y"])
+    add(Code.COLUMN_MISSING, "features: its source has no column y; it has id, x, target.", long_file, features=["y"])
+    add(Code.TARGET_UNUSABLE, "the column 'target' is string", long_file, **regression)
+    add(Code.TYPE_MISMATCH, "'target' has values that are not int64: 'no', 'yes'", File(long_file.path, types=integers))
+    add(Code.PACKAGE_UNAVAILABLE, "load_nothing", Packaged("sklearn.datasets:load_nothing"))
+    add(Code.COLUMN_MISSING, "record_id: its source has no column id", Packaged("sklearn.datasets:load_iris", IRIS))
+    add(Code.QUERY_FAILED, 'relation "nowhere" does not exist', Query("SELECT * FROM nowhere"))
+    add(Code.QUERY_FAILED, "syntax error", Query("DELETE FROM millrace.position"))
+    add(Code.COLUMN_DUPLICATED, "name a.", Query("SELECT 1 AS a, 2 AS a"))
+    add(Code.COLUMN_MISSING, "x; it has id, target", Query("SELECT 1 AS id, 'yes' AS target -- all"), features=["x"])
+    unfit = Query("SELECT 1 AS id, '{}'::jsonb AS x, 'a' AS target")
+    add(Code.COLUMN_UNUSABLE, "features: the column 'x' is jsonb", unfit, features=["x"])
+    add(Code.TARGET_UNUSABLE, "target::integer or target::text", TEN)
 
     ready = replace(given(topic, rows), source=small)
-    fine = [ready, replace(ready, name="long_file", source=long_file), replace(ready, name="own")]
-    # A query is not run: here it would divide by zero.
-    fine.append(
+    valid = [ready, replace(ready, name="long_file", source=long_file), replace(ready, name="own")]
+    # `check` does not run a query; this one would divide by zero.
+    valid.append(
         replace(
             ready,
             name="query",
             source=Query("SELECT id, 1 / (id - 1) AS x, 'yes' AS target FROM generate_series(1, 9) AS id;"),
         )
     )
-    define(*fine, *(dataset for dataset, _ in wrong.values()))
+    define(*valid, *(dataset for dataset, _, _ in wrong.values()))
     done = CliRunner().invoke(check, catch_exceptions=False)
     assert done.exit_code == 1
-    said = [line.removeprefix("wrong    ") for line in done.stderr.splitlines() if line.startswith("wrong ")]
-    assert len(said) == len(wrong), done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("wrong ")]
+    assert len(lines) == len(wrong), done.stderr
     # Both are in the order of the names.
-    for (_, (_, says)), line in zip(sorted(wrong.items()), said, strict=True):
-        assert says in line
+    for (_, (_, code, value)), line in zip(sorted(wrong.items()), lines, strict=True):
+        assert line.endswith(f"[{code}]"), line
+        assert value in line
     assert [line for line in done.stdout.splitlines() if line.startswith("dataset")] == sorted(
-        f"dataset  {dataset.name}: good" for dataset in fine
+        f"dataset  {dataset.name}: valid" for dataset in valid
     )
 
 
@@ -287,7 +300,7 @@ IRIS = {"as_frame": True}
 TEN = Query("SELECT 1 AS id, 1.0 AS x, 10::numeric AS target")
 
 
-def test_an_interval_without_rows_is_no_fault_of_a_dataset_with_a_schedule(
+def test_an_interval_without_rows_is_not_an_error_of_a_scheduled_dataset(
     define: Callable[..., None], topic: Callable[..., str], tmp_path: Path
 ) -> None:
     days = pa.array([datetime(2014, 1, 1, tzinfo=UTC)] * 60, pa.timestamp("us"))
@@ -297,7 +310,7 @@ def test_an_interval_without_rows_is_no_fault_of_a_dataset_with_a_schedule(
     assert checked().exit_code == 0
 
 
-def test_without_postgres_queries_are_not_looked_at(
+def test_without_postgresql_queries_are_not_checked(
     define: Callable[..., None], topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     define(replace(given(topic, classes(60)), name="asked", source=Query("SELECT * FROM nowhere")))
@@ -305,7 +318,5 @@ def test_without_postgres_queries_are_not_looked_at(
     done = checked()
     assert done.exit_code == 0
     first, second, _ = done.stdout.splitlines()
-    assert first == "dataset  asked: good"
-    assert second.startswith(
-        "the query of the dataset asked was not looked at: PostgreSQL at 127.0.0.1:1 does not answ"
-    )
+    assert first == "dataset  asked: valid"
+    assert second.startswith("The query of dataset 'asked' was not checked: PostgreSQL at 127.0.0.1:1 does not answer")

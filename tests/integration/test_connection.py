@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import pytest
-
 from cli.doctor import Finding, _add
 from embedded import postgres
 from embedded.platform import Platform
+from include.error_codes import Code
 from include.errors import UserError
-from include.warehouse.connection import connect, lasting
+from include.warehouse.connection import connect, reconnecting
 from include.warehouse.queries import load
+from tests.errors import raises
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -28,7 +28,7 @@ def _backend(connection: Connection) -> int:
 
 
 def test_a_connection_that_breaks_between_transactions_is_replaced(warehouse: Connection) -> None:
-    with lasting("test") as connection:
+    with reconnecting("test") as connection:
         first = _backend(connection())
         assert _backend(connection()) == first
         with warehouse.cursor() as cursor:
@@ -36,19 +36,19 @@ def test_a_connection_that_breaks_between_transactions_is_replaced(warehouse: Co
         assert _backend(connection()) != first
 
 
-def test_a_server_without_free_connections_points_to_the_doctor_which_names_who_has_them(
+def test_the_doctor_names_the_clients_of_a_server_without_free_connections(
     services: Platform, warehouse: Connection
 ) -> None:
     with closing(postgres.connect(services.home, services.home.state()["ports"]["postgres"])) as server:
         with server.cursor() as cursor:
             cursor.execute(f"ALTER DATABASE {warehouse.info.dbname} CONNECTION LIMIT 0")
-        with pytest.raises(UserError, match=r"too many connections.*/millrace doctor names them"):
+        with raises(Code.CONNECTIONS_EXHAUSTED, "./millrace doctor"):
             connect()
         named = [name for name, *_ in load("platform").connection_holders(server, most=100)]
     assert {"test", "millrace platform"} <= set(named)
 
 
-def test_what_the_doctor_cannot_look_at_is_a_finding_and_hides_no_other() -> None:
+def test_a_check_of_the_doctor_that_fails_is_a_finding_and_hides_no_other() -> None:
     def found() -> Iterator[Finding]:
         yield Finding("one", "do this")
         raise UserError("PostgreSQL does not answer.", "End clients.")

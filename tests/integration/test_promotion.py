@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -323,7 +322,7 @@ def test_a_change_of_champion_during_a_gate_repeats_the_comparison(
 
 def test_not_worse_and_fresher_replaces_an_old_champion(topic: Callable[..., str], warehouse: Connection) -> None:
     table = signal(4000, strength=0.9)
-    policy = not_worse_and_fresher(margin=0.05, older_than=timedelta(days=300))
+    policy = not_worse_and_fresher(margin=0.05, older_than="300 days")
     dataset = given(topic, table, promotion=policy)
     for number in (2020, 2021):
         dataset.source.table = signal(4000, strength=0.9, seed=number, first=number * 10_000)  # type: ignore[attr-defined]

@@ -139,13 +139,13 @@ def held(warehouse: Connection, made: Table) -> dict[str, list[Any]]:
 
 
 def plain(value: Any) -> Any:
-    """A value without what only says how PostgreSQL or Arrow keep it."""
+    """A value without the differences between PostgreSQL and Arrow."""
     return value.replace(tzinfo=None) if isinstance(value, datetime) else value
 
 
 def published(made: Table, known: dict[str, list[Any]], name: str, kafka: bool) -> Case:
-    """Looks at what the query gives, and publishes it."""
-    source = Query(made.sql)
+    """Checks the rows of the query, and publishes them."""
+    source = Query(made.sql, made.parameters)
     found = source.rows(None, None)
     keys = {key(value): place for place, value in enumerate(known["id"])}
     assert len(keys) == found.num_rows

@@ -1,4 +1,4 @@
-"""What keep removes on a real broker, what it leaves alone, and who else would forget too early."""
+"""Which versions expire on a real broker, which stay, and which settings would delete versions too early."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cli import doctor
 from embedded.platform import Platform
 from include.datasets import Dataset, definitions
 from include.definitions import Found
-from include.errors import NonRetryableError
+from include.error_codes import Code
 from include.kafka import client, topics
 from include.promotion import evaluation_queue
 from include.registry import champion_history
@@ -22,7 +22,8 @@ from include.training.verification import verify_run, verify_version
 from include.versions import catalog, publication, retention
 from include.versions.catalog import VersionExpired
 from include.versions.manifest import Interval
-from include.versions.reading import VersionRefused, read
+from include.versions.reading import read
+from tests.errors import raises
 from tests.integration.registry import Given, ask, change, given, seal, signal, train
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def sealed(dataset: Dataset, number: int) -> str:
 
 
 def finished(connection: Connection, dataset: Dataset, numbers: Iterable[int]) -> list[str]:
-    """Versions that were trained on, and whose runs have come before the gate."""
+    """Publishes versions, trains on them and evaluates their runs; returns their ids."""
     versions = [sealed(dataset, number) for number in numbers]
     for version in versions:
         train(dataset, version)
@@ -52,8 +53,8 @@ def finished(connection: Connection, dataset: Dataset, numbers: Iterable[int]) -
     return versions
 
 
-def legible(dataset: Dataset, versions: list[str]) -> list[bool]:
-    """Which versions Kafka still has, by reading them."""
+def readable(dataset: Dataset, versions: list[str]) -> list[bool]:
+    """For each version, whether it can still be read from Kafka."""
     found = []
     for version in versions:
         try:
@@ -65,15 +66,15 @@ def legible(dataset: Dataset, versions: list[str]) -> list[bool]:
 
 
 @pytest.mark.altered("records")
-def test_the_oldest_versions_are_forgotten_and_nothing_else(kept: Dataset, warehouse: Connection) -> None:
+def test_the_oldest_versions_expire_and_no_others(kept: Dataset, warehouse: Connection) -> None:
     versions = finished(warehouse, kept, range(5))
     manifests = [catalog.find(kept.name, version) for version in versions]
     assert retention.expire(warehouse, replace(kept, keep="all")) == []
-    assert legible(kept, versions) == [True] * 5
+    assert readable(kept, versions) == [True] * 5
     assert retention.expire(warehouse, kept) == versions[:3]
-    assert legible(kept, versions) == [False] * 3 + [True] * 2
+    assert readable(kept, versions) == [False] * 3 + [True] * 2
     for manifest in manifests[:3]:
-        with pytest.raises(VersionRefused, match="trimmed"):
+        with raises(Code.VERSION_TRIMMED, manifest.short):
             read(manifest)
     assert retention.expire(warehouse, kept) == []
     first = {p: extent.first for p, extent in topics.extents(kept.topic, (0, 1, 2)).items()}
@@ -82,17 +83,16 @@ def test_the_oldest_versions_are_forgotten_and_nothing_else(kept: Dataset, wareh
 
 
 @pytest.mark.altered("records")
-def test_what_a_forgotten_version_is_asked_for_names_keep(kept: Dataset, warehouse: Connection) -> None:
+def test_the_error_of_an_expired_version_names_keep(kept: Dataset, warehouse: Connection) -> None:
     versions = finished(warehouse, kept, range(3))
     (number,) = [row.run for row in ask(warehouse, "SELECT run FROM millrace.training_run ORDER BY run LIMIT 1")]
     assert retention.expire(warehouse, kept) == versions[:1]
-    says = f"Version {versions[0][:12]} of '{kept.name}' was expired on .* UTC, as the definition's keep says"
     for attempt in (
         lambda: run.begin(kept, "again", {"version": versions[0]}, "test"),
         lambda: verify_version(kept.name, versions[0], "ada"),
         lambda: verify_run(number, "ada"),
     ):
-        with pytest.raises(VersionExpired, match=says):
+        with raises(Code.VERSION_EXPIRED, versions[0][:12], kept.name, "keep"):
             attempt()
     assert catalog.find(kept.name).version == versions[2]
     assert isinstance(kept.source, Given)
@@ -102,7 +102,7 @@ def test_what_a_forgotten_version_is_asked_for_names_keep(kept: Dataset, warehou
 
 
 @pytest.mark.altered("records")
-def test_a_run_that_begins_while_a_version_is_forgotten_does_not_begin(kept: Dataset, warehouse: Connection) -> None:
+def test_a_run_does_not_begin_on_a_version_that_expires_meanwhile(kept: Dataset, warehouse: Connection) -> None:
     version, _, _ = finished(warehouse, kept, range(3))
     begin = catalog.find
 
@@ -119,16 +119,16 @@ def test_a_run_that_begins_while_a_version_is_forgotten_does_not_begin(kept: Dat
 
 
 def stays(connection: Connection, dataset: Dataset, caplog: pytest.LogCaptureFixture) -> str:
-    """Asserts that nothing goes; the reason that is given."""
+    """Asserts that no version expires; returns why the oldest stays."""
     caplog.clear()
     with caplog.at_level("INFO", "include.versions.retention"):
         assert retention.expire(connection, dataset) == []
     (line,) = caplog.messages
-    return line.partition("is the oldest that stays: ")[2]
+    return line.partition(": ")[2]
 
 
 @pytest.mark.altered("records")
-def test_what_the_champion_a_rollback_a_run_or_a_proof_needs_stays(
+def test_versions_of_the_champion_a_rollback_a_run_or_a_verification_stay(
     kept: Dataset, warehouse: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = sealed(kept, 10)
@@ -175,16 +175,14 @@ def test_what_the_champion_a_rollback_a_run_or_a_proof_needs_stays(
     assert retention.expire(warehouse, kept) == [first, later[0]]
 
 
-def test_a_version_that_nothing_was_trained_on_waits(
-    kept: Dataset, warehouse: Connection, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_version_without_a_run_stays(kept: Dataset, warehouse: Connection, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(4):
         sealed(kept, number)
     assert stays(warehouse, kept, caplog) == "its training has not begun."
 
 
 @pytest.mark.altered("records")
-def test_a_version_of_another_dataset_or_not_landed_yet_is_not_touched(kept: Dataset, warehouse: Connection) -> None:
+def test_versions_of_other_datasets_or_not_landed_yet_stay(kept: Dataset, warehouse: Connection) -> None:
     versions = finished(warehouse, kept, range(3))
     change(warehouse, "UPDATE millrace.dataset_version SET dataset = 'somebody''s' WHERE version = %s", versions[0])
     assert retention.expire(warehouse, kept) == [], "it is the oldest on the topic, and another's"
@@ -194,7 +192,7 @@ def test_a_version_of_another_dataset_or_not_landed_yet_is_not_touched(kept: Dat
     published = publication.publish(kept, Interval()).version
     assert retention.expire(warehouse, kept) == versions[:1]
     seal(kept)
-    assert legible(kept, [*versions, published]) == [False, True, True, True]
+    assert readable(kept, [*versions, published]) == [False, True, True, True]
 
 
 def set_on(topic: str, **values: str) -> None:
@@ -209,30 +207,30 @@ def set_on(topic: str, **values: str) -> None:
     brokers.incremental_alter_configs([resource])[resource].result(30)
 
 
-def test_a_setting_that_forgets_too_early_is_named_with_its_remedy(kept: Dataset, warehouse: Connection) -> None:
+def test_a_setting_that_deletes_too_early_is_reported_with_a_remedy(kept: Dataset, warehouse: Connection) -> None:
     version = sealed(kept, 1)
     assert list(retention.threats(warehouse, kept)) == []
     set_on(kept.topic, retention_ms=str(7 * 86_400_000))
     (threat,) = retention.threats(warehouse, kept)
     assert threat.what.startswith(
-        f"The topic {kept.topic!r} has retention.ms=604800000, by which version {version[:12]}, which is needed "
-        "(it is among the newest 2), goes after 20"
+        f"The topic {kept.topic!r} has retention.ms=604800000. Version {version[:12]}, which is needed (it is among "
+        "the newest 2), will be deleted after 20"
     )
-    assert threat.remedy.startswith("Set retention.ms=-1, retention.bytes=-1 and cleanup.policy=delete on it")
-    with pytest.raises(NonRetryableError, match=r"has retention\.ms=604800000.* Set retention\.ms=-1"):
+    assert threat.remedy.startswith("Set retention.ms=-1, retention.bytes=-1 and cleanup.policy=delete on the topic")
+    with raises(Code.RETENTION_TOO_SHORT, "retention.ms=604800000", "retention.ms=-1"):
         retention.maintain(kept)
     set_on(kept.topic, retention_ms=str(365 * 86_400_000))
     assert list(retention.threats(warehouse, kept)) == [], "by then it will not be needed"
     (threat,) = retention.threats(warehouse, replace(kept, keep="all"))
     assert "needed (all are kept)" in threat.what
     set_on(kept.topic, retention_ms="-1", retention_bytes="1000000", cleanup_policy="compact,delete")
-    assert [threat.what.split(" has ")[1].split(",")[0] for threat in retention.threats(warehouse, kept)] == [
-        "cleanup.policy=compact",
+    assert [threat.what.split(" has ")[1].split(". ")[0] for threat in retention.threats(warehouse, kept)] == [
+        "cleanup.policy=compact,delete",
         "retention.bytes=1000000",
     ]
 
 
-def test_doctor_names_such_a_setting(
+def test_the_doctor_reports_such_a_setting(
     kept: Dataset, warehouse: Connection, services: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = sealed(kept, 1)
@@ -242,13 +240,13 @@ def test_doctor_names_such_a_setting(
     assert list(doctor._datasets(services)) == []
     set_on(kept.topic, retention_ms="60000")
     (finding,) = doctor._datasets(services)
-    assert "has retention.ms=60000, by which version " + version[:12] in finding.what
+    assert f"has retention.ms=60000. Version {version[:12]}" in finding.what
     assert "retention.ms=-1" in finding.remedy
 
 
-def test_a_topic_that_is_gone_is_named(kept: Dataset, warehouse: Connection) -> None:
+def test_a_deleted_topic_is_reported(kept: Dataset, warehouse: Connection) -> None:
     version = sealed(kept, 1)
     brokers = client.admin()
     brokers.delete_topics([kept.topic])[kept.topic].result(30)
     (threat,) = retention.threats(warehouse, kept)
-    assert threat.what == f"The topic {kept.topic!r} is gone, and with it version {version[:12]}."
+    assert threat.what == f"The topic {kept.topic!r} was deleted, and version {version[:12]} with it."

@@ -136,7 +136,7 @@ def test_a_record_that_is_not_a_manifest_is_stored_with_the_reason(warehouse: Co
 def test_an_overtaken_dispatch_writes_nothing(cancer: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     from include.kafka import position
 
-    publish(cancer, Interval(), most_rows=100)
+    publish(cancer, Interval(), max_rows=100)
     advance = position.advance
 
     def overtaken(*arguments: Any) -> Any:
@@ -339,33 +339,33 @@ def test_the_state_of_a_versions_training_names_the_next_command(
     dataset = given(topic, signal(300), models=models_that_fail)
     name = dataset.name
 
-    def says(version: str | None = None) -> str:
+    def summary(version: str | None = None) -> str:
         warehouse.rollback()
         return catalog.training(warehouse, name, version)[1]
 
-    assert says() == f"Nothing was published yet. Begin with ./millrace publish {name}."
+    assert summary() == f"No version was published yet. Begin with ./millrace publish {name}."
     version = publish(dataset, Interval()).version
-    assert says(version) == "Its training starts by itself as soon as the dispatch has seen it."
+    assert summary(version) == "Its training starts automatically within seconds."
     dispatch.land("test")
-    assert says().startswith(f"No run has trained on version {version[:12]}. It has no run yet.")
+    assert summary().startswith(f"No run has trained on version {version[:12]}. No run was started yet")
     dispatch.mark_started([version])
-    assert "The run that was started for it has not planned its models" in says()
+    assert "A run was started and has not planned its models yet" in summary()
     planned = run.begin(dataset, run.sealed_run_id(version), {}, "test")
     number = planned[0]["run"]
-    assert says().startswith(f"Run {number} trains on version {version[:12]}. If it was ended: train")
+    assert summary().startswith(f"Run {number} is training on version {version[:12]}. If it was killed, train")
     with pytest.raises(Exception, match="constant"):
         fitting.fit(dataset, number, "unlucky")
     run.settle(planned)
     command = f"Train on it again: ./millrace train {name} --version {version[:12]}."
-    failed = says()
+    failed = summary()
     assert failed.startswith(f"Run {number} on version {version[:12]} failed, unlucky: ")
-    assert "constant" in failed and failed.endswith(command) and says(version) == failed
+    assert "constant" in failed and failed.endswith(command) and summary(version) == failed
     sound = replace(dataset, models=one_model)
     planned = run.begin(sound, "manual", {"version": version[:12]}, "test")
     for task in planned:
         fitting.fit(sound, task["run"], task["model"])
     run.settle(planned)
-    assert says() == f"Run {planned[0]['run']} has trained on version {version[:12]}."
+    assert summary() == f"Run {planned[0]['run']} has trained on version {version[:12]}."
 
 
 def two_models() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a dataset's definition may say, and the errors of a wrong one."""
+"""The fields of a dataset's definition, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from include.datasets import Dataset, GroupSplit, HashSplit, Packaged, TimeSplit, definitions
+from include.datasets import Dataset, GroupSplit, HashSplit, Packaged, Query, TimeSplit, definitions
 from include.definitions import InvalidDefinition
-from include.errors import UserError
+from include.error_codes import Code
+from tests.errors import raises
 
-SOUND = """
+VALID = """
 from include.datasets import Dataset, HashSplit, Packaged
 def models():
     from sklearn.linear_model import LogisticRegression
@@ -41,45 +42,46 @@ def define(**changes: Any) -> Dataset:
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "says"),
+    ("changes", "field", "value"),
     [
-        ({"name": "Orders"}, "name", "'Orders' is not a name"),
-        ({"name": 7}, "name", "7 is not a name"),
-        ({"source": "orders.csv"}, "source", "Use Packaged, File or Query"),
-        ({"split": 0.2}, "split", "Use TimeSplit, GroupSplit or HashSplit"),
-        ({"models": {"logistic": None}}, "models", "is not a function"),
-        ({"kind": "ranking"}, "kind", "Use 'classification' or 'regression'"),
-        ({"record_id": None}, "record_id", "None is not a column"),
-        ({"target": "order"}, "target", "'order' is the record_id too"),
-        ({"features": "amount"}, "features", "'amount' is no list of columns"),
-        ({"features": ["amount", "returned"]}, "features", "A model must not see it"),
+        ({"name": "Orders"}, "name", "'Orders'"),
+        ({"name": 7}, "name", "7"),
+        ({"source": "orders.csv"}, "source", "'orders.csv'"),
+        ({"split": 0.2}, "split", "0.2"),
+        ({"models": {"logistic": None}}, "models", "{'logistic': None}"),
+        ({"kind": "ranking"}, "kind", "'ranking'"),
+        ({"record_id": None}, "record_id", "None"),
+        ({"target": "order"}, "target", "'order' is also the record_id"),
+        ({"target": "at"}, "target", "'at' is also the event_time"),
+        ({"features": "amount"}, "features", "'amount'"),
+        ({"features": ["amount", "returned"]}, "features", "'returned'"),
         ({"event_time": None, "split": TimeSplit("1 day")}, "event_time", "a TimeSplit needs it"),
         ({"event_time": None, "history": "7 days"}, "event_time", "history needs it"),
-        ({"schedule": "@sometimes", "start": date(2025, 1, 1)}, "schedule", "'@sometimes' is no schedule"),
+        ({"schedule": "@sometimes", "start": date(2025, 1, 1)}, "schedule", "'@sometimes'"),
         ({"schedule": "@daily"}, "start", "a schedule needs it"),
-        ({"start": "2025-01-01"}, "start", "'2025-01-01' is no date"),
-        ({"start": date(2025, 1, 1), "end": date(2024, 1, 1)}, "end", "does not lie after start"),
-        ({"keep": "some"}, "keep", "Use 'all' or '5 versions'"),
-        ({"history": "long"}, "history", "'long' is no duration"),
-        (
-            {"guards": {"accuracy of season=winter": 0.5}},
-            "guards",
-            "'accuracy of season=winter': there is no such slice",
-        ),
-        ({"slices": "season"}, "slices", "'season' is no mapping"),
-        ({"slices": {"By season": "season"}}, "slices", "'By season' is no name"),
-        ({"slices": {"season": ["winter"]}}, "slices", "['winter'] is no text"),
+        ({"start": "2025-01-01"}, "start", "'2025-01-01'"),
+        ({"start": date(2025, 1, 1), "end": date(2024, 1, 1)}, "end", "2024-01-01 is not after start, 2025-01-01"),
+        ({"keep": "some"}, "keep", "'some'"),
+        ({"history": "long"}, "history", "'long'"),
+        ({"memory_limit": "4 bytes"}, "memory_limit", "'4 bytes'"),
+        ({"time_limit": "long"}, "time_limit", "'long'"),
+        ({"out_of_core": "perhaps"}, "out_of_core", "'perhaps'"),
+        ({"passes": 0}, "passes", "0"),
+        ({"guards": {"accuracy of season=winter": 0.5}}, "guards", "'accuracy of season=winter'"),
+        ({"guards": {"beauty": 0.5}}, "guards", "'beauty'"),
+        ({"slices": "season"}, "slices", "'season'"),
+        ({"slices": {"By season": "season"}}, "slices", "'By season'"),
+        ({"slices": {"season": ["winter"]}}, "slices", "['winter']"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_remedy(changes: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(InvalidDefinition) as raised:
+def test_an_invalid_field_is_named_with_its_value_and_a_remedy(changes: dict[str, Any], field: str, value: str) -> None:
+    with raises(Code.INVALID_DEFINITION, value, kind=InvalidDefinition) as caught:
         define(**changes)
-    assert raised.value.field == field
-    assert says in str(raised.value)
-    assert raised.value.remedy
+    assert str(caught).startswith(f"{field}: ")
+    assert caught.error.remedy
 
 
-def test_slices_look_at_columns_also_in_expressions() -> None:
+def test_the_columns_of_slices_include_those_in_expressions() -> None:
     dataset = define(
         slices={"shop": "shop", "dear": "price * pieces > 100", "spaced": "day of week", "end": "`the end` > 1"}
     )
@@ -88,51 +90,82 @@ def test_slices_look_at_columns_also_in_expressions() -> None:
 
 
 @pytest.mark.parametrize("wrong", [lambda: TimeSplit("soon"), lambda: HashSplit(1.5), lambda: GroupSplit("shop", 0)])
-def test_a_wrong_split_is_named(wrong: Any) -> None:
-    with pytest.raises(InvalidDefinition, match=r"^split: "):
+def test_an_invalid_split_is_named(wrong: Any) -> None:
+    with raises(Code.INVALID_DEFINITION) as caught:
         wrong()
+    assert str(caught).startswith("split: ")
 
 
-def test_a_model_must_be_an_estimator_with_a_usable_name() -> None:
-    for models, says in [
-        ({}, "returns {}"),
-        ({"Linear Model": 1}, "cannot name a model"),
-        ({"baseline": 1}, "cannot name a model"),
+@pytest.mark.parametrize(
+    ("sql", "parameters", "value"),
+    [
+        ("select 1 where now() < %(end)s", (), "parameters=['end']"),
+        ("select %(start)s, %(end)s", ("end",), "parameters=['start', 'end']"),
+        ("select %(start)s", ("start", "end"), "'end'"),
+        ("select %(first)s", ("first",), "('first',)"),
+        ("select %(end)s", "end", "'end'"),
+        (None, (), "None"),
+    ],
+)
+def test_a_query_declares_the_parameters_that_it_uses(sql: Any, parameters: Any, value: str) -> None:
+    with raises(Code.INVALID_DEFINITION, value) as caught:
+        Query(sql, parameters=parameters)
+    assert str(caught).startswith("source: ")
+
+
+def test_a_query_may_contain_other_percent_signs() -> None:
+    assert Query("select '%(first)s' where name like 'a%'").parameters == ()
+    assert Query("select %(end)s where name like 'a%'", parameters=["end"]).parameters == ["end"]
+
+
+def test_a_model_must_be_an_estimator_with_a_valid_name() -> None:
+    for models, value in [
+        ({}, "returned {}"),
+        ({"Linear Model": 1}, "'Linear Model'"),
+        ({"baseline": 1}, "'baseline' is reserved"),
         ({"linear": 1}, "'linear' is 1"),
     ]:
-        with pytest.raises(InvalidDefinition, match=says):
+        with raises(Code.INVALID_DEFINITION, value):
             define(models=lambda models=models: models).estimators()
 
 
-def test_features_are_what_no_other_field_names() -> None:
+def test_features_are_the_columns_that_no_other_field_names() -> None:
     columns = ["order", "at", "shop", "amount", "weight", "returned"]
     assert define(split=GroupSplit("shop")).feature_names(columns) == ["amount", "weight"]
     assert define(features=["weight"]).feature_names(columns) == ["weight"]
 
 
-def test_a_broken_file_is_told_and_the_others_work(tmp_path: Path) -> None:
-    (tmp_path / "good.py").write_text(SOUND.format(name="good"))
-    (tmp_path / "wrong_field.py").write_text(SOUND.format(name="Wrong Name"))
+def test_a_broken_file_does_not_affect_the_others(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(VALID.format(name="good"))
+    (tmp_path / "wrong_field.py").write_text(VALID.format(name="Wrong Name"))
     (tmp_path / "syntax.py").write_text("dataset = Dataset(\n")
     (tmp_path / "missing.py").write_text("from include.datasets import Dataset\n\ndataset = Dataset(name='missing')\n")
     (tmp_path / "nothing.py").write_text("")
-    (tmp_path / "twin.py").write_text(SOUND.format(name="good"))
+    (tmp_path / "twin.py").write_text(VALID.format(name="good"))
     found = definitions.find(tmp_path)
     assert set(found.valid) == {"good"}
+    codes = {Path(file).stem: error.code for file, error in found.broken.items()}
+    assert codes == {
+        "wrong_field": Code.INVALID_DEFINITION,
+        "syntax": Code.BROKEN_DEFINITION,
+        "missing": Code.BROKEN_DEFINITION,
+        "nothing": Code.DEFINITION_MISSING,
+        "twin": Code.DEFINITION_EXISTS,
+    }
     errors = {Path(file).stem: str(error) for file, error in found.broken.items()}
-    assert "name: 'Wrong Name' is not a name" in errors["wrong_field"]
+    assert "wrong_field.py: name: 'Wrong Name'" in errors["wrong_field"]
     assert "syntax.py, line 1" in errors["syntax"]
     assert "missing.py, line 3" in errors["missing"] and "'source'" in errors["missing"]
-    assert "no 'dataset' in it" in errors["nothing"]
-    assert "the name 'good' is taken by" in errors["twin"]
+    assert "'dataset'" in errors["nothing"]
+    assert "'good'" in errors["twin"] and "good.py" in errors["twin"]
 
 
-def test_an_unknown_dataset_is_told_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"no dataset 'weather'; there are: .*seattle_weather"):
+def test_the_error_of_an_unknown_dataset_lists_the_known_ones() -> None:
+    with raises(Code.UNKNOWN_DEFINITION, "'weather'", "seattle_weather"):
         definitions.get("weather")
 
 
-def test_the_shipped_definitions_are_sound() -> None:
+def test_the_shipped_definitions_are_valid() -> None:
     found = definitions.find()
     assert not found.broken
     assert {"seattle_weather", "digits", "breast_cancer", "diabetes"} <= set(found.valid)

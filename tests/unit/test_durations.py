@@ -1,4 +1,4 @@
-"""Datasets and streams write durations alike."""
+"""Every field of a definition that holds a duration has the same notation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from include.datasets import TimeSplit
-from include.definitions import InvalidDefinition
+from include.datasets import TimeSplit, not_worse_and_fresher
 from include.durations import duration
+from include.error_codes import Code
 from include.streams.definition import Instant, Stream
+from tests.errors import raises
 
 
 class Event(msgspec.Struct):
@@ -28,19 +29,20 @@ class Event(msgspec.Struct):
         ("365d", timedelta(days=365)),
     ],
 )
-def test_a_dataset_and_a_stream_read_the_same(text: str, span: timedelta) -> None:
+def test_every_field_has_the_same_notation(text: str, span: timedelta) -> None:
     assert duration(text) == span
     assert TimeSplit(text).test == text
     assert Stream(name="events", event=Event, event_time="ts", early=text).earliness == span
+    assert not_worse_and_fresher(0.01, text).older_than == span
 
 
 @pytest.mark.parametrize(
     "text", ["", "soon", "0 days", "5", "d", "-1 days", "1 year", "1.5 hours", "9999999999 weeks", 7]
 )
-def test_what_is_no_duration_is_said_the_same_way(text: str) -> None:
-    with pytest.raises(InvalidDefinition) as dataset:
+def test_every_field_refuses_the_same_texts(text: str) -> None:
+    with raises(Code.INVALID_DEFINITION, "split", repr(text)):
         TimeSplit(text)
-    with pytest.raises(InvalidDefinition) as stream:
+    with raises(Code.INVALID_DEFINITION, "early", repr(text)):
         Stream(name="events", event=Event, event_time="ts", early=text)
-    assert str(dataset.value) == f'split: {text!r} is no duration. Write TimeSplit(test="365 days").'
-    assert str(stream.value).startswith(f"early: {text!r} is no duration. Write a number and one of second, ")
+    with raises(Code.INVALID_DEFINITION, "promotion", repr(text)):
+        not_worse_and_fresher(0.01, text)

@@ -8,9 +8,11 @@ import re
 import pytest
 
 from include import error_codes
+from include.definitions import InvalidDefinition
 from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.project import ROOT
+from include.versions.row_choice import NothingToPublish
 
 SOURCES = [
     path for folder in ("include", "embedded", "cli", "dags", "benchmarks") for path in (ROOT / folder).rglob("*.py")
@@ -27,6 +29,15 @@ def test_an_error_ends_with_its_code() -> None:
 def test_a_later_remedy_keeps_the_code() -> None:
     error = NonRetryableError("The disk is full.", code=Code.INVALID_DEFINITION).with_remedy("Free some space.")
     assert str(error) == "The disk is full. Free some space. [invalid-definition]"
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidDefinition("name", "'A b' is not a valid name.", "Use letters."), NothingToPublish("No rows.")]
+)
+def test_an_error_crosses_a_process(error: UserError) -> None:
+    restored = pickle.loads(pickle.dumps(error))
+    assert type(restored) is type(error)
+    assert (str(restored), restored.__dict__) == (str(error), error.__dict__)
 
 
 @pytest.mark.parametrize("code", Code)

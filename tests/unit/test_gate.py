@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gate as benchmark
+from include.error_codes import Code
 from include.gate.evalue import leader, log_e_gain, log_e_margin, log_e_value, ruling, threshold
 from include.gate.gain import Gain
 from include.gate.metric import Metric
@@ -20,6 +21,7 @@ from include.gate.pairs import Pairs
 from include.gate.policy import Policy, PolicyName, evidence, manual, not_worse_and_fresher
 from include.gate.verdict import Guard, Verdict, choose, decide
 from include.promotion.verdict_row import verdict_row
+from tests.errors import raises
 from tests.unit import independent_gate as independent
 
 MONTH = timedelta(days=30)
@@ -301,9 +303,13 @@ class TestPolicies:
 
     def test_policies_are_values(self) -> None:
         assert self.fresher == Policy(PolicyName.NOT_WORSE_AND_FRESHER, 0.01, timedelta(days=20))
-        for margin, age in [(0.0, MONTH), (-0.1, MONTH), (math.nan, MONTH), (0.01, timedelta(0))]:
-            with pytest.raises(ValueError, match="above 0"):
-                not_worse_and_fresher(margin, age)
+        assert self.fresher == not_worse_and_fresher(margin=0.01, older_than="20 days")
+        for margin in (0.0, -0.1, math.nan):
+            with raises(Code.INVALID_DEFINITION, f"margin={margin}"):
+                not_worse_and_fresher(margin, "30 days")
+        for age in (timedelta(0), "0 days", "soon"):
+            with raises(Code.INVALID_DEFINITION, age):
+                not_worse_and_fresher(0.01, age)
 
 
 class TestPairs:

@@ -1,4 +1,4 @@
-"""The hash that decides a record's side and identity, whatever type its source gives the id."""
+"""The hash that decides the part and the identity of a record, whatever the type of its id."""
 
 from __future__ import annotations
 
@@ -85,18 +85,18 @@ def test_dictionaries_and_uuids_are_their_values() -> None:
     ],
     ids=["texts", "bytes", "booleans", "no numbers"],
 )
-def test_what_means_no_number_and_no_moment_has_its_own_hash(values: list[Any]) -> None:
+def test_a_text_that_is_not_a_number_or_a_time_has_its_own_hash(values: list[Any]) -> None:
     assert len(set(hashes(values))) == len(values)
 
 
-def test_the_first_rule_is_what_it_was() -> None:
+def test_the_first_rule_has_not_changed() -> None:
     assert hashes([0, 1, -1], rule=FIRST_RULE) == [10315271002620659901, 6405808023690938524, 2993332858645922988]
     assert hashes(["a", "ü"], rule=FIRST_RULE) == [1340192464899390188, 5860248454233403251]
     assert hashes([date(1970, 1, 2)], rule=FIRST_RULE) == [6405808023690938524]
     assert hashes([0, 1, -1]) == hashes([0, 1, -1], rule=FIRST_RULE)
 
 
-def test_a_record_is_known_by_the_rule_of_its_time() -> None:
+def test_a_record_is_found_by_the_rule_of_its_version() -> None:
     ids = pa.array(["1", "a"])
     assert [found.tolist() for found in identities(ids)] == [
         hash64(ids).tolist(),

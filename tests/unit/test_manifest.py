@@ -1,4 +1,4 @@
-"""The manifest: what it must say, and what it may not contradict."""
+"""The manifest: its format, and the contradictions that are refused."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from blake3 import blake3
 
-from include.errors import UserError
+from include.error_codes import Code
 from include.versions.manifest import Column, Manifest, Message, decode, encode, version_id
+from tests.errors import raises
 
 MESSAGES = [
     Message(0, 7, "train", 0, 100, "a" * 64),
@@ -38,11 +39,11 @@ def manifest(**changes: Any) -> Manifest:
     return Manifest(**fields | changes)
 
 
-def test_it_survives_its_encoding() -> None:
+def test_a_decoded_manifest_equals_the_encoded_one() -> None:
     assert decode(encode(manifest())) == manifest()
 
 
-def test_the_version_is_the_digest_of_the_list_whatever_its_order() -> None:
+def test_the_version_does_not_depend_on_the_order_of_the_list() -> None:
     text = f"orders\n0 7 train 0 100 {'a' * 64}\n0 8 test 0 40 {'c' * 64}\n1 3 train 1 50 {'b' * 64}\n"
     assert version_id("orders", MESSAGES) == hashlib.sha256(text.encode()).hexdigest()
     assert version_id("orders", reversed(MESSAGES)) == version_id("orders", MESSAGES)
@@ -65,7 +66,7 @@ def test_a_message_without_one_digest_is_refused(digests: dict[str, str]) -> Non
     plain = msgspec.to_builtins(manifest())
     first = {name: value for name, value in plain["messages"][0].items() if name != "sha256"}
     plain["messages"][0] = first | digests
-    with pytest.raises(UserError, match=r"no manifest: .*messages"):
+    with raises(Code.INVALID_MANIFEST, "messages"):
         decode(msgspec.json.encode(plain))
 
 
@@ -75,33 +76,33 @@ def test_the_messages_of_a_split_come_in_batch_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "reason"),
     [
-        ({"version": "0" * 64}, "not the SHA-256 of its messages"),
-        ({"rows": {"train": 151, "test": 40}}, "says 151 train rows, its messages hold 150"),
+        ({"version": "0" * 64}, "SHA-256 of its messages"),
+        ({"rows": {"train": 151, "test": 40}}, "151 train rows, but its messages have 150"),
         ({"messages": MESSAGES[:2], "rows": {"train": 150, "test": 0}}, "has no test rows"),
         ({"messages": [MESSAGES[1], MESSAGES[2]], "rows": {"train": 50, "test": 40}}, "train batches are not numbered"),
         ({"messages": [*MESSAGES, MESSAGES[0]], "rows": {"train": 250, "test": 40}}, "lists an offset twice"),
-        ({"target": "refunded"}, "schema lacks refunded"),
-        ({"features": ["amount", "returned"]}, "names its target 'returned' among the features"),
+        ({"target": "refunded"}, "no column refunded"),
+        ({"features": ["amount", "returned"]}, "target 'returned' is also among its features"),
     ],
 )
-def test_one_that_contradicts_itself_is_refused(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_a_manifest_that_contradicts_itself_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with raises(Code.INVALID_MANIFEST, reason):
         decode(encode(manifest(**changes)))
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "reason"),
     [
         (None, "tombstone"),
-        (b"", "no manifest"),
-        (b"\xff\xfe", "no manifest"),
+        (b"", "not a manifest"),
+        (b"\xff\xfe", "not a manifest"),
         (b"{}", "missing required field"),
-        (msgspec.json.encode(msgspec.to_builtins(manifest()) | {"format": "other/1"}), "no manifest"),
-        (msgspec.json.encode(msgspec.to_builtins(manifest()) | {"messages": []}), "no manifest"),
+        (msgspec.json.encode(msgspec.to_builtins(manifest()) | {"format": "other/1"}), "not a manifest"),
+        (msgspec.json.encode(msgspec.to_builtins(manifest()) | {"messages": []}), "not a manifest"),
     ],
 )
-def test_what_is_no_manifest_is_refused(value: bytes | None, says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_other_records_are_refused(value: bytes | None, reason: str) -> None:
+    with raises(Code.INVALID_MANIFEST, reason):
         decode(value)

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from cli.scaffold import dataset as new
 from include.datasets import Dataset, definitions
-from include.datasets.profile import Answers
+from include.datasets.profiling import Answers
 from include.datasets.sources import text
 from include.errors import UserError
 from include.training.preparation import prepared

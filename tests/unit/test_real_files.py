@@ -15,9 +15,10 @@ from threadpoolctl import threadpool_limits
 
 from cli.scaffold import dataset as new
 from include.datasets import definitions
-from include.datasets.profile import Answers
-from include.errors import UserError
+from include.datasets.profiling import Answers
+from include.error_codes import Code
 from include.training.preparation import prepared
+from tests.errors import raises
 from tests.unit.trained import trained, version
 
 VEGA, SKLEARN, PENGUINS = "vega_datasets/_data", "sklearn/datasets/data", "palmerpenguins/data"
@@ -82,7 +83,7 @@ def test_real_data_trains_and_scores_what_a_plain_script_scores(
 ) -> None:
     path = shipped(folder, name)
     if answers:
-        with pytest.raises(UserError, match=r"holds 'NA' in \d+ rows, .* If so: --null NA"):
+        with raises(Code.TARGET_UNCLEAR, "'NA' in ", "--null NA"):
             new.write("real", new.read(path), Answers(target), tmp_path)
     new.write("real", new.read(path, **answers), Answers(target), tmp_path)
     dataset = definitions.find(tmp_path).valid["real"]
@@ -120,22 +121,28 @@ def test_a_frame_of_a_package_trains_as_parquet_with_its_index(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("folder", "name", "target", "says"),
+    ("folder", "name", "target", "code", "values"),
     [
-        (RIVER, "airline-passengers.csv", "passengers", r"month: text with 144 different values.*--feature month"),
-        (RIVER, "water-flow.csv", "Water flow [l/s]", r"\(Time: .*the time\)\. Give the file numbers or categories"),
-        (FARAWAY, "aatemp/aatemp.csv.bz2", "temp", r"\(year: counts the rows\).*--feature year learns from it"),
-        (LEGO, "heroes.zip", "name", "text with 84 different values in 84 rows"),
+        (
+            RIVER,
+            "airline-passengers.csv",
+            "passengers",
+            Code.FEATURES_MISSING,
+            ["month: text with 144", "--feature month"],
+        ),
+        (RIVER, "water-flow.csv", "Water flow [l/s]", Code.FEATURES_MISSING, ["(Time: ", "the time)"]),
+        (FARAWAY, "aatemp/aatemp.csv.bz2", "temp", Code.FEATURES_MISSING, ["year: numbers the rows", "--feature year"]),
+        (LEGO, "heroes.zip", "name", Code.TARGET_UNCLEAR, ["84 different values in 84 rows"]),
     ],
 )
-def test_real_data_with_nothing_to_learn_is_one_message(
-    folder: str, name: str, target: str, says: str, tmp_path: Path
+def test_real_data_with_nothing_to_learn_is_one_error(
+    folder: str, name: str, target: str, code: Code, values: list[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=says):
+    with raises(code, *values):
         new.write("real", shipped(folder, name), target, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["iris.csv", "breast_cancer.csv", "diabetes_data_raw.csv.gz", "digits.csv.gz"])
 def test_real_data_without_a_header_is_one_question(name: str) -> None:
-    with pytest.raises(UserError, match=r"may be a row already: .* Give --header .* or --no-header"):
+    with raises(Code.HEADER_UNCLEAR, name, "--header", "--no-header"):
         new.read(shipped(SKLEARN, name))

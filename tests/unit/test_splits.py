@@ -1,4 +1,4 @@
-"""Splits: which rows test, and that a row's side does not depend on its neighbours."""
+"""Splits: which rows test, and that the part of a row does not depend on other rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 from include.datasets import Dataset, GroupSplit, HashSplit, Packaged, TimeSplit
 from include.datasets.splits import Split
-from include.errors import NonRetryableError, UserError
+from include.error_codes import Code
+from tests.errors import raises
 
 ROWS = pa.table(
     {
@@ -34,7 +35,7 @@ def dataset(split: Split, **changes: Any) -> Dataset:
     return Dataset(name="orders", source=Packaged("orders:load"), split=split, models=no_models, **fields)
 
 
-def test_the_last_stretch_before_the_intervals_end_tests() -> None:
+def test_the_records_before_the_intervals_end_test() -> None:
     split = TimeSplit("10 days")
     end = datetime(2025, 2, 1, tzinfo=UTC)
     tests = split.tests(ROWS, dataset(split), end)
@@ -43,19 +44,22 @@ def test_the_last_stretch_before_the_intervals_end_tests() -> None:
     assert split.rule(ROWS, dataset(split), end)["boundary"] == "2025-01-22T00:00:00"
 
 
-def test_without_an_interval_the_last_record_is_the_end() -> None:
+def test_without_an_interval_the_end_is_the_last_record() -> None:
     split = TimeSplit("24h")
     assert split.tests(ROWS, dataset(split), None).sum() == 24
 
 
 def test_time_splits_need_times() -> None:
     split = TimeSplit("10 days")
-    with pytest.raises(UserError, match="its event_time 'shop' must hold a time in every row, but is string"):
+    with raises(Code.COLUMN_UNUSABLE, "event_time", "'shop'", "string"):
         split.tests(ROWS, dataset(split, event_time="shop"), None)
+    gaps = ROWS.set_column(1, "at", pa.array([None, None, *ROWS["at"].to_pylist()[2:]], pa.timestamp("us")))
+    with raises(Code.VALUES_MISSING, "event_time", "'at'", "2 of 1000"):
+        split.tests(gaps, dataset(split), None)
 
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("s"), pa.timestamp("ns", "Europe/Berlin")])
-def test_any_type_of_time_will_do(kind: pa.DataType) -> None:
+def test_a_time_may_have_any_type(kind: pa.DataType) -> None:
     days = [date(2025, 1, 1) + timedelta(days=day) for day in range(100)]
     rows = pa.table({"order": range(100), "at": pa.array(days).cast(kind)})
     split = TimeSplit("10 days")
@@ -63,7 +67,7 @@ def test_any_type_of_time_will_do(kind: pa.DataType) -> None:
     assert 10 <= tests.sum() <= 11
 
 
-def test_a_hash_split_takes_about_its_share_and_keeps_each_record_on_its_side() -> None:
+def test_a_hash_split_tests_about_its_share_and_keeps_each_record_in_its_part() -> None:
     split = HashSplit(0.25)
     whole = split.tests(ROWS, dataset(split), None)
     assert 0.2 < whole.mean() < 0.3
@@ -72,17 +76,17 @@ def test_a_hash_split_takes_about_its_share_and_keeps_each_record_on_its_side() 
     assert (HashSplit(0.25, salt="other").tests(ROWS, dataset(split), None) != whole).any()
 
 
-def test_empty_cells_of_a_groups_column_are_counted_and_named() -> None:
+def test_a_groups_column_needs_a_value_in_every_row() -> None:
     cells = pa.array([None] * 3 + ["a"] * 997)
     rows = ROWS.set_column(ROWS.schema.get_field_index("shop"), "shop", cells)
     split = GroupSplit("shop", 0.3)
-    with pytest.raises(NonRetryableError, match="field split: 3 of 1000 rows have no 'shop', which decides their side"):
+    with raises(Code.VALUES_MISSING, "field split", "'shop'", "3 of 1000"):
         split.tests(rows, dataset(split), None)
     numbers = ROWS.set_column(2, "shop", pa.array([None, *range(999)], pa.int64()))
-    with pytest.raises(NonRetryableError, match="1 of 1000 rows have no 'shop'"):
+    with raises(Code.VALUES_MISSING, "'shop'", "1 of 1000"):
         split.tests(numbers, dataset(split), None)
     lists = ROWS.set_column(2, "shop", pa.array([[1]] * 1000))
-    with pytest.raises(NonRetryableError, match="the column 'shop' is list<"):
+    with raises(Code.COLUMN_UNUSABLE, "'shop'", "list<"):
         split.tests(lists, dataset(split), None)
 
 
@@ -134,9 +138,7 @@ def test_a_hash_split_of_a_few_rows_has_a_closest(rows: int) -> None:
         ("1 second", datetime(2025, 2, 11, 17, tzinfo=UTC), "1 week"),
     ],
 )
-def test_the_closest_split_by_time_is_as_near_to_the_asked_as_the_rows_allow(
-    asked: str, end: datetime | None, closest: str
-) -> None:
+def test_the_closest_split_by_time_is_as_near_as_the_rows_allow(asked: str, end: datetime | None, closest: str) -> None:
     split = TimeSplit(asked)
     found = split.closest(ROWS, dataset(split), end)
     assert found == TimeSplit(closest)

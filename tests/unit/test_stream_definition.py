@@ -1,4 +1,4 @@
-"""What a stream definition may say, and the sentence that answers what it may not."""
+"""The fields of a stream's definition, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import pytest
 
 from cli.scaffold import stream as new
 from include.definitions import InvalidDefinition
-from include.errors import UserError
+from include.error_codes import Code
 from include.streams import definitions
 from include.streams.definition import Instant, Stream
 from include.streams.field import fields_of
+from tests.errors import raises
 
 
 class Color(Enum):
@@ -69,18 +70,18 @@ class Undecodable(msgspec.Struct):
 
 
 class Foreign:
-    """A type that no JSON is decoded to."""
+    """A type that msgspec cannot decode from JSON."""
 
 
 class Node(msgspec.Struct):
-    """A struct that holds itself."""
+    """A struct that contains itself."""
 
     children: list[Node] = []
     odd: Foreign | None = None
 
 
 def event(*fields: Any, **options: Any) -> type[msgspec.Struct]:
-    """An event with a time and some other fields: names with types, perhaps with defaults."""
+    """An event with a time and other fields: names and types, optionally defaults."""
     return msgspec.defstruct("Event", [("ts", Instant), *fields], kw_only=True, **options)
 
 
@@ -111,7 +112,7 @@ def test_fields_become_columns() -> None:
     assert GOOD.fields[-1].comment == "Perhaps"
 
 
-def test_spans_are_durations() -> None:
+def test_durations_are_parsed() -> None:
     stream = replace(GOOD, partition="6 hours", keep="30 days", late="1 week", early="90 seconds")
     assert (stream.width, stream.retention) == (timedelta(hours=6), timedelta(days=30))
     assert (stream.lateness, stream.earliness) == (timedelta(days=7), timedelta(seconds=90))
@@ -119,98 +120,105 @@ def test_spans_are_durations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "says"),
+    ("changes", "field", "value"),
     [
-        ({"name": "Vehicle Positions"}, "name", "lower-case letters"),
+        ({"name": "Vehicle Positions"}, "name", "'Vehicle Positions'"),
         ({"name": "a" * 49}, "name", "48 characters"),
-        ({"name": "doors_20261125"}, "name", "a day at the end"),
-        ({"name": "doors_20261125_0600"}, "name", "a day at the end"),
-        ({"event": dict}, "event", "is not a msgspec.Struct"),
-        ({"name": "doors_pkey"}, "name", "nor _pkey"),
-        ({"name": "doors_pkey1"}, "name", "nor _pkey"),
-        ({"name": None}, "name", "lower-case letters"),
-        ({"name": "Straße"}, "name", "lower-case letters"),
-        ({"event": None}, "event", "is not a msgspec.Struct"),
-        ({"event": list[int]}, "event", "is not a msgspec.Struct"),
-        ({"event": msgspec.Struct}, "event_time", "has no field 'ts'"),
-        ({"event": Undecodable}, "event", "cannot be decoded"),
-        ({"event": event(("odd", "int ++"))}, "event", "cannot be decoded: "),
-        ({"event": event(("odd", "Missing"))}, "event", "cannot be decoded: NameError"),
-        ({"event": event(("odd", Foreign))}, "event.odd", "no JSON can be decoded to Foreign"),
-        ({"event": event(("odd", dict[str, list[Foreign | None]]))}, "event.odd", "no JSON can be decoded to Foreign"),
-        ({"event": event(("odd", Node))}, "event.odd", "no JSON can be decoded to Foreign"),
-        ({"event": event(("odd", complex))}, "event.odd", "no JSON can be decoded to complex"),
-        ({"event": event(("odd", msgspec.UnsetType))}, "event.odd", "no JSON can be decoded to UnsetType"),
-        ({"event": event(("odd", msgspec.msgpack.Ext))}, "event.odd", "no JSON can be decoded to msgspec.msgpack.Ext"),
+        ({"name": "doors_20261125"}, "name", "must not end in a day"),
+        ({"name": "doors_20261125_0600"}, "name", "must not end in a day"),
+        ({"event": dict}, "event", "<class 'dict'>"),
+        ({"name": "doors_pkey"}, "name", "or _pkey"),
+        ({"name": "doors_pkey1"}, "name", "or _pkey"),
+        ({"name": None}, "name", "None"),
+        ({"name": "Straße"}, "name", "'Straße'"),
+        ({"event": None}, "event", "None"),
+        ({"event": list[int]}, "event", "list[int]"),
+        ({"event": msgspec.Struct}, "event_time", "'ts'"),
+        ({"event": Undecodable}, "event", "Undecodable"),
+        ({"event": event(("odd", "int ++"))}, "event", "Event: "),
+        ({"event": event(("odd", "Missing"))}, "event", "Event: NameError"),
+        ({"event": event(("odd", Foreign))}, "event.odd", "JSON to Foreign"),
+        ({"event": event(("odd", dict[str, list[Foreign | None]]))}, "event.odd", "JSON to Foreign"),
+        ({"event": event(("odd", Node))}, "event.odd", "JSON to Foreign"),
+        ({"event": event(("odd", complex))}, "event.odd", "JSON to complex"),
+        ({"event": event(("odd", msgspec.UnsetType))}, "event.odd", "JSON to UnsetType"),
+        ({"event": event(("odd", msgspec.msgpack.Ext))}, "event.odd", "JSON to msgspec.msgpack.Ext"),
         (
             {"event": event(("odd", msgspec.Raw | None))},
             "event.odd",
-            "no JSON can be decoded to msgspec.Raw in a union",
+            "JSON to msgspec.Raw in a union",
         ),
-        ({"event": event(("x" * 64, int))}, f"event.{'x' * 64}", "takes 64 bytes"),
-        ({"event": event(("é" * 32, int))}, f"event.{'é' * 32}", "takes 64 bytes"),
-        ({"event": event(("tableoid", int))}, "event.tableoid", "PostgreSQL has a column of that name"),
-        ({"event": event(("ctid", str))}, "event.ctid", "PostgreSQL has a column of that name"),
-        ({"event": event(*((f"f{n}", str) for n in range(1_597)))}, "event", "1,598 fields, and a table .* 1,597"),
-        ({"event": event(*((f"f{n}", int) for n in range(1_015)))}, "event", "take 8,168 bytes in every row"),
-        ({"event_time": 5}, "event_time", "has no field 5"),
-        ({"event_time": None}, "event_time", "has no field None"),
-        ({"event": event(("at", Instant, None)), "event_time": "at"}, "event_time", "not always a moment"),
+        ({"event": event(("x" * 64, int))}, f"event.{'x' * 64}", "64 bytes"),
+        ({"event": event(("é" * 32, int))}, f"event.{'é' * 32}", "64 bytes"),
+        ({"event": event(("tableoid", int))}, "event.tableoid", "system column"),
+        ({"event": event(("ctid", str))}, "event.ctid", "system column"),
+        (
+            {"event": event(*((f"f{n}", str) for n in range(1_597)))},
+            "event",
+            "1,598 fields; a table has room for 1,597",
+        ),
+        ({"event": event(*((f"f{n}", int) for n in range(1_015)))}, "event", "8,168 bytes"),
+        ({"event_time": 5}, "event_time", "5"),
+        ({"event_time": None}, "event_time", "None"),
+        ({"event": event(("at", Instant, None)), "event_time": "at"}, "event_time", "'at'"),
         (
             {"event": event(("at", Instant | msgspec.UnsetType, msgspec.UNSET)), "event_time": "at"},
             "event_time",
-            "not a",
+            "'at'",
         ),
-        ({"event": Reserved}, "event.kafka_offset", "names with 'kafka_'"),
-        ({"event": Naive}, "event.ts", "Declare it as Instant"),
-        ({"event_time": "when"}, "event_time", "has no field 'when'"),
-        ({"event_time": "day"}, "event_time", "not always a moment"),
-        ({"partition": "5 hours"}, "partition", "divide the days"),
-        ({"partition": "1 month"}, "partition", "no duration"),
-        ({"keep": "3 days"}, "keep", 'Write at least "9 days"'),
-        ({"late": "soon"}, "late", "no duration"),
-        ({"early": "0 days"}, "early", "no duration"),
-        ({"keep": "1000000 days"}, "keep", 'Write "500000 days" at most'),
-        ({"late": "365001 days", "keep": "400000 days"}, "late", 'Write "365000 days" at most'),
-        ({"early": "999999999 days"}, "early", 'Write "365000 days" at most'),
-        ({"early": "99999999999 days"}, "early", "no duration"),
-        ({"partition": "36501 days", "keep": "100000 days"}, "partition", 'Write "36500 days" at most'),
-        ({"window": "366 days"}, "window", 'Write "365 days" at most'),
-        ({"quiet": "366 days"}, "quiet", 'Write "365 days" at most'),
-        *(({field: None}, field, "no duration") for field in ("partition", "keep", "late", "early", "window", "quiet")),
-        ({"keep": timedelta(days=90)}, "keep", "no duration"),
-        ({"key": "nothing"}, "key", "no field 'nothing'"),
-        ({"key": ["text"]}, "key", "no field"),
+        ({"event": Reserved}, "event.kafka_offset", "'kafka_'"),
+        ({"event": Naive}, "event.ts", "Instant"),
+        ({"event_time": "when"}, "event_time", "'when'"),
+        ({"event_time": "day"}, "event_time", "'day'"),
+        ({"partition": "5 hours"}, "partition", "'5 hours'"),
+        ({"partition": "1 month"}, "partition", "'1 month'"),
+        ({"keep": "3 days"}, "keep", '"9 days"'),
+        ({"late": "soon"}, "late", "'soon'"),
+        ({"early": "0 days"}, "early", "'0 days'"),
+        ({"keep": "1000000 days"}, "keep", 'Write "500000 days" or less'),
+        ({"late": "365001 days", "keep": "400000 days"}, "late", 'Write "365000 days" or less'),
+        ({"early": "999999999 days"}, "early", 'Write "365000 days" or less'),
+        ({"early": "99999999999 days"}, "early", "'99999999999 days'"),
+        ({"partition": "36501 days", "keep": "100000 days"}, "partition", 'Write "36500 days" or less'),
+        ({"window": "366 days"}, "window", 'Write "365 days" or less'),
+        ({"quiet": "366 days"}, "quiet", 'Write "365 days" or less'),
+        *(
+            ({field: None}, field, "None is not a duration")
+            for field in ("partition", "keep", "late", "early", "window", "quiet")
+        ),
+        ({"keep": timedelta(days=90)}, "keep", "datetime.timedelta(days=90)"),
+        ({"key": "nothing"}, "key", "'nothing'"),
+        ({"key": ["text"]}, "key", "['text']"),
         ({"topic": "^foo.*"}, "topic", "reads one topic, not a pattern"),
-        ({"topic": "two topics"}, "topic", "cannot be the name"),
-        ({"topic": "a,b"}, "topic", "cannot be the name"),
-        ({"topic": "ä"}, "topic", "cannot be the name"),
-        ({"topic": "a\n"}, "topic", "cannot be the name"),
-        ({"topic": ".."}, "topic", "cannot be the name"),
-        ({"topic": "a" * 250}, "topic", "249 characters at most"),
-        ({"topic": 5}, "topic", "cannot be the name"),
-        ({"topic": ["a", "b"]}, "topic", "cannot be the name"),
+        ({"topic": "two topics"}, "topic", "'two topics'"),
+        ({"topic": "a,b"}, "topic", "'a,b'"),
+        ({"topic": "ä"}, "topic", "'ä'"),
+        ({"topic": "a\n"}, "topic", r"'a\n'"),
+        ({"topic": ".."}, "topic", "'..'"),
+        ({"topic": "a" * 250}, "topic", "up to 249"),
+        ({"topic": 5}, "topic", "5"),
+        ({"topic": ["a", "b"]}, "topic", "['a', 'b']"),
         ({"kafka_partitions": 0}, "kafka_partitions", "Write 1 to 10,000"),
-        ({"kafka_partitions": 10_001}, "kafka_partitions", "too many"),
-        ({"kafka_partitions": "4"}, "kafka_partitions", "not a whole number"),
+        ({"kafka_partitions": 10_001}, "kafka_partitions", "10,001"),
+        ({"kafka_partitions": "4"}, "kafka_partitions", "'4'"),
         ({"drains": 0}, "drains", "Write 1 to 1,000"),
-        ({"drains": 1.5}, "drains", "1.5 is not a whole number"),
-        ({"drains": True}, "drains", "True is not a whole number"),
-        ({"drains": None}, "drains", "None is not a whole number"),
-        ({"drains": 1_001}, "drains", "too many"),
-        ({"simulate": "events"}, "simulate", "not a function"),
+        ({"drains": 1.5}, "drains", "1.5"),
+        ({"drains": True}, "drains", "True"),
+        ({"drains": None}, "drains", "None"),
+        ({"drains": 1_001}, "drains", "1,001"),
+        ({"simulate": "events"}, "simulate", "'events'"),
     ],
 )
-def test_what_cannot_be_names_the_field_and_the_fix(changes: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(InvalidDefinition, match=says) as raised:
+def test_an_invalid_field_is_named_with_its_value_and_a_remedy(changes: dict[str, Any], field: str, value: str) -> None:
+    with raises(Code.INVALID_DEFINITION, value, kind=InvalidDefinition) as caught:
         replace(GOOD, **changes)
-    assert raised.value.field == field
-    assert str(raised.value).startswith(f"{field}: ")
+    assert str(caught).startswith(f"{field}: ")
+    assert caught.error.remedy
 
 
-def test_what_can_be_at_most() -> None:
-    """The ends of what is accepted, and types that msgspec decodes although they look foreign."""
-    fine: list[dict[str, Any]] = [
+def test_limits_are_accepted() -> None:
+    """The largest values, and types that msgspec decodes although they look unusual."""
+    accepted: list[dict[str, Any]] = [
         {"name": "a" * 48},
         {"name": "doors_pkey_x"},
         {"topic": "a" * 249},
@@ -223,11 +231,11 @@ def test_what_can_be_at_most() -> None:
         {"event": event(*((f"f{n}", int | None) for n in range(1_596)))},
         {"event": event(("description", Annotated[int, msgspec.Meta(description="a\0\ud800b")]))},
     ]
-    for changes in fine:
+    for changes in accepted:
         replace(GOOD, **changes)
 
 
-def test_what_may_be_missing_is_nullable() -> None:
+def test_a_field_that_may_be_missing_is_nullable() -> None:
     fields = fields_of(
         event(
             ("unset", int | msgspec.UnsetType, msgspec.UNSET),
@@ -250,7 +258,7 @@ def test_what_may_be_missing_is_nullable() -> None:
     ]
 
 
-def test_every_shipped_stream_is_valid_and_simulates_what_it_decodes() -> None:
+def test_every_shipped_stream_is_valid_and_decodes_its_simulation() -> None:
     found = definitions.find()
     assert not found.broken
     assert {"payments", "sensor_readings", "vehicle_positions"} <= set(found.valid)
@@ -262,7 +270,7 @@ def test_every_shipped_stream_is_valid_and_simulates_what_it_decodes() -> None:
         assert all(field.comment for field in fields_of(stream.event))
 
 
-def test_a_broken_file_harms_only_itself(tmp_path: Path) -> None:
+def test_a_broken_file_does_not_affect_the_others(tmp_path: Path) -> None:
     new.write("good", tmp_path)
     source = (tmp_path / "good.py").read_text()
     broken = {
@@ -278,17 +286,24 @@ def test_a_broken_file_harms_only_itself(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text(text)
     found = definitions.find(tmp_path)
     assert list(found.valid) == ["good"]
+    codes = {Path(file).stem: error.code for file, error in found.broken.items()}
+    assert codes == {
+        "late": Code.INVALID_DEFINITION,
+        **dict.fromkeys(("syntax", "crash", "exit", "key"), Code.BROKEN_DEFINITION),
+        "empty": Code.DEFINITION_MISSING,
+        "twin": Code.DEFINITION_EXISTS,
+    }
     errors = {Path(file).stem: str(error) for file, error in found.broken.items()}
-    assert f"{tmp_path}/late.py: late: '7 dayz' is no duration. Write a number" in errors["late"]
+    assert f"{tmp_path}/late.py: late: '7 dayz'" in errors["late"]
     assert "syntax.py, line 1:" in errors["syntax"]
-    assert "crash.py, line 1: ZeroDivisionError" in errors["crash"]
-    assert "exit.py, line 2: SystemExit: no." in errors["exit"]
-    assert "key.py, line 1: KeyError: 'stream'." in errors["key"]
-    assert "there is no 'stream' in it" in errors["empty"]
-    assert "the name 'good' is taken by" in errors["twin"]
+    assert "crash.py, line 1 raised ZeroDivisionError" in errors["crash"]
+    assert "exit.py, line 2 raised SystemExit: no." in errors["exit"]
+    assert "key.py, line 1 raised KeyError: 'stream'." in errors["key"]
+    assert "'stream'" in errors["empty"]
+    assert "'good'" in errors["twin"] and "good.py" in errors["twin"]
 
 
-def test_a_new_stream_works_at_once(tmp_path: Path) -> None:
+def test_a_new_stream_works_without_changes(tmp_path: Path) -> None:
     new.write("door_openings", tmp_path)
     stream = definitions.find(tmp_path).valid["door_openings"]
     assert stream.event.__name__ == "DoorOpenings"
@@ -297,13 +312,13 @@ def test_a_new_stream_works_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["instant", "stream", "meta", "true", "class", "events"])
-def test_a_new_stream_may_be_called_like_what_its_file_uses(tmp_path: Path, name: str) -> None:
+def test_a_new_stream_may_have_the_name_of_an_import(tmp_path: Path, name: str) -> None:
     new.write(name, tmp_path)
     found = definitions.find(tmp_path)
     assert (list(found.valid), found.broken) == ([name], {})
 
 
 @pytest.mark.parametrize("name", ["Doors", "doors_20261125", "2doors", "../doors", "definition", ""])
-def test_a_new_stream_needs_a_free_and_usable_name(name: str) -> None:
-    with pytest.raises(UserError, match=r"cannot name a stream|is taken"):
+def test_a_new_stream_needs_a_valid_name_that_is_not_taken(name: str) -> None:
+    with raises(Code.DEFINITION_EXISTS if name == "definition" else Code.INVALID_NAME, repr(name)):
         new.write(name)

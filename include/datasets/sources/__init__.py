@@ -1,4 +1,4 @@
-"""Sources: where a dataset's rows come from. Nothing is opened or imported before the rows are asked for."""
+"""Sources of datasets' rows. Nothing is opened or imported before the rows are read."""
 
 from include.datasets.sources.file import File
 from include.datasets.sources.packaged import Packaged

@@ -1,4 +1,4 @@
-"""Files as their content, whatever they are compressed with: what they begin with says it, not their names."""
+"""Compressed files. The first bytes of a file decide how it is compressed, not its name."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
 
-# What pyarrow reads itself.
+# Formats that pyarrow decompresses.
 _ARROW = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 _XZ, _ZIP = b"\xfd7zXZ\x00", b"PK\x03\x04"
-# Raised while such a file is read.
+# Errors of a damaged file.
 BROKEN = (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile)
 
 
@@ -25,18 +26,18 @@ def is_compressed(path: Path) -> bool:
 
 
 def beginning(path: Path) -> bytes:
-    """The first bytes as they are."""
+    """The first bytes of the file, not decompressed."""
     with path.open("rb") as file:
         return file.read(16)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file's content.
+    """Opens the file's decompressed content.
 
     Raises:
-        NonRetryableError: It is an archive of several files.
-        OSError: It cannot be read.
+        NonRetryableError: The file is an archive of several files.
+        OSError: The file cannot be read.
     """
     import pyarrow as pa
 
@@ -59,10 +60,14 @@ def _only_one(path: Path) -> Iterator[BinaryIO]:
         names = [found.filename for found in archive.infolist() if not found.is_dir()]
         names = [name for name in names if not name.startswith("__MACOSX/")]
         if "[Content_Types].xml" in names:
-            raise NonRetryableError(f"The file {path} is a spreadsheet or a document.", "Save it as CSV.")
+            raise NonRetryableError(
+                f"The file {path} is a spreadsheet or a document.", "Save it as CSV.", code=Code.FORMAT_UNSUPPORTED
+            )
         if len(names) != 1:
             raise NonRetryableError(
-                f"The archive {path} holds {len(names)} files: {', '.join(names[:5])}.", "Unpack it and name one."
+                f"The archive {path} contains {len(names)} files: {', '.join(names[:5])}.",
+                "Unpack it, and name one of the files.",
+                code=Code.FORMAT_UNSUPPORTED,
             )
         with archive.open(names[0]) as file:
             yield cast(BinaryIO, file)

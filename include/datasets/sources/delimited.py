@@ -1,4 +1,4 @@
-"""Rows of delimited text, such as CSV: read as text, in blocks, and given the types that fit all of it."""
+"""Reads delimited text, such as CSV, in blocks, and converts each column to the type that fits the whole file."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from include.datasets.sources import compressed, text
 from include.datasets.sources.text import Numbers
+from include.error_codes import Code
 from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK_BYTES = 8 * 1024 * 1024
-# A single value is no longer than a block.
+# A value cannot be longer than a block.
 MAX_BLOCK_BYTES = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a file writes its rows.
+    """The notation of a file of delimited text.
 
     Attributes:
-        delimiter: What separates the fields.
-        quote: What encloses a field that holds a delimiter or a line break.
-        encoding: Of the file; one of Python's codecs.
-        numbers: How numbers are written.
-        names: The columns' names, of a file without a header.
+        delimiter: The character between fields.
+        quote: The character around a field that contains a delimiter or a line break.
+        encoding: One of Python's codecs.
+        numbers: The notation of numbers.
+        names: The columns' names, if the file has no header.
         skip: The number of lines before the header.
-        comment: What a line begins with that is no row.
-        nulls: Texts that mean that a value is missing, besides nothing at all.
+        comment: The beginning of a line that is not a row.
+        nulls: Texts that mean a missing value, besides an empty field.
     """
 
     delimiter: str = ","
@@ -52,35 +53,35 @@ class Delimited:
     """A file of delimited text.
 
     Attributes:
-        schema: Of all columns, with the types that fit all rows.
+        schema: All columns, with the types that fit all rows.
     """
 
     def __init__(
-        self, path: Path, dialect: Dialect, types: Mapping[str, str], held: bool, most_bytes: int | None = None
+        self, path: Path, dialect: Dialect, types: Mapping[str, str], held: bool, max_bytes: int | None = None
     ) -> None:
-        """Goes through the whole file once.
+        """Reads the whole file once, to find the types of its columns.
 
         Args:
-            types: Types that are not to be found out, by column; values are names out of ``text.TYPES``.
-            held: Whether the rows are to stay in memory.
-            most_bytes: Look only at the rows within this many bytes from the beginning.
+            types: The types of columns that are known, by column; names of ``text.TYPES``.
+            held: Whether to keep the rows in memory.
+            max_bytes: Read only the rows within this many bytes from the beginning.
 
         Raises:
-            NonRetryableError: A column is given twice, or is not there.
-            pyarrow.ArrowInvalid, UnicodeError: The file cannot be read in this dialect.
+            NonRetryableError: The file has no header, or another number of columns than the dialect.
+            pyarrow.ArrowInvalid, UnicodeError: The file does not match the dialect.
         """
         import pyarrow as pa
 
-        self._path, self._dialect, self._most_bytes = path, dialect, most_bytes
+        self._path, self._dialect, self._max_bytes = path, dialect, max_bytes
         self.names, self._before, self._empty = _header(path, dialect)
         self._block_bytes, self._held = BLOCK_BYTES, held
         self._texts: list[pa.RecordBatch] = []
-        guessed = self._look()
+        guessed = self._guess_types()
         wanted = {name: text.arrow_type(kind) for name, kind in types.items()}
         self.schema = pa.schema([(name, wanted.get(name, guessed.get(name, pa.null()))) for name in self.names])
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows with these columns."""
+        """The rows, with these columns only."""
         import pyarrow as pa
 
         first = 1
@@ -94,17 +95,18 @@ class Delimited:
 
         wanted = self.schema.field(name).type
         try:
-            return text.convert_as_asked(texts, wanted, self._dialect.numbers)
+            return text.convert_to_chosen(texts, wanted, self._dialect.numbers)
         except pa.ArrowInvalid as error:
             odd = text.misfits(texts, wanted, self._dialect.numbers)
             row = first + texts.to_pylist().index(odd[0]) if odd else first
             raise NonRetryableError(
-                f"{self._path}: the column {name!r} is to be {wanted}, which {', '.join(map(repr, odd[:3]))} is not; "
-                f"the first such value is in row {row}.",
-                "Name what means a missing value in nulls=, correct types=, or correct the file.",
+                f"{self._path}: the column {name!r} has values that are not {wanted}: "
+                f"{', '.join(map(repr, odd[:3]))}, first in row {row}.",
+                "List texts that mean a missing value in nulls=, correct types=, or correct the file.",
+                code=Code.TYPE_MISMATCH,
             ) from error
 
-    def _look(self) -> dict[str, pa.DataType]:
+    def _guess_types(self) -> dict[str, pa.DataType]:
         import pyarrow as pa
 
         while True:
@@ -126,21 +128,22 @@ class Delimited:
             self._require_closed(last)
 
     def _require_closed(self, piece: pa.RecordBatch) -> None:
-        """Refuses a file whose last value goes on to its end, which pyarrow takes for closed."""
+        """Refuses a file whose last quotation mark is never closed; pyarrow would accept the rest as one value."""
         value = piece.columns[-1][-1].as_py() or ""
         if not self._dialect.quote or len(value.splitlines()) < 2:
             return
         last = ""
-        with opened(self._path, self._dialect, self._most_bytes) as (stream, encoding):
+        with opened(self._path, self._dialect, self._max_bytes) as (stream, encoding):
             lines = io.TextIOWrapper(stream, encoding=encoding)
             for line in lines:
                 last = line.strip() or last
             lines.detach()
         if not last.endswith(self._dialect.quote):
             raise NonRetryableError(
-                f"{self._path}: the quotation mark before {value.splitlines()[0][:40]!r} is not closed; the rest of "
-                "the file would be one value.",
-                "Close it, or give quote='' when quotation marks mean nothing.",
+                f"{self._path}: the quotation mark before {value.splitlines()[0][:40]!r} is never closed, so that the "
+                "rest of the file is one value.",
+                "Close it, or set quote='' if the file does not quote fields.",
+                code=Code.FILE_UNREADABLE,
             )
 
     def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -150,7 +153,7 @@ class Delimited:
         dialect = self._dialect
         if self._empty:
             return
-        with opened(self._path, dialect, self._most_bytes) as (stream, encoding):
+        with opened(self._path, dialect, self._max_bytes) as (stream, encoding):
             reader = arrow.open_csv(
                 stream,
                 read_options=arrow.ReadOptions(
@@ -174,7 +177,7 @@ class Delimited:
 
 
 def _without_nulls(batch: pa.RecordBatch, nulls: Sequence[str]) -> pa.RecordBatch:
-    """The batch with null for each text that means that a value is missing, also with blanks around it."""
+    """Replaces each text that means a missing value with null, also if it has blanks around it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -187,30 +190,30 @@ def _without_nulls(batch: pa.RecordBatch, nulls: Sequence[str]) -> pa.RecordBatc
 
 
 @contextmanager
-def opened(path: Path, dialect: Dialect, most_bytes: int | None = None) -> Iterator[tuple[BinaryIO, str]]:
-    """The file's rows as bytes without comments, and their encoding.
+def opened(path: Path, dialect: Dialect, max_bytes: int | None = None) -> Iterator[tuple[BinaryIO, str]]:
+    """Opens the file's rows as bytes without comments; yields the stream and its encoding.
 
     Args:
-        most_bytes: Only the complete rows within this many bytes from the beginning.
+        max_bytes: Stop at the end of the row that reaches this many bytes.
     """
     with compressed.opened(path) as stream:
-        if dialect.comment is None and most_bytes is None:
+        if dialect.comment is None and max_bytes is None:
             yield stream, dialect.encoding
         else:
             lines: Iterable[str] = io.TextIOWrapper(stream, encoding=_codec(dialect), newline="")
-            if most_bytes is not None:
-                lines = _beginning(lines, dialect, most_bytes)
+            if max_bytes is not None:
+                lines = _beginning(lines, dialect, max_bytes)
             yield _Lines(_uncommented(lines, dialect)), "utf-8"  # type: ignore[misc]
 
 
-def _beginning(lines: Iterable[str], dialect: Dialect, most_bytes: int) -> Iterator[str]:
-    """The first lines, up to one that ends a row."""
+def _beginning(lines: Iterable[str], dialect: Dialect, max_bytes: int) -> Iterator[str]:
+    """The first lines, up to the end of a row."""
     length, open_ = 0, False
     for line in lines:
         open_ ^= bool(dialect.quote and line.count(dialect.quote) % 2)
         yield line
         length += len(line)
-        if length >= most_bytes and not open_:
+        if length >= max_bytes and not open_:
             return
 
 
@@ -224,7 +227,7 @@ def _uncommented(lines: Iterable[str], dialect: Dialect) -> Iterator[bytes]:
 
 
 class _Lines(io.RawIOBase):
-    """Lines as a file that can be read from the beginning to the end."""
+    """Makes a readable file of lines."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self._lines = lines
@@ -246,9 +249,9 @@ class _Lines(io.RawIOBase):
 
 
 def _header(path: Path, dialect: Dialect) -> tuple[list[str], int, bool]:
-    """The columns' names, the number of lines before the first row, and whether there is no row.
+    """The columns' names, the number of lines before the first row, and whether the file has no rows.
 
-    A column without a name is called after its place, as pandas does: ``Unnamed: 0``.
+    A column without a name is named after its position, as pandas does: ``Unnamed: 0``.
     """
     with opened(path, dialect) as (stream, encoding):
         codec = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
@@ -267,12 +270,13 @@ def _header(path: Path, dialect: Dialect) -> tuple[list[str], int, bool]:
         empty = not dialect.names and not any(line.strip() for line in rest)
         lines.detach()
     if first is None:
-        raise NonRetryableError(f"The file {path} is empty.", "Give one with rows.")
+        raise NonRetryableError(f"The file {path} is empty.", "Provide a file with rows.", code=Code.FILE_EMPTY)
     if dialect.names:
         if len(dialect.names) != len(first):
             raise NonRetryableError(
-                f"The rows of {path} have {len(first)} fields, and names= has {len(dialect.names)} names.",
+                f"The rows of {path} have {len(first)} fields, but names= has {len(dialect.names)} names.",
                 "Correct names=.",
+                code=Code.FILE_UNREADABLE,
             )
         return list(dialect.names), len(before) + blank, empty
     names = [name or f"Unnamed: {place}" for place, name in enumerate(first)]

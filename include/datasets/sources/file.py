@@ -1,4 +1,4 @@
-"""A file of delimited text, such as CSV, or a Parquet file."""
+"""The source `File`: delimited text, such as CSV, or Parquet."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from include.datasets.sources.plain import cast
 from include.datasets.sources.source import SCAN_ROWS, Scan, Source, Whole, numbered, require_free
 from include.datasets.sources.text import Numbers
 from include.definitions import InvalidDefinition
+from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.project import ROOT
 
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 SCAN_VALUES = 32 * SCAN_ROWS
 TEXT_IN_MEMORY_BYTES = 64 * 1024 * 1024
-# How many times larger text is than its compressed form, at most.
+# Text is at most this many times larger than its compressed form.
 COMPRESSION = 8
-# What `check` looks at: a file of this size is read as a whole, of a larger one the beginning.
-LOOK_BYTES = 4 * 1024 * 1024
+# `check` reads a file of up to this size completely, and the beginning of a larger one.
+CHECK_BYTES = 4 * 1024 * 1024
 
-_OTHERS = {
+_UNSUPPORTED = {
     b"ARROW1": "an Arrow file",
     b"ORC": "an ORC file",
     b"Obj\x01": "an Avro file",
@@ -43,30 +44,30 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class File(Source):
-    """A file of delimited text, which may be compressed, or a Parquet file: its content says which.
+    """A file of delimited text, which may be compressed, or a Parquet file. The content decides, not the name.
 
-    All but ``path``, ``number`` and ``types`` concern delimited text only. A column of text has the type that fits all
-    of its rows: whole numbers, numbers, true and false, dates or times. What would not be the same as a number stays
-    text, such as ``00501``.
+    All options but ``path``, ``number`` and ``types`` apply to delimited text only. A column of text gets the type that
+    fits all of its rows: whole numbers, numbers, booleans, dates or times. A text such as ``00501``, which a number
+    would change, stays text.
 
     Attributes:
         path: Absolute, or relative to the project's directory.
-        number: Name of a column to add with the number of the row, for data without an id of its own.
-        types: Types of columns that are not to be found out: ``text``, ``integer``, ``number``, ``boolean``, ``date``
-            or ``timestamp`` (UTC).
-        delimiter: What separates fields.
-        quote: What encloses a field that holds delimiters or line breaks; empty when nothing does.
+        number: The name of a column to add with the number of the row, for rows without an id.
+        types: The types of columns, if they are not to be detected: ``text``, ``integer``, ``number``, ``boolean``,
+            ``date`` or ``timestamp`` (UTC).
+        delimiter: The character between fields.
+        quote: The character around fields that contain delimiters or line breaks; empty if the file has none.
         decimal: The decimal point.
-        thousands: What separates thousands.
+        thousands: The separator of thousands.
         encoding: One of Python's codecs.
-        nulls: Texts that mean that a value is missing, besides an empty field and, among numbers, ``NA``, ``NaN``,
-            ``null`` and the like.
-        names: The columns' names, of a file whose first line is a row already.
+        nulls: Texts that mean a missing value, besides an empty field and, among numbers, ``NA``, ``NaN``, ``null`` and
+            the like.
+        names: The columns' names, if the file has no header.
         skip: The number of lines before the header.
-        comment: What a line begins with that is no row.
+        comment: The beginning of a line that is not a row.
 
     Raises:
-        InvalidDefinition: An option is wrong.
+        InvalidDefinition: An option has an invalid value.
     """
 
     path: str
@@ -92,21 +93,23 @@ class File(Source):
         ):
             if value is not None and (not isinstance(value, str) or len(value) > 1 or not (value or empty)):
                 raise InvalidDefinition(
-                    "source", f"{option}={value!r} is not one character.", 'Write it as in delimiter=";".'
+                    "source", f"{option}={value!r} is not one character.", f'Write one, as in {option}=";".'
                 )
             if value in ("\n", "\r"):
-                raise InvalidDefinition("source", f"{option}={value!r} is a line break.", "Name another character.")
+                raise InvalidDefinition("source", f"{option}={value!r} is a line break.", "Use another character.")
         if self.decimal == (self.thousands or ""):
             raise InvalidDefinition(
-                "source", f"decimal and thousands are both {self.decimal!r}.", "Correct one of them."
+                "source", f"decimal and thousands are both {self.decimal!r}.", "Change one of them."
             )
         if self.quote and self.quote == self.delimiter:
-            raise InvalidDefinition("source", f"delimiter and quote are both {self.quote!r}.", "Correct one of them.")
+            raise InvalidDefinition("source", f"delimiter and quote are both {self.quote!r}.", "Change one of them.")
         try:
             codecs.lookup(self.encoding)
         except (LookupError, TypeError) as error:
             raise InvalidDefinition(
-                "source", f"the encoding {self.encoding!r} is unknown.", "Write 'utf-8' or 'cp1252'."
+                "source",
+                f"encoding={self.encoding!r} is not an encoding that Python knows.",
+                "Write one such as 'utf-8' or 'cp1252'.",
             ) from error
         for option, texts in (("nulls", self.nulls), ("names", self.names)):
             if isinstance(texts, str) or not all(isinstance(value, str) and value for value in texts):
@@ -120,7 +123,7 @@ class File(Source):
 
     @property
     def dialect(self) -> Dialect:
-        """How it writes its rows, if it is delimited text."""
+        """The options that describe delimited text."""
         return Dialect(
             delimiter=self.delimiter,
             quote=self.quote,
@@ -135,7 +138,7 @@ class File(Source):
     def rows(self, start: datetime | None, end: datetime | None) -> pa.Table:
         import pyarrow as pa
 
-        with self._legible() as path:
+        with self.readable() as path:
             if is_parquet(path):
                 scan: _Numbered = _Parquet(path, self.number, self.types)
             else:
@@ -146,8 +149,8 @@ class File(Source):
 
     @contextmanager
     def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
-        """Its rows in batches, without ever holding all of them; text below 64 MiB is read as a whole."""
-        with self._legible() as path:
+        """Scans the rows in batches, without all of them in memory. Text of less than 64 MiB is read completely."""
+        with self.readable() as path:
             if is_parquet(path):
                 yield _Parquet(path, self.number, self.types)
             elif _size(path) > TEXT_IN_MEMORY_BYTES:
@@ -157,59 +160,63 @@ class File(Source):
 
     @contextmanager
     def beginning(self) -> Iterator[Scan | None]:
-        """All rows of a small file; of a large one the types of Parquet, or the first rows of text."""
-        with self._legible() as path:
-            if _size(path) <= LOOK_BYTES:
+        """All rows of a small file; of a large file the schema of Parquet, or the first rows of text."""
+        with self.readable() as path:
+            if _size(path) <= CHECK_BYTES:
                 yield Whole(self.rows(None, None))
             elif is_parquet(path):
                 scan: Scan = _Parquet(path, self.number, self.types)
                 scan.certain = "types"
                 yield scan
             else:
-                scan = _Text(path, self.number, self._delimited(path, held=True, most_bytes=LOOK_BYTES))
+                scan = _Text(path, self.number, self._delimited(path, held=True, max_bytes=CHECK_BYTES))
                 scan.certain = "names"
                 yield scan
 
-    def _delimited(self, path: Path, held: bool, most_bytes: int | None = None) -> Delimited:
-        found = Delimited(path, self.dialect, self.types, held, most_bytes)
+    def _delimited(self, path: Path, held: bool, max_bytes: int | None = None) -> Delimited:
+        found = Delimited(path, self.dialect, self.types, held, max_bytes)
         _require_columns(path, self.types, found.names)
         return found
 
     @contextmanager
-    def _legible(self) -> Iterator[Path]:
+    def readable(self) -> Iterator[Path]:
+        """Yields the file's path, and raises the errors of the ``with`` block as errors of this file.
+
+        Raises:
+            NonRetryableError: The file does not exist or cannot be read with these options.
+        """
         import pyarrow as pa
 
         path = ROOT / self.path
         if path.is_dir():
-            raise NonRetryableError(f"{path} is a directory, not a file.", "Name a CSV or Parquet file in it.")
+            raise NonRetryableError(
+                f"{path} is a directory, not a file.", "Name a CSV or Parquet file in it.", code=Code.INVALID_PATH
+            )
         try:
             require_rows(path)
             yield path
         except FileNotFoundError as error:
-            raise NonRetryableError(f"The file {path} does not exist.", "Put it there, or correct the path.") from error
-        except UnicodeError as error:
             raise NonRetryableError(
-                f"The file {path} is not in {self.encoding.upper()}.", self._otherwise(path)
+                f"The file {path} does not exist.", "Put it there, or correct the path.", code=Code.FILE_NOT_FOUND
             ) from error
+        except UnicodeError as error:
+            raise self._unreadable(path, f"is not in {self.encoding.upper()}") from error
         except (*compressed.BROKEN, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             if "invalid UTF8" in str(error):
-                raise NonRetryableError(f"The file {path} is not in UTF-8.", self._otherwise(path)) from error
-            raise NonRetryableError(
-                f"The file {path} cannot be read: {_in_one_line(error)}.", self._otherwise(path)
-            ) from error
+                raise self._unreadable(path, "is not in UTF-8") from error
+            raise self._unreadable(path, f"cannot be read: {_in_one_line(error)}") from error
 
-    def _otherwise(self, path: Path) -> str:
-        """The options with which it may be read."""
+    def _unreadable(self, path: Path, reason: str) -> NonRetryableError:
+        """An error that proposes the options that fit the file."""
         from include.datasets.sources import sniff
 
         try:
             found = sniff.options(path) if not is_parquet(path) else {}
-        except Exception:  # Whatever is wrong with the file, what was found first is said.
+        except Exception:  # The first error is reported, whatever the detection of options runs into.
             found = {}
-        other = {name: value for name, value in found.items() if value != getattr(self, name)}
-        if not other:
-            return "Correct the file."
-        return f"It looks like File(…, {', '.join(f'{name}={value!r}' for name, value in other.items())})."
+        other = [f"{name}={value!r}" for name, value in found.items() if value != getattr(self, name)]
+        remedy = f"It looks like File(…, {', '.join(other)})." if other else "Correct the file."
+        return NonRetryableError(f"The file {path} {reason}.", remedy, code=Code.FILE_UNREADABLE)
 
     def __str__(self) -> str:
         return self.path
@@ -221,37 +228,41 @@ class File(Source):
             if kind not in text.TYPES:
                 known = ", ".join(text.TYPES)
                 raise InvalidDefinition(
-                    "source", f"types: {kind!r} of the column {name!r} is unknown.", f"Use one of {known}."
+                    "source", f"types: {kind!r}, for the column {name!r}, is not a type.", f"Use one of {known}."
                 )
 
 
 def _size(path: Path) -> int:
-    """At most how large its content is as text."""
+    """An upper bound of the size of the content as text."""
     return path.stat().st_size * (COMPRESSION if compressed.is_compressed(path) or is_parquet(path) else 1)
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether the file is a Parquet file by its content."""
+    """Whether the file's content is Parquet."""
     return compressed.beginning(path).startswith(b"PAR1")
 
 
 def require_rows(path: Path) -> None:
-    """Refuses files that are neither text nor Parquet.
+    """Refuses files that are neither delimited text nor Parquet.
 
     Raises:
-        NonRetryableError: The file is empty, or something else.
-        OSError: It cannot be read.
+        NonRetryableError: The file is empty, or has another format.
+        OSError: The file cannot be read.
     """
     start = compressed.beginning(path)
-    other = next((name for magic, name in _OTHERS.items() if start.startswith(magic)), None)
+    other = next((name for magic, name in _UNSUPPORTED.items() if start.startswith(magic)), None)
     if other is not None:
-        raise NonRetryableError(f"The file {path} is {other}, neither delimited text nor Parquet.", "Save it as CSV.")
+        raise NonRetryableError(
+            f"The file {path} is {other}, not delimited text or Parquet.",
+            "Save it as CSV.",
+            code=Code.FORMAT_UNSUPPORTED,
+        )
     if not start:
-        raise NonRetryableError(f"The file {path} is empty.", "Give one with rows.")
+        raise NonRetryableError(f"The file {path} is empty.", "Provide a file with rows.", code=Code.FILE_EMPTY)
 
 
 class _Numbered(Scan):
-    """The rows of a file, with a column of their numbers, if one is wanted."""
+    """The rows of a file, with a column of row numbers if ``number`` names one."""
 
     def __init__(self, path: Path, schema: pa.Schema, number: str | None) -> None:
         import pyarrow as pa
@@ -291,9 +302,9 @@ class _Parquet(_Numbered):
         import pyarrow as pa
         from pyarrow import parquet
 
-        # Buffered ahead, what was read of the file stays in memory until its end.
+        # With pre_buffer, everything that was read stays in memory until the end of the file.
         with parquet.ParquetFile(self._path, pre_buffer=False) as file:
-            # Of a few columns more rows at a time: what a batch costs is much of it.
+            # Larger batches of few columns: the cost of each batch outweighs that of its values.
             for batch in file.iter_batches(max(SCAN_ROWS, SCAN_VALUES // max(1, len(columns))), columns=columns):
                 arrays = [self._cast(batch.column(name), name) for name in columns]
                 yield pa.RecordBatch.from_arrays(arrays, names=columns)
@@ -311,9 +322,10 @@ class _Parquet(_Numbered):
             return cast(values, wanted)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise NonRetryableError(
-                f"{self._path}: the column {name!r} is {values.type}, and not all of it can be {wanted}: "
+                f"{self._path}: the column {name!r} is {values.type} and has values that are not {wanted}: "
                 f"{_in_one_line(error)}.",
                 "Correct types=.",
+                code=Code.TYPE_MISMATCH,
             ) from error
 
 
@@ -329,11 +341,12 @@ class _Text(_Numbered):
 def _require_columns(path: Path, types: Mapping[str, str], names: Sequence[str]) -> None:
     if unknown := [name for name in types if name not in names]:
         raise NonRetryableError(
-            f"{path}: types names {', '.join(map(repr, unknown))}, which is not among its columns {', '.join(names)}.",
-            "Correct the definition.",
+            f"{path} has no column {', '.join(map(repr, unknown))}, which types= names; it has {', '.join(names)}.",
+            "Correct types=.",
+            code=Code.COLUMN_MISSING,
         )
 
 
 def _in_one_line(error: Exception) -> str:
-    """The error in one line; it may quote a file that is not text at all."""
+    """The error's message without line breaks or unprintable characters, which it may quote from the file."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(error).rstrip("."))

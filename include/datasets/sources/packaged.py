@@ -1,4 +1,4 @@
-"""A data set that comes inside a Python package."""
+"""The source `Packaged`: a data set inside a Python package."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from include.datasets.sources.source import Scan, Source, Whole, numbered
+from include.error_codes import Code
 from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Packaged(Source):
-    """A data set that comes inside a Python package.
+    """A data set inside a Python package.
 
     Attributes:
-        function: What returns it, as ``package.module:name``; a pandas frame, or a scikit-learn bunch.
-        arguments: Passed to it by keyword.
-        number: Name of a column to add with the number of the row, for data without an id of its own.
+        function: The function that returns it, as ``package.module:name``: a pandas frame, or a scikit-learn bunch.
+        arguments: Keyword arguments of the function.
+        number: The name of a column to add with the number of the row, for rows without an id.
     """
 
     function: str
@@ -39,7 +40,7 @@ class Packaged(Source):
 
     @contextmanager
     def beginning(self) -> Iterator[Scan | None]:
-        """All of its rows, unless its function fetches them from elsewhere."""
+        """All rows; None if the name of the function begins with ``fetch_``, since it would download them."""
         self._load()
         fetched = self.function.rpartition(":")[2].startswith("fetch_")
         yield None if fetched else Whole(self.rows(None, None))
@@ -56,6 +57,7 @@ class Packaged(Source):
         except (ImportError, AttributeError, ValueError) as error:
             raise NonRetryableError(
                 f"The packaged data set {self.function!r} cannot be imported: {error}.",
-                "Write package.module:function, and have the package installed.",
+                'Write it as "package.module:function", and install the package.',
+                code=Code.PACKAGE_UNAVAILABLE,
             ) from error
         return found

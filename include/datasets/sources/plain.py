@@ -1,4 +1,4 @@
-"""Values in plain types: without what says only how they are stored, such as dictionaries, views and extensions."""
+"""Converts columns to plain types, without encodings such as dictionaries, views, run ends and extension types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Plain(Scan):
     """The rows of another scan in plain types.
 
     Args:
-        keys: The columns whose values are compared and hashed. Others stay dictionaries, which models know as
+        keys: The columns whose values are compared and hashed. Other columns stay dictionaries, which models treat as
             categories.
     """
 
@@ -54,10 +54,10 @@ class Plain(Scan):
 
 
 def plain_type(kind: pa.DataType, key: bool = False) -> pa.DataType:
-    """What values of a type are in plain types; a UUID is its text.
+    """The plain type for values of a type; a UUID becomes text.
 
     Args:
-        key: Whether they are compared and hashed; bytes are text then, too.
+        key: Whether the values are compared and hashed; bytes become text then, too.
     """
     import pyarrow as pa
     import pyarrow.types as types
@@ -72,7 +72,7 @@ def plain_type(kind: pa.DataType, key: bool = False) -> pa.DataType:
         return pa.string() if key else pa.binary()
     if types.is_fixed_size_binary(kind) and key:
         return pa.string()
-    # Neither sorted nor learned from everywhere.
+    # Arrow cannot sort half floats, and not every estimator accepts them.
     return pa.float32() if types.is_float16(kind) else kind
 
 
@@ -100,12 +100,12 @@ def plain(values: pa.Array | pa.ChunkedArray, key: bool = False) -> pa.Array | p
 
 
 def cast(values: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    """The values as another type; a decimal becomes the double that is nearest to it.
+    """Converts values to another type; a decimal becomes the nearest double.
 
-    Arrow's own cast divides, and misses the nearest double in one value out of seven.
+    Arrow's own cast divides, and misses the nearest double for one value in seven.
 
     Raises:
-        pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError: A value has no place in the type.
+        pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError: The type cannot hold a value.
     """
     import pyarrow as pa
     import pyarrow.types as types
@@ -116,7 +116,7 @@ def cast(values: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa
 
 
 def _texts(values: pa.Array) -> pa.Array:
-    """Bytes as text: sixteen of fixed length are a UUID, those that are UTF-8 their letters, others their digits."""
+    """Bytes as text: a UUID if the type has 16 bytes, otherwise decoded UTF-8, or hexadecimal digits."""
     import pyarrow as pa
     import pyarrow.types as types
 
@@ -134,7 +134,7 @@ def _texts(values: pa.Array) -> pa.Array:
 
 
 def _is_fit(kind: pa.DataType) -> bool:
-    """Whether there are models that learn from values of a plain type, and ids of it."""
+    """Whether values of a plain type can be a feature or an id."""
     import pyarrow.types as types
 
     return not (

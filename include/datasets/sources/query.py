@@ -1,34 +1,70 @@
-"""A query on the warehouse."""
+"""The source `Query`: a query on the warehouse."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from include.datasets.sources.source import Scan, Source
+from include.definitions import InvalidDefinition
+from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 
 if TYPE_CHECKING:
+    import psycopg2
     import pyarrow as pa
 
     from include.warehouse.arrow import Column
+
+Parameter = Literal["start", "end"]
+PARAMETERS: tuple[Parameter, ...] = get_args(Parameter)
 
 
 @dataclass(frozen=True)
 class Query(Source):
     """A query on the warehouse, such as one on the tables where streams land.
 
-    PostgreSQL's types decide those of the rows, see docs/definitions.md. Columns that the definition does not name may
-    hold anything.
+    The columns have the types that docs/definitions.md lists for PostgreSQL's. Columns that the definition does not
+    name may have any type.
 
     Attributes:
-        sql: A SELECT, which may use ``%(start)s`` and ``%(end)s``: the bounds of the rows wanted, or NULL.
+        sql: A SELECT. It contains each of its parameters as ``%(start)s`` or ``%(end)s``.
+        parameters: The parameters that the query takes: ``start`` and ``end``, the bounds of the version's interval,
+            each a timestamptz or NULL.
+
+    Raises:
+        InvalidDefinition: The parameters are not those of the text.
     """
 
     sql: str
+    parameters: Collection[Parameter] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sql, str):
+            raise InvalidDefinition("source", f"the query {self.sql!r} is not a text.", 'Write Query("SELECT …").')
+        if isinstance(self.parameters, str) or not set(self.parameters) <= set(PARAMETERS):
+            raise InvalidDefinition(
+                "source",
+                f"parameters={self.parameters!r} is not a list of the query's parameters.",
+                f"A query can take {' and '.join(PARAMETERS)}: write parameters={list(PARAMETERS)}.",
+            )
+        used = [name for name in PARAMETERS if f"%({name})s" in self.sql]
+        if undeclared := [name for name in used if name not in self.parameters]:
+            raise InvalidDefinition(
+                "source",
+                f"the query uses %({undeclared[0]})s, and its parameters do not name {undeclared[0]!r}.",
+                f"Write Query(…, parameters={used}).",
+            )
+        if unused := [name for name in PARAMETERS if name in self.parameters and name not in used]:
+            raise InvalidDefinition(
+                "source",
+                f"the parameters name {unused[0]!r}, and the query does not use it.",
+                f"Write %({unused[0]})s in the query, or remove the parameter.",
+            )
 
     def rows(self, start: datetime | None, end: datetime | None) -> pa.Table:
         import pyarrow as pa
@@ -38,12 +74,12 @@ class Query(Source):
 
     @contextmanager
     def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
-        """Its rows, all in memory."""
+        """All rows, in memory."""
         yield _Found(self._columns(start, end))
 
     @contextmanager
     def beginning(self) -> Iterator[Scan | None]:
-        """The columns that PostgreSQL gives it, without running it."""
+        """The columns, as PostgreSQL describes them without running the query."""
         found = _Found(self._columns(None, None, described=True))
         found.certain = "types"
         yield found
@@ -56,25 +92,40 @@ class Query(Source):
 
         with connected("millrace source") as connection, connection.cursor() as cursor:
             connection.set_session(readonly=True, isolation_level="REPEATABLE READ")
-            # Only these two: any other % in the query is the user's own.
-            bounds = {name: cursor.mogrify("%s", (bound,)).decode() for name, bound in (("start", start), ("end", end))}
-            statement = self.sql.replace("%(start)s", bounds["start"]).replace("%(end)s", bounds["end"])
+            # Not cursor.execute(sql, parameters): every other % of the query would need a second one.
+            bounds = {"start": start, "end": end}
+            values = {f"%({name})s": cursor.mogrify("%s", (bounds[name],)).decode() for name in self.parameters}
+            statement = (
+                re.sub("|".join(map(re.escape, values)), lambda mark: values[mark[0]], self.sql) if values else self.sql
+            )
             try:
                 return arrow.describe(cursor, statement) if described else arrow.run(cursor, statement)
             except psycopg2.OperationalError as error:
-                # A server that restarts, a lock, a time limit: another try may succeed.
-                raise UserError(f"The source's query was ended: {str(error).strip()}.") from error
+                # A restart, a lock or a time limit: a retry may succeed.
+                raise UserError(
+                    f"PostgreSQL ended the source's query: {_in_one_line(error)}.",
+                    "Try again.",
+                    code=Code.QUERY_INTERRUPTED,
+                ) from error
             except psycopg2.Error as error:
                 raise NonRetryableError(
-                    f"The source's query fails: {str(error).strip()}.", "Correct its SQL."
+                    f"PostgreSQL refuses the source's query: {_in_one_line(error)}.",
+                    "Correct its SQL.",
+                    code=Code.QUERY_FAILED,
                 ) from error
 
     def __str__(self) -> str:
         return " ".join(self.sql.split())
 
 
+def _in_one_line(error: psycopg2.Error) -> str:
+    """PostgreSQL's message, hint included, without the line that marks the position."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return "; ".join(line for line in lines if line.strip("^")).rstrip(".")
+
+
 class _Found(Scan):
-    """The rows of a query; a column is converted when it is asked for."""
+    """The rows of a query. Each column is converted when it is first read."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         import pyarrow as pa

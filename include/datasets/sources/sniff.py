@@ -1,4 +1,4 @@
-"""Finds out how a file of delimited text writes its rows. What was found is a proposal, to be written down."""
+"""Detects the dialect of a file of delimited text. The result is a proposal that a definition records."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from include.datasets.sources import compressed
+from include.error_codes import Code
 from include.errors import UserError
 
-# Those that separate fields, the likelier first.
+# In order of likelihood.
 DELIMITERS = (",", ";", "\t", "|")
 SAMPLE_BYTES = 1024 * 1024
 _SAMPLE_ROWS = 500
@@ -30,13 +31,13 @@ _WORDS = re.compile(r"[^,;\t|]*")
 
 @dataclass(frozen=True)
 class Found:
-    """What was found.
+    """The detected dialect.
 
     Attributes:
-        options: Those of ``File`` that differ from its defaults. ``names`` is among them when the header has one name
-            less than the rows have fields.
+        options: The options of ``File`` that differ from its defaults. They include ``names`` if the header has one
+            name less than the rows have fields.
         first: The fields of the first row.
-        header: Whether that row names the columns; None when it may be a row of data.
+        header: Whether the first row names the columns; None if it may also be a row of data.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -45,19 +46,19 @@ class Found:
 
 
 def options(path: Path) -> dict[str, Any]:
-    """The options of ``File`` for this file, as far as they differ from the defaults."""
+    """The options of ``File`` for this file that differ from the defaults."""
     return sniff(path).options
 
 
 def sniff(path: Path, **known: Any) -> Found:
-    """Looks at the beginning of a file of delimited text, and at all of it for its encoding.
+    """Detects the dialect from the beginning of a file, and the encoding from the whole file.
 
     Args:
-        known: Options of ``File`` that are known already.
+        known: Options of ``File`` that are already known.
 
     Raises:
         UserError: The file is not text.
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     encoding = known.get("encoding") or _encoding(path)
     lines = _sample(path, encoding)
@@ -98,7 +99,7 @@ def sniff(path: Path, **known: Any) -> Found:
 
 
 def _encoding(path: Path) -> str:
-    """Of the whole file: a letter outside ASCII may come late."""
+    """The encoding of the whole file, since its first letter outside ASCII may come late."""
     decoder, odd, ascii_only = codecs.getincrementaldecoder("utf-8")(), b"", True
     valid = True
     with compressed.opened(path) as stream:
@@ -117,7 +118,11 @@ def _encoding(path: Path) -> str:
         piece = first
         while piece:
             if b"\0" in piece:
-                raise UserError(f"The file {path} is neither delimited text nor Parquet: it has zero bytes.", "")
+                raise UserError(
+                    f"The file {path} is not delimited text or Parquet: it contains zero bytes.",
+                    "Save it as CSV.",
+                    code=Code.FORMAT_UNSUPPORTED,
+                )
             if valid:
                 try:
                     decoder.decode(piece)
@@ -134,7 +139,7 @@ def _encoding(path: Path) -> str:
 
 
 def _wide(first: bytes) -> str | None:
-    """UTF-16 without a mark: of ASCII, every other byte is zero."""
+    """UTF-16 without a byte order mark: every other byte of ASCII text is zero."""
     for name, places in (("utf-16-le", slice(1, 2_000, 2)), ("utf-16-be", slice(0, 2_000, 2))):
         zeros = first[places]
         if len(zeros) > 2 and zeros.count(0) > 0.6 * len(zeros):
@@ -143,7 +148,7 @@ def _wide(first: bytes) -> str | None:
 
 
 def _legacy(odd: bytes) -> str:
-    """An encoding of one byte a letter, or an East Asian one."""
+    """A single-byte encoding, or an East Asian one."""
     from charset_normalizer import from_bytes
 
     best = from_bytes(odd).best()
@@ -151,7 +156,7 @@ def _legacy(odd: bytes) -> str:
         western = odd.decode("cp1252")
     except UnicodeDecodeError:
         western = ""
-    # Words of Western languages have few letters outside ASCII; those of other scripts have nothing else.
+    # Words of Western languages have few letters outside ASCII; words of other scripts have only such letters.
     words = re.findall(r"[^\W\d_]+", western)
     foreign = [word for word in words if len(word) > 3 and all(ord(letter) > 127 for letter in word)]
     if western and len(foreign) * 20 < len(words):
@@ -170,7 +175,7 @@ def _sample(path: Path, encoding: str) -> list[str]:
 
 
 def _comment(lines: Sequence[str]) -> str | None:
-    """Lines with ``#`` at the beginning, before a header that has none, are no rows."""
+    """``#`` if the file begins with lines that begin with it and most lines do not."""
     marked = [line.startswith("#") for line in lines if line.strip()]
     return "#" if marked and marked[0] and not all(marked) and marked.count(True) * 2 < len(marked) + 1 else None
 
@@ -190,7 +195,7 @@ def _rows(lines: Sequence[str], delimiter: str, quote: str) -> list[list[str]]:
 
 
 def _delimiter(lines: Sequence[str], quote: str) -> str:
-    """The one that gives most rows the same number of fields, in which there is least of what would separate them."""
+    """The delimiter that gives most rows the same number of fields, with the fewest other delimiters inside fields."""
     scores = {}
     for place, delimiter in enumerate(DELIMITERS):
         rows = _rows(lines, delimiter, quote)
@@ -205,7 +210,7 @@ def _delimiter(lines: Sequence[str], quote: str) -> str:
         scores[delimiter] = (round(count / len(rows), 3) * clean, len(rows[0]) == width, width, -place)
     if scores:
         return max(scores, key=lambda name: scores[name])
-    # Blanks are in texts as well: only where every row has as many are they delimiters.
+    # Texts contain blanks, too: they are delimiters only if every row has the same number.
     widths = {len(row) for row in _rows([line.rstrip() for line in lines if line.strip()], " ", quote)}
     return " " if len(widths) == 1 and widths != {1} else ","
 
@@ -215,7 +220,7 @@ def _is_clean(cell: str) -> bool:
 
 
 def _preamble(lines: Sequence[str], rows: Sequence[Sequence[str]], delimiter: str, quote: str) -> int:
-    """The number of lines before the first row that has as many fields as most have."""
+    """The number of lines before the first row that has as many fields as most rows."""
     if not rows:
         return 0
     width = Counter(map(len, rows)).most_common(1)[0][0]
@@ -224,16 +229,16 @@ def _preamble(lines: Sequence[str], rows: Sequence[Sequence[str]], delimiter: st
     for number in range(1, min(len(lines), 30)):
         rest = _rows(lines[number:], delimiter, quote)
         if rest and lines[number].strip() and (len(rest[0]) == width or 1 < len(rest[0]) == width - 1):
-            # A first row that is short by itself is an error in the file, not a title.
+            # A short first row with delimiters is an error in the file, not a title.
             return number if all(len(row) == 1 for row in rows[: max(1, len(rows) - len(rest))]) else 0
     return 0
 
 
 def _names(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The columns' names when the header has one name less than every row has fields; empty when it has not.
+    """The columns' names if the header has one name less than every row has fields; otherwise empty.
 
-    R writes the rows' names first and gives that column no name. Where the last field is always empty, every row ends
-    with a delimiter too many.
+    R writes a first column of row names without a name for it. If the last field is always empty, every row ends with
+    an extra delimiter.
     """
     header, rest = [cell.strip() for cell in rows[0]], rows[1:]
     if len(header) < 2 or not rest or any(len(row) != len(header) + 1 for row in rest):
@@ -251,13 +256,13 @@ def _lines_of_first(lines: Sequence[str], delimiter: str, quote: str) -> int:
 
 
 def _decimal(rows: Sequence[Sequence[str]], thousands: str | None) -> tuple[str, str | None]:
-    """A decimal comma, and points between thousands, where numbers can be read in no other way."""
+    """The decimal point and the separator of thousands: a comma and a point if no other reading gives numbers."""
     width = max(map(len, rows), default=0)
     columns = [[row[place].strip() for row in rows if place < len(row)] for place in range(width)]
     commas, points = [], 0
     for cells in columns:
         found = [cell for cell in cells if "," in cell and _COMMA.fullmatch(cell)]
-        # With three digits behind each comma these may be thousands as well as thousandths.
+        # Three digits after each comma may be thousands or thousandths.
         if not all(re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", cell) for cell in found):
             commas.append(found)
         points += any("." in cell and _PLAIN.fullmatch(cell) and not _COMMA.fullmatch(cell) for cell in cells)
@@ -268,7 +273,7 @@ def _decimal(rows: Sequence[Sequence[str]], thousands: str | None) -> tuple[str,
 
 
 def _has_header(rows: Sequence[Sequence[str]], decimal: str) -> bool | None:
-    """Whether the first row names columns; None when it looks like the rows below it."""
+    """Whether the first row names the columns; None if it looks like the rows after it."""
     first, rest = [cell.strip() for cell in rows[0]], rows[1:]
     number = _COMMA if decimal == "," else _PLAIN
     if any(number.fullmatch(cell) or _DATE.fullmatch(cell) for cell in first):

@@ -1,4 +1,4 @@
-"""What every source has in common: rows, as a table or in batches."""
+"""The interface of sources: rows as a table, or as a scan in batches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from include.error_codes import Code
 from include.errors import NonRetryableError
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ SCAN_ROWS = 32_768
 
 
 class Scan(ABC):
-    """Rows that can be gone through several times, a batch at a time: the same rows in the same order each time.
+    """Rows in batches. Every pass returns the same rows in the same order.
 
     Attributes:
-        schema: Of all columns.
-        unfit: Columns that no model learns from and no id is made of, such as ``jsonb``, with their types' names.
-        certain: What of it is that of the whole source: all its ``rows``, the ``types`` of its columns, or no more than
-            their ``names``.
+        schema: The schema of all columns.
+        unfit: The columns that cannot be a feature or an id, such as ``jsonb``, with the names of their types.
+        certain: How much of the scan holds for the whole source: all ``rows``, the ``types`` of the columns, or their
+            ``names`` only.
     """
 
     schema: pa.Schema
@@ -32,7 +33,7 @@ class Scan(ABC):
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows from the first to the last, with these columns in this order.
+        """All rows, with these columns in this order.
 
         Raises:
             UserError: The rows cannot be read.
@@ -40,7 +41,7 @@ class Scan(ABC):
 
 
 class Whole(Scan):
-    """Rows that are in memory."""
+    """A scan of rows that are in memory."""
 
     def __init__(self, rows: pa.Table) -> None:
         self.schema = rows.schema
@@ -51,37 +52,37 @@ class Whole(Scan):
 
 
 class Source(ABC):
-    """Something that has rows."""
+    """A provider of rows."""
 
     @abstractmethod
     def rows(self, start: datetime | None, end: datetime | None) -> pa.Table:
-        """Its rows as an Arrow table; a source may leave out those outside [start, end) (UTC), if it can.
+        """All rows as an Arrow table. A source may leave out rows outside [start, end) (UTC).
 
         Raises:
-            UserError: The source is not there or cannot be read.
+            UserError: The source does not exist or cannot be read.
         """
 
     @contextmanager
     def scan(self, start: datetime | None, end: datetime | None) -> Iterator[Scan]:
-        """Its rows in batches; a source of more rows than fit into memory overrides this.
+        """Scans the rows in batches. A source with more rows than fit into memory overrides this.
 
         Raises:
-            UserError: The source is not there or cannot be read.
+            UserError: The source does not exist or cannot be read.
         """
         yield Whole(self.rows(start, end))
 
     @contextmanager
     def beginning(self) -> Iterator[Scan | None]:
-        """What can be known of its rows at once, for ``check``; None when that takes long, or cannot be known before.
+        """Scans what ``check`` can read quickly; None if nothing can be known without publishing.
 
         Raises:
-            UserError: The source is not there or cannot be read.
+            UserError: The source does not exist or cannot be read.
         """
         yield None
 
 
 def numbered(source: str, rows: pa.Table, number: str | None) -> pa.Table:
-    """The rows with a column of their numbers in front, if one is wanted."""
+    """The rows, after a column of row numbers if ``number`` names one."""
     import pyarrow as pa
 
     require_free(source, number, rows.column_names)
@@ -89,11 +90,17 @@ def numbered(source: str, rows: pa.Table, number: str | None) -> pa.Table:
 
 
 def require_free(source: str, number: str | None, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise NonRetryableError(f"{source} has several columns called {', '.join(twice)}.", "Rename all but one.")
+    """Raises NonRetryableError if two columns have the same name, or ``number`` names an existing one."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise NonRetryableError(
+            f"{source} has several columns with the name {', '.join(repeated)}.",
+            "Rename all but one.",
+            code=Code.COLUMN_DUPLICATED,
+        )
     if number in names:
         raise NonRetryableError(
-            f"{source} has a column {number!r}, and its rows' numbers are to be one of the same name.",
+            f"{source} already has a column {number!r}, the name that number= gives the column of row numbers.",
             "Give number= another name.",
+            code=Code.COLUMN_DUPLICATED,
         )

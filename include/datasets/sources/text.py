@@ -1,7 +1,7 @@
-"""Text as values: which type fits all texts of a column, and the texts converted to it.
+"""Finds the type that fits all texts of a column, and converts texts to it.
 
-A type fits when it gives every text back: ``00501``, twenty digits or ``12E5`` stay text, since a number would not be
-the same.
+A type fits if it preserves every text: ``00501``, twenty digits or ``12E5`` stay text, since a number would
+change them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # The names of types in definitions.
 TYPES = ("text", "integer", "number", "boolean", "date", "timestamp")
-# What pyarrow takes for a missing number; among texts these stay what they are.
+# Texts that pyarrow reads as a missing number. In a column of text they stay text.
 MISSING = (
     *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"),
@@ -25,17 +25,17 @@ _FIRST = 64
 _CODE = r"^\s*(?:[+-]?0[0-9xX]|\+[0-9]{6,})"
 # An exponent after a whole number: a code, unless other numbers of the column have fractions.
 _EXPONENT = r"^\s*[+-]?[0-9]+[eE][0-9]+\s*$"
-# Whole numbers that a double may not hold.
+# Whole numbers that a double may not represent.
 _LONG = r"^\s*[+-]?[0-9]{16,}\s*$"
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """How a file writes numbers.
+    """The notation of numbers.
 
     Attributes:
         decimal: The decimal point.
-        thousands: What separates thousands, if anything does.
+        thousands: The separator of thousands, if there is one.
     """
 
     decimal: str = "."
@@ -43,7 +43,7 @@ class Numbers:
 
     @property
     def plain(self) -> bool:
-        """Whether they are written as in Python."""
+        """Whether it is Python's notation."""
         return self.decimal == "." and self.thousands is None
 
 
@@ -62,10 +62,10 @@ def arrow_type(name: str) -> pa.DataType:
 
 
 def convert(texts: pa.Array, wanted: pa.DataType, numbers: Numbers) -> pa.Array:
-    """The texts as values of a type; nulls stay nulls.
+    """Converts texts to a type; nulls stay null.
 
     Raises:
-        pyarrow.ArrowInvalid: A text is no such value.
+        pyarrow.ArrowInvalid: A text is not a value of the type.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -85,11 +85,11 @@ def convert(texts: pa.Array, wanted: pa.DataType, numbers: Numbers) -> pa.Array:
     return _cast(_cleaned(texts, numbers if number else Numbers()), wanted)
 
 
-def convert_as_asked(texts: pa.Array, wanted: pa.DataType, numbers: Numbers) -> pa.Array:
-    """As ``convert``, to a type that somebody has decided on: ``1.0`` is a whole number, too.
+def convert_to_chosen(texts: pa.Array, wanted: pa.DataType, numbers: Numbers) -> pa.Array:
+    """Converts texts to a type that the user chose: as ``convert``, but ``1.0`` is a whole number, too.
 
     Raises:
-        pyarrow.ArrowInvalid: A text is no such value.
+        pyarrow.ArrowInvalid: A text is not a value of the type.
     """
     import pyarrow as pa
     import pyarrow.types as types
@@ -103,7 +103,7 @@ def convert_as_asked(texts: pa.Array, wanted: pa.DataType, numbers: Numbers) -> 
 
 
 def missing(texts: pa.Array) -> pa.Array:
-    """For each text whether there is no value in it, whatever type the column has; a Boolean array without nulls."""
+    """For each text, whether it means a missing value in a column of any type; a Boolean array without nulls."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -111,7 +111,7 @@ def missing(texts: pa.Array) -> pa.Array:
 
 
 def misfits(texts: pa.Array | pa.ChunkedArray, wanted: pa.DataType, numbers: Numbers) -> list[str]:
-    """The different texts that are no values of the type, those that occur most often first."""
+    """The distinct texts that are not values of the type, the most frequent first."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -120,22 +120,23 @@ def misfits(texts: pa.Array | pa.ChunkedArray, wanted: pa.DataType, numbers: Num
     found = []
     for text in counted.field("values").to_pylist():
         try:
-            convert_as_asked(pa.array([text]), wanted, numbers)
+            convert_to_chosen(pa.array([text]), wanted, numbers)
         except pa.ArrowInvalid:
             found.append(text)
     return found
 
 
 def codes(texts: pa.Array | pa.ChunkedArray) -> list[str]:
-    """Some of the texts that look like numbers and would not be the same as numbers."""
+    """Some of the texts that look like numbers, but that a number would change."""
     import pyarrow.compute as pc
 
     found = texts.filter(pc.fill_null(pc.match_substring_regex(texts, f"{_CODE}|{_EXPONENT}|{_LONG}"), False))
-    return pc.unique(found.slice(0, 1_000)).to_pylist()
+    distinct: list[str] = pc.unique(found.slice(0, 1_000)).to_pylist()
+    return distinct
 
 
 class Guess:
-    """Finds the type of a column while its texts come by in pieces, however they are cut."""
+    """Finds the type of a column whose texts arrive in pieces of any size."""
 
     def __init__(self, numbers: Numbers) -> None:
         import pyarrow as pa
@@ -153,8 +154,8 @@ class Guess:
             "number": pa.float64(),
         }
 
-    def see(self, texts: pa.Array) -> None:
-        """Takes in more texts."""
+    def add(self, texts: pa.Array) -> None:
+        """Adds more texts."""
         import pyarrow as pa
 
         if not self._possible:
@@ -164,7 +165,7 @@ class Guess:
             return
         for name, kind in list(self._possible.items()):
             try:
-                # A cast takes long where many texts are no values, which the first ones show.
+                # A cast is slow if many texts do not fit, which the first ones already show.
                 convert(texts.slice(0, _FIRST), kind, self._numbers)
                 found = convert(texts, kind, self._numbers)
             except pa.ArrowInvalid:
@@ -174,10 +175,10 @@ class Guess:
                 return
         self._any = True
         if "integer" in self._possible or "number" in self._possible:
-            self._keep_text(texts)
+            self._exclude_codes(texts)
 
     def type(self) -> pa.DataType:
-        """The first type that fits: null when there were no values at all."""
+        """The first type that fits; null if there were no values."""
         import pyarrow as pa
 
         if not self._any and self._possible:
@@ -186,7 +187,7 @@ class Guess:
             return pa.string()
         return next(iter(self._possible.values()), pa.string())
 
-    def _keep_text(self, texts: pa.Array) -> None:
+    def _exclude_codes(self, texts: pa.Array) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -209,11 +210,11 @@ class Guess:
 
 
 def guess(pieces: Iterable[Mapping[str, pa.Array]], numbers: Numbers) -> dict[str, pa.DataType]:
-    """The type of each column of a file that comes in pieces."""
+    """The type of each column of a file that is read in pieces."""
     guesses: dict[str, Guess] = {}
     for piece in pieces:
         for name, texts in piece.items():
-            guesses.setdefault(name, Guess(numbers)).see(texts)
+            guesses.setdefault(name, Guess(numbers)).add(texts)
     return {name: found.type() for name, found in guesses.items()}
 
 
@@ -222,7 +223,7 @@ def _cast(texts: pa.Array, wanted: pa.DataType) -> pa.Array:
     import pyarrow.types as types
 
     if types.is_timestamp(wanted) and wanted.tz is None and wanted.unit == "us":
-        # Asked for by name, a time may have a zone: it becomes UTC.
+        # The user chose the type, so a time with a zone becomes UTC.
         try:
             return texts.cast(wanted)
         except pa.ArrowInvalid:
@@ -231,7 +232,7 @@ def _cast(texts: pa.Array, wanted: pa.DataType) -> pa.Array:
 
 
 def _cleaned(texts: pa.Array, numbers: Numbers) -> pa.Array:
-    """Texts without blanks around them, with null for what means that a value is missing, and Python's numbers."""
+    """Texts without blanks around them, with null for missing values, and with numbers in Python's notation."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -246,7 +247,7 @@ def _cleaned(texts: pa.Array, numbers: Numbers) -> pa.Array:
         texts = pc.if_else(whole, pc.replace_substring(texts, numbers.thousands, ""), texts)
     if numbers.decimal != ".":
         if pc.any(pc.match_substring(texts, ".")).as_py():
-            raise pa.ArrowInvalid(f"a number is written with a point, and the decimal point is {numbers.decimal!r}")
+            raise pa.ArrowInvalid(f"a number has a point, but decimal is {numbers.decimal!r}")
         texts = pc.replace_substring(texts, numbers.decimal, ".")
     return texts
 

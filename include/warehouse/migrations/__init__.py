@@ -1,7 +1,7 @@
-"""The warehouse's schema, migrated by alembic: one linear history, forward only.
+"""Migrates the warehouse's schema with alembic: one linear history, forward only.
 
-The files of ``versions`` are named in the order in which they apply. ``tables.sql`` and ``views.sql`` are what
-``0001_baseline`` makes; a later change is a file of its own and leaves these as they are.
+The names of the files in ``versions`` sort in the order in which they apply. ``0001_baseline`` runs ``tables.sql`` and
+``views.sql``; a later change is a new migration and does not edit these two files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 BASELINE = "0001_baseline"
 FORMER_HEADS = frozenset({"0010_landing_tables", "0011_retirement"})
-"""The heads of the former, branched history; a warehouse at both becomes one at ``BASELINE``."""
+"""The heads of the former, branched history. A warehouse at both is adopted at ``BASELINE``."""
 FORMER = FORMER_HEADS | {
     "0001_position",
     "0002_training",
@@ -29,10 +29,10 @@ FORMER = FORMER_HEADS | {
 
 
 def migrate() -> None:
-    """Brings the warehouse to the newest schema; does nothing when it has it. Two processes may call it at once.
+    """Upgrades the warehouse to the newest schema. Two processes may call it at the same time.
 
     Raises:
-        UserError: PostgreSQL does not answer, or the warehouse's revision is unknown.
+        UserError: PostgreSQL does not answer, or the warehouse has a schema that cannot be upgraded.
     """
     from alembic import command
     from alembic.config import Config

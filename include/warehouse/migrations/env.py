@@ -1,23 +1,24 @@
-"""How alembic reaches the warehouse: through the Airflow connection, in one transaction, under one advisory lock."""
+"""Alembic's environment: the warehouse's connection, one transaction, and an advisory lock around all migrations."""
 
 from __future__ import annotations
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, text
 
+from include.error_codes import Code
 from include.errors import UserError
 from include.warehouse.connection import connect
 from include.warehouse.migrations import BASELINE, FORMER, FORMER_HEADS, comments, revisions, statements
 
-# Any constant serves, as long as everybody who migrates takes the same lock.
+# An arbitrary constant: every process that migrates takes this lock.
 MIGRATION_LOCK = 7_126_254
 
 
 def adopt(connection: Connection) -> None:
-    """Takes a warehouse of the former, branched history to the baseline of this one.
+    """Converts a warehouse of the former, branched history to the baseline of this one.
 
     Raises:
-        UserError: The warehouse has a revision from which there is no way to this history.
+        UserError: The warehouse has a revision that cannot be upgraded.
     """
     if connection.scalar(text("SELECT to_regclass('millrace.schema_revision')")) is None:
         return
@@ -32,11 +33,13 @@ def adopt(connection: Connection) -> None:
         raise UserError(
             f"The warehouse's schema is that of an older Millrace ({', '.join(sorted(found))}).",
             "Start it once with the last version that has the migration 0011_retirement, then with this one.",
+            code=Code.SCHEMA_OUTDATED,
         )
     elif found - set(revisions()):
         raise UserError(
             f"The warehouse's schema is that of a newer Millrace ({', '.join(sorted(found))}).",
-            "Use that version, or restore a backup that this one made.",
+            "Use that version, or restore a backup that this version made.",
+            code=Code.SCHEMA_TOO_NEW,
         )
 
 

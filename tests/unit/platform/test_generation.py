@@ -1,4 +1,4 @@
-"""Which changes of the code a running platform has to be started again for."""
+"""Which changes of the code require a restart of the platform."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(file: Path, text: str) -> None:
-    """Writes a file, in folders that need not be there."""
+    """Writes a file, and creates its folders."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
 
@@ -33,21 +33,21 @@ def write(file: Path, text: str) -> None:
         *("include/datasets/splits.py", "include/streams/field.py", "include/datasets/__init__.py"),
     ],
 )
-def test_code_that_tasks_are_forked_with_makes_another(code: Path, name: str) -> None:
+def test_a_change_of_code_changes_the_fingerprint(code: Path, name: str) -> None:
     before = platform.code_fingerprint()
     write(code / name, "new")
     assert platform.code_fingerprint() != before
 
 
 @pytest.mark.parametrize("name", ["datasets/digits.py", "datasets/mine.py", "streams/payments.py", "streams/mine.py"])
-def test_definitions_are_read_anew_by_each_task_and_make_none(code: Path, name: str) -> None:
+def test_a_change_of_a_definition_does_not_change_the_fingerprint(code: Path, name: str) -> None:
     before = platform.code_fingerprint()
     write(code / "include" / name, "new")
     assert platform.code_fingerprint() == before
 
 
-def test_other_connections_make_another(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The warehouse behind them may never have been migrated, and running tasks have the old ones."""
+def test_other_connections_change_the_fingerprint(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new warehouse may need a migration, and running tasks use the old connections."""
     before = platform.code_fingerprint()
     monkeypatch.setenv("MILLRACE_CONN_POSTGRES", '{"conn_type": "postgres", "host": "db.example"}')
     assert platform.code_fingerprint() != before
