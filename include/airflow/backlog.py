@@ -43,7 +43,7 @@ class BacklogTrigger(BaseTrigger):
     """
 
     def __init__(self, reader: str, topic: str, poll_s: float, at_most_s: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.reader, self.topic, self.poll_s, self.at_most_s = reader, topic, poll_s, at_most_s
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

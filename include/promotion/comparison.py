@@ -208,7 +208,7 @@ def _models_of_run(
 
 def _outcomes(manifest: Manifest, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]:
     if manifest.kind == "regression":
-        return np.abs(truth.astype(float) - predicted)
+        return np.asarray(np.abs(truth.astype(float) - predicted))
     return np.asarray(truth == predicted)
 
 

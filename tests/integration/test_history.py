@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -39,7 +39,7 @@ DAY = timedelta(days=1)
 TOTALS = "SELECT sum(landed), sum(dead_letters) AS bad, sum(checksum) AS sums FROM millrace.landing_ledger"
 
 
-def entries(warehouse: Connection) -> list[tuple]:
+def entries(warehouse: Connection) -> list[tuple[Any, ...]]:
     return [
         tuple(row)
         for row in ask(

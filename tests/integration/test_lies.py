@@ -131,7 +131,7 @@ def test_a_class_without_rows_is_allowed(name: str, target: pa.Array, classes: l
 
 def other(manifest: Manifest, **fields: Any) -> dict[str, Any]:
     """The manifest as JSON with other fields, and the version's id that follows from them."""
-    built = msgspec.to_builtins(manifest) | fields
+    built: dict[str, Any] = msgspec.to_builtins(manifest) | fields
     if "messages" in fields or "topic" in fields:
         messages = [msgspec.convert(m, type(manifest.messages[0]), strict=False) for m in built["messages"][:0]]
         built["version"] = fields.get("version") or version_id(built["topic"], messages or manifest.messages)

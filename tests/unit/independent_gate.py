@@ -63,7 +63,7 @@ def log_e_gain(gains: ArrayLike, errors: ArrayLike, worth: float) -> float:
 def mcnemar(n01: int, n10: int) -> float:
     """Two-sided exact p-value from the binomial coefficients."""
     n, fewer = n01 + n10, min(n01, n10)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
+    return float(min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n))
 
 
 def right(truth: Any, old: Any, new: Any) -> tuple[Any, Any]:

@@ -240,7 +240,7 @@ class Maker:
         if form == 2:
             return lzma.compress(content)
         if form == 3:
-            return pa.compress(content, "zstd", asbytes=True)
+            return bytes(pa.compress(content, "zstd", asbytes=True))
         if form == 4:
             archive = io.BytesIO()
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:

@@ -21,7 +21,7 @@ UUIDS = [uuid.UUID(int=2**100 + 7), uuid.UUID(int=5)]
 
 def hashes(values: list[Any], type_: pa.DataType | None = None, rule: str | None = None) -> list[int]:
     column = pa.chunked_array([pa.array(values, type_)])
-    return (hash64(column, "salt") if rule is None else hash64(column, "salt", rule)).tolist()
+    return list((hash64(column, "salt") if rule is None else hash64(column, "salt", rule)).tolist())
 
 
 @pytest.mark.parametrize("type_", [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64()], ids=str)

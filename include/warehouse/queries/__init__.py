@@ -83,7 +83,7 @@ def _loaded(domain: str) -> Any:
         def select_one(
             self, conn: Any, query_name: str, sql: str, parameters: Any, record_class: Any = None
         ) -> tuple[Any, ...] | None:
-            row = super().select_one(conn, query_name, sql, parameters)
+            row = super().select_one(conn, query_name, sql, parameters)  # type: ignore[no-untyped-call]
             return None if row is None else cast(tuple[Any, ...], rows[query_name]._make(row))
 
     return aiosql.from_path(DIRECTORY / f"{domain}.sql", NamedRows)

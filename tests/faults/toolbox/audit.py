@@ -374,11 +374,11 @@ def _same(sent: Any, stored: Any, sql: str) -> bool:
         return sent is stored
     match sql:
         case "timestamp with time zone":
-            return datetime.fromisoformat(sent.upper()) == stored
+            return bool(datetime.fromisoformat(sent.upper()) == stored)
         case "date":
-            return date.fromisoformat(sent) == stored
+            return bool(date.fromisoformat(sent) == stored)
         case "double precision":
-            return float(sent) == stored
+            return bool(float(sent) == stored)
         case "numeric":
             return str(Decimal(sent)) == str(stored) or Decimal(sent) == stored
         case "uuid":
@@ -386,7 +386,7 @@ def _same(sent: Any, stored: Any, sql: str) -> bool:
         case "bytea":
             return base64.b64decode(sent) == bytes(stored)
         case "jsonb":
-            return json.loads(json.dumps(sent, default=float)) == stored
+            return bool(json.loads(json.dumps(sent, default=float)) == stored)
     return bool(sent == stored)
 
 

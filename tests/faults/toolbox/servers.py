@@ -9,7 +9,7 @@ import signal
 import subprocess
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -231,7 +231,7 @@ class Database(Server):
         """A connection without a proxy, in autocommit."""
         return postgres.connect(self.home, self.port, database)
 
-    def execute(self, statement: str, *parameters: object, database: str = "postgres") -> list[tuple]:
+    def execute(self, statement: str, *parameters: object, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Executes a statement as superuser, without a proxy."""
         with closing(self.superuser(database)) as connection, connection.cursor() as cursor:
             cursor.execute(statement, parameters or None)
