@@ -29,7 +29,6 @@ class Code(StrEnum):
         return member
 
     # Definitions
-    UN_CODED = "un-coded", "The error has no code yet.", "Read its message."
     INVALID_DEFINITION = (
         "invalid-definition",
         "A field of a definition has an invalid value.",

@@ -16,7 +16,7 @@ class UserError(Exception):
         code: The kind of error. ``str()`` of the error ends with it, in brackets.
     """
 
-    def __init__(self, what: str, remedy: str = "", *, code: Code = Code.UN_CODED) -> None:
+    def __init__(self, what: str, remedy: str = "", *, code: Code) -> None:
         super().__init__(_sentence(what, remedy, code))
         self.what = what
         self.remedy = remedy
@@ -45,5 +45,4 @@ def _restored(kind: type[UserError], args: tuple[object, ...], state: dict[str, 
 
 
 def _sentence(what: str, remedy: str, code: Code) -> str:
-    # Until every error has its code, one without shows none.
-    return f"{what} {remedy}".strip() + ("" if code is Code.UN_CODED else f" [{code}]")
+    return f"{what} {remedy}".strip() + f" [{code}]"

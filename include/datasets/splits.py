@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from include.definitions import InvalidDefinition
 from include.durations import UNITS, duration, duration_field
@@ -17,12 +17,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from include.datasets.definition import Dataset
-
 
 # The search for a split that divides the rows tries this many salts, and hashes this many values in all.
 MAX_SALTS = 50
 MAX_SALTED_VALUES = 500_000
+
+
+class Roles(Protocol):
+    """The part of a dataset's definition that a split reads: which column has which role."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def record_id(self) -> str: ...
+    @property
+    def event_time(self) -> str | None: ...
 
 
 class Split(ABC):
@@ -35,15 +48,15 @@ class Split(ABC):
     column: str | None = None
 
     @abstractmethod
-    def tests(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> NDArray[np.bool_]:
+    def tests(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> NDArray[np.bool_]:
         """For each row, whether it is a test row; ``end`` is the end of the version's interval (UTC)."""
 
     @abstractmethod
-    def rule(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> dict[str, Any]:
+    def rule(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> dict[str, Any]:
         """The rule for the manifest: everything that decides the part of a row, and nothing else."""
 
     @abstractmethod
-    def closest(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> Split | None:
+    def closest(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> Split | None:
         """The most similar split of this kind with rows in both parts; None if there is none."""
 
 
@@ -60,19 +73,19 @@ class TimeSplit(Split):
     def __post_init__(self) -> None:
         duration_field("split", self.test, 'Write TimeSplit(test="365 days").')
 
-    def tests(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> NDArray[np.bool_]:
+    def tests(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> NDArray[np.bool_]:
         import numpy as np
 
         return moments(rows, dataset) >= np.datetime64(self._boundary(rows, dataset, end), "us")
 
-    def rule(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> dict[str, Any]:
+    def rule(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> dict[str, Any]:
         return {
             "kind": "time",
             "column": dataset.event_time,
             "boundary": self._boundary(rows, dataset, end).isoformat(),
         }
 
-    def closest(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> Split | None:
+    def closest(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> Split | None:
         happened = moments(rows, dataset)
         until = _moment(end) if end is not None else happened.max() + 1
         # Both parts have rows if the duration is at least the first of these and less than the second.
@@ -86,7 +99,7 @@ class TimeSplit(Split):
                 return TimeSplit(f"{count} {unit}{'s' if count > 1 else ''}")
         return None
 
-    def _boundary(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> datetime:
+    def _boundary(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> datetime:
         if end is None:
             end = moments(rows, dataset).max().item() + timedelta(microseconds=1)
         return end.replace(tzinfo=None) - duration(self.test)
@@ -110,13 +123,13 @@ class HashSplit(Split):
                 "split", f"test={self.test!r} is not a share of the rows.", "Write a number between 0 and 1."
             )
 
-    def tests(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> NDArray[np.bool_]:
+    def tests(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> NDArray[np.bool_]:
         return _drawn(rows, dataset, dataset.record_id, self.salt, self.test)
 
-    def rule(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> dict[str, Any]:
+    def rule(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> dict[str, Any]:
         return _hash_rule("hash", dataset.record_id, self.salt, self.test)
 
-    def closest(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> Split | None:
+    def closest(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> Split | None:
         found = _closest(rows, dataset, dataset.record_id, self.salt, self.test)
         return HashSplit(*found) if found else None
 
@@ -142,18 +155,18 @@ class GroupSplit(Split):
     def column(self) -> str:  # type: ignore[override]
         return self.by
 
-    def tests(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> NDArray[np.bool_]:
+    def tests(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> NDArray[np.bool_]:
         return _drawn(rows, dataset, self.by, self.salt, self.test)
 
-    def rule(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> dict[str, Any]:
+    def rule(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> dict[str, Any]:
         return _hash_rule("group", self.by, self.salt, self.test)
 
-    def closest(self, rows: pa.Table, dataset: Dataset, end: datetime | None) -> Split | None:
+    def closest(self, rows: pa.Table, dataset: Roles, end: datetime | None) -> Split | None:
         found = _closest(rows, dataset, self.by, self.salt, self.test)
         return GroupSplit(self.by, *found) if found else None
 
 
-def moments(rows: pa.Table, dataset: Dataset) -> NDArray[np.datetime64]:
+def moments(rows: pa.Table, dataset: Roles) -> NDArray[np.datetime64]:
     """The rows' event times as UTC, in microseconds.
 
     Raises:
@@ -189,7 +202,7 @@ def _moment(end: datetime) -> Any:
     return np.datetime64(end.replace(tzinfo=None), "us")
 
 
-def _drawn(rows: pa.Table, dataset: Dataset, column: str, salt: str, share: float) -> NDArray[np.bool_]:
+def _drawn(rows: pa.Table, dataset: Roles, column: str, salt: str, share: float) -> NDArray[np.bool_]:
     """For each row, whether the hash of its value in a column is below the share.
 
     Raises:
@@ -220,7 +233,7 @@ def _below(values: pa.ChunkedArray, salt: str, share: float) -> NDArray[np.bool_
     return hash64(values, salt) < np.uint64(int(share * 2**64))
 
 
-def _closest(rows: pa.Table, dataset: Dataset, column: str, salt: str, share: float) -> tuple[float, str] | None:
+def _closest(rows: pa.Table, dataset: Roles, column: str, salt: str, share: float) -> tuple[float, str] | None:
     """The share and the salt whose test part is closest to a share of the rows, with rows and classes in both parts.
 
     Tries salts for the share itself, and for the nearest share that this number of different values can have.

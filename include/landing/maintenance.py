@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
-from include.landing import locks, partitions, refusals, spans, table
+from include.landing import database_errors, locks, partitions, spans, table
 from include.landing.partitions import Partition
 from include.landing.spans import Span
 from include.streams.definition import Stream
@@ -234,7 +234,7 @@ def _attempt(work: Callable[[], object], problems: list[UserError]) -> bool:
     try:
         return bool(work())
     except psycopg2.Error as error:
-        if (explained := refusals.explained(error)) is None:
+        if (explained := database_errors.explained(error)) is None:
             raise
         problems.append(explained)
     except UserError as error:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from include.error_codes import Code
-from include.errors import NonRetryableError
-from include.landing import table
+from include.landing import database_errors, table
 from include.landing.batch import Refusal
 from include.warehouse import queries
 
@@ -19,55 +17,10 @@ if TYPE_CHECKING:
     from include.landing.copy import Rows
 
 ROWS_PER_TRIAL = 500
-# SQLSTATE classes, PostgreSQL's documentation, appendix "PostgreSQL Error Codes".
-_OF_ROWS = ("22", "23", "44", "54", "P0")
 _FORBIDDEN = "42501"
-_TRANSIENT = ("08", "25006", "40", "53", "55", "57", "58")
-# Unsupported by the table's settings, dependent objects, no permission, no such column or table, wrong kind of object.
-_PERMANENT = ("0A", "23", "2B", "42501", "42703", "42704", "42804", "42809", "42P01", "42P10", "42P16", "55000")
-_CHECK_VIOLATION = "23514"
 _LIMIT = "54"
 _ROW = '"row of the batch"'
 _LINE = re.compile(r"COPY \w+, \S+ (\d+)")
-
-
-def is_of_rows(error: BaseException) -> bool:
-    """Whether PostgreSQL refuses a row because of its values."""
-    return _sqlstate(error).startswith(_OF_ROWS)
-
-
-def is_transient(error: psycopg2.Error) -> bool:
-    """Whether the same statement can succeed later: no connection, no space, a lock, a shutdown, a standby."""
-    from psycopg2 import InterfaceError, OperationalError
-
-    if error.pgcode is None:
-        return isinstance(error, OperationalError | InterfaceError)
-    return error.pgcode.startswith(_TRANSIENT)
-
-
-def is_of_partition(error: BaseException) -> bool:
-    """Whether there is no partition for a row: PostgreSQL reports a check violation without a constraint's name."""
-    import psycopg2
-
-    return isinstance(error, psycopg2.Error) and error.pgcode == _CHECK_VIOLATION and error.diag.constraint_name is None
-
-
-def explained(error: BaseException) -> NonRetryableError | None:
-    """The user's error for an error of PostgreSQL that a retry cannot fix; None for any other error.
-
-    Its cause is a change that a user made to a table: permissions, row security, dependent objects.
-    """
-    import psycopg2
-
-    if not isinstance(error, psycopg2.Error) or not _sqlstate(error).startswith(_PERMANENT):
-        return None
-    message = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
-    text = " ".join(part.rstrip(".") + "." for part in message if part)
-    return NonRetryableError(
-        f"PostgreSQL refuses a statement, SQLSTATE {error.pgcode}: {text} Nothing was written.",
-        "Grant the permission, or undo the change of the table that its message names.",
-        code=Code.STATEMENT_REFUSED,
-    )
 
 
 def copy_accepted(connection: Connection, preparer: Preparer, batch: PreparedBatch) -> PreparedBatch:
@@ -93,7 +46,7 @@ def accepts(connection: Connection, rows: Rows, name: str, columns: tuple[str, .
         try:
             rows.send(connection, name, columns)
         except psycopg2.Error as error:
-            if not is_of_rows(error):
+            if not database_errors.is_of_rows(error):
                 raise
             cursor.execute("ROLLBACK TO SAVEPOINT whole")
             return False
@@ -125,7 +78,7 @@ def screen(connection: Connection, rows: Rows, stream: str, columns: tuple[str, 
             cursor.execute(_violations([holds for *_, holds in constraints]))
             broken = cursor.fetchall()
         except psycopg2.Error as error:
-            if not is_of_rows(error) and error.pgcode != _FORBIDDEN:
+            if not database_errors.is_of_rows(error) and error.pgcode != _FORBIDDEN:
                 raise
             broken = []
         cursor.execute("ROLLBACK TO SAVEPOINT screen; RELEASE SAVEPOINT screen")
@@ -161,7 +114,7 @@ def find(connection: Connection, rows: Rows, name: str, columns: tuple[str, ...]
                 rows.send(connection, name, columns, start, stop, before=undo)
                 undo = ""
             except psycopg2.Error as error:
-                if not is_of_rows(error):
+                if not database_errors.is_of_rows(error):
                     raise
                 undo = "ROLLBACK TO SAVEPOINT search; "
                 line = _line(error)
@@ -184,9 +137,3 @@ def _line(error: psycopg2.Error) -> int | None:
         return None
     match = _LINE.search(error.diag.context or "")
     return int(match[1]) if match else None
-
-
-def _sqlstate(error: BaseException) -> str:
-    import psycopg2
-
-    return (error.pgcode or "") if isinstance(error, psycopg2.Error) else ""

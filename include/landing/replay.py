@@ -21,7 +21,7 @@ from include.kafka.position import StoredPosition
 from include.kafka.position_errors import LogTruncated, OffsetsGone, PositionError, TopicRecreated
 from include.kafka.reader import Batch
 from include.kafka.topics import Extent, Topic
-from include.landing import dead_letters, incarnation, partitions, placement, recovery, refusals, table
+from include.landing import database_errors, dead_letters, incarnation, partitions, placement, recovery, refusals, table
 from include.landing.batch import Preparer
 from include.landing.disposition import Disposition
 from include.landing.partitions import Partitions
@@ -325,7 +325,7 @@ class _Replayer:
         try:
             return TransactionRetry(self._partitions).run(attempt, self._roll_back)
         except psycopg2.Error as error:
-            if not refusals.is_transient(error):
+            if not database_errors.is_transient(error):
                 raise
             raise UserError(
                 f"The replay ended in partition {partition} at offset {first}: {str(error).strip()}. Everything before "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from include.error_codes import Code
 from include.errors import NonRetryableError
-from include.landing import locks
+from include.landing import database_errors, locks
 from include.streams.definition import Stream
 from include.streams.field import Field, storable
 from include.warehouse import queries
@@ -97,8 +97,6 @@ def bring_up_to_date(connection: Connection, stream: Stream) -> list[str]:
     """
     import psycopg2
 
-    from include.landing import refusals
-
     needed = find_changes(connection, stream)
     if not needed:
         return []
@@ -106,7 +104,7 @@ def bring_up_to_date(connection: Connection, stream: Stream) -> list[str]:
     try:
         return locks.with_short_waits(connection, stream.name, purpose, lambda: _change(connection, stream))
     except psycopg2.Error as error:
-        if (explained := refusals.explained(error)) is None:
+        if (explained := database_errors.explained(error)) is None:
             raise
         raise explained from error
 

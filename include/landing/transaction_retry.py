@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from include.errors import NonRetryableError, UserError
 from include.kafka.position_errors import Fenced, PositionError
-from include.landing import refusals
+from include.landing import database_errors
 
 if TYPE_CHECKING:
     from include.landing.partitions import Partitions
@@ -27,7 +27,7 @@ def is_transient(error: BaseException) -> bool:
     import psycopg2
 
     if isinstance(error, psycopg2.Error):
-        return refusals.is_transient(error)
+        return database_errors.is_transient(error)
     return isinstance(error, UserError) and not isinstance(error, PositionError | Fenced | NonRetryableError)
 
 
@@ -79,16 +79,16 @@ class TransactionRetry:
             except BaseException as error:
                 undo()
                 if not self._prepare_retry(error):
-                    if (explained := refusals.explained(error)) is not None:
+                    if (explained := database_errors.explained(error)) is not None:
                         raise explained from error
                     raise
 
     def _prepare_retry(self, error: BaseException) -> bool:
         """Whether to try again; waits before, if that is needed."""
-        if refusals.is_of_partition(error) and not self._partitions_read_again:
+        if database_errors.is_of_partition(error) and not self._partitions_read_again:
             self._partitions.forget()
             self._partitions_read_again = True
-        elif refusals.is_of_rows(error) and not self._find_refused:
+        elif database_errors.is_of_rows(error) and not self._find_refused:
             self._find_refused = True
         elif is_transient(error) and self._deadline is not None and time.monotonic() < self._deadline:
             log.warning("Trying again: %s", _text(error))

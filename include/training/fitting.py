@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from include.datasets import Dataset
@@ -24,6 +24,7 @@ from include.training.checkpoint import Checkpoint
 from include.training.evaluation import Evaluation, evaluate
 from include.training.out_of_core import Learned
 from include.training.preparation import prepared
+from include.training.results import Fitted
 from include.training.run_log import logging_to_run
 from include.training.slices import sliced
 from include.training.unfittable import estimator_errors
@@ -34,39 +35,11 @@ from include.warehouse import queries
 from include.warehouse.connection import reconnecting
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     import pyarrow as pa
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Fitted:
-    """A fitted model, ready to be stored.
-
-    Attributes:
-        unfitted: The estimator before the fit, in the format of skops.
-        fitted: The model, in the format of skops.
-        parameters: The estimator's parameters, nested ones with ``__``; as text where JSON lacks the type.
-        evaluation: Its metrics and outcomes.
-        outcomes: An Arrow stream with the hash of the id, the row number and the outcome of each test record.
-        identities: The hashes of the test records' ids by every rule, see ``hashing.identities``.
-        probe: Some test rows with the model's predictions, see ``probe.record``.
-        passes: How often a model that learns in batches read every row; None if all rows were in memory.
-        seconds: The duration of each phase: read, fit, evaluate.
-    """
-
-    unfitted: bytes
-    fitted: bytes
-    parameters: dict[str, Any]
-    evaluation: Evaluation
-    outcomes: bytes
-    identities: Sequence[NDArray[np.uint64]]
-    probe: bytes
-    passes: int | None
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def fit(dataset: Dataset, run: int, model: str) -> None:

@@ -4,21 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import resource
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from include.warehouse import queries
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from psycopg2.extensions import connection as Connection
 
     from include.training.evaluation import Evaluation
-    from include.training.fitting import Fitted
     from include.versions.manifest import Manifest
 
 PIECE_BYTES = 2 * 2**20
 """The most bytes of outcomes in one statement: psycopg2 needs five times the memory of a parameter."""
+
+
+@dataclass
+class Fitted:
+    """A fitted model, ready to be stored.
+
+    Attributes:
+        unfitted: The estimator before the fit, in the format of skops.
+        fitted: The model, in the format of skops.
+        parameters: The estimator's parameters, nested ones with ``__``; as text where JSON lacks the type.
+        evaluation: Its metrics and outcomes.
+        outcomes: An Arrow stream with the hash of the id, the row number and the outcome of each test record.
+        identities: The hashes of the test records' ids by every rule, see ``hashing.identities``.
+        probe: Some test rows with the model's predictions, see ``probe.record``.
+        passes: How often a model that learns in batches read every row; None if all rows were in memory.
+        seconds: The duration of each phase: read, fit, evaluate.
+    """
+
+    unfitted: bytes
+    fitted: bytes
+    parameters: dict[str, Any]
+    evaluation: Evaluation
+    outcomes: bytes
+    identities: Sequence[NDArray[np.uint64]]
+    probe: bytes
+    passes: int | None
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def store(connection: Connection, run: int, model: str, manifest: Manifest, fitted: Fitted) -> None:

@@ -15,7 +15,8 @@ from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.registry import artifact
 from include.registry.model import trusted
-from include.training.fitting import Fitted, derive
+from include.training.fitting import derive
+from include.training.results import Fitted
 from include.training.unfittable import Unfittable
 from include.versions import catalog
 from include.versions.manifest import Manifest, decode

@@ -180,7 +180,8 @@ def test_the_stream_of_a_broken_definition_is_not_an_orphan(
     define: Callable[..., None], stream: Stream, warehouse: Connection
 ) -> None:
     table.bring_up_to_date(warehouse, stream)
-    define(broken={"include/streams/readings.py": UserError("include/streams/readings.py, line 1: it is broken.")})
+    broken = UserError("include/streams/readings.py, line 1: it is broken.", code=Code.BROKEN_DEFINITION)
+    define(broken={"include/streams/readings.py": broken})
     done = checked()
     assert done.exit_code == 1
     assert "orphan  " not in done.stdout

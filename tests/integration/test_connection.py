@@ -51,7 +51,7 @@ def test_the_doctor_names_the_clients_of_a_server_without_free_connections(
 def test_a_check_of_the_doctor_that_fails_is_a_finding_and_hides_no_other() -> None:
     def found() -> Iterator[Finding]:
         yield Finding("one", "do this")
-        raise UserError("PostgreSQL does not answer.", "End clients.")
+        raise UserError("PostgreSQL does not answer.", "End clients.", code=Code.CONNECTIONS_EXHAUSTED)
 
     findings = [Finding("before", "")]
     _add(findings, found())

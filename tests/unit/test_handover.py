@@ -100,7 +100,7 @@ def test_an_error_after_detaching_is_not_reported(tmp_path: Path) -> None:
     def work(detach: Detach) -> None:
         (tmp_path / "pid").write_text(str(os.getpid()))
         detach()
-        raise NonRetryableError("broken.")
+        raise NonRetryableError("broken.", code=Code.STATEMENT_REFUSED)
 
     run(work)
     child = int(wait_for(tmp_path / "pid"))

@@ -91,8 +91,9 @@ class Profile:
 
 def likely_target(rows: pa.Table) -> str:
     """The column that is most likely the target: one with a name such as ``label``, otherwise the last."""
-    names = {name.lower(): name for name in rows.column_names}
-    return next((names[name] for name in _LIKELY_TARGETS if name in names), rows.column_names[-1])
+    names: list[str] = rows.column_names
+    found = {name.lower(): name for name in names}
+    return next((found[name] for name in _LIKELY_TARGETS if name in found), names[-1])
 
 
 def profile(source: str, rows: pa.Table, answers: Answers) -> Profile:
