@@ -1,4 +1,4 @@
-"""What the tests of retraining in Airflow share."""
+"""Helpers of the tests of retraining in Airflow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 YEARS = (2013, 2014, 2015)
-"""Of Seattle's weather: each is a version."""
+"""The years of Seattle's weather; each is a version."""
 
 
 def ask(connection: Connection, statement: str, *values: object) -> list[Any]:
@@ -22,6 +22,6 @@ def ask(connection: Connection, statement: str, *values: object) -> list[Any]:
 
 
 def finished(airflow: AirflowApi, dag_id: str, at_least: int) -> list[Run] | None:
-    """The runs of a DAG once all have finished and there are so many."""
+    """The runs of a DAG, once there are ``at_least`` and all have finished."""
     runs = airflow.runs(dag_id)
     return runs if len(runs) >= at_least and all(run.finished for run in runs) else None

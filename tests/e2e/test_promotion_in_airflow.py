@@ -1,4 +1,4 @@
-"""Promotion in a real Airflow: the same champions in whatever order runs end, and a person who decides by the form."""
+"""Promotion in a real Airflow: the same champions whatever the order of runs, and approvals on the form."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ HISTORY = """
 """
 
 
-def test_a_backfill_of_all_years_at_once_promotes_what_one_year_after_the_other_would(
+def test_a_backfill_promotes_the_same_champions_as_one_year_after_the_other(
     seattle: list[Run], results: Connection
 ) -> None:
     starts, ends = ([getattr(run, name) for run in seattle] for name in ("started_at", "ended_at"))
-    assert max(starts) < min(ends), "the runs were at work at the same time"
+    assert max(starts) < min(ends), "the runs ran at the same time"
     judged = independent_gate.judge([plain_year(year) for year in YEARS])
     expected = [
         (model, year, "evidence")
@@ -43,7 +43,7 @@ def test_a_backfill_of_all_years_at_once_promotes_what_one_year_after_the_other_
         if found.promoted
     ]
     assert ask(results, HISTORY, "seattle_weather") == expected
-    assert len(expected) >= 2, "with one champion alone the order could not show"
+    assert len(expected) >= 2, "a single champion would not show the order"
     rows = ask(
         results,
         "SELECT extract(year FROM interval_start)::int, model, outcome, n01, n10, n FROM millrace.judgement"
@@ -63,7 +63,7 @@ def test_a_backfill_of_all_years_at_once_promotes_what_one_year_after_the_other_
 
 
 def plain_year(year: int) -> independent_gate.Version:
-    """A year of Seattle's weather, trained on the years before without anything of the platform."""
+    """A year of Seattle's weather, trained on the years before without the platform."""
     frame, columns = data.seattle_weather(), ["precipitation", "temp_max", "temp_min", "wind"]
     train, test = frame[frame.date.dt.year < year], frame[frame.date.dt.year == year]
     with threadpool_limits(1):
@@ -76,27 +76,27 @@ def plain_year(year: int) -> independent_gate.Version:
 
 @pytest.fixture(scope="module")
 def questions(airflow: AirflowApi) -> list[Run]:
-    """Two questions that wait for an answer: two versions compared with the same champion, none as yet."""
+    """Two approvals that wait for an answer: two versions compared with the baseline, without a champion."""
     for seed in (101, 102):
         publish(definitions.get("breast_cancer"), Interval(), max_rows=400, seed=seed, asked_by="test")
     return until("two questions", lambda: waiting(airflow), 180)
 
 
 @pytest.mark.any_executor
-def test_a_question_waits_without_a_slot_and_shows_the_evidence(
+def test_an_approval_waits_without_a_slot_and_shows_the_evidence(
     airflow: AirflowApi, results: Connection, questions: list[Run]
 ) -> None:
     for question in questions:
         (ask_task,) = (task for task in tasks(airflow, question) if task["task_id"] == "ask")
         assert ask_task["state"] == "awaiting_input"
         assert ask_task["trigger"] is None and ask_task["triggerer_job"] is None, "no triggerer holds it"
-        assert not runs_still(ask_task["pid"]), "no worker holds it"
+        assert not is_running(ask_task["pid"]), "no worker holds it"
         form = airflow.call("GET", f"dags/{PROMOTE}/dagRuns/{question.run_id}/taskInstances/ask/-1/hitlDetails")
         verdicts = ask(results, "SELECT model, sentence FROM millrace.verdict WHERE run = %s", question.conf["run"])
         assert {model for model, _ in verdicts} == {"logistic", "boosting", "forest"}
         for model, sentence in verdicts:
             assert f"* {sentence}" in form["body"] and sentence.startswith(f"Promote {model}: ")
-        assert "none yet; the baseline plays it" in form["body"]
+        assert "none; the baseline takes its place" in form["body"]
         assert (form["subject"], form["options"]) == (
             f"Promote a model of breast_cancer, version {version_of(results, question)}?",
             ["Approve", "Reject"],
@@ -106,7 +106,7 @@ def test_a_question_waits_without_a_slot_and_shows_the_evidence(
 
 
 @pytest.mark.any_executor
-def test_an_approval_promotes_and_the_next_is_refused_as_the_champion_is_another(
+def test_an_approval_promotes_and_the_next_is_refused(
     airflow: AirflowApi, results: Connection, questions: list[Run]
 ) -> None:
     first, second = questions
@@ -124,7 +124,7 @@ def test_an_approval_promotes_and_the_next_is_refused_as_the_champion_is_another
     (applied,) = (t for t in airflow.task_instances(PROMOTE, second.run_id) if t.task_id == "apply")
     assert (applied.state, applied.try_number) == ("failed", 1)
     log = airflow.log(PROMOTE, second.run_id, applied)
-    assert f"has changed: it is now logistic of version {version_of(results, first)}" in log
+    assert "[champion-changed]" in log and f"logistic of version {version_of(results, first)}" in log
     assert ask(
         results, "SELECT model, version, cause, decider, run FROM millrace.champion WHERE dataset = 'breast_cancer'"
     ) == [champion]
@@ -137,7 +137,7 @@ def test_an_approval_promotes_and_the_next_is_refused_as_the_champion_is_another
 
 
 def waiting(airflow: AirflowApi) -> list[Run] | None:
-    """The two questions, once both are asked."""
+    """The two approvals, once both wait."""
     runs = airflow.runs(PROMOTE)
     asked = [run for run in runs if any(task["state"] == "awaiting_input" for task in tasks(airflow, run))]
     return sorted(asked, key=lambda run: run.conf["run"]) if len(asked) == 2 else None
@@ -153,8 +153,8 @@ def answer(airflow: AirflowApi, question: Run, model: str = "") -> None:
     airflow.call("PATCH", path, json={"chosen_options": ["Approve"], "params_input": {"model": model}})
 
 
-def runs_still(pid: int) -> bool:
-    """Whether a process runs; workers of LocalExecutor reap what they started only with their next task."""
+def is_running(pid: int) -> bool:
+    """Whether a process runs; a worker of LocalExecutor reaps its processes only with its next task."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

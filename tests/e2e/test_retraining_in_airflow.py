@@ -1,4 +1,4 @@
-"""Retraining in a real Airflow: every version trains once, as well as a plain script, whatever is killed on the way."""
+"""Retraining in a real Airflow: every version is trained once, as well as by a plain script, whatever is killed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(900)
 PUBLISH, TRAIN = "publish__breast_cancer", "train__breast_cancer"
 
 
-def test_every_year_of_seattles_weather_trains_every_model_as_a_plain_script_does(
+def test_every_model_of_every_year_is_as_good_as_a_plain_scripts(
     airflow: AirflowApi, results: Connection, seattle: list[Run]
 ) -> None:
     assert [run.state for run in seattle] == ["success"] * 3
@@ -59,7 +59,7 @@ def test_every_year_of_seattles_weather_trains_every_model_as_a_plain_script_doe
 
 
 @pytest.mark.usefixtures("seattle")
-def test_a_backfill_past_the_end_of_the_data_is_skipped_and_says_why(airflow: AirflowApi, results: Connection) -> None:
+def test_a_backfill_past_the_end_of_the_data_is_skipped(airflow: AirflowApi, results: Connection) -> None:
     before = ask(results, "SELECT count(*) FROM millrace.dataset_version WHERE dataset = 'seattle_weather'")
     started = airflow.trigger(
         "publish__seattle_weather", {"interval_start": "2016-01-01", "interval_end": "2017-01-01"}
@@ -76,7 +76,7 @@ def test_a_backfill_past_the_end_of_the_data_is_skipped_and_says_why(airflow: Ai
 
 @pytest.mark.any_executor
 def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi, results: Connection) -> None:
-    # An interval after those of the other tests' versions, so that none of them supersedes this one.
+    # An interval after those of the other tests, so that none of their versions supersedes this one.
     form: dict[str, Any] = {"interval_start": "2100-01-01", "interval_end": "2101-01-01", "rows": 300, "seed": 7}
     started = airflow.trigger(PUBLISH, form)
     assert airflow.wait(PUBLISH, started.run_id, timeout=180).state == "success"
@@ -114,33 +114,33 @@ def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi,
 
 @pytest.mark.any_executor
 @pytest.mark.parametrize(
-    ("dag_id", "form", "says"),
+    ("dag_id", "form", "expected"),
     [
-        (TRAIN, {"version": "beef" * 8}, "Dataset 'breast_cancer' has no version 'beefbeef"),
-        (TRAIN, {"models": ["oracle"]}, "Dataset 'breast_cancer' has no model oracle"),
-        (TRAIN, {"grid": {"logistic": {"C": [-1]}}}, "The grid cannot be: logistic C=-1: The 'C' parameter"),
+        (TRAIN, {"version": "beef" * 8}, "beefbeef"),
+        (TRAIN, {"models": ["oracle"]}, "[unknown-model]"),
+        (TRAIN, {"grid": {"logistic": {"C": [-1]}}}, "[invalid-grid]"),
+        (PUBLISH, {"interval_start": "2015-02-30"}, "[invalid-parameter]"),
         (
-            PUBLISH,
-            {"interval_start": "2015-02-30"},
-            "The parameter interval_start is '2015-02-30', which is no date",
+            "publish__seattle_weather",
+            {"interval_start": "2015-01-01", "interval_end": "2014-01-01"},
+            "[invalid-interval]",
         ),
-        ("publish__seattle_weather", {"interval_start": "2015-01-01", "interval_end": "2014-01-01"}, "Swap them"),
     ],
 )
-def test_a_wrong_form_fails_at_once_with_one_sentence(
-    airflow: AirflowApi, results: Connection, dag_id: str, form: dict[str, Any], says: str
+def test_a_wrong_form_fails_without_a_retry(
+    airflow: AirflowApi, results: Connection, dag_id: str, form: dict[str, Any], expected: str
 ) -> None:
     started = airflow.trigger(dag_id, form)
     assert airflow.wait(dag_id, started.run_id, timeout=180).state == "failed"
     task = next(t for t in airflow.task_instances(dag_id, started.run_id) if t.task_id in ("plan", "publish"))
     assert (task.state, task.try_number) == ("failed", 1)
-    assert says in airflow.log(dag_id, started.run_id, task)
+    assert expected in airflow.log(dag_id, started.run_id, task)
     if dag_id == TRAIN and "version" not in form:
         statement = (
             "SELECT state, message FROM millrace.training_run JOIN millrace.run_log USING (run) WHERE run_id = %s"
         )
         ((state, message),) = ask(results, statement, started.run_id)
-        assert state == "failed" and says in message
+        assert state == "failed" and expected in message
 
 
 @pytest.mark.parametrize(
@@ -154,9 +154,7 @@ def test_a_wrong_form_fails_at_once_with_one_sentence(
         ("maintain__streams", "maintain", {"stream": "payments"}),
     ],
 )
-def test_a_key_that_no_parameter_has_is_refused_before_anything_is_done(
-    airflow: AirflowApi, dag_id: str, task_id: str, form: dict[str, Any]
-) -> None:
+def test_an_unknown_parameter_is_refused(airflow: AirflowApi, dag_id: str, task_id: str, form: dict[str, Any]) -> None:
     started = airflow.trigger(dag_id, form)
     assert airflow.wait(dag_id, started.run_id, timeout=180).state == "failed"
     task = next(t for t in airflow.task_instances(dag_id, started.run_id) if t.task_id == task_id)
@@ -165,7 +163,7 @@ def test_a_key_that_no_parameter_has_is_refused_before_anything_is_done(
 
 
 @pytest.mark.parametrize(
-    ("dag_id", "form", "says"),
+    ("dag_id", "form", "expected"),
     [
         (TRAIN, {"seed": "seven"}, "'seven' is not of type 'integer'"),
         (TRAIN, {"seed": -1}, "-1 is less than the minimum of 0"),
@@ -176,25 +174,25 @@ def test_a_key_that_no_parameter_has_is_refused_before_anything_is_done(
         (PUBLISH, {"rows": 1}, "1 is less than the minimum of 2"),
     ],
 )
-def test_a_value_that_a_form_cannot_take_starts_no_run(
-    airflow: AirflowApi, dag_id: str, form: dict[str, Any], says: str
+def test_a_value_that_the_form_rejects_starts_no_run(
+    airflow: AirflowApi, dag_id: str, form: dict[str, Any], expected: str
 ) -> None:
     before = len(airflow.runs(dag_id))
     with pytest.raises(ApiError) as refused:
         airflow.trigger(dag_id, form)
     assert refused.value.status == 400
-    assert next(iter(form)) in str(refused.value) and says in str(refused.value)
+    assert next(iter(form)) in str(refused.value) and expected in str(refused.value)
     assert len(airflow.runs(dag_id)) == before
 
 
-def test_a_burst_of_ten_versions_is_ten_runs_whatever_is_killed(
+def test_ten_versions_are_ten_runs_whatever_is_killed(
     airflow: AirflowApi, airflow_platform: Platform, results: Connection
 ) -> None:
     until("the dispatch waits", lambda: waits(airflow), 60)
     kill(airflow_platform, "triggerer")
     versions = [publish_sample(seed) for seed in range(20, 25)]
     with closing(connect("test lock")) as lock:
-        # The dispatch comes to a stop in its transaction, and is killed there.
+        # The dispatch waits for the lock in its transaction, and is killed there.
         lock.cursor().execute("LOCK TABLE millrace.dataset_version IN EXCLUSIVE MODE")
         until("the dispatch is stopped", lambda: stopped_dispatch(results), 90).send_signal(signal.SIGKILL)
     versions += [publish_sample(seed) for seed in range(25, 30)]
@@ -210,7 +208,7 @@ def test_the_dag_verifies_a_past_run(airflow: AirflowApi, results: Connection) -
     assert outcome == "identical"
 
 
-def test_every_run_of_all_these_tests_is_derived_again_identically(seattle: list[Run], results: Connection) -> None:
+def test_every_run_of_these_tests_is_reproduced(seattle: list[Run], results: Connection) -> None:
     ended = ask(results, "SELECT run FROM millrace.training_run WHERE state = 'success' ORDER BY run")
     assert len(ended) >= len(seattle)
     found = {number: verify_run(number, "test").outcome for (number,) in ended}
@@ -237,7 +235,7 @@ def known_runs(results: Connection, versions: list[str]) -> list[Any]:
 
 
 def each_has_one_run(airflow: AirflowApi, results: Connection, versions: list[str], within_s: float) -> None:
-    """Waits until the versions are trained, and asserts that each has one run with all models, and no more come."""
+    """Waits until the versions are trained, and asserts that each has exactly one run with all models."""
     wanted = sorted(run.sealed_run_id(version) for version in versions)
 
     def trained() -> bool:
@@ -258,7 +256,7 @@ def each_has_one_run(airflow: AirflowApi, results: Connection, versions: list[st
 
 
 def kill(platform: Platform, component: str) -> None:
-    """Ends a component and all that it has started, as the kernel would."""
+    """Kills a component and all of its children."""
     (pid,) = (health.pid for health in platform.status() if health.name == component)
     victim = psutil.Process(pid)
     for process in [victim, *victim.children(recursive=True)]:
@@ -266,7 +264,7 @@ def kill(platform: Platform, component: str) -> None:
 
 
 def stopped_dispatch(results: Connection) -> psutil.Process | None:
-    """The process of the dispatch's task that waits for the lock, found by its connection."""
+    """The process of the dispatch that waits for the lock, found by its connection."""
     waiting = ask(
         results,
         "SELECT client_port FROM pg_stat_activity"
