@@ -32,7 +32,7 @@ MODULE = "benchmarks.peers.learning"
 
 
 def main(json_path: str | None = None, rows: int = ROWS) -> None:
-    """Measures, prints the table, and writes the JSON file if one is asked for.
+    """Measures, prints the table, and writes the JSON file if there is one.
 
     Raises:
         UserError: The model that was killed and continued predicts something else.

@@ -22,7 +22,7 @@ ROWS, OPERATOR_ROWS, REPETITIONS = 1_000_000, 50_000, 5
 
 
 def main(json_path: str | None = None, rows: int = ROWS, repetitions: int = REPETITIONS) -> None:
-    """Measures, prints the table, and writes the JSON file if one is asked for."""
+    """Measures, prints the table, and writes the JSON file if there is one."""
     found: dict[str, list[process.Ended]] = {name: [] for name in WAYS}
     with rows_in_a_file(rows) as file:
         for repetition in range(repetitions):

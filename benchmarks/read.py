@@ -16,7 +16,7 @@ REPETITIONS = 9
 
 
 def main(json_path: str | None = None, rows: int = ROWS, repetitions: int = REPETITIONS) -> None:
-    """Measures, prints the table, and writes the JSON file if one is asked for."""
+    """Measures, prints the table, and writes the JSON file if there is one."""
     ways = {OURS: "read", BARE: "read_bare", FRAME: "read_bare_frame"}
     found: dict[str, list[process.Ended]] = {name: [] for name in ways}
     with rows_in_a_file(rows) as file, topics_of(f"bench_{uuid4().hex[:8]}") as topic:

@@ -47,7 +47,7 @@ def land(name: str, group: str, events: int, batch: Callable[..., None]) -> None
     from include import connections
     from include.warehouse.connection import connected
 
-    # The settings that the provider asks for, and those of the bare loop.
+    # The settings that the provider requires, and those of the bare loop.
     config = {"group.id": group, "enable.auto.commit": "false", "auto.offset.reset": "earliest"}
     extra = {**connections.kafka(), **topic.FETCH, **config}
     os.environ[f"AIRFLOW_CONN_{CONNECTION_ID.upper()}"] = json.dumps({"conn_type": "kafka", "extra": extra})

@@ -37,7 +37,7 @@ def threshold(challengers: int) -> float:
 
 
 def log_e_value(n01: ArrayLike, n10: ArrayLike) -> Floats:
-    """Log e-value against "on average over these records, the challenger is no more accurate".
+    """Log e-value against "on average over these records, the challenger is not more accurate".
 
     Where only one of the two is right, let theta be the chance that it is the challenger. The e-value is the
     likelihood ratio of theta against 1/2, mixed over theta ~ Beta(A, A) restricted to theta > 1/2 (Robbins
@@ -94,7 +94,7 @@ def log_e_margin(n01: ArrayLike, n10: ArrayLike, n: ArrayLike, margin: float) ->
 
 
 def log_e_gain(weighted: ArrayLike, information: ArrayLike, worth: float) -> Floats:
-    """Log e-value against "on average, the challenger's metric is no better", for normal estimates of the gain.
+    """Log e-value against "on average, the challenger's metric is not better", for normal estimates of the gain.
 
     Each version estimates the gain as d with standard error s. The likelihood ratio of a gain g against 0 is
     exp(g d / s^2 - g^2 / (2 s^2)). Mixed over g ~ |N(0, worth^2)| (Robbins 1970), with W = sum d / s^2,

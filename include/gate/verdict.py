@@ -109,7 +109,7 @@ def decide(
         fresh: Its evidence from this version, over records that no gate of this tenure has counted.
         challengers: Model lines compared with this champion in its tenure, including removed ones.
         champion_age: How long the champion has been in use; None for the baseline.
-        policy: `policy.evidence` unless the definition says otherwise.
+        policy: The policy of the definition; None for `policy.evidence`.
         guards: Limits for this version.
         faults: Other reasons to reject the challenger, in words.
 

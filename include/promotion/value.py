@@ -24,7 +24,7 @@ class VersionValue:
         rows: Test records that none of the models was trained on.
         champion_number: The champion when the version was judged, see ``millrace.champion_change``; 0 for the baseline.
         live_model: The model in use at that time, chosen on earlier versions.
-        never_model: The first champion, as if there had been no retraining.
+        never_model: The first champion, which a dataset without retraining would still use.
         newest_model: The champion's model line, as trained by this version's run.
     """
 

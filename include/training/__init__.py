@@ -1,1 +1,1 @@
-"""Training: from a sealed version to fitted models and what they are worth; and past runs derived again."""
+"""Training: from a sealed version to fitted models and their metrics, and the verification of past runs."""

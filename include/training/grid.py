@@ -79,7 +79,7 @@ def _require_shape(grid: Any) -> None:
 def _candidates(model: str, estimator: Any, parameters: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, Any]]:
     from sklearn.base import clone
 
-    names = {_full(model, estimator, asked): None for asked in parameters}
+    names = {_full(model, estimator, name): None for name in parameters}
     if len(names) < len(parameters):
         raise _invalid(f"{model!r} has a parameter twice, under its long and its short name", "Write it once.")
     for values in itertools.product(*parameters.values()):
@@ -90,16 +90,16 @@ def _candidates(model: str, estimator: Any, parameters: Mapping[str, Sequence[An
         yield f"{model} {described}", candidate
 
 
-def _full(model: str, estimator: Any, asked: str) -> str:
+def _full(model: str, estimator: Any, name: str) -> str:
     """The parameter's name with the names of the steps before it."""
     known = estimator.get_params(deep=True)
-    fitting = [asked] if asked in known else [name for name in known if name.rpartition("__")[2] == asked]
+    fitting = [name] if name in known else [full for full in known if full.rpartition("__")[2] == name]
     if len(fitting) == 1:
         return str(fitting[0])
     if fitting:
-        raise _invalid(f"{asked!r} of {model!r} is ambiguous", f"Write {' or '.join(sorted(fitting))}.")
-    plain = sorted(name for name, value in known.items() if not hasattr(value, "get_params") and name != "steps")
-    raise _invalid(f"{model!r} has no parameter {asked!r}", f"Use one of {', '.join(plain)}.")
+        raise _invalid(f"{name!r} of {model!r} is ambiguous", f"Write {' or '.join(sorted(fitting))}.")
+    plain = sorted(full for full, value in known.items() if not hasattr(value, "get_params") and full != "steps")
+    raise _invalid(f"{model!r} has no parameter {name!r}", f"Use one of {', '.join(plain)}.")
 
 
 def _short(estimator: Any, name: str) -> str:

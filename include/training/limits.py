@@ -117,7 +117,7 @@ def _raise(answer: dict[str, Any], memory: int, about: str) -> None:
             raise UserError(answer["what"], answer["remedy"], code=Code[answer["code"]])
         case _Ending.OUT_OF_MEMORY:
             raise Exceeded(
-                f"{about} asks for more memory than the machine has; its memory_limit is {_mb(memory)} "
+                f"{about} needs more memory than the machine has; its memory_limit is {_mb(memory)} "
                 f"({answer['what']}).",
                 "Publish fewer rows, or use a model with partial_fit.",
                 code=Code.MEMORY_LIMIT_EXCEEDED,

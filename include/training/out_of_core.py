@@ -167,7 +167,7 @@ def _evaluate(
 
 
 class BatchPredictions:
-    """Collects a model's predictions batch by batch; ``evaluate`` uses it as if it were the model.
+    """Collects a model's predictions batch by batch; ``evaluate`` uses it like the model.
 
     Args:
         rows: The number of rows of all batches.

@@ -1,4 +1,4 @@
-"""What the tests of the registry share: datasets whose versions are quickly published and trained, without Airflow."""
+"""Helpers of the tests of the registry: datasets that are quickly published and trained, without Airflow."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def the_median() -> dict[str, Any]:
 
 @dataclass
 class Given(Source):
-    """A source with the rows that a test gives it."""
+    """A source with the rows of a test."""
 
     table: pa.Table = field(default_factory=lambda: signal(600))
 
@@ -61,7 +61,7 @@ class Given(Source):
 
 
 def signal(rows: int, *, strength: float = 1.0, seed: int = 0, first: int = 0) -> pa.Table:
-    """Records from ``first`` on; the target follows from the feature as often as ``strength`` says, else by chance."""
+    """Records from ``first`` on; with probability ``strength`` the feature decides the target, else chance."""
     draw = np.random.default_rng(seed)
     x = draw.normal(size=rows)
     chance = draw.random(rows)
@@ -71,7 +71,7 @@ def signal(rows: int, *, strength: float = 1.0, seed: int = 0, first: int = 0) -
 
 
 def given(topic: Callable[..., str], table: pa.Table, **changes: Any) -> Dataset:
-    """A dataset of given rows; its source's ``table`` may be changed between versions."""
+    """A dataset of given rows; a test may change its source's ``table`` between versions."""
     fields: dict[str, Any] = {
         "name": topic("given").replace("-", "_"),
         "source": Given(table),
@@ -84,7 +84,7 @@ def given(topic: Callable[..., str], table: pa.Table, **changes: Any) -> Dataset
 
 
 def weather(topic: Callable[..., str], **changes: Any) -> Dataset:
-    """Seattle's weather under a name of its own, with three quick models."""
+    """Seattle's weather under another name, with three quick models."""
     name = topic("weather").replace("-", "_")
     return replace(definitions.get("seattle_weather"), name=name, models=weather_models, **changes)
 
@@ -101,7 +101,7 @@ def seal(dataset: Dataset, interval: Interval | None = None, rows: int | None = 
 
 
 def train(dataset: Dataset, version: str, *, seed: int = 0, run_id: str | None = None, grid: Grid | None = None) -> int:
-    """Trains every model on a version. Returns the run's number; it has ended well."""
+    """Trains every model on a version. Returns the number of the run, which has succeeded."""
     form = {"version": version, "seed": seed, "grid": grid}
     planned = run.begin(dataset, run_id or run.sealed_run_id(version), form, "test")
     for task in planned:
@@ -111,7 +111,7 @@ def train(dataset: Dataset, version: str, *, seed: int = 0, run_id: str | None =
 
 
 def train_years(dataset: Dataset, years: Sequence[int] = YEARS) -> list[int]:
-    """Seals and trains a version for each year, and judges none. Returns the runs."""
+    """Seals and trains a version for each year, without judging them. Returns the runs."""
     return [train(dataset, seal(dataset, year(number))) for number in years]
 
 

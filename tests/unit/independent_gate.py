@@ -67,17 +67,17 @@ def mcnemar(n01: int, n10: int) -> float:
 
 
 def right(truth: Any, old: Any, new: Any) -> tuple[Any, Any]:
-    """Which records the challenger wins and which the champion, when it is classes that are predicted."""
+    """Which records the challenger wins and which the champion, for classes."""
     return (new == truth) & (old != truth), (old == truth) & (new != truth)
 
 
 def closer(truth: Any, old: Any, new: Any) -> tuple[Any, Any]:
-    """The same for numbers."""
+    """Which records the challenger wins and which the champion, for numbers."""
     return abs(new - truth) < abs(old - truth), abs(old - truth) < abs(new - truth)
 
 
 def far_off(truth: Any, old: Any, new: Any) -> bool:
-    """Whether the challenger's numbers are the farther off in the mean of the squares."""
+    """Whether the challenger has the larger mean squared error."""
     return bool(np.mean((new - truth) ** 2) > np.mean((old - truth) ** 2))
 
 
@@ -101,7 +101,7 @@ def verdict(
 
 @dataclass(frozen=True)
 class Version:
-    """A version as it came out of training.
+    """A version with its trained models.
 
     Attributes:
         train: The ids of its training records.
@@ -120,7 +120,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Judged:
-    """A model before the gate: its verdict, and whether that made it the champion."""
+    """The verdict on a model, and whether it became champion."""
 
     outcome: str
     log_e: float

@@ -1,4 +1,4 @@
-"""Every public estimator of scikit-learn, fitted on data that suits it, is stored, loaded, and answers the same."""
+"""Every public estimator of scikit-learn, fitted on suitable data, is stored, loaded, and predicts the same."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "VotingClassifier": {"estimators": PREDICTORS},
     "VotingRegressor": {"estimators": LINES},
 }
-"""What an estimator cannot be made without, or must have for these rows."""
+"""Arguments that an estimator requires, or needs for these rows."""
 
 CATEGORIES = pd.DataFrame({"a": ["x", "y", None] * 30, "b": ["u", "v", "w"] * 30})
 INPUTS: dict[str, tuple[Any, Any]] = {
@@ -83,7 +83,7 @@ INPUTS: dict[str, tuple[Any, Any]] = {
     "TfidfVectorizer": (TEXTS, None),
     "TunedThresholdClassifierCV": (X, BINARY),
 }
-"""Rows and target of the estimators that do not take a matrix of numbers."""
+"""Rows and target of the estimators that do not accept a matrix of numbers."""
 
 
 def made(name: str, kind: type) -> Any:
@@ -115,7 +115,7 @@ def data(name: str, estimator: Any) -> tuple[Any, Any]:
 
 
 def answers(estimator: Any, rows: Any) -> list[Any]:
-    """Everything that an estimator says of rows, by the methods that it has."""
+    """The results of an estimator's methods for rows."""
     found = [
         getattr(estimator, method)(rows)
         for method in ("predict", "predict_proba", "decision_function", "transform", "score_samples")
@@ -131,7 +131,7 @@ def same(before: Any, after: Any) -> bool:
     if scipy.sparse.issparse(before):
         before, after = before.toarray(), after.toarray()
     if isinstance(before, np.ndarray) and before.dtype.kind == "f":
-        # Where an array lies in memory decides the last bits of what BLAS computes with it.
+        # The alignment of an array in memory changes the last bits of BLAS results.
         return bool(np.allclose(before, after, rtol=1e-9, atol=1e-12, equal_nan=True))
     if isinstance(before, np.ndarray) and before.dtype != object:
         return bool(np.array_equal(before, after))
@@ -141,7 +141,7 @@ def same(before: Any, after: Any) -> bool:
 ESTIMATORS: list[tuple[str, Callable[..., Any]]] = all_estimators()
 
 
-def test_scikit_learn_has_the_estimators_that_this_file_is_about() -> None:
+def test_scikit_learn_has_the_estimators_of_this_file() -> None:
     names = {name for name, _ in ESTIMATORS}
     assert len(names) > 200
     assert not (EXCEPTIONS.keys() | GIVEN.keys() | INPUTS.keys()) - names
@@ -149,7 +149,7 @@ def test_scikit_learn_has_the_estimators_that_this_file_is_about() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), ESTIMATORS, ids=[name for name, _ in ESTIMATORS])
 @pytest.mark.filterwarnings("ignore")
-def test_it_is_stored_and_answers_the_same(name: str, kind: type) -> None:
+def test_it_is_stored_and_predicts_the_same(name: str, kind: type) -> None:
     estimator = prepared(made(name, kind), 0)
     rows, target = data(name, estimator)
     if name in EXCEPTIONS:

@@ -56,7 +56,7 @@ class TestFormulas:
     def test_e_value_at_the_edges(self, n01: int, n10: int) -> None:
         assert float(log_e_value(n01, n10)) == pytest.approx(independent.log_e_value(n01, n10), rel=1e-9, abs=1e-5)
 
-    def test_no_pairs_are_no_evidence(self) -> None:
+    def test_without_pairs_the_e_value_is_1(self) -> None:
         assert float(log_e_value(0, 0)) == pytest.approx(0, abs=1e-12)
 
     def test_e_value_rises_with_wins_and_falls_with_losses(self) -> None:
@@ -65,7 +65,7 @@ class TestFormulas:
         assert (np.diff(log_e, axis=0) > 0).all()
         assert (np.diff(log_e, axis=1) < 0).all()
 
-    def test_who_is_behind_has_no_evidence(self) -> None:
+    def test_the_side_that_is_behind_has_no_evidence(self) -> None:
         wins, losses = np.mgrid[0:300, 0:300]
         assert (log_e_value(wins, losses)[wins <= losses] < 1e-12).all()
 
@@ -78,7 +78,7 @@ class TestFormulas:
             ours, theirs = log_e_margin(n01, n10, n, margin), independent.log_e_margin(n01, n10, n, margin)
             assert float(ours) == pytest.approx(theirs, rel=0.02, abs=0.02)
 
-    def test_without_a_margin_it_is_the_same_bet(self) -> None:
+    def test_a_margin_of_0_is_the_same_bet(self) -> None:
         for n01, n10 in [(0, 0), (20, 10), (131, 70), (70, 131), (1100, 1000)]:
             assert float(log_e_margin(n01, n10, 4000, 0.0)) == pytest.approx(float(log_e_value(n01, n10)), abs=0.02)
 
@@ -97,7 +97,7 @@ class TestFormulas:
 
 
 class TestValidity:
-    """The next record must not raise the expected e-value while the challenger is no better."""
+    """The next record must not raise the expected e-value while the challenger is not better."""
 
     def test_pairs(self) -> None:
         wins, losses = np.mgrid[0:200, 0:200]
@@ -131,7 +131,7 @@ class TestValidity:
             expected = (weights * np.exp(log_e_gain(weighted + d / s**2, information + 1 / s**2, 0.01))).sum()
             assert expected == pytest.approx(now, rel=1e-6) if relation == "equal" else expected < now
 
-    def test_an_adversary_does_not_get_past_ville(self) -> None:
+    def test_an_adversary_cannot_beat_villes_inequality(self) -> None:
         """Chances of winning that depend on the past: no promotion while their average is at most a half."""
         rng = np.random.default_rng(4)
         paths, records = 4000, 300
@@ -160,7 +160,7 @@ class TestRule:
 
     @pytest.mark.parametrize("challengers", [1, 2, 6, 20])
     @pytest.mark.parametrize("losses", [0, 3, 40, 700])
-    def test_turns_at_the_threshold(self, challengers: int, losses: int) -> None:
+    def test_the_verdict_changes_at_the_threshold(self, challengers: int, losses: int) -> None:
         needed = math.log(20 * challengers)
         wins = next(w for w in range(losses, 5000) if independent.log_e_value(w, losses) >= needed)
         verdicts = [judged(pairs(w, losses, 9000), challengers=challengers).outcome for w in (wins - 1, wins)]
@@ -231,7 +231,7 @@ class TestRule:
 
 
 class TestGuards:
-    def test_a_guard_that_fails_rejects_and_is_named(self) -> None:
+    def test_a_failed_guard_rejects_and_is_named(self) -> None:
         floor = Guard("recall of snow", 0.2, 0.5)
         verdict = judged(pairs(131, 70), guards=[floor, Guard("precision of rain", 0.9, 0.5)])
         assert verdict.outcome == "reject"
@@ -250,7 +250,7 @@ class TestGuards:
             (Guard("ceiling", math.nan, 0.5, at_most=True), False),
         ],
     )
-    def test_floors_and_ceilings(self, guard: Guard, holds: bool) -> None:
+    def test_minimum_and_maximum(self, guard: Guard, holds: bool) -> None:
         assert guard.holds is holds
         assert judged(pairs(131, 70), guards=[guard]).outcome == ("promote" if holds else "reject")
 
@@ -276,10 +276,10 @@ class TestPolicies:
         ],
         ids=["young champion", "baseline", "too few records", "worse"],
     )
-    def test_otherwise_it_is_not(self, fresh: Pairs, age: timedelta | None) -> None:
+    def test_other_cases_are_not_promoted(self, fresh: Pairs, age: timedelta | None) -> None:
         assert judged(fresh, policy=self.fresher, champion_age=age).outcome != "promote"
 
-    def test_a_version_behind_by_the_margin_on_its_own_records_is_not(self) -> None:
+    def test_a_version_behind_by_the_margin_on_its_own_records_is_not_promoted(self) -> None:
         assert judged(pairs(5, 24), self.equal, policy=self.fresher).outcome == "promote"
         assert judged(pairs(5, 25), self.equal, policy=self.fresher).outcome != "promote"
         assert judged(Pairs(0, 0, 0), self.equal, policy=self.fresher).outcome != "promote"

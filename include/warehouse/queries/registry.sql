@@ -1,9 +1,9 @@
 -- name: lock_gate(dataset)$
--- Waits until no other gate of this dataset is at work; held until the transaction ends.
+-- Waits until no other gate of this dataset runs; the lock is held until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended('millrace gate ' || :dataset, 0));
 
 -- name: next_to_judge(dataset, patience)^
--- The first finished run in version order that was not judged, unless an earlier version is still to come.
+-- The first successful run in version order that was not judged, unless an earlier version is still awaited.
 SELECT run.run, run.seed, version.manifest, version_order.until, version_order.rank
 FROM millrace.training_run AS run
 JOIN millrace.dataset_version AS version USING (version)
@@ -24,8 +24,8 @@ ORDER BY version_order.rank, run.run
 LIMIT 1;
 
 -- name: current_champion(dataset)^
--- The last row of a dataset's history: its number, its artifact, its version's place in the order, and where that
--- version ends. The last three are empty once the champion was retired.
+-- The last row of a dataset's history: its number, its artifact, its version's rank in the order of versions, and the
+-- end of that version. After a retirement the last three are empty.
 -- Null: artifact, until.
 SELECT change.number, change.artifact, coalesce(version_order.rank, 0) AS rank, version_order.until
 FROM millrace.champion_change AS change
@@ -55,21 +55,21 @@ JOIN millrace.dataset_version AS version USING (version)
 WHERE artifact.artifact = :artifact;
 
 -- name: results_to_judge(run)
--- The models of a run with what they got right on the test records; the baseline is among them.
+-- The models of a run, with the baseline, and their outcomes on the test records.
 SELECT model, outcomes, fitted_sha256 FROM millrace.model_result WHERE run = :run ORDER BY model;
 
 -- name: fitted(run, model)^
--- A model as training wrote it.
+-- A model as training stored it.
 -- Null: probe.
 -- Always a row.
 SELECT fitted, fitted_sha256, probe FROM millrace.model_result WHERE run = :run AND model = :model;
 
 -- name: digests_of(run)
--- The models of a run with the SHA-256 of what training wrote.
+-- The models of a run with the SHA-256 of their stored bytes.
 SELECT model, fitted_sha256 FROM millrace.model_result WHERE run = :run ORDER BY model;
 
 -- name: guarded_metrics(run)
--- The numbers of a run's models that a guard can name.
+-- The metrics of a run's models that a guard can name.
 SELECT result.model, metric.name, metric.value
 FROM millrace.model_result AS result JOIN millrace.metric USING (result)
 WHERE result.run = :run
@@ -91,7 +91,7 @@ WHERE result.run = :run;
 SELECT counted FROM millrace.gate WHERE dataset = :dataset AND champion_number = :champion_number AND state = 'judged';
 
 -- name: evidence_against_champion(dataset, champion_number)
--- The evidence of each model line against a champion, by what was compared.
+-- The evidence of each model line against a champion, by metric.
 -- Null: n01, n10, n_right, weighted, information.
 SELECT verdict.model, verdict.metric, CAST(sum(fresh_n) AS bigint) AS n, CAST(sum(fresh_n01) AS bigint) AS n01,
        CAST(sum(fresh_n10) AS bigint) AS n10, CAST(sum(fresh_right) AS bigint) AS n_right,
@@ -101,7 +101,7 @@ WHERE gate.dataset = :dataset AND gate.champion_number = :champion_number
 GROUP BY verdict.model, verdict.metric;
 
 -- name: add_gate(run, dataset, version, champion_number, state, reason, test_rows, trained, repeated, counted)!
--- Writes that a run came before the gate.
+-- Stores the gate's decision about a run.
 -- Null: reason.
 INSERT INTO millrace.gate (run, dataset, version, champion_number, state, reason, test_rows, trained, repeated, counted)
 VALUES (:run, :dataset, :version, :champion_number, :state, :reason, :test_rows, :trained, :repeated, :counted);
@@ -122,13 +122,13 @@ INSERT INTO millrace.verdict (
 );
 
 -- name: add_score(run, role, model, metric, value, rows)!
--- Writes what a model, in one of the three roles, was worth on a version's test records.
+-- Stores the metric of a model in one of the three roles on a version's test records.
 INSERT INTO millrace.score (run, role, model, metric, value, rows)
 VALUES (:run, :role, :model, :metric, :value, :rows);
 
 -- name: register_artifact(dataset, trained_on, run, model, sha256)$
--- Keeps a model of a run for good, and nothing when training wrote another one since; one that is kept already stays as
--- it is.
+-- Registers a model of a run permanently, but nothing if the model was trained again meanwhile; a registered model stays
+-- unchanged.
 INSERT INTO millrace.artifact (dataset, run, model, sha256, content, probe, trained_on)
 SELECT :dataset, run, model, fitted_sha256, fitted, probe, :trained_on
 FROM millrace.model_result WHERE run = :run AND model = :model AND fitted_sha256 = :sha256
@@ -136,7 +136,7 @@ ON CONFLICT (run, model, sha256) DO UPDATE SET sha256 = excluded.sha256
 RETURNING artifact;
 
 -- name: add_champion_change(dataset, after, artifact, rollback_to, cause, decider, reason)$
--- Adds the change that follows another; returns nothing when another change did so before.
+-- Adds the change that follows another; returns nothing if that change already has a successor.
 -- Null: artifact, rollback_to.
 INSERT INTO millrace.champion_change (dataset, number, artifact, rollback_to, cause, decider, reason)
 VALUES (:dataset, :after + 1, :artifact, :rollback_to, :cause, :decider, :reason)
@@ -144,13 +144,13 @@ ON CONFLICT (dataset, number) DO NOTHING
 RETURNING number;
 
 -- name: champion_of(dataset)^
--- The champion of a dataset, for people.
+-- The champion of a dataset, for display.
 -- Null: interval_end, rollback_to.
 SELECT number, artifact, model, version, interval_end, since, cause, decider, reason, rollback_to, run, sha256
 FROM millrace.champion WHERE dataset = :dataset;
 
 -- name: champion_numbered(dataset, number)^
--- A champion of a dataset by its number, for people.
+-- A champion of a dataset by its number, for display.
 -- Null: artifact, model, version, interval_end, rollback_to, run, sha256.
 SELECT number, artifact, model, version, interval_end, since, cause, decider, reason, rollback_to, run, sha256
 FROM millrace.champion_history WHERE dataset = :dataset AND number = :number;
@@ -164,13 +164,13 @@ ORDER BY number DESC
 LIMIT 1;
 
 -- name: rollback_target(dataset, after)$
--- The change whose champion a rollback from the next change restores: this one, or, when this one is a retirement, the
--- one that it retired.
+-- The change whose champion a rollback of the next change restores: this one, or the retired one if this is a
+-- retirement.
 SELECT CASE WHEN artifact IS NULL THEN rollback_to ELSE number END AS number
 FROM millrace.champion_change WHERE dataset = :dataset AND number = :after;
 
 -- name: judged(run)^
--- What a run was judged against.
+-- The champion that a run was compared with.
 -- Null: reason.
 SELECT gate.dataset, gate.champion_number, gate.state, gate.reason, version.manifest
 FROM millrace.gate JOIN millrace.dataset_version AS version USING (version)
@@ -183,19 +183,19 @@ FROM millrace.verdict WHERE run = :run
 ORDER BY log_e DESC, model;
 
 -- name: add_approval(run, answer, model, decider, reason)!
--- Writes what a person answered; of two answers the first stays.
+-- Stores a person's answer; of two answers the first is kept.
 -- Null: model.
 INSERT INTO millrace.approval (run, answer, model, decider, reason)
 VALUES (:run, :answer, :model, :decider, :reason)
 ON CONFLICT (run) DO NOTHING;
 
 -- name: approval_of(run)^
--- What a person answered before.
+-- The answer that is stored.
 -- Always a row.
 SELECT answer, decider, answered_at, reason FROM millrace.approval WHERE run = :run;
 
 -- name: value_by_version(dataset)
--- What was live, the first champion and the newest model, on each version's test split.
+-- The metric of the live model, the first champion and the newest model on each version's test split.
 -- Null: interval_end, never_model, never, newest_model, newest.
 SELECT version, interval_end, metric, rows, champion_number, live_model, live, never_model, never, newest_model, newest
 FROM millrace.value WHERE dataset = :dataset ORDER BY rank;
@@ -207,7 +207,7 @@ SELECT trainings, promotions, useless, versions, metric, live, never, newest, ga
 FROM millrace.value_of_retraining WHERE dataset = :dataset;
 
 -- name: latest_judgement(dataset)^
--- What became of the run that came before the gate last.
+-- The run that the gate handled last.
 -- Null: reason, promoted.
 SELECT left(gate.version, 12) AS version, gate.state, gate.reason,
        ARRAY(SELECT sentence FROM millrace.verdict WHERE verdict.run = gate.run ORDER BY log_e DESC, model)

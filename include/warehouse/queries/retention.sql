@@ -61,14 +61,14 @@ UPDATE millrace.dataset_version SET expired_at = clock_timestamp() WHERE version
 SELECT expired_at FROM millrace.dataset_version WHERE version = :version FOR SHARE;
 
 -- name: drop_run_logs(before)!
--- Deletes what training runs logged that ended before a moment; the logs of those that made a champion stay.
+-- Deletes the logs of training runs that ended before a moment, except of runs that made a champion.
 DELETE FROM millrace.run_log
 USING millrace.training_run AS run
 WHERE run_log.run = run.run AND coalesce(run.finished_at, run.started_at) < :before
   AND NOT EXISTS (SELECT FROM millrace.artifact WHERE artifact.run = run.run);
 
 -- name: empty_models(before)!
--- Empties the stored models of versions that were given up before a moment, and what they got right of its records.
+-- Empties the stored models and outcomes of versions that expired before a moment.
 UPDATE millrace.model_result AS result
 SET unfitted = '', fitted = '', outcomes = '', probe = NULL
 FROM millrace.training_run AS run

@@ -1,5 +1,5 @@
 -- name: land_version(version, dataset, topic, kind, interval_start, interval_end, train_rows, test_rows, split, content, asked_by, code, manifest, manifest_offset, sealed_at)!
--- Takes a sealed version in; one that is known already stays as it is.
+-- Stores a sealed version; one that is already stored stays unchanged.
 -- Null: interval_start, interval_end.
 INSERT INTO millrace.dataset_version (
     version, dataset, topic, kind, interval_start, interval_end, train_rows, test_rows, split, content, asked_by, code,
@@ -11,14 +11,14 @@ INSERT INTO millrace.dataset_version (
 ON CONFLICT DO NOTHING;
 
 -- name: refuse_manifest(manifest_offset, reason, value)!
--- Keeps a record of the control topic that is no sound manifest, with the reason.
+-- Stores a record of the control topic that is not a valid manifest, with the reason.
 -- Null: value.
 INSERT INTO millrace.refused_manifest (manifest_offset, reason, value)
 VALUES (:manifest_offset, :reason, :value)
 ON CONFLICT DO NOTHING;
 
 -- name: versions_to_start(datasets, most)
--- Versions of these datasets that no run was started for yet: the oldest of each dataset, then the second of each, …
+-- Versions of these datasets without a run: the oldest of each dataset, then the second of each, …
 SELECT dataset, version
 FROM (
     SELECT dataset, version, number, row_number() OVER (PARTITION BY dataset ORDER BY number) AS turn
@@ -29,7 +29,7 @@ ORDER BY turn, number
 LIMIT :most;
 
 -- name: mark_started(versions)!
--- Notes that each of these versions has its run.
+-- Marks that each of these versions has its run.
 UPDATE millrace.dataset_version SET started_at = clock_timestamp()
 WHERE version = ANY (:versions) AND started_at IS NULL;
 
@@ -41,8 +41,8 @@ WHERE dataset = :dataset AND train_rows = :train_rows AND test_rows = :test_rows
 ORDER BY number DESC;
 
 -- name: find_versions(dataset, prefix, until)
--- The manifests of a dataset whose version begins like this, and whose interval ends then; the newest first. A
--- expired one is found only by its name.
+-- The manifests of a dataset's versions with these first digits whose interval ends then, the newest first. An expired
+-- version is found only by its digits.
 -- Null: until, expired_at.
 SELECT manifest, expired_at FROM millrace.dataset_version
 WHERE dataset = :dataset AND starts_with(version, :prefix)
@@ -52,7 +52,7 @@ ORDER BY number DESC
 LIMIT 2;
 
 -- name: begin_run(dataset, run_id, version, seed, parameters, cause, asked_by, definition, code, libraries)$
--- Begins a training run, or takes up one again that was begun before.
+-- Begins a training run, or begins an existing one again.
 -- Always a row.
 INSERT INTO millrace.training_run (
     dataset, run_id, version, seed, parameters, cause, asked_by, definition, code, libraries
@@ -67,7 +67,7 @@ SET state = 'running', finished_at = NULL, version = excluded.version, seed = ex
 RETURNING run;
 
 -- name: fail_run(dataset, run_id, version, seed, parameters, cause, asked_by, definition, code, libraries, kept)$
--- Writes down a training run that failed before its models were planned; one that has one of these states stays as it is.
+-- Stores a training run that failed before its models were planned; a run in one of these states stays unchanged.
 INSERT INTO millrace.training_run (
     dataset, run_id, version, state, seed, parameters, cause, asked_by, definition, code, libraries, finished_at
 ) VALUES (
@@ -83,18 +83,18 @@ RETURNING run;
 UPDATE millrace.training_run SET state = :state, finished_at = clock_timestamp() WHERE run = :run;
 
 -- name: run_plan(run)^
--- What a task needs to know about its run.
+-- The version, the seed and the parameters of a run.
 -- Always a row.
 SELECT run.version, run.seed, version.manifest, run.parameters
 FROM millrace.training_run AS run JOIN millrace.dataset_version AS version USING (version)
 WHERE run.run = :run;
 
 -- name: drop_result(run, model)!
--- Makes place for the result of a task that is tried again.
+-- Deletes the result of an earlier try.
 DELETE FROM millrace.model_result WHERE run = :run AND model = :model;
 
 -- name: add_result(run, model, parameters, train_rows, test_rows, read_s, fit_s, evaluate_s, peak_memory_mb, unfitted, fitted, fitted_sha256, outcomes, predictions_sha256, probe, passes)$
--- Writes a fitted model.
+-- Stores a fitted model.
 -- Null: predictions_sha256, probe, passes.
 -- Always a row.
 INSERT INTO millrace.model_result (
@@ -107,11 +107,11 @@ INSERT INTO millrace.model_result (
 RETURNING result;
 
 -- name: append_outcomes(piece, result)!
--- Writes more of a result's outcomes behind those that are there.
+-- Appends to a result's outcomes.
 UPDATE millrace.model_result SET outcomes = outcomes || :piece WHERE result = :result;
 
 -- name: add_metrics(result, names, values, lows, highs)!
--- Writes a result's metrics.
+-- Stores a result's metrics.
 -- Null: lows[], highs[].
 INSERT INTO millrace.metric (result, name, value, low, high)
 SELECT :result, * FROM unnest(
@@ -120,7 +120,7 @@ SELECT :result, * FROM unnest(
 );
 
 -- name: add_class_metrics(result, classes, precisions, recalls, f1s, supports)!
--- Writes a result's metrics by class.
+-- Stores a result's metrics by class.
 INSERT INTO millrace.class_metric (result, class, "precision", recall, f1, support)
 SELECT :result, * FROM unnest(
     CAST(:classes AS text[]), CAST(:precisions AS double precision[]), CAST(:recalls AS double precision[]),
@@ -128,7 +128,7 @@ SELECT :result, * FROM unnest(
 );
 
 -- name: add_slice_metrics(result, slices, parts, rows, names, values, lows, highs)!
--- Writes a result's metrics by slice.
+-- Stores a result's metrics by slice.
 -- Null: lows[], highs[].
 INSERT INTO millrace.slice_metric (result, slice, part, rows, name, value, low, high)
 SELECT :result, * FROM unnest(
@@ -137,18 +137,18 @@ SELECT :result, * FROM unnest(
 );
 
 -- name: add_confusion(result, actual, predicted, counts)!
--- Writes a result's confusion matrix.
+-- Stores a result's confusion matrix.
 INSERT INTO millrace.confusion (result, actual, predicted, count)
 SELECT :result, * FROM unnest(CAST(:actual AS text[]), CAST(:predicted AS text[]), CAST(:counts AS bigint[]));
 
 -- name: add_repeats(version, train, test, shared)!
--- Writes how many records of a version have the same features; of a version that never changes.
+-- Stores how many records of a version have the same features; the numbers of a version never change.
 INSERT INTO millrace.repeats (version, train, test, shared)
 VALUES (:version, :train, :test, :shared)
 ON CONFLICT (version) DO NOTHING;
 
 -- name: results_of(run)
--- The models of a run that have a result, with their leading metric, the best first.
+-- The models of a run that have a result, with their main metric, the best first.
 -- Null: low, high.
 SELECT model, value, low, high, metric
 FROM millrace.result
@@ -160,7 +160,7 @@ ORDER BY CASE metric WHEN 'accuracy' THEN -value ELSE value END, model;
 SELECT run, version, state FROM millrace.training_run WHERE dataset = :dataset AND run_id = :run_id;
 
 -- name: log_lines(run, model, ats, levels, loggers, messages)!
--- Writes what a task logged.
+-- Stores log lines of a task.
 -- Null: model.
 INSERT INTO millrace.run_log (run, model, at, level, logger, message)
 SELECT :run, :model, to_timestamp(at), level, logger, message
@@ -169,13 +169,13 @@ FROM unnest(
 ) AS line (at, level, logger, message);
 
 -- name: checkpoint_of(run, model, plan)^
--- How far a model of a run has come, if it is fitted by the same plan.
+-- The checkpoint of a run's model, if it belongs to the same plan.
 SELECT step, epoch, batch, estimator, sha256
 FROM millrace.checkpoint
 WHERE run = :run AND model = :model AND plan = :plan;
 
 -- name: save_checkpoint(run, model, plan, step, epoch, batch, estimator, sha256)!
--- Notes how far a model has come.
+-- Stores or replaces a checkpoint.
 INSERT INTO millrace.checkpoint (run, model, plan, step, epoch, batch, estimator, sha256)
 VALUES (:run, :model, :plan, :step, :epoch, :batch, :estimator, :sha256)
 ON CONFLICT (run, model) DO UPDATE
@@ -183,7 +183,7 @@ SET plan = excluded.plan, step = excluded.step, epoch = excluded.epoch, batch = 
     estimator = excluded.estimator, sha256 = excluded.sha256, saved_at = clock_timestamp();
 
 -- name: drop_checkpoint(run, model)!
--- Forgets how far a model has come: it has its result.
+-- Deletes the checkpoint of a model that has its result.
 DELETE FROM millrace.checkpoint WHERE run = :run AND model = :model;
 
 -- name: last_training(dataset, version)^

@@ -1,5 +1,5 @@
 -- name: begin_verification(dataset, version, run, asked_by)$
--- Notes that a proof has begun.
+-- Begins a verification.
 -- Null: run.
 -- Always a row.
 INSERT INTO millrace.verification (dataset, version, run, asked_by)
@@ -7,7 +7,7 @@ VALUES (:dataset, :version, :run, :asked_by)
 RETURNING verification;
 
 -- name: end_verification(outcome, findings, libraries, verification)!
--- Notes what came out of a proof.
+-- Stores the result of a verification.
 UPDATE millrace.verification
 SET finished_at = clock_timestamp(), outcome = :outcome, findings = CAST(:findings AS text[]),
     libraries = CAST(:libraries AS jsonb)
@@ -27,7 +27,7 @@ LIMIT 1;
 SELECT model FROM millrace.model_result WHERE run = :run ORDER BY result;
 
 -- name: result_to_verify(run, model)^
--- What training wrote of a model: the estimator before the fit, and what came out.
+-- The estimator before the fit and the results, as training stored them.
 -- Null: passes, predictions_sha256, metrics.
 -- Always a row.
 SELECT unfitted, passes, outcomes, predictions_sha256,
@@ -36,7 +36,7 @@ SELECT unfitted, passes, outcomes, predictions_sha256,
 FROM millrace.model_result WHERE run = :run AND model = :model;
 
 -- name: run_to_sample()$
--- A finished run whose last proof lies furthest back; of those never proven any.
+-- The successful run that was verified longest ago, or one that was never verified.
 SELECT run.run
 FROM millrace.training_run AS run JOIN millrace.dataset_version AS version USING (version)
 WHERE run.state = 'success' AND version.expired_at IS NULL
