@@ -34,7 +34,7 @@ def dataset(name: str, file: str) -> Dataset:
 
 def prepare(name: str, file: str) -> dict[str, float]:
     """Publishes and lands the version, and starts two runs."""
-    dispatch.CONTROL_TOPIC = publishing.isolate(name)
+    publishing.isolate(name, dispatch)
     found = dataset(name, file)
     measured = _timed(lambda: publish(found, Interval()))
     dispatch.land("bench")

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import process
@@ -41,10 +42,15 @@ def dataset(name: str, file: str) -> Dataset:
     )
 
 
-def isolate(name: str) -> str:
-    """Sends manifests to another control topic, so that no dispatch reads them; returns its name."""
+def isolate(name: str, *modules: ModuleType) -> str:
+    """Sends manifests to another control topic, so that no dispatch reads them; returns its name.
+
+    Args:
+        modules: More modules that import the topic's name.
+    """
     control = f"{name}.manifests"
-    publication.CONTROL_TOPIC = catalog.CONTROL_TOPIC = control
+    for module in (publication, catalog, *modules):
+        vars(module)["CONTROL_TOPIC"] = control
     return control
 
 

@@ -16,7 +16,7 @@ from include.errors import NonRetryableError, UserError
 from include.training import grid
 from include.training.grid import Grid
 from include.training.preparation import require_storable
-from include.versions.run_state import RunState
+from include.versions.training_state import TrainingState
 from include.warehouse import queries
 from include.warehouse.connection import connected
 
@@ -81,7 +81,7 @@ def recorded(dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         # An error of the recording must not hide the failure.
         with suppress(Exception):
-            _record_failure(dataset, run_id, parameters, cause, reason, kept=[RunState.SUCCESS])
+            _record_failure(dataset, run_id, parameters, cause, reason, kept=[TrainingState.SUCCESS])
         raise
 
 
@@ -92,11 +92,11 @@ def record_missing_plan(dataset: Dataset, run_id: str, parameters: Mapping[str, 
     """
     reason = f"The task plan ended without a plan and without an error. Read its log in Airflow, run {run_id}."
     with suppress(NonRetryableError):
-        _record_failure(dataset, run_id, parameters, cause, reason, kept=[RunState.SUCCESS, RunState.FAILED])
+        _record_failure(dataset, run_id, parameters, cause, reason, kept=[TrainingState.SUCCESS, TrainingState.FAILED])
 
 
 def _record_failure(
-    dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: str, reason: str, kept: list[RunState]
+    dataset: Dataset, run_id: str, parameters: Mapping[str, Any], cause: str, reason: str, kept: list[TrainingState]
 ) -> None:
     from include.versions import catalog
 
@@ -140,7 +140,7 @@ def settle(planned: Sequence[Mapping[str, Any]]) -> list[str]:
     with connected("millrace train") as connection:
         found = {result.model for result in sql.results_of(connection, run=run)}
         missing = sorted({task["model"] for task in planned} - found)
-        sql.end_run(connection, run=run, state=RunState.FAILED if missing else RunState.SUCCESS)
+        sql.end_run(connection, run=run, state=TrainingState.FAILED if missing else TrainingState.SUCCESS)
         connection.commit()
     return missing
 

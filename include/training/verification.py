@@ -21,7 +21,7 @@ from include.training.unfittable import Unfittable
 from include.versions import catalog
 from include.versions.manifest import Manifest, decode
 from include.versions.reading import VersionRefused, prove
-from include.versions.run_state import RunState
+from include.versions.training_state import TrainingState
 from include.warehouse import queries
 from include.warehouse.connection import connected, reconnecting
 
@@ -114,7 +114,7 @@ def verify_run(run: int | str, asked_by: str) -> Verified:
                 code=Code.RUN_NOT_FOUND,
             )
         number = row.run
-        if row.state != RunState.SUCCESS:
+        if row.state != TrainingState.SUCCESS:
             raise NonRetryableError(
                 f"Run {number} of {row.dataset!r} cannot be verified: its state is {row.state}.",
                 "Verify a run whose state is success.",

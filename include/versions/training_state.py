@@ -1,11 +1,11 @@
-"""RunState: how far a training run has come."""
+"""TrainingState: the state of a training run."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 
-class RunState(StrEnum):
+class TrainingState(StrEnum):
     """The column ``state`` of ``millrace.training_run``."""
 
     RUNNING = "running"
