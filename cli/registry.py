@@ -30,6 +30,7 @@ def champion(dataset: str, rollback: bool, retire: bool, reason: str, as_json: b
     from include.datasets import definitions
     from include.registry import champion_history
     from include.versions import catalog
+    from include.versions.training_state import TrainingState
     from include.warehouse import queries
     from include.warehouse.connection import connected
 
@@ -57,7 +58,7 @@ def champion(dataset: str, rollback: bool, retire: bool, reason: str, as_json: b
         found = {
             "champion": _plain(present),
             "latest": _latest(latest),
-            "failure": status if state == "failed" else None,
+            "failure": status if state == TrainingState.FAILED else None,
         }
         click.echo(json.dumps({"dataset": dataset, **found}, indent=2))
         return
@@ -75,7 +76,7 @@ def champion(dataset: str, rollback: bool, retire: bool, reason: str, as_json: b
         for sentence in judged["sentences"]:
             click.echo(f"  {sentence}")
         click.echo(f"  Promoted: {judged['promoted']}." if judged["promoted"] else "  Nothing was promoted.")
-    if state == "failed" or latest is None:
+    if state == TrainingState.FAILED or latest is None:
         click.echo(status)
 
 
@@ -87,6 +88,7 @@ def value(dataset: str, as_json: bool) -> None:
     from include.datasets import definitions
     from include.promotion import value as worth
     from include.versions import catalog
+    from include.versions.training_state import TrainingState
     from include.warehouse.connection import connected
 
     os.environ.update(Platform().environment())
@@ -100,19 +102,19 @@ def value(dataset: str, as_json: bool) -> None:
         found = {
             "versions": [asdict(version) for version in versions],
             "summary": asdict(summary) if summary else None,
-            "failure": status if state == "failed" else None,
+            "failure": status if state == TrainingState.FAILED else None,
         }
         click.echo(json.dumps({"dataset": dataset} | found, indent=2, default=str))
         return
     if summary is None:
-        waits = "; the gate has judged no model yet" if state == "success" else ""
+        waits = "; the gate has judged no model yet" if state == TrainingState.SUCCESS else ""
         click.echo(f"{dataset}: {status.rstrip('.') + waits + '.' if waits else status}")
         return
     header = ["version", "until", "rows", "metric", "live", "", "never retrained", "", "newest", ""]
     _table(header, [_cells(version) for version in versions])
     for line in worth.summary_lines(summary, versions):
         click.echo(line)
-    if state == "failed":
+    if state == TrainingState.FAILED:
         click.echo(status)
 
 

@@ -8,6 +8,7 @@ from airflow.sdk import DAG, Param, get_current_context, task
 from include.airflow import dag_runs
 from include.airflow.approval import ApprovalOperator
 from include.datasets import Dataset, definitions
+from include.gate.policy import PolicyName
 
 FORM = {
     "run": Param(
@@ -50,5 +51,5 @@ def build(dataset: Dataset) -> DAG:
 
 
 for found in definitions.find().valid.values():
-    if found.promotion.name == "manual" and dag_runs.is_parsed_for(dag_id := f"promote__{found.name}"):
+    if found.promotion.name is PolicyName.MANUAL and dag_runs.is_parsed_for(dag_id := f"promote__{found.name}"):
         globals()[dag_id] = build(found)

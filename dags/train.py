@@ -9,6 +9,7 @@ from airflow.sdk import DAG, Context, Param, get_current_context, task
 from include.airflow import dag_runs
 from include.datasets import Dataset, definitions
 from include.durations import duration
+from include.gate.policy import PolicyName
 from include.training.grid import SCHEMA
 
 FORM = {
@@ -112,7 +113,7 @@ def build(dataset: Dataset) -> DAG:
         planned = plan()
         judged = gate(planned)  # type: ignore[arg-type]
         fit.expand_kwargs(planned) >> judged >> finish(planned)  # type: ignore[arg-type]
-        if dataset.promotion.name == "manual":
+        if dataset.promotion.name is PolicyName.MANUAL:
             TriggerDagRunOperator.partial(
                 task_id="propose",
                 trigger_dag_id=f"promote__{dataset.name}",

@@ -12,6 +12,7 @@ import msgspec
 from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.versions.manifest import CONTROL_TOPIC, Manifest, Role, decode
+from include.versions.training_state import TrainingState
 from include.warehouse import queries
 from include.warehouse.connection import connected
 
@@ -141,9 +142,9 @@ def training(connection: Connection, dataset: str, version: str | None = None) -
         return None, f"No version was published yet. Begin with ./millrace publish {dataset}."
     again = f"./millrace train {dataset} --version {found.id[:12]}"
     about = f"version {found.id[:12]}"
-    if found.state == "success":
+    if found.state == TrainingState.SUCCESS:
         summary = f"Run {found.run} has trained on {about}."
-    elif found.state == "running":
+    elif found.state == TrainingState.RUNNING:
         summary = f"Run {found.run} is training on {about}. If it was killed, train on it again: {again}."
     elif found.state is None:
         start = "A run was started and has not planned its models yet" if found.is_started else "No run was started yet"
