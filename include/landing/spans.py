@@ -37,7 +37,7 @@ class Span:
 
 
 def moment_of(microseconds: int) -> datetime:
-    """The moment so many microseconds after the beginning of 1970."""
+    """The moment a number of microseconds after the beginning of 1970."""
     return UNIX_EPOCH + microseconds * MICROSECOND
 
 

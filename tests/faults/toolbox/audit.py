@@ -87,11 +87,11 @@ def snapshot(brokers: str, topic: str) -> Snapshot:
     try:
         for partition, log in logs.items():
             log.first = _first(committed, TopicPartition(topic, partition))
-        for partition, found_there in _with_ends(committed, topic, logs):
-            if isinstance(found_there, int):
-                logs[partition].stable_end = found_there
+        for partition, item in _with_ends(committed, topic, logs):
+            if isinstance(item, int):
+                logs[partition].stable_end = item
             else:
-                record = _record(found_there)
+                record = _record(item)
                 logs[partition].committed[record.offset] = record
     finally:
         committed.close()

@@ -1,4 +1,4 @@
-"""A TCP proxy that knows where a message begins and ends and can hold one: there the test has its exact moment."""
+"""A TCP proxy that parses messages and can hold one of them, which gives a test an exact moment."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Frame:
     """One message.
 
     Attributes:
-        sender: Who sent it.
-        label: What it is, in words that a trap's pattern is matched against, such as ``query COMMIT``.
+        sender: Its sender.
+        label: Its description, which a trap's pattern is matched against, such as ``query COMMIT``.
         data: Its bytes.
     """
 
@@ -33,7 +33,7 @@ class Frame:
 
 
 class Trap:
-    """Holds the first message that matches, and with it its connection, until the test says how it goes on."""
+    """Holds the first message that matches, with its connection, until the test releases, drops or cuts it."""
 
     def __init__(self, pattern: str, skip: int, act: Callable[[Link], None] | None) -> None:
         self._pattern = re.compile(pattern, re.DOTALL | re.IGNORECASE)
@@ -50,19 +50,19 @@ class Trap:
         return self._sprung.is_set()
 
     def wait(self, within_s: float = 30.0) -> None:
-        """Waits until it holds a message. Raises AssertionError when none comes."""
+        """Waits until it holds a message. Raises AssertionError if none arrives."""
         assert self._sprung.wait(within_s), f"no message matched {self._pattern.pattern!r} within {within_s:g} s"
 
     def release(self) -> None:
-        """The message goes on, unless something else was decided before; one that is still to come is not held."""
+        """Delivers the message, unless it was dropped before. A message that has not arrived yet is not held."""
         self._decide("pass")
 
     def swallow(self) -> None:
-        """The message is lost, the connection stays."""
+        """Drops the message, and keeps the connection."""
         self._decide("swallow")
 
     def cut(self) -> None:
-        """The message is lost, and its connection is reset on both sides."""
+        """Drops the message, and resets its connection on both sides."""
         self._decide("cut")
 
     def offer(self, link: Link, frame: Frame) -> Literal["pass", "swallow", "cut"]:
@@ -95,12 +95,12 @@ class Link:
         self._sockets: dict[Side, socket.socket] = {"client": client, "server": server}
 
     def run(self) -> None:
-        """Carries messages both ways until one side is gone."""
+        """Forwards messages in both directions until one side ends."""
         for sender, receiver in (("client", "server"), ("server", "client")):
             threading.Thread(target=self._pump, args=(sender, receiver), daemon=True).start()
 
     def cut(self) -> None:
-        """Resets both sides at once: whatever was under way is lost."""
+        """Resets both sides: data in transit is lost."""
         for one in self._sockets.values():
             with suppress(OSError):
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -110,7 +110,7 @@ class Link:
         self._relay.forget(self)
 
     def hang_up(self) -> None:
-        """Ends the client's side alone."""
+        """Ends only the client's side."""
         with suppress(OSError):
             self._sockets["client"].shutdown(socket.SHUT_RDWR)
 
@@ -123,16 +123,16 @@ class Link:
                     break
                 if verdict == "pass":
                     self._sockets[receiver].sendall(frame.data)
-        self._relay.wait_to_tell()
+        self._relay.wait_to_show_end()
         self.cut()
 
     def frames(self, sender: Side) -> Iterator[Frame]:
-        """The messages of one side; a protocol of its own overrides it."""
+        """The messages of one side; subclasses parse their protocol."""
         while data := self._sockets[sender].recv(65536):
             yield Frame(sender, "bytes", data)
 
     def read(self, sender: Side, size: int) -> bytes:
-        """Exactly so many bytes. Raises OSError at the end of the stream."""
+        """Reads exactly ``size`` bytes. Raises OSError at the end of the stream."""
         data = bytearray()
         while len(data) < size:
             part = self._sockets[sender].recv(size - len(data))
@@ -142,7 +142,7 @@ class Link:
         return bytes(data)
 
     def answer(self, data: bytes) -> None:
-        """Bytes of the relay's own to the client."""
+        """Sends the relay's own bytes to the client."""
         self._sockets["client"].sendall(data)
 
 
@@ -150,10 +150,10 @@ class Relay:
     """A proxy on a port of its own.
 
     Attributes:
-        port: Where clients connect.
-        target: The server's port; a change counts for connections from then on.
-        latency_s: What each message is delayed by, on its way.
-        is_open: Whether new connections are taken; refused ones are reset at once.
+        port: The port for clients.
+        target: The server's port; a change applies to new connections.
+        latency_s: The delay of each message.
+        is_open: Whether it accepts new connections; otherwise it resets them.
     """
 
     link: type[Link] = Link
@@ -165,8 +165,8 @@ class Relay:
         self.log: deque[str] = deque(maxlen=200)
         self._flowing = threading.Event()
         self._flowing.set()
-        self._telling = threading.Event()
-        self._telling.set()
+        self._ends_shown = threading.Event()
+        self._ends_shown.set()
         self._lock = threading.Lock()
         self._links: set[Link] = set()
         self._traps: list[Trap] = []
@@ -178,8 +178,8 @@ class Relay:
         """Holds the first message, after ``skip`` others, whose sender and label match from their beginning.
 
         Args:
-            pattern: Such as ``client query COMMIT`` or ``server done COMMIT``; case does not count.
-            act: Called instead of waiting for the test; the message then goes on.
+            pattern: Such as ``client query COMMIT`` or ``server done COMMIT``; case is ignored.
+            act: Called instead of waiting for the test; then the message is delivered.
         """
         trap = Trap(pattern, skip, act)
         with self._lock:
@@ -187,38 +187,38 @@ class Relay:
         return trap
 
     def cut(self) -> None:
-        """Resets all connections; new ones are taken."""
+        """Resets all connections; new ones are accepted."""
         with self._lock:
             links = list(self._links)
         for link in links:
             link.cut()
 
     def freeze(self) -> None:
-        """Messages stop, connections stay: a network that drops everything."""
+        """Stops all messages and keeps the connections, like a network that drops all packets."""
         self._flowing.clear()
 
     def thaw(self) -> None:
-        """Messages go on."""
+        """Continues with the messages."""
         self._flowing.set()
 
     def hide_ends(self) -> None:
-        """From here on neither side learns of the other's end: a machine that vanished without a word."""
-        self._telling.clear()
+        """Hides from each side that the other has ended, like a machine that vanished."""
+        self._ends_shown.clear()
 
     def hang_up(self) -> None:
-        """The clients see their connections break; the servers, after ``hide_ends``, do not."""
+        """Ends the clients' connections; after ``hide_ends``, the servers do not notice."""
         with self._lock:
             links = list(self._links)
         for link in links:
             link.hang_up()
 
-    def wait_to_tell(self) -> None:
-        """Called before one side learns that the other has ended."""
-        self._telling.wait()
+    def wait_to_show_end(self) -> None:
+        """Called before one side notices that the other has ended."""
+        self._ends_shown.wait()
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """The length of a ``with`` block without the server: connections are reset and refused."""
+        """Resets and refuses connections for the length of a ``with`` block."""
         self.is_open = False
         self.cut()
         try:
@@ -227,14 +227,14 @@ class Relay:
             self.is_open = True
 
     def reset(self) -> None:
-        """Lets everything go that it holds: from here on it is a wire."""
+        """Releases everything that it holds, and forwards all messages from then on."""
         with self._lock:
             traps, self._traps = self._traps, []
         for trap in traps:
             trap.cut()
         self.cut()
         self.is_open, self.latency_s = True, 0.0
-        self._telling.set()
+        self._ends_shown.set()
         self.thaw()
 
     def close(self) -> None:
@@ -257,7 +257,7 @@ class Relay:
         return "pass"
 
     def forget(self, link: Link) -> None:
-        """A connection is over."""
+        """Removes a connection that has ended."""
         with self._lock:
             self._links.discard(link)
 
@@ -290,8 +290,8 @@ class PostgresLink(Link):
     """A connection of PostgreSQL's protocol, version 3.
 
     Labels: the client's ``startup``, ``query <sql>``, ``copy data of <sql>`` and ``copy rest of <sql>`` (the two halves
-    of one message of rows), ``copy end of <sql>``; the server's ``done <sql>`` (the statement has been executed),
-    ``failed <sql>``, ``copy ready <sql>``. Others have their type's letter.
+    of one message with rows), ``copy end of <sql>``; the server's ``done <sql>`` (the statement has been executed),
+    ``failed <sql>``, ``copy ready <sql>``. Other messages have the letter of their type.
     """
 
     _NO_ENCRYPTION = (80877103, 80877104)
@@ -355,7 +355,7 @@ class KafkaLink(Link):
 
     def __init__(self, relay: Relay, client: socket.socket, server: socket.socket) -> None:
         super().__init__(relay, client, server)
-        self._asked: dict[int, str] = {}
+        self._requests: dict[int, str] = {}
 
     def frames(self, sender: Side) -> Iterator[Frame]:
         while True:
@@ -363,11 +363,11 @@ class KafkaLink(Link):
             body = self.read(sender, struct.unpack("!I", head)[0])
             if sender == "client":
                 key, _, number = struct.unpack("!hhi", body[:8])
-                self._asked[number] = api = _KAFKA_APIS.get(key, str(key))
+                self._requests[number] = api = _KAFKA_APIS.get(key, str(key))
                 yield Frame(sender, f"{api} request", head + body)
             else:
                 (number,) = struct.unpack("!i", body[:4])
-                yield Frame(sender, f"{self._asked.pop(number, 'unasked')} reply", head + body)
+                yield Frame(sender, f"{self._requests.pop(number, 'unknown')} reply", head + body)
 
 
 class KafkaRelay(Relay):
