@@ -224,6 +224,7 @@ def replay(
     The command can be repeated. Records that Kafka no longer has keep their rows.
     """
     from include.landing import replay as replays
+    from include.landing.replay_selection import Wanted
     from include.streams import definitions
     from include.warehouse.connection import connected
 
@@ -239,7 +240,7 @@ def replay(
     if since and until and since >= until:
         raise _empty_range(since, until)
     next_offset = None if last is None else last + 1
-    wanted = replays.Wanted(partitions or None, first, next_offset, since, until)
+    wanted = Wanted(partitions or None, first, next_offset, since, until)
     os.environ.update(Platform().environment())
     with connected("millrace replay") as connection:
         _show_replayed(replays.replay(connection, definition, wanted, getpass.getuser(), _report_replayed))

@@ -7,10 +7,9 @@ time: it writes at the position and above, and a replay below. Records that Kafk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,59 +19,26 @@ from include.kafka import client, position, reader, topics
 from include.kafka.position import StoredPosition
 from include.kafka.position_errors import LogTruncated, OffsetsGone, PositionError, TopicRecreated
 from include.kafka.reader import Batch
-from include.kafka.topics import Extent, Topic
-from include.landing import database_errors, dead_letters, incarnation, partitions, placement, recovery, refusals, table
+from include.kafka.topics import Topic
+from include.landing import database_errors, dead_letters, incarnation, recovery, refusals, table
 from include.landing.batch import Preparer
 from include.landing.disposition import Disposition
+from include.landing.ledger_changes import Counts, LedgerChanges
 from include.landing.partitions import Partitions
 from include.landing.recovery import MIN_REJECTED
+from include.landing.replay_selection import NothingToReplay, OffsetSpan, Selection, Wanted, nothing_landed
+from include.landing.row_deletion import RowDeletion
 from include.landing.transaction_retry import TransactionRetry
 from include.streams.definition import Stream
 from include.warehouse import queries
-from include.warehouse.connection import connected
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
-    from numpy.typing import NDArray
-    from psycopg2 import sql
     from psycopg2.extensions import connection as Connection
 
     from include.landing.batch import PreparedBatch
 
 RECORDS_PER_TRANSACTION = 20_000
-Counts = Mapping[Disposition, int]
-"""Numbers of records by their disposition."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The records to replay; None where nothing bounds them.
-
-    Attributes:
-        partitions: The numbers of the partitions.
-        first, next: Offsets, the end exclusive.
-        since, until: Timestamps of the records in Kafka, with time zones; the end exclusive.
-    """
-
-    partitions: Sequence[int] | None = None
-    first: int | None = None
-    next: int | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-
-@dataclass(frozen=True)
-class OffsetSpan:
-    """Offsets of one partition, the end exclusive.
-
-    Attributes:
-        gone: How many offsets before ``first`` were wanted, but are no longer in Kafka.
-    """
-
-    partition: int
-    first: int
-    next: int
-    gone: int
 
 
 @dataclass
@@ -175,13 +141,6 @@ def fill(connection: Connection, stream: Stream, who: str) -> list[Replayed]:
     return replayed
 
 
-class NothingToReplay(UserError):
-    """Kafka has none of the wanted records, or they have not landed yet."""
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(what, remedy, code=Code.NOTHING_TO_REPLAY)
-
-
 class _Replayer:
     """One replay of a stream's current incarnation."""
 
@@ -191,13 +150,14 @@ class _Replayer:
         self._brokers = client.admin()
         self._positions = position.read_positions(connection, stream.reader, stream.topic)
         if not self._positions:
-            raise _nothing_landed(stream)
+            raise nothing_landed(stream)
         self._topic = topics.describe(stream.topic, self._brokers)
         _require_same(stream, self._topic, self._positions.values())
         self._incarnation = incarnation.number(connection, self._topic)
         self._claims = self._read_claims()
         connection.rollback()
         self._partitions = Partitions(stream)
+        self._deletion = RowDeletion(connection, stream, self._incarnation)
 
     def _read_claims(self) -> dict[int, list[tuple[int, int]]]:
         """The first offsets of the ledger's entries, with their epochs, by partition."""
@@ -210,55 +170,8 @@ class _Replayer:
 
     def spans(self, wanted: Wanted) -> list[OffsetSpan]:
         """The spans that are wanted, have landed and that Kafka still has."""
-        partitions = sorted(self._claims) if wanted.partitions is None else sorted(set(wanted.partitions))
-        unknown = [partition for partition in partitions if partition not in self._claims]
-        if unknown or not partitions:
-            raise _nothing_landed(self._stream, unknown[0] if unknown else None)
-        extents = topics.extents(self._topic.name, partitions)
-        since = topics.offsets_at(self._topic.name, partitions, wanted.since) if wanted.since else {}
-        until = topics.offsets_at(self._topic.name, partitions, wanted.until) if wanted.until else {}
-        found = [
-            span
-            for partition in partitions
-            if (span := self._span(partition, extents[partition], wanted, since, until)) is not None
-        ]
-        if not any(span.first < span.next for span in found):
-            raise self._nothing(partitions, extents)
-        return [span for span in found if span.first < span.next]
-
-    def _span(
-        self,
-        partition: int,
-        extent: Extent,
-        wanted: Wanted,
-        since: Mapping[int, int | None],
-        until: Mapping[int, int | None],
-    ) -> OffsetSpan | None:
-        landed_to = self._positions[partition].position.next_offset
-        begin, end = self._claims[partition][0][0], landed_to
-        begin = max(begin, wanted.first or 0)
-        end = end if wanted.next is None else min(end, wanted.next)
-        if wanted.since is not None:
-            # None: the moment is after every record, so none is wanted.
-            begin = max(begin, landed_to if (offset := since[partition]) is None else offset)
-        if wanted.until is not None and (offset := until[partition]) is not None:
-            end = min(end, offset)
-        if begin >= end:
-            return None
-        first = min(max(begin, extent.first), end)
-        return OffsetSpan(partition, first, end, gone=first - begin)
-
-    def _nothing(self, partitions: Iterable[int], extents: Mapping[int, Extent]) -> UserError:
-        available = "; ".join(
-            f"partition {p}, offsets {first} to {end - 1}"
-            for p in partitions
-            if (first := max(self._claims[p][0][0], extents[p].first))
-            < (end := self._positions[p].position.next_offset)
-        )
-        return NothingToReplay(
-            f"Stream {self._stream.name!r} has no landed records in this range that Kafka still has.",
-            f"Choose from these: {available}." if available else "Kafka has removed all of its landed records.",
-        )
+        first_landed = {partition: claims[0][0] for partition, claims in self._claims.items()}
+        return Selection(self._stream, self._topic, self._positions, first_landed).spans(wanted)
 
     def replay(self, span: OffsetSpan, report: Callable[[Replayed], None]) -> Replayed:
         """Lands a span again, range by range."""
@@ -355,8 +268,8 @@ class _Replayer:
         span: dict[str, Any] = {"stream": stream, **place, "first": first, "next": until}
         kept = dict(self._sql.hold_kept(connection, **span))
         self._sql.drop_kept(connection, **span, missing=missing)
-        expected = _Changes(prepared, kept, self._claims[partition]).before()[Disposition.LANDED]
-        self._drop_rows(span | {"missing": missing}, prepared, expected)
+        expected = LedgerChanges(prepared, kept, self._claims[partition]).before()[Disposition.LANDED]
+        self._deletion.delete(span | {"missing": missing}, prepared.spans, expected)
         if find_refused:
             prepared = refusals.copy_accepted(connection, preparer, prepared)
         else:
@@ -366,7 +279,7 @@ class _Replayer:
         )
         # Maintenance may have merged ledger entries since the replay began. This lock prevents more merges.
         self._sql.hold_ledger(connection, stream=stream)
-        changes = _Changes(prepared, kept, self._read_claims()[partition])
+        changes = LedgerChanges(prepared, kept, self._read_claims()[partition])
         self._require_landed(prepared, changes, partition, first, until)
         self._sql.correct_ledger(
             connection, stream=stream, **place, **changes.by_claim(), newest=prepared.entries[0].newest
@@ -386,62 +299,8 @@ class _Replayer:
         self._sql.close_unfilled(connection, **span)
         return before, after
 
-    def _drop_rows(self, span: Mapping[str, object], prepared: PreparedBatch, expected: int) -> None:
-        """Deletes the rows of a range, by their coordinates.
-
-        Most of them are in the partitions that they will land in again. If others are missing, it searches every
-        partition, over a connection of its own that keeps no locks.
-
-        Args:
-            expected: How many rows there are, unless retention has dropped some.
-
-        Raises:
-            NonRetryableError: A trigger or a rule of the table prevents rows from being deleted.
-        """
-        likely = placement.within(self._stream.event_time, prepared.spans)
-        deleted = self._delete(likely, span) if prepared.spans else 0
-        if deleted >= expected:
-            return
-        first, until, partition = (cast(int, span[name]) for name in ("first", "next", "partition"))
-        existing = partitions.listed(self._connection, self._stream.name)
-        bounded = partitions.default(self._connection, self._stream.name) is None
-        with connected("millrace replay") as searching:
-            placed = placement.place(
-                placement.reader(searching), existing, bounded, self._stream, self._incarnation, partition
-            )
-        for where in placed.conditions(first, until):
-            deleted += self._delete(where, span)
-            self._require_deleted(where, span)
-
-    def _delete(self, where: sql.Composable, span: Mapping[str, object]) -> int:
-        with self._connection.cursor() as cursor:
-            cursor.execute(self._rows_of("DELETE", where), span)
-            return cursor.rowcount
-
-    def _require_deleted(self, where: sql.Composable, span: Mapping[str, object]) -> None:
-        with self._connection.cursor() as cursor:
-            cursor.execute(self._rows_of("SELECT count(*)", where), span)
-            (left,) = cursor.fetchone() or (0,)
-        if left:
-            triggers = self._sql.read_triggers(self._connection, table=f"{table.SCHEMA}.{self._stream.name}")
-            raise NonRetryableError(
-                f"{left:,} rows of landing.{self._stream.name} cannot be deleted, so they cannot be landed again: "
-                f"{', '.join(name for (name,) in triggers)} prevents it. The rows are unchanged.",
-                "Disable the trigger or rule during the replay.",
-                code=Code.BLOCKED_BY_TRIGGER,
-            )
-
-    def _rows_of(self, action: str, where: sql.Composable) -> sql.Composable:
-        from psycopg2 import sql
-
-        return sql.SQL(
-            action + " FROM {} WHERE kafka_incarnation = %(incarnation)s AND kafka_partition = %(partition)s "
-            "AND kafka_offset >= %(first)s AND kafka_offset < %(next)s "
-            "AND kafka_offset <> ALL (CAST(%(missing)s AS bigint[])) AND {}"
-        ).format(table.identifier(self._stream.name), where)
-
     def _require_landed(
-        self, prepared: PreparedBatch, changes: _Changes, partition: int, first: int, until: int
+        self, prepared: PreparedBatch, changes: LedgerChanges, partition: int, first: int, until: int
     ) -> None:
         """Refuses a range of which no record can be landed any more, although some had landed."""
         if len(prepared.rows) or len(prepared.letters) < MIN_REJECTED or not changes.before()[Disposition.LANDED]:
@@ -453,67 +312,6 @@ class _Replayer:
             "Correct the definition, and run the command again.",
             code=Code.ALL_RECORDS_REJECTED,
         )
-
-
-class _ByClaim(TypedDict):
-    """The ledger entries that change, by their epochs, and the change of each count."""
-
-    epochs: list[int]
-    landed: list[int]
-    dead_letters: list[int]
-    quarantined: list[int]
-
-
-class _Changes:
-    """How the dispositions of a range's records change.
-
-    Args:
-        kept: The dispositions of the offsets that had not landed.
-        claims: The first offsets of the partition's ledger entries, with their epochs.
-    """
-
-    def __init__(self, prepared: PreparedBatch, kept: Mapping[int, str], claims: Sequence[tuple[int, int]]) -> None:
-        classified = prepared.classified
-        records = classified.codes < len(Disposition)
-        codes = {disposition.value: code for code, disposition in enumerate(Disposition)}
-        offsets = classified.offsets[records]
-        self._epochs = [epoch for _, epoch in claims]
-        entries = np.searchsorted([first for first, _ in claims], offsets, side="right") - 1
-        old = np.fromiter((codes[kept[o]] if o in kept else 0 for o in offsets.tolist()), np.int64, len(offsets))
-        self._before = self._table(entries, old)
-        self._after = self._table(entries, classified.codes[records].astype(np.int64))
-
-    def before(self) -> Counts:
-        return dict(zip(Disposition, self._before.sum(axis=0).tolist(), strict=True))
-
-    def after(self) -> Counts:
-        return dict(zip(Disposition, self._after.sum(axis=0).tolist(), strict=True))
-
-    def by_claim(self) -> _ByClaim:
-        """The entries that change, by their epochs, and the change of each count."""
-        more = self._after - self._before
-        changed = np.flatnonzero(more.any(axis=1)).tolist()
-        landed, dead_letters, quarantined = (more[changed, code].tolist() for code in range(len(Disposition)))
-        return {
-            "epochs": [self._epochs[entry] for entry in changed],
-            "landed": landed,
-            "dead_letters": dead_letters,
-            "quarantined": quarantined,
-        }
-
-    def _table(self, entries: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many records of each ledger entry have each disposition, int64[entries, dispositions]."""
-        kinds = len(Disposition)
-        counted = np.bincount(entries * kinds + codes, minlength=len(self._epochs) * kinds)
-        return counted.reshape(len(self._epochs), kinds)
-
-
-def _nothing_landed(stream: Stream, partition: int | None = None) -> NothingToReplay:
-    which = "" if partition is None else f"partition {partition} of "
-    return NothingToReplay(
-        f"No record of {which}stream {stream.name!r} has landed yet.",
-        f"A replay repeats only what has landed; unpause the DAG land__{stream.name} to land records.",
-    )
 
 
 def _require_same(stream: Stream, topic: Topic, stored_positions: Iterable[StoredPosition]) -> None:

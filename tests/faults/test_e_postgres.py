@@ -18,7 +18,7 @@ import pytest
 from embedded import postgres
 from embedded.home import Home
 from include.landing import maintenance, replay, retry
-from include.landing.replay import Wanted
+from include.landing.replay_selection import Wanted
 from tests.faults.conftest import make_template, stage_of
 from tests.faults.toolbox import tampering
 from tests.faults.toolbox.events import READINGS

@@ -17,7 +17,8 @@ from include.error_codes import Code
 from include.errors import UserError
 from include.landing import replay, retry
 from include.landing.disposition import Disposition
-from include.landing.replay import Replayed, Wanted
+from include.landing.replay import Replayed
+from include.landing.replay_selection import Wanted
 from include.streams.definition import Instant
 from tests.errors import raises
 from tests.faults.toolbox.relay import PostgresRelay

@@ -89,7 +89,7 @@ class TestLedger:
         age(warehouse, 40)
         ledger.merge(warehouse, landed, LATER)
         change(warehouse, "DELETE FROM landing.readings WHERE kafka_offset = 5")
-        assert any("records that are nowhere: 5" in wrong for wrong in proof.prove(warehouse, landed).wrong)
+        assert any("records without a row or dead letter: 5" in wrong for wrong in proof.prove(warehouse, landed).wrong)
 
     def test_a_replay_and_a_retry_correct_merged_entries(self, landed: Stream, warehouse: Connection) -> None:
         drain_twice(landed)

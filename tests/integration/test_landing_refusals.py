@@ -6,16 +6,15 @@ import itertools
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from include.landing import retry, table
-from include.landing.batch import Preparer
-from include.landing.drain import Drain, drain
+from include.landing.copy import Rows
+from include.landing.drain import drain
 from include.streams.definition import Stream
 from include.warehouse.connection import connect
 from tests.integration.landing import (
@@ -92,43 +91,25 @@ def test_rows_that_a_trigger_corrects_are_not_refused(stream: Stream, warehouse:
     one_disposition_each(warehouse, stream)
 
 
-def test_one_percent_of_refused_rows_at_most_doubles_the_time(
-    stream: Stream,
-    warehouse: Connection,
-    monkeypatch: pytest.MonkeyPatch,
-    alone: Callable[[], AbstractContextManager[None]],
+def test_one_percent_of_refused_rows_costs_a_few_copies(
+    stream: Stream, warehouse: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time from decoding to COMMIT, without waiting for records."""
+    """The refused rows of a batch are found together, and not one by one."""
     refusing(warehouse, stream)
-    spent: list[float] = []
-    for owner, name in ((Preparer, "prepare"), (Drain, "_write")):
-        monkeypatch.setattr(owner, name, timed(getattr(owner, name), spent))
+    copies: list[str] = []
+    send_rows = Rows.send
 
-    def seconds(bad: int) -> float:
-        send(stream, (event(number=-1 if number % 100 < bad else number) for number in range(20_000)))
-        spent.clear()
-        assert drain(stream, "test").landed == 20_000 - 200 * bad
-        return sum(spent)
+    def count(self: Rows, connection: Connection, table: str, *arguments: Any, **options: Any) -> None:
+        copies.append(table)
+        send_rows(self, connection, table, *arguments, **options)
 
-    seconds(0)
-    with alone():
-        # All records are in the topic, and all other tests wait for this one.
-        monkeypatch.setattr(Stream, "quiet_s", 0.5)
-        clean, dirty = map(min, zip(*((seconds(0), seconds(1)) for _ in range(4)), strict=True))
-    print(f"20,000 rows: {clean:.3f} s clean, {dirty:.3f} s with 1 % refused")
-    assert dirty <= 2 * clean
+    monkeypatch.setattr(Rows, "send", count)
+    send(stream, (event(number=number % 100 - 1) for number in range(20_000)))
+    drained = drain(replace(stream, quiet="5 seconds"), "test")
+    assert (drained.landed, drained.dead_letters) == (19_800, 200)
+    # The refused COPY, the one that screens the rows, the accepted one, and the dead letters'.
+    assert len(copies) <= 4 * drained.batches, copies
     one_disposition_each(warehouse, stream)
-
-
-def timed(call: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
-    def run(*arguments: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return call(*arguments)
-        finally:
-            spent.append(time.perf_counter() - started)
-
-    return run
 
 
 def test_dead_letters_land_once_after_the_cause_is_fixed(stream: Stream, warehouse: Connection) -> None:

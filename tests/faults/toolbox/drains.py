@@ -131,8 +131,8 @@ class Drain:
         return outcome
 
     def log(self) -> str:
-        """The last part of its output."""
-        return self._log.read_text(errors="replace")[-4000:]
+        """The last part of its output; empty before it has written any."""
+        return self._log.read_text(errors="replace")[-4000:] if self._log.exists() else ""
 
     def end(self) -> None:
         """Kills it and its child."""

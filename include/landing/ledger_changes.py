@@ -1,0 +1,71 @@
+"""Changes of the ledger by a replay: how the dispositions of a range's records differ from those before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+
+from include.landing.disposition import Disposition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from include.landing.batch import PreparedBatch
+
+Counts = Mapping[Disposition, int]
+"""Numbers of records by their disposition."""
+
+
+class ByClaim(TypedDict):
+    """The ledger entries that change, by their epochs, and the change of each count."""
+
+    epochs: list[int]
+    landed: list[int]
+    dead_letters: list[int]
+    quarantined: list[int]
+
+
+class LedgerChanges:
+    """How the dispositions of a range's records change.
+
+    Args:
+        kept: The dispositions of the offsets that had not landed.
+        claims: The first offsets of the partition's ledger entries, with their epochs.
+    """
+
+    def __init__(self, prepared: PreparedBatch, kept: Mapping[int, str], claims: Sequence[tuple[int, int]]) -> None:
+        classified = prepared.classified
+        records = classified.codes < len(Disposition)
+        codes = {disposition.value: code for code, disposition in enumerate(Disposition)}
+        offsets = classified.offsets[records]
+        self._epochs = [epoch for _, epoch in claims]
+        entries = np.searchsorted([first for first, _ in claims], offsets, side="right") - 1
+        old = np.fromiter((codes[kept[o]] if o in kept else 0 for o in offsets.tolist()), np.int64, len(offsets))
+        self._before = self._table(entries, old)
+        self._after = self._table(entries, classified.codes[records].astype(np.int64))
+
+    def before(self) -> Counts:
+        return dict(zip(Disposition, self._before.sum(axis=0).tolist(), strict=True))
+
+    def after(self) -> Counts:
+        return dict(zip(Disposition, self._after.sum(axis=0).tolist(), strict=True))
+
+    def by_claim(self) -> ByClaim:
+        """The entries that change, by their epochs, and the change of each count."""
+        more = self._after - self._before
+        changed = np.flatnonzero(more.any(axis=1)).tolist()
+        landed, dead_letters, quarantined = (more[changed, code].tolist() for code in range(len(Disposition)))
+        return {
+            "epochs": [self._epochs[entry] for entry in changed],
+            "landed": landed,
+            "dead_letters": dead_letters,
+            "quarantined": quarantined,
+        }
+
+    def _table(self, entries: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many records of each ledger entry have each disposition, int64[entries, dispositions]."""
+        kinds = len(Disposition)
+        counted = np.bincount(entries * kinds + codes, minlength=len(self._epochs) * kinds)
+        return counted.reshape(len(self._epochs), kinds)
