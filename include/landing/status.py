@@ -49,7 +49,7 @@ class Status(Totals):
 
 
 def totals(stream: Stream, connection: Connection) -> Totals:
-    """What became of the stream's records; Kafka is not asked."""
+    """The dispositions of the stream's records so far, without reading Kafka."""
     landed, dead_letters, quarantined, _, _, newest, _ = queries.load("landing").read_totals(
         connection, stream=stream.name
     )

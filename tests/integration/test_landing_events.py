@@ -15,7 +15,6 @@ import msgspec
 import pytest
 
 from include.error_codes import Code
-from include.errors import UserError
 from include.kafka import topics
 from include.landing import proof, retry, status
 from include.landing import replay as replays
@@ -520,18 +519,19 @@ def unencodable(random: Random) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    ("simulate", "says"),
+    ("simulate", "reason"),
     [
-        (broken, r"raised KeyError: 'events' \(.*test_landing_events.py, line \d+\). Correct it"),
-        (ending, "makes no more events. Let it yield endlessly"),
+        (broken, "raised KeyError: 'events' ("),
+        (ending, "ended"),
         (unlike, "raised AttributeError: 'dict' object has no attribute 'text'"),
         (unencodable, "raised TypeError: Encoding objects of type object is unsupported"),
         (dict, "raised TypeError: 'Random' object is not iterable"),
         (lambda random: None, "raised TypeError: 'NoneType' object is not iterable"),
-        (lambda: None, "raised TypeError: .*takes 0 positional arguments"),
+        (lambda: None, "takes 0 positional arguments"),
     ],
 )
-def test_what_a_simulation_raises_is_one_error(stream: Stream, simulate: Any, says: str) -> None:
+def test_any_error_of_a_simulation_is_reported(stream: Stream, simulate: Any, reason: str) -> None:
     stream = replace(stream, event=Timed, key="text", simulate=simulate)
-    with pytest.raises(UserError, match=f"^simulate of stream 'readings' {says}"):
+    with raises(Code.SIMULATION_FAILED, "readings", reason) as caught:
         produce.produce(stream, events=5)
+    assert simulate is not broken or "test_landing_events.py, line " in str(caught)

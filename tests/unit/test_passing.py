@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks import passing
 from include.datasets import definitions
-from include.errors import UserError
+from include.error_codes import Code
 from include.project import ROOT
+from tests.errors import raises
 
 TEMPLATE = (ROOT / "benchmarks" / "definition.txt").read_text()
 TEXT = TEMPLATE.replace("NAME", "bench_1000").replace("FILE", "rows.parquet")
@@ -47,7 +48,7 @@ def test_the_definition_of_a_killed_benchmark_is_ignored(datasets: Path) -> None
         benchmark.stdin.close()
         assert benchmark.stdout.readline() == "running\n"
         assert list(definitions.find(datasets).valid) == ["bench_1000"]
-        with pytest.raises(UserError, match="Another benchmark of training is running"), passing.workplace():
+        with raises(Code.BENCHMARK_RUNNING), passing.workplace():
             pass
         benchmark.kill()
     # A process does not load a module again that it has loaded while the file counted.
