@@ -123,4 +123,4 @@ if __name__ == "__main__":
     try:
         make(Path(sys.argv[1]))
     except UserError as error:
-        sys.exit(str(error))
+        sys.exit(f"millrace: {error}")

@@ -120,7 +120,7 @@ def main() -> None:
             try:
                 install(Path(directory))
             except UserError as error:
-                sys.exit(str(error))
+                sys.exit(f"millrace: {error}")
         case _:
             sys.exit("usage: python -m embedded.jars lock | install DIRECTORY")
 
