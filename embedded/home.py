@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack, cast
 
 from include.error_codes import Code
 from include.errors import UserError
@@ -19,6 +19,20 @@ from include.project import ROOT
 NEEDED_BYTES = 1024**3
 
 _SECRETS = ("fernet_key", "api_secret", "jwt_secret", "postgres", "airflow", "warehouse", "ui", "supervisor")
+
+
+class State(TypedDict, total=False):
+    """What the platform stores between starts.
+
+    Attributes:
+        ports: The port of each listener.
+        migrated: The fingerprint of the code that last migrated the databases.
+        generation: The fingerprint of the code that the platform runs; None while it starts.
+    """
+
+    ports: dict[str, int]
+    migrated: str
+    generation: str | None
 
 
 @dataclass(frozen=True)
@@ -136,15 +150,15 @@ class Home:
         for directory in self.staging:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def state(self) -> dict[str, Any]:
-        """What the platform stores between starts: its ports and the code that last migrated the databases."""
+    def state(self) -> State:
+        """The stored state; empty before the first start."""
         try:
-            return dict(json.loads((self.path / "state.json").read_text()))
+            return cast(State, json.loads((self.path / "state.json").read_text()))
         except FileNotFoundError:
             return {}
 
-    def update_state(self, **changes: Any) -> None:
-        """Change these entries of the state."""
+    def update_state(self, **changes: Unpack[State]) -> None:
+        """Change these entries of the stored state."""
         write_private(self.path / "state.json", json.dumps(self.state() | changes, indent=2))
 
 

@@ -18,7 +18,7 @@ from embedded import environment, kafka, ports, postgres, processes
 from embedded.component import AIRFLOW, NAMES, created_marker, migrated_marker, starts
 from embedded.home import Home
 from embedded.polling import wait_until
-from embedded.supervisor import START_SECONDS, Supervisor
+from embedded.supervisor import START_SECONDS, ProcessInfo, Supervisor
 from include.error_codes import Code
 from include.errors import UserError
 from include.project import ROOT
@@ -198,10 +198,10 @@ class Platform:
         """The health of the named components, in this order. Empty when the platform is down."""
         if not self._supervisor.is_alive():
             return []
-        known = self._supervisor.components()
+        components = self._supervisor.components()
         with ThreadPoolExecutor(len(NAMES) + 1) as pool:
             airflow = pool.submit(self._airflow_health).result
-            return list(pool.map(lambda name: self._health(name, known[name], airflow), names))
+            return list(pool.map(lambda name: self._health(name, components[name], airflow), names))
 
     def environment(self) -> dict[str, str]:
         """The environment variables of a child process that uses this platform. Raises UserError before `up`."""
@@ -257,22 +257,18 @@ class Platform:
         self._supervisor.start()
 
     def _wait_for_migration(self) -> None:
-        process: dict[str, Any] = {}
-
-        def has_ended() -> bool:
-            nonlocal process
-            process = self._supervisor.components()["migrate"]
-            return not process["pid"]
+        def is_running() -> bool:
+            return self._supervisor.components()["migrate"]["pid"] != 0
 
         try:
-            wait_until(has_ended, START_SECONDS, pause=0.05)
+            wait_until(lambda: not is_running(), START_SECONDS, pause=0.05)
         except TimeoutError:
             raise UserError(
                 f"The migration of the databases is still running after {START_SECONDS:.0f} s.",
                 "Read ./millrace logs migrate.",
                 code=Code.MIGRATION_FAILED,
             ) from None
-        if process["exitstatus"]:
+        if self._supervisor.components()["migrate"]["exitstatus"]:
             raise UserError(
                 f"The databases could not be migrated: {self._last_line('migrate')}.",
                 "Read ./millrace logs migrate.",
@@ -335,7 +331,7 @@ class Platform:
     def _unhealthy(self, names: list[str]) -> list[str]:
         return [health.name for health in self.status(names) if not health.healthy]
 
-    def _health(self, name: str, info: dict[str, Any], airflow: Callable[[], dict[str, Any]]) -> Health:
+    def _health(self, name: str, info: ProcessInfo, airflow: Callable[[], dict[str, Any]]) -> Health:
         detail, healthy = info["statename"], False
         if info["statename"] in ("RUNNING", "STARTING") and info["pid"]:
             try:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import xmlrpc.client
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from embedded import environment, processes
 from embedded.component import NAMES
@@ -30,6 +30,24 @@ STOP_SECONDS = {
 }
 
 _NOT_RUNNING, _ALREADY_STARTED = 70, 60
+
+
+class ProcessInfo(TypedDict):
+    """What supervisord reports about a component, as far as the platform uses it.
+
+    Attributes:
+        statename: RUNNING, STARTING, BACKOFF, STOPPED, EXITED or FATAL.
+        pid: 0 when the component is not running.
+        start: When it was started last, in seconds since 1970.
+        now: The time of the report, in seconds since 1970.
+    """
+
+    name: str
+    statename: str
+    pid: int
+    start: int
+    now: int
+    exitstatus: int
 
 
 class Supervisor:
@@ -96,9 +114,9 @@ class Supervisor:
             if fault.faultCode != _NOT_RUNNING:
                 raise
 
-    def components(self) -> dict[str, dict[str, Any]]:
+    def components(self) -> dict[str, ProcessInfo]:
         """supervisord's process information, by component."""
-        return {info["name"]: info for info in self._rpc().getAllProcessInfo()}
+        return {info["name"]: info for info in cast(list[ProcessInfo], self._rpc().getAllProcessInfo())}
 
     def shut_down(self) -> None:
         """End the supervisor and every component that is still running."""
