@@ -92,13 +92,13 @@ def evaluate_pending_runs(dataset: Dataset) -> list[int]:
     compared: list[int] = []
     while True:
         try:
-            candidate = _evaluate_next(dataset)
+            evaluated = _evaluate_next(dataset)
         except ChampionChanged as error:
             log.info("The champion changed during the comparison, so the run is compared again. %s", error)
             continue
-        if candidate is None:
+        if evaluated is None:
             return compared
-        run, state = candidate
+        run, state = evaluated
         if state is not GateState.SUPERSEDED:
             compared.append(run)
 

@@ -116,7 +116,7 @@ def test_the_forms_parameters_reach_the_version_and_the_run(airflow: AirflowApi,
 @pytest.mark.parametrize(
     ("dag_id", "form", "expected"),
     [
-        (TRAIN, {"version": "beef" * 8}, "beefbeef"),
+        (TRAIN, {"version": "beef" * 8}, "[unknown-version]"),
         (TRAIN, {"models": ["oracle"]}, "[unknown-model]"),
         (TRAIN, {"grid": {"logistic": {"C": [-1]}}}, "[invalid-grid]"),
         (PUBLISH, {"interval_start": "2015-02-30"}, "[invalid-parameter]"),

@@ -287,7 +287,7 @@ def test_a_version_is_found_by_the_end_of_its_interval(warehouse: Connection, to
         (task, *_) = run.begin(dataset, f"run {until}", {"until": until, "models": ["logistic"]}, "test")
         (row,) = ask(warehouse, "SELECT version FROM millrace.training_run WHERE run = %s", task["run"])
         assert row.version == version
-    with pytest.raises(catalog.UnknownVersion, match="2020-01-01"):
+    with raises(Code.UNKNOWN_VERSION, "2020-01-01"):
         run.begin(dataset, "run", {"until": "2020-01-01"}, "test")
 
 
@@ -296,6 +296,7 @@ def test_a_version_is_found_by_the_end_of_its_interval(warehouse: Connection, to
     [
         ({"until": "soon"}, Code.INVALID_PARAMETER, ["until", "'soon'"]),
         ({"grid": {"forest": {"depth": [1]}}}, Code.INVALID_GRID, ["'forest'", "'depth'"]),
+        ({"version": "beef" * 16}, Code.UNKNOWN_VERSION, ["beefbeef"]),
         ({"models": ["forest", "oracle"]}, Code.UNKNOWN_MODEL, ["oracle", "logistic, boosting, forest, baseline"]),
     ],
 )
@@ -444,7 +445,7 @@ def test_a_killed_plan_leaves_a_failed_run(cancer: Dataset, warehouse: Connectio
 
 def test_a_failure_without_a_version_has_no_run(cancer: Dataset, warehouse: Connection) -> None:
     form = {"version": "beef" * 16}
-    with pytest.raises(catalog.UnknownVersion, match="beefbeef"), run.recorded(cancer, "run", form, "test"):
+    with raises(Code.UNKNOWN_VERSION, "beefbeef"), run.recorded(cancer, "run", form, "test"):
         run.begin(cancer, "run", form, "test")
     run.record_missing_plan(cancer, "run", form, "test")
     assert ask(warehouse, "SELECT * FROM millrace.training_run") == []
