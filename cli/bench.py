@@ -46,7 +46,7 @@ def bench() -> None:
 @click.option("--peers", help="Only these peers, such as ours,bare.")
 @_json
 def landing(events: int, repetitions: int, peers: str | None, json_path: str | None) -> None:
-    """From a topic to a table: Millrace, the bare loop, the Kafka provider's operator and Debezium."""
+    """From a topic to a table. Compares Millrace, the bare loop, the Kafka provider's operator and Debezium."""
     _use(SERVICES)
     module = _module("landing")
     module.main(events, repetitions, json_path, tuple(peers.split(",")) if peers else module.NAMES)
@@ -57,7 +57,7 @@ def landing(events: int, repetitions: int, peers: str | None, json_path: str | N
 @click.option("--seconds", type=_AMOUNT, default=300, show_default=True, help="Duration.")
 @_json
 def freshness(rate: int, seconds: int, json_path: str | None) -> None:
-    """From an event to its visible row, landed by the DAG in Airflow. Uses a home of its own."""
+    """From an event to its visible row. The DAG in Airflow lands it, in a home of its own."""
     with _own_platform():
         _module("freshness").main(rate, seconds, json_path)
 
@@ -69,7 +69,7 @@ def freshness(rate: int, seconds: int, json_path: str | None) -> None:
 @click.option("--repetitions", type=_AMOUNT, default=5, show_default=True, help="Repetitions of both, alternately.")
 @_json
 def training(rows: int | None, repetitions: int, json_path: str | None) -> None:
-    """A training run in Airflow, and a plain script of the same fits. Uses a home of its own."""
+    """A training run and a plain script. Both fit the same models; Airflow runs in a home of its own."""
     with _module("passing").workplace(), _own_platform():
         _module("training").main(json_path, rows, repetitions)
 
@@ -80,7 +80,7 @@ def training(rows: int | None, repetitions: int, json_path: str | None) -> None:
 )
 @_json
 def out_of_core(rows: int, json_path: str | None) -> None:
-    """Training on more rows than fit into memory, killed half-way, and a bare loop on the file."""
+    """Training on more rows than memory. Kills it half-way, and compares it with a bare loop on the file."""
     _use(SERVICES)
     _module("out-of-core").main(json_path, rows)
 
@@ -100,14 +100,14 @@ def _plain(name: str, description: str, components: Iterable[str]) -> Callable[.
 @click.option("--days", type=click.IntRange(min=30), default=365, show_default=True, help="Number of daily windows.")
 @_json
 def year(days: int, json_path: str | None) -> None:
-    """A simulated year of daily windows: checks that nothing keeps growing."""
+    """A simulated year of daily windows. Checks that nothing keeps growing."""
     _use(SERVICES)
     _module("year").main(json_path, days)
 
 
-_plain("publish", "From the rows of a dataset to a sealed version in its topic.", SERVICES)
+_plain("publish", "From rows to a sealed version in its topic.", SERVICES)
 _plain("read", "From a sealed version to its rows, every batch proven.", SERVICES)
-_plain("gate", "Simulated years of the gate: false promotions, and weeks until a better model wins.", ())
+_plain("gate", "Simulated years of the gate. Shows false promotions, and the weeks until a better model wins.", ())
 
 
 def _file(name: str) -> Path:
