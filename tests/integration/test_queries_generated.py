@@ -1,6 +1,6 @@
 """Queries made at random: a version holds what PostgreSQL holds, and trains to the metrics of plain scikit-learn.
 
-MILLRACE_QUERIES says how many, MILLRACE_QUERIES_FROM the first seed:
+MILLRACE_QUERIES is the number of queries, MILLRACE_QUERIES_FROM the first seed:
 
     MILLRACE_QUERIES=2000 ./millrace test tests/integration/test_queries_generated.py
 """
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 QUERIES = int(os.environ.get("MILLRACE_QUERIES", "100"))
 FROM = int(os.environ.get("MILLRACE_QUERIES_FROM", "0"))
 TOGETHER = 50
-# Of so many queries one version is sent to Kafka and read from it, and one model is stored and loaded.
+# For one query in this many, the version is sent to Kafka and read, and a model is stored and loaded.
 KAFKA, STORED = 5, 10
 START = FIRST.replace(tzinfo=UTC)
 END = START + timedelta(days=DAYS)
@@ -205,7 +205,7 @@ def require_same(case: Case, stored: bool) -> None:
 
 
 def key(value: Any) -> str:
-    """What tells records apart, whatever the type is that an id has."""
+    """The identity of a record, whatever the type of its id."""
     return format(value.normalize(), "f") if isinstance(value, Decimal) else str(plain(value)).rstrip()
 
 

@@ -121,7 +121,7 @@ class Maker:
         self._thousands = "." if self._decimal == "," and self._chance(0.4) else None
         encodings = ["utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
         self._encoding = str(self._rng.choice(encodings, p=[0.6, 0.1, 0.14, 0.07, 0.03, 0.03, 0.03]))
-        # What means that a value is missing, when it has to be said.
+        # The text that means a missing value, if an option has to name it.
         self._null = str(self._rng.choice(["?", "-", ".", "missing", "-999"])) if self._chance(0.15) else ""
 
     def make(self) -> Random:
@@ -179,7 +179,7 @@ class Maker:
         if self._chance(0.2) and "Unnamed: 0" not in columns:
             # As pandas writes its index, or R the rows' names, for which the header has no name.
             fields = [[str(number), *row] for number, row in enumerate(fields, int(self._chance(0.5)))]
-            # Without anything in the last field it would be a delimiter too many behind each row.
+            # An empty last field would look like an extra delimiter at the end of each row.
             short = self._chance(0.4) and header and any(row[-1].strip() for row in fields)
             names = names if short else ["", *names]
             few = self._rows < 10
@@ -454,7 +454,7 @@ class Maker:
             found = [bool(value > 0) for value in noisy]
             return "classification", Made(found, [str(value) for value in found], pa.array(found))
         if form == 8:
-            # Half of it may mean that there is no value: the command asks.
+            # Half of it may mean a missing value, so that the command needs an option.
             found = ["NA" if value > 0 else "fine" for value in noisy]
             return "classification", Made(found, found, pa.array(found))
         if form == 9:
@@ -498,7 +498,7 @@ _COLUMNS: list[Callable[[Maker], Made]] = [
 
 
 def frame(columns: dict[str, Made], names: list[str]) -> pd.DataFrame:
-    """The columns as somebody would give them to scikit-learn who knows what they mean."""
+    """The columns as a user would pass them to scikit-learn."""
     found = {}
     for name in names:
         values = columns[name].values

@@ -57,7 +57,7 @@ def dataset(source: File | None = None) -> Dataset:
 
 
 def messages(scan: Scan, definition: Dataset | None = None) -> list[tuple[packing.Batch, pa.Buffer]]:
-    # A message is there until the next is asked for.
+    # A message is valid until the next one is requested.
     return [
         (batch, pa.py_buffer(value.to_pybytes()))
         for batch, value in packing.packed(select(definition or dataset(), scan, Interval()))

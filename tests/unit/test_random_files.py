@@ -1,6 +1,6 @@
-"""Files made at random: whatever ``new dataset`` accepts trains, and scores what plain scikit-learn scores.
+"""Random files: every file that ``new dataset`` accepts trains, with the scores of plain scikit-learn.
 
-MILLRACE_FILES says how many, MILLRACE_FILES_FROM the first seed.
+MILLRACE_FILES is the number of files, MILLRACE_FILES_FROM the first seed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from tests.unit.trained import evaluated, trained, version
 FILES = int(os.environ.get("MILLRACE_FILES", "100"))
 FIRST = int(os.environ.get("MILLRACE_FILES_FROM", "0"))
 TOGETHER = 10
-# Of this many files, most have to be accepted.
-MOST = 0.8
+# This share of the files must be accepted.
+MIN_ACCEPTED = 0.8
 REST = ("boosting", "forest")
-# Of so many models one is stored and loaded as well.
+# One model in this many is also stored and loaded.
 STORED = 5
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + FILES, TOGETHER))
-def test_whatever_is_accepted_trains_and_scores_what_scikit_learn_scores(first: int, tmp_path: Path) -> None:
+def test_every_accepted_file_trains_with_the_scores_of_scikit_learn(first: int, tmp_path: Path) -> None:
     accepted = 0
     for seed in range(first, first + TOGETHER):
         folder = tmp_path / str(seed)
@@ -46,7 +46,7 @@ def test_whatever_is_accepted_trains_and_scores_what_scikit_learn_scores(first: 
         try:
             dataset, features = defined(made, folder)
         except UserError as error:
-            # One sentence for what is wrong, and what to do.
+            # Every error has a remedy.
             assert error.remedy, f"seed {seed}: {made.about}: {error}"
             assert "Traceback" not in str(error)
             continue
@@ -57,11 +57,11 @@ def test_whatever_is_accepted_trains_and_scores_what_scikit_learn_scores(first: 
             require_same(made, dataset, features, seed)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {made.about}: {error!r}") from error
-    assert accepted >= MOST * TOGETHER - 2, f"{accepted} of {TOGETHER} were accepted"
+    assert accepted >= MIN_ACCEPTED * TOGETHER - 2, f"{accepted} of {TOGETHER} were accepted"
 
 
 def defined(made: Random, folder: Path) -> tuple[Dataset, list[str]]:
-    """The definition that is written for a file, once its questions are answered, and what it learns from."""
+    """The definition for a file, with the options that it needs, and its features."""
     data = new.read(made.path, **made.options)
     try:
         new.write("made", data, Answers(made.target), folder)
@@ -74,7 +74,7 @@ def defined(made: Random, folder: Path) -> tuple[Dataset, list[str]]:
 
 
 def require_read(made: Random, source: pa.Table) -> None:
-    """Every value was read as what it means."""
+    """Requires that every value was read with its meaning."""
     for name, column in made.columns.items():
         kind = source[name].type
         for value, found in zip(column.values, source[name].to_pylist(), strict=bool(column.values)):
@@ -88,7 +88,7 @@ def require_read(made: Random, source: pa.Table) -> None:
 
 
 def require_same(made: Random, dataset: Dataset, features: list[str], seed: int) -> None:
-    """What was read is what was written, and the metrics are those of scikit-learn on what was written."""
+    """Requires that the rows read equal those written, and that the metrics equal those of scikit-learn."""
     for name, column in made.columns.items():
         if column.learned is not None and name != dataset.target and name in features:
             assert column.learned, f"{name} is learned from"
