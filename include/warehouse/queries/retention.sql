@@ -1,9 +1,9 @@
 -- name: lock_versions(topic)
--- Keeps everybody from beginning a run on a version of this topic, until the transaction ends.
+-- Locks the versions of a topic until the transaction ends, so that no run begins on one.
 SELECT version FROM millrace.dataset_version WHERE topic = :topic ORDER BY number FOR UPDATE;
 
 -- name: versions_on(dataset, keep, patience, topic)
--- The versions whose records lie on a topic, the oldest first: whether they are expired, and what needs them.
+-- The versions whose messages are on a topic, the oldest first: whether they are expired, and why they are needed.
 -- Null: keep, expired_at, needed.
 WITH live AS (
     SELECT number, artifact, rollback_to FROM millrace.champion_change
@@ -53,11 +53,11 @@ WHERE version.topic = :topic
 ORDER BY version.number;
 
 -- name: mark_expired(versions)!
--- Gives versions up.
+-- Marks versions as expired.
 UPDATE millrace.dataset_version SET expired_at = clock_timestamp() WHERE version = ANY (:versions);
 
 -- name: expired_at(version)$
--- When a version was given up, if it was; it stays what it is until the transaction ends.
+-- When a version expired, or null. The row is locked, so that this does not change until the transaction ends.
 SELECT expired_at FROM millrace.dataset_version WHERE version = :version FOR SHARE;
 
 -- name: drop_run_logs(before)!
