@@ -135,8 +135,8 @@ def test_values_that_the_champion_cannot_predict_make_a_run_incomparable(
 @pytest.mark.parametrize(
     ("labels", "named"),
     [
-        (lambda old: [*map(str, old[:-1]), "unknown"], "predicts 'target' as int64 (0, 1), and in version"),
-        (lambda old: [value + 7 for value in old], "knows the classes 0, 1, and version"),
+        (lambda old: [*map(str, old[:-1]), "unknown"], "predicts 'target' as int64 (0, 1)"),
+        (lambda old: [value + 7 for value in old], "predicts the classes 0, 1"),
     ],
     ids=["text", "other classes"],
 )
@@ -150,7 +150,7 @@ def test_incomparable_labels_do_not_give_a_verdict(
     number = judge(dataset)
     found = gate(warehouse, number)
     assert found.state == "incomparable"
-    assert named in found.reason
+    assert named in found.reason and "[target-incompatible]" in found.reason
     assert ask(warehouse, "SELECT FROM millrace.verdict WHERE run = %s", number) == []
     assert len(ask(warehouse, "SELECT FROM millrace.champion_change WHERE dataset = %s", dataset.name)) == 1
 
@@ -180,7 +180,7 @@ def test_another_question_is_never_a_verdict(
     dataset = later(dataset, rows, features=["x"], models=number_models if "kind" in changes else tolerant, **changes)
     found = gate(warehouse, judge(dataset))
     assert found.state == "incomparable"
-    assert "predicts 'target' (classification), and version" in found.reason
+    assert "predicts 'target' (classification)" in found.reason and "[target-incompatible]" in found.reason
 
 
 def number_models() -> dict[str, Any]:
@@ -317,7 +317,7 @@ def unnamed() -> dict[str, Any]:
 def test_a_model_that_cannot_be_stored_fails_the_plan(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, counted(400), models=unnamed)
     version = seal(dataset)
-    with raises(Code.MODEL_NOT_STORABLE, "'unnamed'", "<lambda>"):
+    with raises(Code.UNTRUSTED_TYPE, "'unnamed'", "<lambda>"):
         run.begin(dataset, "run", {"version": version}, "test")
     assert len(run.begin(dataset, "run", {"version": version, "models": ["logistic"]}, "test")) == 2
 

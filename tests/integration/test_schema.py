@@ -1,4 +1,4 @@
-"""The warehouse's schema: one linear history, to which a warehouse of the former, branched history is taken over."""
+"""The warehouse's schema: one linear history, and the adoption of a warehouse of the former, branched history."""
 
 from __future__ import annotations
 
