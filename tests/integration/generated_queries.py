@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
-
-from include.datasets.sources.query import Parameter
 
 SETUP = """
     create type mood as enum ('sad', 'ok', 'of "quotes"');
@@ -74,7 +72,6 @@ class Table:
         features: The columns to learn from; None to decide by the query's types.
         learned: The columns that the version has as features.
         sql: The query.
-        parameters: The parameters that it takes.
     """
 
     name: str
@@ -87,7 +84,6 @@ class Table:
     features: list[str] | None = None
     learned: list[str] = field(default_factory=list)
     sql: str = ""
-    parameters: Sequence[Parameter] = ()
 
 
 def _decimal(text: str) -> Decimal | None:
@@ -299,7 +295,6 @@ def _ask(made: Table, rng: np.random.Generator) -> None:
     made.sql = f"select {shown if rng.random() < 0.7 or made.features is None else '*'} from {made.name}"
     if made.event_time and rng.random() < 0.5:
         made.sql += " where (%(start)s is null or at >= %(start)s) and (%(end)s is null or at < %(end)s)"
-        made.parameters = ("start", "end")
 
 
 def quoted(name: str) -> str:

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pytest
 
 from include.datasets import Dataset, HashSplit, Query, TimeSplit
-from include.datasets.sources.query import PARAMETERS
 from include.error_codes import Code
 from include.training import dispatch
 from include.versions import catalog
@@ -79,7 +78,7 @@ def queried(warehouse: Connection, topic: Callable[..., str]) -> Callable[..., D
     def dataset(sql: str, **changes: Any) -> Dataset:
         fields: dict[str, Any] = {
             "name": topic("queried").replace("-", "_"),
-            "source": Query(sql, [name for name in PARAMETERS if f"%({name})s" in sql]),
+            "source": Query(sql),
             "record_id": "id",
             "target": "y",
             "split": HashSplit(test=0.5),

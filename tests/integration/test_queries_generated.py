@@ -145,7 +145,7 @@ def plain(value: Any) -> Any:
 
 def published(made: Table, known: dict[str, list[Any]], name: str, kafka: bool) -> Case:
     """Checks the rows of the query, and publishes them."""
-    source = Query(made.sql, made.parameters)
+    source = Query(made.sql)
     found = source.rows(None, None)
     keys = {key(value): place for place, value in enumerate(known["id"])}
     assert len(keys) == found.num_rows

@@ -96,26 +96,10 @@ def test_an_invalid_split_is_named(wrong: Any) -> None:
     assert str(caught).startswith("split: ")
 
 
-@pytest.mark.parametrize(
-    ("sql", "parameters", "value"),
-    [
-        ("select 1 where now() < %(end)s", (), "parameters=['end']"),
-        ("select %(start)s, %(end)s", ("end",), "parameters=['start', 'end']"),
-        ("select %(start)s", ("start", "end"), "'end'"),
-        ("select %(first)s", ("first",), "('first',)"),
-        ("select %(end)s", "end", "'end'"),
-        (None, (), "None"),
-    ],
-)
-def test_a_query_declares_the_parameters_that_it_uses(sql: Any, parameters: Any, value: str) -> None:
-    with raises(Code.INVALID_DEFINITION, value) as caught:
-        Query(sql, parameters=parameters)
+def test_the_sql_of_a_query_is_a_text() -> None:
+    with raises(Code.INVALID_DEFINITION, "None") as caught:
+        Query(None)  # type: ignore[arg-type]
     assert str(caught).startswith("source: ")
-
-
-def test_a_query_may_contain_other_percent_signs() -> None:
-    assert Query("select '%(first)s' where name like 'a%'").parameters == ()
-    assert Query("select %(end)s where name like 'a%'", parameters=["end"]).parameters == ["end"]
 
 
 def test_a_model_must_be_an_estimator_with_a_valid_name() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from include.datasets.sources.source import Scan, Source
 from include.definitions import InvalidDefinition
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from include.warehouse.arrow import Column
 
-Parameter = Literal["start", "end"]
-PARAMETERS: tuple[Parameter, ...] = get_args(Parameter)
-
 
 @dataclass(frozen=True)
 class Query(Source):
@@ -32,39 +29,18 @@ class Query(Source):
     name may have any type.
 
     Attributes:
-        sql: A SELECT. It contains each of its parameters as ``%(start)s`` or ``%(end)s``.
-        parameters: The parameters that the query takes: ``start`` and ``end``, the bounds of the version's interval,
-            each a timestamptz or NULL.
+        sql: A SELECT. It can contain ``%(start)s`` and ``%(end)s``, the bounds of the version's interval: each a
+            timestamptz or NULL. Every other ``%`` is the query's own.
 
     Raises:
-        InvalidDefinition: The parameters are not those of the text.
+        InvalidDefinition: The SQL is not a text.
     """
 
     sql: str
-    parameters: Collection[Parameter] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.sql, str):
             raise InvalidDefinition("source", f"the query {self.sql!r} is not a text.", 'Write Query("SELECT …").')
-        if isinstance(self.parameters, str) or not set(self.parameters) <= set(PARAMETERS):
-            raise InvalidDefinition(
-                "source",
-                f"parameters={self.parameters!r} is not a list of the query's parameters.",
-                f"A query can take {' and '.join(PARAMETERS)}: write parameters={list(PARAMETERS)}.",
-            )
-        used = [name for name in PARAMETERS if f"%({name})s" in self.sql]
-        if undeclared := [name for name in used if name not in self.parameters]:
-            raise InvalidDefinition(
-                "source",
-                f"the query uses %({undeclared[0]})s, and its parameters do not name {undeclared[0]!r}.",
-                f"Write Query(…, parameters={used}).",
-            )
-        if unused := [name for name in PARAMETERS if name in self.parameters and name not in used]:
-            raise InvalidDefinition(
-                "source",
-                f"the parameters name {unused[0]!r}, and the query does not use it.",
-                f"Write %({unused[0]})s in the query, or remove the parameter.",
-            )
 
     def rows(self, start: datetime | None, end: datetime | None) -> pa.Table:
         import pyarrow as pa
@@ -93,11 +69,9 @@ class Query(Source):
         with connected("millrace source") as connection, connection.cursor() as cursor:
             connection.set_session(readonly=True, isolation_level="REPEATABLE READ")
             # Not cursor.execute(sql, parameters): every other % of the query would need a second one.
-            bounds = {"start": start, "end": end}
-            values = {f"%({name})s": cursor.mogrify("%s", (bounds[name],)).decode() for name in self.parameters}
-            statement = (
-                re.sub("|".join(map(re.escape, values)), lambda mark: values[mark[0]], self.sql) if values else self.sql
-            )
+            bounds = {"%(start)s": start, "%(end)s": end}
+            values = {mark: cursor.mogrify("%s", (bound,)).decode() for mark, bound in bounds.items()}
+            statement = re.sub(r"%\((?:start|end)\)s", lambda mark: values[mark[0]], self.sql)
             try:
                 return arrow.describe(cursor, statement) if described else arrow.run(cursor, statement)
             except psycopg2.OperationalError as error:
