@@ -5,7 +5,6 @@ import shutil
 import sys
 import time
 from collections import deque
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import click
 from embedded.component import NAMES
 from embedded.home import Home
 from embedded.platform import Health, Platform
-from embedded.ports import HOST
 from include.error_codes import Code
 from include.errors import UserError
 
@@ -69,7 +67,9 @@ def status(as_json: bool) -> None:
     platform = Platform()
     healths = platform.status()
     if as_json:
-        click.echo(json.dumps(_report(platform, healths), indent=2))
+        from embedded import report
+
+        click.echo(json.dumps(report.status(platform, healths), indent=2))
     elif not healths:
         click.echo("down (./millrace up starts it)")
     for health in [] if as_json else healths:
@@ -127,22 +127,6 @@ def reset(yes: bool) -> None:
         else:
             entry.unlink()
     click.echo("all data is deleted; the installed environment is left")
-
-
-def _report(platform: Platform, healths: list[Health]) -> dict[str, Any]:
-    from embedded import report
-
-    ports = platform.home.state().get("ports", {})
-    addresses = {"airflow": f"http://{HOST}:{ports.get('api')}"}
-    addresses |= {name: f"{HOST}:{ports.get(name)}" for name in ("kafka", "postgres")}
-    healthy = {health.name for health in healths if health.healthy}
-    return {
-        "home": str(platform.home.path),
-        "addresses": addresses if healths else {},
-        "components": [asdict(health) for health in healths],
-        "lag": _lag(platform, healths),
-        "last_runs": report.last_runs(platform) if healthy >= {"postgres", "scheduler"} else [],
-    }
 
 
 def _lag(platform: Platform, healths: list[Health]) -> list[dict[str, Any]]:

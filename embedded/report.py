@@ -1,15 +1,17 @@
-"""What `./millrace status --json` reports in addition to the health of the components."""
+"""The report of `./millrace status --json`: components, lag, last runs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection
 from contextlib import closing
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from embedded import environment, postgres
-from embedded.platform import Platform
+from embedded.platform import Health, Platform
+from embedded.ports import HOST
 from include.errors import UserError
 from include.warehouse.queries import load
 
@@ -19,6 +21,25 @@ if TYPE_CHECKING:
 
     from include.landing.status import Totals
     from include.streams.definition import Stream
+
+
+def status(platform: Platform, healths: list[Health]) -> dict[str, Any]:
+    """The report as its JSON has it.
+
+    Args:
+        healths: Of every component; empty for a platform that is down.
+    """
+    ports = platform.home.state().get("ports", {})
+    addresses = {"airflow": f"http://{HOST}:{ports.get('api')}"}
+    addresses |= {name: f"{HOST}:{ports.get(name)}" for name in ("kafka", "postgres")}
+    healthy = {health.name for health in healths if health.healthy}
+    return {
+        "home": str(platform.home.path),
+        "addresses": addresses if healths else {},
+        "components": [asdict(health) for health in healths],
+        "lag": lag(platform, healthy) if healths else [],
+        "last_runs": last_runs(platform) if healthy >= {"postgres", "scheduler"} else [],
+    }
 
 
 def lag(platform: Platform, healthy: Collection[str]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from include.warehouse import queries
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-EVERY_S = 30.0
+SAVE_EVERY_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ class Checkpoint:
             return None
 
     def reached(self, estimator: Any, progress: Progress) -> None:
-        """Saves a checkpoint if the last one is older than ``EVERY_S`` seconds."""
-        if time.monotonic() - self._saved_at >= EVERY_S:
+        """Saves a checkpoint if the last one is older than ``SAVE_EVERY_S`` seconds."""
+        if time.monotonic() - self._saved_at >= SAVE_EVERY_S:
             self.save(estimator, progress)
 
     def save(self, estimator: Any, progress: Progress) -> None:

@@ -3,6 +3,9 @@
 Airflow's scheduler looks for work in a loop. One iteration costs 40 ms of a core even when there is no work: ten
 iterations per second take half a core from the tasks, and one per second leaves a second between two tasks. Most new
 work follows the end of a task, which the executor notices immediately.
+
+It also ignores the late result of a deferred task (apache/airflow issues 71580, 72716): ``change_state``. The setting
+that names this executor is in ``include/airflow/patches/__init__.py``.
 """
 
 from __future__ import annotations
