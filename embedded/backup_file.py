@@ -249,8 +249,8 @@ def _members(file: Path) -> Iterator[tarfile.TarFile]:
 
 def _not_a_backup(file: Path) -> UserError:
     return UserError(
-        f"The file {file} is not a backup of Millrace.",
-        "Name a file that ./millrace backup has written.",
+        f"The file {file} is not a complete backup of Millrace: it is damaged, or a file of another kind.",
+        "Give the path of a file that ./millrace backup has written.",
         code=Code.BACKUP_CORRUPT,
     )
 

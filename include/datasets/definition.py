@@ -33,7 +33,7 @@ OF_CLASSES = frozenset({"precision", "recall", "f1"})
 GUARDED = ERRORS | OF_CLASSES | {"accuracy", "balanced_accuracy", "f1_macro", "r2", "roc_auc"}
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-NAME_RULE = "Use a lower-case letter, then lower-case letters, digits and underscores."
+NAME_RULE = "Begin with a lower-case letter; after it, use only lower-case letters, digits and underscores."
 _KEEP = re.compile(r"all|[1-9]\d* versions?")
 _PRESETS = {"@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
 

@@ -187,7 +187,7 @@ def moments(rows: pa.Table, dataset: Roles) -> NDArray[np.datetime64]:
     if column.null_count:
         raise NonRetryableError(
             f"{about} is null in {column.null_count} of {len(column)} rows.",
-            "Fill it in, or leave these rows out in the source.",
+            "Fill in these values, or leave the rows out in the source.",
             code=Code.VALUES_MISSING,
         )
     # Nanoseconds are cut off.

@@ -25,8 +25,9 @@ class TopicRecreated(PositionError):
 
     def __init__(self, reader: str, topic: str, known: str, found: str) -> None:
         super().__init__(
-            f"The topic {topic!r} was deleted and created again: its id is {found}, and the stored positions of "
-            f"{reader!r} belong to {known}.",
+            f"The topic {topic!r} was deleted and created again, so the stored positions of {reader!r} do not fit it, "
+            f"and reading has stopped. Records of the old topic that were not read are lost (topic id {found}, before "
+            f"{known}).",
             code=Code.TOPIC_RECREATED,
         )
         self.reader, self.topic, self.known, self.found = reader, topic, known, found
@@ -37,8 +38,8 @@ class OffsetsGone(PositionError):
 
     def __init__(self, topic: str, partition: int, wanted: int, first: int) -> None:
         super().__init__(
-            f"Topic {topic!r}, partition {partition}: retention removed offsets {wanted} to {first - 1} before they "
-            "were read.",
+            f"Topic {topic!r}, partition {partition}: Kafka's retention removed offsets {wanted} to {first - 1} before "
+            "they were read, and reading has stopped.",
             code=Code.OFFSETS_REMOVED,
         )
         self.topic, self.partition, self.wanted, self.first = topic, partition, wanted, first
@@ -61,7 +62,9 @@ class Fenced(UserError):
 
     def __init__(self, reader: str, topic: str, partitions: list[int]) -> None:
         super().__init__(
-            f"Another process took over partitions {partitions} of topic {topic!r} from {reader!r}.",
+            f"Another process took over partitions {partitions} of topic {topic!r} as {reader!r}, so this one "
+            "stopped. What it had not committed is rolled back.",
+            "After a restart or a retry this is normal. If it repeats, two processes read for this reader: end one.",
             code=Code.POSITIONS_TAKEN_OVER,
         )
         self.reader, self.topic, self.partitions = reader, topic, partitions

@@ -356,6 +356,6 @@ def _ends(places: Sequence[tuple[str, int]], brokers: AdminClient) -> Callable[[
 def _request_failed(error: Exception) -> UserError:
     return UserError(
         f"A request to Kafka failed: {error.args[0].str()}.",
-        "Start the platform with ./millrace up, or correct the connection millrace_kafka.",
+        "Try again. If it fails again, check the brokers (./millrace status) and the connection millrace_kafka.",
         code=Code.KAFKA_REQUEST_FAILED,
     )

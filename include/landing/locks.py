@@ -22,7 +22,10 @@ T = TypeVar("T")
 WAIT_MS = 100
 MAX_ATTEMPTS = 5
 MAX_HOLDERS_SHOWN = 3
-END_THE_HOLDER = "It is tried again later. Or end the session: ./millrace psql -c 'SELECT pg_terminate_backend(PID)'."
+END_THE_HOLDER = (
+    "It is tried again later. To end that session now, give its pid: "
+    "./millrace psql -c 'SELECT pg_terminate_backend(PID)'."
+)
 
 
 class Locked(UserError):
@@ -77,7 +80,7 @@ def with_short_waits(
         )(attempt)
     except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
         held = _describe_holders(connection, stream, any_reader)
-        raise Locked(f"{purpose} waits for a lock on landing.{stream}: {held}.") from error
+        raise Locked(f"{purpose} needs a lock on landing.{stream}, which another session holds: {held}.") from error
 
 
 def holders(connection: Connection, stream: str, any_reader: bool = True) -> list[str]:

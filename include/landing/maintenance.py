@@ -220,9 +220,9 @@ def _drop_table(connection: Connection, stream: Stream, name: str, span: Span) -
 
 def _in_use(name: str, dependents: list[str]) -> NonRetryableError:
     return NonRetryableError(
-        f"landing.{name} is past its retention, but cannot be dropped, because these depend on it: "
-        f"{'; '.join(dependents)}.",
-        "Drop them, or let them use the stream's table and not one of its partitions.",
+        f"landing.{name} is past its retention, but cannot be dropped, because other objects depend on it: "
+        f"{'; '.join(dependents)}. Its rows stay until then.",
+        "Let these objects use the stream's table and not one of its partitions, or drop them.",
         code=Code.PARTITION_IN_USE,
     )
 

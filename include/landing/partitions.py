@@ -196,8 +196,9 @@ def _make_room(
     if default_partition is not None:
         raise NonRetryableError(
             f"landing.{stream.name} needs a partition for {gap.start:%Y-%m-%d %H:%M} UTC, but {default_partition} is "
-            "its default partition, and PostgreSQL would search all of its rows.",
-            f"Detach it: ALTER TABLE landing.{stream.name} DETACH PARTITION {default_partition}.",
+            "its default partition: PostgreSQL would lock the table while it searches all of its rows.",
+            f"Detach it: ALTER TABLE landing.{stream.name} DETACH PARTITION {default_partition}. Its rows are then no "
+            "longer part of the table; insert them again if you need them there.",
             code=Code.DEFAULT_PARTITION,
         )
 

@@ -60,8 +60,8 @@ def _table(connection: Connection, stream: Stream) -> Iterator[Problem]:
     held = locks.holders(connection, stream.name) if needed else []
     if held:
         yield Problem(
-            f"Stream {stream.name!r}: to {'; '.join(change.description for change in needed)} waits for a lock on "
-            f"landing.{stream.name}: {'; '.join(held[: locks.MAX_HOLDERS_SHOWN])}.",
+            f"Stream {stream.name!r}: the change to {'; '.join(change.description for change in needed)} needs a lock "
+            f"on landing.{stream.name}, which another session holds: {'; '.join(held[: locks.MAX_HOLDERS_SHOWN])}.",
             locks.END_THE_HOLDER,
         )
     for _, partition, first, until, columns, since in queries.load("landing").read_unfilled(

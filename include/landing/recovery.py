@@ -28,8 +28,8 @@ class AllRecordsRejected(PositionError):
 
     def __init__(self, stream: str, count: int, partition: int, offset: int, reason: str) -> None:
         super().__init__(
-            f"None of {count:,} records of stream {stream!r} can be landed, so its position does not move. The first "
-            f"record, partition {partition}, offset {offset}: {reason}.",
+            f"None of the {count:,} records read from stream {stream!r} can be landed, so the stream has stopped; no "
+            f"record was skipped. The first one, partition {partition}, offset {offset}: {reason}.",
             code=Code.ALL_RECORDS_REJECTED,
         )
 
@@ -41,7 +41,10 @@ def with_remedy(error: PositionError, stream: Stream) -> PositionError:
         TopicMissing: (Choice.RECREATED, "To create it and continue from offset 0"),
         TopicRecreated: (Choice.RECREATED, "To continue with the new topic from offset 0"),
         LogTruncated: (Choice.TRUNCATED, "To keep their rows and continue where the log was cut"),
-        AllRecordsRejected: (Choice.BAD, "Correct the definition. Or, to keep them as dead letters and continue"),
+        AllRecordsRejected: (
+            Choice.BAD,
+            "Correct the definition or the producer. Or, to keep these records as dead letters and continue",
+        ),
     }
     if type(error) not in remedies:
         return error

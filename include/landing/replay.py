@@ -123,19 +123,20 @@ def fill(connection: Connection, stream: Stream, who: str) -> list[Replayed]:
         try:
             found = replay(connection, stream, Wanted([partition], first, until), who)
         except NothingToReplay:
-            gone.append(f"partition {partition}, offsets {first} to {until - 1}, {', '.join(columns)}")
+            gone.append(f"partition {partition}, offsets {first} to {until - 1} (columns {', '.join(columns)})")
             continue
         replayed += found
         gone += [
-            f"partition {partition}, offsets {first} to {done.span.first - 1}, {', '.join(columns)}"
+            f"partition {partition}, offsets {first} to {done.span.first - 1} (columns {', '.join(columns)})"
             for done in found
             if done.span.gone
         ]
     if gone:
         raise NonRetryableError(
-            f"Stream {stream.name!r}: Kafka has removed records whose values of new columns were not filled yet "
-            f"({'; '.join(gone)}). Their rows keep NULL in these columns.",
-            f"Run ./millrace replay {stream.name} to fill what Kafka still has and to close this report.",
+            f"Stream {stream.name!r}: columns were added later, and Kafka has removed records before their values were "
+            f"filled: {'; '.join(gone)}. These rows stay NULL in these columns.",
+            f"Run ./millrace replay {stream.name}: it fills the rows whose records Kafka still has, and ends this "
+            "report.",
             code=Code.VALUES_EXPIRED,
         )
     return replayed

@@ -100,7 +100,7 @@ def bring_up_to_date(connection: Connection, stream: Stream) -> list[str]:
     needed = find_changes(connection, stream)
     if not needed:
         return []
-    purpose = f"Stream {stream.name!r}: to {'; '.join(change.description for change in needed)}"
+    purpose = f"Stream {stream.name!r}: the change to {'; '.join(change.description for change in needed)}"
     try:
         return locks.with_short_waits(connection, stream.name, purpose, lambda: _change(connection, stream))
     except psycopg2.Error as error:
@@ -203,10 +203,10 @@ def _require_no_renamed_table(connection: Connection, stream: Stream) -> None:
     for known, schema, name in queries.load("landing").read_renamed(connection, stream=stream.name):
         back = f"SET SCHEMA {SCHEMA}" if schema != SCHEMA else f"RENAME TO {stream.name}"
         raise NonRetryableError(
-            f"Stream {stream.name!r}: the table landing.{stream.name} does not exist, but partitions of the table "
-            f"{known if '.' in known else f'{schema}.{name}'} have the names that its own would have. It was probably "
-            "renamed.",
-            f"Rename it back: ALTER TABLE {schema}.{name} {back}; or rename its partitions, too, for a new table.",
+            f"Stream {stream.name!r}: the table landing.{stream.name} does not exist. It was probably renamed to "
+            f"{known if '.' in known else f'{schema}.{name}'}, whose partitions have the names that a new table needs.",
+            f"Rename it back: ALTER TABLE {schema}.{name} {back}. Or, to begin with a new, empty table, rename the "
+            f"partitions of {schema}.{name}.",
             code=Code.NAME_TAKEN,
         )
 
@@ -251,7 +251,7 @@ def _addition(stream: Stream, field: Field) -> list[Change]:
     )
     if field.comment:
         statement = sql.SQL("; ").join([statement, _comment(stream, field)])
-    description = f"add the column landing.{stream.name}.{field.name}, {field.sql}"
+    description = f"add the column {field.name!r} ({field.sql}) to landing.{stream.name}"
     return [Change(description, statement, adds_column=field.name, records=((field.name, False),))]
 
 
@@ -292,8 +292,8 @@ def _release(stream: Stream, name: str, column: Column) -> list[Change]:
     raise NonRetryableError(
         f"Stream {stream.name!r}: no row can land, because the column landing.{stream.name}.{name} is NOT NULL, has no "
         f"default, and no field of the event fills it. {by_user}.",
-        f"Give it a default: ALTER TABLE landing.{stream.name} ALTER COLUMN {name} SET DEFAULT …; or allow null: "
-        "… DROP NOT NULL.",
+        f"Allow null: ALTER TABLE landing.{stream.name} ALTER COLUMN {name} DROP NOT NULL. Or give it a default: ALTER "
+        f"TABLE landing.{stream.name} ALTER COLUMN {name} SET DEFAULT followed by the value.",
         code=Code.COLUMN_CONFLICT,
     )
 

@@ -118,7 +118,7 @@ def require_storable(estimator: Any, trusted: Collection[str] = ()) -> bytes:
         content = dumps(estimator)
     except Exception as error:
         # skops raises errors of many types for what it cannot store.
-        what = f"{type(estimator).__name__} cannot be stored: {str(error).rstrip('.')}."
+        what = f"{type(estimator).__name__} cannot be stored in the format of skops: {str(error).rstrip('.')}."
         raise UntrustedArtifact(what, _USE_STORABLE, code=Code.MODEL_NOT_STORABLE) from error
     _load(content, trusted, type(estimator).__name__)
     return content

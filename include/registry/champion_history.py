@@ -107,8 +107,9 @@ def record_change(
     )
     if new is None:
         raise ChampionChanged(
-            f"The champion of {dataset!r} has changed since the decision: it is now {current(connection, dataset)}.",
-            f"Look at it (./millrace champion {dataset}) and decide again.",
+            f"Nothing was changed: the champion of {dataset!r} has changed since this decision was prepared. It is now "
+            f"{current(connection, dataset)}.",
+            f"Look at it with ./millrace champion {dataset} and decide again.",
         )
     return new
 

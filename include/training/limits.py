@@ -73,13 +73,13 @@ def _watch(child: Child, memory: int, seconds: float, about: str) -> dict[str, A
     while not select.select([child.answer], [], [], CHECK_EVERY_S)[0]:
         if (used := monitor.read()) > memory:
             raise Exceeded(
-                f"{about} uses {_mb(used)} of memory, more than its memory_limit of {_mb(memory)}.",
+                f"{about} used {_mb(used)} of memory, more than its memory_limit of {_mb(memory)}, and was ended.",
                 "Raise memory_limit in the definition, publish fewer rows, or use a model with partial_fit.",
                 code=Code.MEMORY_LIMIT_EXCEEDED,
             )
         if (taken := time.monotonic() - started) > seconds:
             raise Exceeded(
-                f"{about} has taken {taken:.0f} s, more than its time_limit of {seconds:.0f} s.",
+                f"{about} took {taken:.0f} s, more than its time_limit of {seconds:.0f} s, and was ended.",
                 "Raise time_limit in the definition, publish fewer rows, or make the model smaller.",
                 code=Code.TIME_LIMIT_EXCEEDED,
             )

@@ -113,8 +113,8 @@ def test_the_changes_of_a_table_are_listed(define: Callable[..., None], stream: 
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
         "stream   readings: valid",
-        "         its next run will add the column landing.readings.count, bigint",
-        "         its next run will add the column landing.readings.words, text",
+        "         its next run will add the column 'count' (bigint) to landing.readings",
+        "         its next run will add the column 'words' (text) to landing.readings",
         "         its next run will allow null in landing.readings.text",
         "         landing.readings.text is no longer a field; new rows have null there",
         "         landing.readings.number is no longer a field; new rows have null there",

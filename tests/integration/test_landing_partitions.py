@@ -52,7 +52,7 @@ def test_a_table_follows_its_definition(stream: Stream, warehouse: Connection) -
     drain(stream, "test")
     grown = replace(stream, event=Grown)
     assert [change.description for change in table.changes(warehouse, grown)] == [
-        "add the column landing.readings.more, text"
+        "add the column 'more' (text) to landing.readings"
     ]
     send(stream, [event("after", more="much")])
     drain(grown, "test")

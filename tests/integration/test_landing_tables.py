@@ -493,7 +493,7 @@ def test_an_open_reader_delays_only_the_new_column(
             warehouse, "SELECT kafka_partition, first_offset, next_offset, columns FROM millrace.landing_unfilled"
         ) == [(0, 2, 5, ["more"])]
         whats = [problem.what for problem in problems.of(warehouse, grown)]
-        assert any("add the column landing.readings.more, text waits for a lock" in what for what in whats)
+        assert any("add the column 'more' (text) to landing.readings needs a lock" in what for what in whats)
         assert any("pid" in what and "report" in what for what in whats)
         assert any("offsets 2 to 4" in what and "more" in what for what in whats)
         with raises(Code.LOCK_TIMEOUT, "report, user warehouse"):
@@ -586,7 +586,7 @@ def test_a_locked_table_is_reported_without_a_long_wait(stream: Stream, warehous
     with reading(lock, "a forgotten session"):
         execute(warehouse, "SET statement_timeout = '10s'")
         (problem,) = problems.of(warehouse, stream)
-        assert re.search(r"waits for a lock on landing\.readings: pid \d+ \(a forgotten session", problem.what)
+        assert re.search(r"which another session holds: pid \d+ \(a forgotten session", problem.what)
         with raises(Code.LOCK_TIMEOUT, "pid ", "(a forgotten session", kind=locks.Locked):
             maintenance.maintain(warehouse, stream)
         send(stream, [event()])

@@ -288,7 +288,7 @@ def test_the_command_prints_the_role_of_each_column(tmp_path: Path, monkeypatch:
         "record_id  Unnamed: 0: the index of the rows, as pandas and R write it",
         "target     label: 2 classes: no, yes",
         "feature    amount: numbers",
-        "left out   price: text, and most of it is numbers: written as 0%, 1%, 2% and 397 more; to make these numbers, "
+        "left out   price: mostly numbers, but has values written as 0%, 1%, 2% and 397 more; to make these numbers, "
         "write them without the percent sign in the file",
         "kind       classification (--kind); split HashSplit(test=0.25)",
         f"Wrote {tmp_path}/noise.py. Edit it, then run ./millrace check and ./millrace publish noise.",

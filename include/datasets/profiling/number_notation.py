@@ -78,6 +78,6 @@ def odd_numbers(column: Column) -> OddNumbers | None:
         remedies.append(f"{null_options(others[:MAX_LISTED])} makes it a missing value")
     for name, texts in matches.items():
         if texts:
-            descriptions.append(f"written as {listed(texts)}")
+            descriptions.append(f"values written as {listed(texts)}")
             remedies.append(_NOTATIONS[name].remedy)
     return OddNumbers(" and ".join(descriptions), ", ".join(remedies))

@@ -168,13 +168,13 @@ class _Profiler:
         reasons = {
             r.column: "the time" if r.role is Role.EVENT_TIME else r.why for r in roles if r.role is not Role.TARGET
         }
-        listed = f" ({'; '.join(f'{name}: {reason}' for name, reason in reasons.items())})" if reasons else ""
+        listed = f": {'; '.join(f'{name!r} ({reason})' for name, reason in reasons.items())}" if reasons else ""
         columns = [self._columns[name] for name in reasons]
         usable = [column.name for column in columns if (column.is_number or column.is_text) and not column.is_empty]
         options = " or ".join(f"--feature {shell(name)}" for name in usable[:MAX_LISTED])
         return UserError(
-            f"{self._source} has no column to learn {target.name!r} from{listed}.",
-            f"Add numbers or categories to the file{f', or learn from one of these: {options}' if options else ''}.",
+            f"{self._source} has no column from which to predict {target.name!r}{listed}.",
+            f"Add a column with numbers or categories{f', or learn from one of these: {options}' if options else ''}.",
             code=Code.FEATURES_MISSING,
         )
 
@@ -219,7 +219,7 @@ class _Profiler:
         max_categories = max(MAX_CLASSES, column.rows // 20)
         if column.name not in self._answers.types and (odd := odd_numbers(column)):
             as_text = f"; {text_option(column.name)} keeps it as text" if column.distinct <= max_categories else ""
-            return f"text, and most of it is numbers: {odd.description}; {odd.remedy}{as_text}"
+            return f"mostly numbers, but has {odd.description}; {odd.remedy}{as_text}"
         if column.is_named_like_an_id and column.distinct * 2 >= column.rows:
             return f"looks like an id, but {column.why_not_unique()}"
         most_differ = column.distinct > 2 and column.distinct * 2 > column.rows - column.nulls

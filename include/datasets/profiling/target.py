@@ -76,8 +76,9 @@ def _likely_kind(about: str, target: Column, has_type: bool) -> Kind:
 def _require_clear_classes(about: str, target: Column, has_type: bool) -> None:
     if not has_type and (odd := odd_numbers(target)):
         raise UserError(
-            f"{about} is text, and most of it is numbers: {odd.description}.",
-            f"If it is a number: {odd.remedy}. If these are {target.distinct} classes: --kind classification.",
+            f"{about} is mostly numbers, but has {odd.description}.",
+            f"To predict a number: {odd.remedy}. To predict its {target.distinct} different values as classes: --kind "
+            "classification.",
             code=Code.TARGET_UNCLEAR,
         )
     if target.distinct > MAX_TEXT_CLASSES or target.distinct * 2 > target.rows - target.nulls:

@@ -100,7 +100,7 @@ def require_free(source: str, number: str | None, names: Sequence[str]) -> None:
         )
     if number in names:
         raise NonRetryableError(
-            f"{source} already has a column {number!r}, the name that number= gives the column of row numbers.",
-            "Give number= another name.",
+            f"{source} already has a column {number!r}, so number={number!r} cannot add a column of that name.",
+            f"Choose another name for the row numbers, such as number={f'{number}_number'!r}.",
             code=Code.COLUMN_DUPLICATED,
         )
