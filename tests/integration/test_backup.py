@@ -107,6 +107,14 @@ def land_until(ended: threading.Event) -> None:
         seed += 1
 
 
+def up(home: Home) -> Platform:
+    """Starts the second platform again and connects this process to it: meanwhile another may have taken its ports."""
+    platform = Platform(home.path)
+    platform.up(SERVICES)
+    os.environ.update(platform.environment())
+    return platform
+
+
 def count() -> int:
     with connected() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM landing.payments")
@@ -126,7 +134,7 @@ def test_a_platform_continues_from_a_backup_made_while_events_arrived(backed_up:
     done = run("restore", str(backed_up.file), home=backed_up.home)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in backed_up.home.path.glob("*.new")) == []
-    Platform(backed_up.home.path).up(SERVICES)
+    up(backed_up.home)
 
     payments = stream()
     with connected() as connection:
@@ -147,8 +155,7 @@ def test_a_platform_continues_from_a_backup_made_while_events_arrived(backed_up:
 
 
 def test_a_platform_that_is_down_is_backed_up(backed_up: BackedUp, tmp_path: Path) -> None:
-    platform = Platform(backed_up.home.path)
-    platform.up(SERVICES)
+    platform = up(backed_up.home)
     rows = count()
     platform.down()
     file = tmp_path / "down.backup"
@@ -174,7 +181,7 @@ def test_a_damaged_backup_changes_nothing(backed_up: BackedUp, tmp_path: Path) -
         (whole[: len(whole) // 2], "cut off"),
         (whole[:-1], "cut off"),
         (whole[:5000] + b"?" + whole[5001:], "altered"),
-        (b"foreign", "not a backup"),
+        (b"foreign", "not a complete backup"),
     ):
         file = tmp_path / "file"
         file.write_bytes(content)

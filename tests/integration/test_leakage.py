@@ -144,7 +144,7 @@ def test_rows_with_the_same_features_are_counted_and_not_refused(
     assert found.train == sides.count((False, False)) and found.test == sides.count((True, True))
     assert found.shared == sides.count((True, False)) + sides.count((False, True))
     assert found.shared > 5
-    (line,) = ask(warehouse, "SELECT message FROM millrace.run_log WHERE message LIKE '%%know them by heart%%'")
+    (line,) = ask(warehouse, "SELECT message FROM millrace.run_log WHERE message LIKE '%%can memorise%%'")
     assert line.message.startswith(f"{found.shared} of ")
 
 
