@@ -1,4 +1,4 @@
-"""The command group ``verify``: proves streams, runs and versions, and prints the result."""
+"""The command group ``verify``: checks streams, runs and versions, and prints the result."""
 
 import getpass
 import os
@@ -68,7 +68,7 @@ def stream(stream: str) -> None:
 @click.argument("dataset")
 @click.argument("version", required=False)
 def version(dataset: str, version: str | None) -> None:
-    """Read every message of a dataset's version again, and prove it.
+    """Read every message of a dataset's version again, and check it against the manifest.
 
     VERSION is its id or the beginning of its id. The default is the newest version.
     """

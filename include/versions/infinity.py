@@ -18,7 +18,7 @@ FIRST_ROWS = 3
 
 
 class Infinities:
-    """Counts the infinite values of a version, which no estimator of scikit-learn accepts.
+    """Counts the infinite values of a version, which most estimators of scikit-learn refuse.
 
     Args:
         dataset: The dataset's name.
