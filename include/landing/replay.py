@@ -123,14 +123,10 @@ def fill(connection: Connection, stream: Stream, who: str) -> list[Replayed]:
         try:
             found = replay(connection, stream, Wanted([partition], first, until), who)
         except NothingToReplay:
-            gone.append(f"partition {partition}, offsets {first} to {until - 1} (columns {', '.join(columns)})")
+            gone.append(_describe_missing(partition, first, until, columns))
             continue
         replayed += found
-        gone += [
-            f"partition {partition}, offsets {first} to {done.span.first - 1} (columns {', '.join(columns)})"
-            for done in found
-            if done.span.gone
-        ]
+        gone += [_describe_missing(partition, first, done.span.first, columns) for done in found if done.span.gone]
     if gone:
         raise NonRetryableError(
             f"Stream {stream.name!r}: columns were added later, and Kafka has removed records before their values were "
@@ -140,6 +136,11 @@ def fill(connection: Connection, stream: Stream, who: str) -> list[Replayed]:
             code=Code.VALUES_EXPIRED,
         )
     return replayed
+
+
+def _describe_missing(partition: int, first: int, until: int, columns: Sequence[str]) -> str:
+    offsets = f"offset {first}" if until == first + 1 else f"offsets {first} to {until - 1}"
+    return f"partition {partition}, {offsets}, {', '.join(map(repr, columns))}"
 
 
 class _Replayer:

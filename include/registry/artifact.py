@@ -71,7 +71,9 @@ LOADERS = frozenset(
 function later, and that function must be allowed by its own name."""
 
 _NAME_TRUSTED = "If they belong to the definition, name them in its field trusted."
-_USE_STORABLE = "Use estimators of scikit-learn, or a class of the definition that its field trusted names."
+_USE_STORABLE = (
+    "Use another estimator of scikit-learn. A class of your own must be named in the definition's field trusted."
+)
 _TRAIN_AGAIN = "Train the model again."
 
 

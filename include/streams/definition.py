@@ -28,7 +28,7 @@ CALENDAR = (datetime.min.replace(tzinfo=UTC) + _MAX_ZONE, datetime.max.replace(t
 MAX_NAME = 48
 NAME_RULE = (
     f"Use a lower-case letter, then lower-case letters, digits and underscores, {MAX_NAME} characters at most. The "
-    "name must not end in a day (_20260131) or _pkey, the suffixes of partitions and their indexes."
+    "name must not end in a date (_20260131) or _pkey, the suffixes of partitions and their indexes."
 )
 RESERVED_PREFIX = "kafka_"
 # PostgreSQL's documentation, "System Columns".
