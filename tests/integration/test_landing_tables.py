@@ -555,7 +555,7 @@ def test_values_whose_records_expired_are_reported_until_a_replay(stream: Stream
     for removed in brokers.delete_records([TopicPartition(stream.topic, 0, 2)]).values():
         removed.result()
     for _ in range(2):
-        with raises(Code.VALUES_EXPIRED, "offsets 1 to 1, more", "replay readings", kind=NonRetryableError):
+        with raises(Code.VALUES_EXPIRED, "partition 0, offset 1, 'more'", "replay readings", kind=NonRetryableError):
             maintenance.maintain(warehouse, grown)
     found = rows(warehouse, "SELECT text, more FROM landing.readings ORDER BY kafka_offset")
     assert found == [("before", None), ("gone", None), ("there", "b")]

@@ -124,8 +124,8 @@ def test_durations_are_parsed() -> None:
     [
         ({"name": "Vehicle Positions"}, "name", "'Vehicle Positions'"),
         ({"name": "a" * 49}, "name", "48 characters"),
-        ({"name": "doors_20261125"}, "name", "must not end in a day"),
-        ({"name": "doors_20261125_0600"}, "name", "must not end in a day"),
+        ({"name": "doors_20261125"}, "name", "must not end in a date"),
+        ({"name": "doors_20261125_0600"}, "name", "must not end in a date"),
         ({"event": dict}, "event", "<class 'dict'>"),
         ({"name": "doors_pkey"}, "name", "or _pkey"),
         ({"name": "doors_pkey1"}, "name", "or _pkey"),
