@@ -131,8 +131,8 @@ def fill(connection: Connection, stream: Stream, who: str) -> list[Replayed]:
         raise NonRetryableError(
             f"Stream {stream.name!r}: columns were added later, and Kafka has removed records before their values were "
             f"filled: {'; '.join(gone)}. These rows stay NULL in these columns.",
-            f"Run ./millrace replay {stream.name}: it fills the rows whose records Kafka still has, and ends this "
-            "report.",
+            f"Run ./millrace replay {stream.name}: it fills the rows whose records Kafka still has. Then this "
+            "problem is no longer reported.",
             code=Code.VALUES_EXPIRED,
         )
     return replayed

@@ -203,9 +203,10 @@ def _require_no_renamed_table(connection: Connection, stream: Stream) -> None:
     for known, schema, name in queries.load("landing").read_renamed(connection, stream=stream.name):
         back = f"SET SCHEMA {SCHEMA}" if schema != SCHEMA else f"RENAME TO {stream.name}"
         raise NonRetryableError(
-            f"Stream {stream.name!r}: the table landing.{stream.name} does not exist. It was probably renamed to "
-            f"{known if '.' in known else f'{schema}.{name}'}, whose partitions have the names that a new table needs.",
-            f"Rename it back: ALTER TABLE {schema}.{name} {back}. Or, to begin with a new, empty table, rename the "
+            f"Stream {stream.name!r}: the table landing.{stream.name} does not exist. It was probably renamed or moved "
+            f"to {known if '.' in known else f'{schema}.{name}'}, whose partitions have the names that a new table "
+            "needs.",
+            f"Undo that: ALTER TABLE {schema}.{name} {back}. Or, to begin with a new, empty table, rename the "
             f"partitions of {schema}.{name}.",
             code=Code.NAME_TAKEN,
         )
