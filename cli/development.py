@@ -30,8 +30,6 @@ def test(arguments: tuple[str, ...]) -> None:
         "PYTHONPATH": str(ROOT),
         # The second compiler takes a third of a broker's start, and brokers of tests do not live long enough for it.
         "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1",
-        # A scheduler that waits longer leaves more of the processor to the tests.
-        "MILLRACE_AIRFLOW__MILLRACE__EXECUTOR_WAIT": "0.5",
         **settings.LIBRARIES,
     }
     os.chdir(ROOT)

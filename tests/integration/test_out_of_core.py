@@ -123,7 +123,7 @@ def test_a_killed_fit_continues_and_predicts_the_same(
     steps = len(partial_fit.steps(dataset.estimators()[model]))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "EVERY_S", 0.0)
+        patch.setattr(checkpoint, "SAVE_EVERY_S", 0.0)
         reached = Checkpoint.reached
 
         def slowly(self: Checkpoint, estimator: Any, progress: Progress) -> None:

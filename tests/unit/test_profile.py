@@ -82,7 +82,7 @@ def test_in_a_few_rows_ascending_numbers_are_features() -> None:
 def test_an_option_makes_a_column_that_numbers_the_rows_a_feature() -> None:
     found = profiled({"year": range(1_700, 1_700 + N), "y": X}, features=["year"])
     assert (found.features, found.kind, found.record_id) == (["year"], "regression", None)
-    with raises(Code.FEATURES_MISSING, "'y'", "x: empty"):
+    with raises(Code.FEATURES_MISSING, "'y'", "'x' (empty)"):
         profiled({"x": [None] * N, "y": X})
 
 
@@ -204,13 +204,13 @@ def test_a_few_rows_of_different_numbers_are_not_classes() -> None:
             {"y": [n / 8 for n in range(N)], "x": range(N)},
             {},
             Code.FEATURES_MISSING,
-            ["x: numbers the rows", "--feature x"],
+            ["'x' (numbers the rows)", "--feature x"],
         ),
         (
             {"y": [n / 8 for n in range(N)], "x": [date(2024, 1, 1) + timedelta(n) for n in range(N)]},
             {},
             Code.FEATURES_MISSING,
-            ["'y'", "x: different in every row", "and the time"],
+            ["'y'", "'x' (different in every row", "and the time"],
         ),
         (
             {"flow [l/s]": X},
