@@ -131,7 +131,13 @@ def test_a_frame_of_a_package_trains_as_parquet_with_its_index(tmp_path: Path) -
             ["'month' (text with 144", "--feature month"],
         ),
         (RIVER, "water-flow.csv", "Water flow [l/s]", Code.FEATURES_MISSING, ["'Time' (", "the time)"]),
-        (FARAWAY, "aatemp/aatemp.csv.bz2", "temp", Code.FEATURES_MISSING, ["'year' (numbers the rows)", "--feature year"]),
+        (
+            FARAWAY,
+            "aatemp/aatemp.csv.bz2",
+            "temp",
+            Code.FEATURES_MISSING,
+            ["'year' (numbers the rows)", "--feature year"],
+        ),
         (LEGO, "heroes.zip", "name", Code.TARGET_UNCLEAR, ["84 different values in 84 rows"]),
     ],
 )
