@@ -15,6 +15,8 @@ from include.warehouse.connection import connected
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
+    from include.warehouse.queries.signatures.registry import ChampionNumberedRow
+
 
 class Cause(StrEnum):
     """The column ``cause`` of ``millrace.champion_change``."""
@@ -193,7 +195,7 @@ def retire(dataset: str, decider: str, reason: str) -> Champion:
         return present
 
 
-def _numbered(connection: Connection, dataset: str, number: int) -> Champion:
+def _numbered(connection: Connection, dataset: str, number: int) -> ChampionNumberedRow:
     row = queries.load("registry").champion_numbered(connection, dataset=dataset, number=number)
     if row is None:
         raise UserError(
@@ -201,8 +203,7 @@ def _numbered(connection: Connection, dataset: str, number: int) -> Champion:
             "See the view millrace.champion_history.",
             code=Code.UNKNOWN_CHAMPION,
         )
-    assert row.artifact is not None and row.model and row.version and row.run is not None and row.sha256
-    return Champion(**row._asdict())
+    return row
 
 
 def _no_champion(dataset: str, action: str) -> UserError:

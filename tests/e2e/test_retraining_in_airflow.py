@@ -28,7 +28,7 @@ from tests.polling import until
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-# Ten runs of six tasks each take half a minute alone on two cores, and longer beside others.
+# Ten runs of six tasks each take half a minute alone on two cores, and longer while others run.
 pytestmark = pytest.mark.timeout(900)
 
 PUBLISH, TRAIN = "publish__breast_cancer", "train__breast_cancer"

@@ -224,7 +224,7 @@ def test_h82_the_broker_is_down(stage: Stage, monkeypatch: pytest.MonkeyPatch) -
 def test_h83_several_streams_in_one_warehouse(staged: Callable[..., Stage]) -> None:
     """Each topic lands in its own table, at the same time, even if the other's drain is killed."""
     one = staged(READINGS)
-    two = staged(ANYTHING, beside=one)
+    two = staged(ANYTHING, shares=one)
     one.topic.events(2_000)
     two.topic.events(2_000, text="two")
     drains = [one.drain(), two.drain()]

@@ -192,6 +192,17 @@ def test_the_form_shows_the_evidence(decided: Dataset) -> None:
     assert "No model is recommended" in body
 
 
+def test_a_retirement_that_is_no_longer_the_last_change_cannot_be_undone(
+    topic: Callable[..., str], warehouse: Connection
+) -> None:
+    dataset = given(topic, signal(600), promotion=manual())
+    approval.answer(better(dataset, 1), True, "tree", "ann")
+    champion_history.retire(dataset.name, "ann", "tired of it")
+    champion_history.roll_back(dataset.name, "bob")
+    with raises(Code.CHAMPION_CHANGED, dataset.name, kind=ChampionChanged):
+        champion_history.roll_back(dataset.name, "cid", expected=2)
+
+
 def test_rollbacks_restore_one_champion_after_the_other(topic: Callable[..., str], warehouse: Connection) -> None:
     dataset = given(topic, signal(600), promotion=manual())
     with raises(Code.CHAMPION_MISSING, dataset.name):

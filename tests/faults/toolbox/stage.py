@@ -58,7 +58,7 @@ class Stage:
     """One stream on the session's servers.
 
     Args:
-        beside: Another stage, whose warehouse it shares.
+        shares: Another stage, whose warehouse this one uses.
         **topic: The topic's settings, ``_`` for ``.``.
 
     Attributes:
@@ -66,12 +66,12 @@ class Stage:
         kafka_settings: Added to the settings of the connection.
     """
 
-    def __init__(self, world: World, stream: Stream, *, beside: Stage | None = None, **topic: str) -> None:
+    def __init__(self, world: World, stream: Stream, *, shares: Stage | None = None, **topic: str) -> None:
         number = next(_numbers)
         self.world = world
         self.stream = replace(stream, name=f"{stream.name}_{number}", topic=f"{stream.name}-{number}")
-        self.name: str = beside.name if beside else f"warehouse_{number}"
-        self._owns_warehouse = beside is None
+        self.name: str = shares.name if shares else f"warehouse_{number}"
+        self._owns_warehouse = shares is None
         if self._owns_warehouse:
             world.database.execute(f"CREATE DATABASE {self.name} OWNER warehouse TEMPLATE {TEMPLATE}")
         self.topic = Topic(world.broker.direct, self.stream.topic, stream.kafka_partitions, **topic)
