@@ -1,0 +1,81 @@
+"""Templates to answers. Everything is escaped, and all addresses are relative, so that a path prefix works."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from fastapi import Request
+from starlette.responses import HTMLResponse
+
+from include.airflow.pages import static_files
+from include.airflow.pages.access import HEADERS
+
+DIRECTORY = Path(__file__).parent / "templates"
+
+
+@cache
+def templates() -> jinja2.Environment:
+    """The templates. A name that a page does not pass is an error, and every value is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(DIRECTORY),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["segment"] = lambda value: quote(str(value), safe="")
+    environment.globals["asset"] = static_files.address
+    return environment
+
+
+def page(
+    request: Request, template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any
+) -> HTMLResponse:
+    """A rendered page.
+
+    Args:
+        request: The request, for relative addresses.
+        template: The name of a file in ``templates/``.
+        status: The HTTP status.
+        headers: Further headers.
+        **values: What the template shows. It also gets ``root``, the relative address of the app, and ``airflow``, that
+            of Airflow, both with a slash at the end.
+    """
+    root, airflow = addresses(request)
+    text = (
+        templates().get_template(template).render(root=root, airflow=airflow, request_path=request.url.path, **values)
+    )
+    return HTMLResponse(text, status, headers)
+
+
+def error(request: Request, status: int, title: str, sentence: str, headers: Mapping[str, str]) -> HTMLResponse:
+    """A page that states an error. It holds its style, because a caller who is signed out gets no file."""
+    style = static_files.files()["error.css"].read_text()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = HEADERS["content-security-policy"].replace("style-src 'self'", f"style-src 'sha256-{digest}'")
+    return page(
+        request,
+        "error.html",
+        status=status,
+        headers={**headers, "content-security-policy": policy},
+        title=title,
+        sentence=sentence,
+        is_signed_out=status == 401,
+        style=style,
+    )
+
+
+def addresses(request: Request) -> tuple[str, str]:
+    """The relative addresses of the app and of Airflow, as seen from the requested page."""
+    path = request.url.path
+    root_path = str(request.scope.get("root_path", ""))
+    below = path[len(root_path) :] if path.startswith(root_path) else path
+    depth = max(1, below.count("/"))
+    return "../" * (depth - 1) or "./", "../" * depth

@@ -1,0 +1,43 @@
+"""The pages of Millrace in Airflow's UI; docs/pages.md describes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+
+async def pages(scope: Scope, receive: Receive, send: Send) -> None:
+    """The app, imported at the first request: every task and every parser loads this file, and needs no app."""
+    from include.airflow.pages import app
+
+    await app.instance()(scope, receive, send)
+
+
+def _view(name: str) -> dict[str, Any]:
+    """An entry of the navigation. The UI resolves these addresses against its own base, which may have a prefix."""
+    route = name.lower()
+    return {
+        "name": name,
+        "href": f"millrace/{route}",
+        "destination": "nav",
+        "url_route": f"millrace-{route}",
+        "icon": f"millrace/static/{route}.svg",
+        "icon_dark_mode": f"millrace/static/{route}-dark.svg",
+        "nav_top_level": True,
+    }
+
+
+APPS = [{"app": pages, "url_prefix": "/millrace", "name": "Millrace"}]
+VIEWS = [_view("Models"), _view("Streams")]
+
+
+class MillracePages(AirflowPlugin):
+    """Mounts the app, and shows it in the navigation."""
+
+    name = "millrace"
+    fastapi_apps = APPS
+    external_views = VIEWS
