@@ -33,7 +33,7 @@ def stream(stream: str) -> None:
     definition = definitions.get(stream)
     os.environ.update(Platform().environment())
     with connected("millrace verify") as connection:
-        found = proof.prove(connection, definition)
+        found = proof.prove_and_store(connection, definition, getpass.getuser())
     if not found.entries and not found.wrong:
         click.echo(f"Stream {stream!r} has not landed any records yet.")
         return

@@ -49,7 +49,12 @@ def note(stream: str, task: str, error: BaseException) -> None:
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     with suppress(UserError, psycopg2.Error), connected("millrace failure") as connection:
         queries.load("landing").note_failure(
-            connection, stream=stream, task=task, error=" ".join(text.split())[:MAX_ERROR]
+            connection,
+            stream=stream,
+            task=task,
+            error=_line(text),
+            code=error.code if isinstance(error, UserError) else None,
+            remedy=_line(error.remedy) or None if isinstance(error, UserError) else None,
         )
         connection.commit()
 
@@ -62,3 +67,7 @@ def forget(connection: Connection, stream: str, task: str) -> None:
 def of(connection: Connection, stream: str) -> list[Failure]:
     """The failing tasks of a stream."""
     return [Failure(*row) for row in queries.load("landing").read_failures(connection, stream=stream)]
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:MAX_ERROR]

@@ -104,6 +104,29 @@ class Proof:
             self.wrong.append(f"{what}: {shown}")
 
 
+def prove_and_store(connection: Connection, stream: Stream, proved_by: str) -> Proof:
+    """Proves the stream, and stores the result in ``millrace.landing_proof``; commits.
+
+    Raises:
+        UserError: Kafka does not answer.
+    """
+    sql = queries.load("landing")
+    started_at = sql.read_clock(connection)
+    proof = prove(connection, stream)
+    sql.add_proof(
+        connection,
+        stream=stream.name,
+        proved_by=proved_by,
+        started_at=started_at,
+        compared=proof.compared,
+        dropped=proof.dropped,
+        unfilled=proof.unfilled,
+        wrong=proof.wrong,
+    )
+    connection.commit()
+    return proof
+
+
 def prove(connection: Connection, stream: Stream) -> Proof:
     """Compares ledger, tables, positions and the records that Kafka still has, in one snapshot of the tables.
 

@@ -21,17 +21,8 @@ SELECT run_id FROM millrace.training_run WHERE state = 'failed' ORDER BY run;
 
 -- name: list_reconciliation()
 -- For each stream, the offsets below its positions beside what became of them, by the ledger.
-SELECT stream, offsets, landed, dead_letters, quarantined, skipped, no_records
-FROM (
-    SELECT stream, sum(landed) AS landed, sum(dead_letters) AS dead_letters, sum(quarantined) AS quarantined,
-           sum(skipped) AS skipped, sum(no_records) AS no_records
-    FROM millrace.landing_ledger
-    GROUP BY stream
-) AS ledger
-JOIN (
-    SELECT substr(reader, length('landing:') + 1) AS stream, sum(next_offset) AS offsets
-    FROM millrace.position
-    WHERE starts_with(reader, 'landing:')
-    GROUP BY reader
-) AS positions USING (stream)
+SELECT stream, sum(next_offset) AS offsets, sum(landed) AS landed, sum(dead_letters) AS dead_letters,
+       sum(quarantined) AS quarantined, sum(skipped) AS skipped, sum(no_records) AS no_records
+FROM millrace.reconciliation
+GROUP BY stream
 ORDER BY stream;

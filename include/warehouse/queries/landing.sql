@@ -342,12 +342,9 @@ LIMIT :most;
 -- disposition, SQLSTATE, reason, count, bytes of their values.
 SELECT disposition, coalesce(sqlstate, '') AS sqlstate,
        CASE WHEN count(DISTINCT reason) = 1 THEN min(reason) ELSE kind END AS reason,
-       count(*) AS records, coalesce(sum(length(value)), 0) AS bytes
-FROM (
-    SELECT *, regexp_replace(reason, '[0-9]+([.,:][0-9]+)*', '…', 'g') AS kind
-    FROM millrace.dead_letter
-    WHERE stream = :stream AND position(lower(:reason) IN lower(concat_ws(' ', disposition, sqlstate, reason))) > 0
-) AS letter
+       count(*) AS records, sum(bytes) AS bytes
+FROM millrace.dead_letter AS letter
+WHERE stream = :stream AND position(lower(:reason) IN lower(concat_ws(' ', disposition, sqlstate, reason))) > 0
 GROUP BY disposition, coalesce(letter.sqlstate, ''), kind
 ORDER BY 4 DESC, 1, 2, 3;
 
@@ -448,12 +445,14 @@ WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition 
 -- Deletes the unfilled ranges of former incarnations of a stream's topic, whose records Kafka no longer has.
 DELETE FROM millrace.landing_unfilled WHERE stream = :stream AND kafka_incarnation <> :incarnation;
 
--- name: note_failure(stream, task, error)!
+-- name: note_failure(stream, task, error, code, remedy)!
 -- Records that a task of a stream failed.
-INSERT INTO millrace.landing_failure AS failure (stream, task, error)
-VALUES (:stream, :task, :error)
+-- Null: code, remedy.
+INSERT INTO millrace.landing_failure AS failure (stream, task, error, code, remedy)
+VALUES (:stream, :task, :error, :code, :remedy)
 ON CONFLICT (stream, task) DO UPDATE
-SET last_at = clock_timestamp(), failures = failure.failures + 1, error = excluded.error;
+SET last_at = clock_timestamp(), failures = failure.failures + 1, error = excluded.error, code = excluded.code,
+    remedy = excluded.remedy;
 
 -- name: forget_failure(stream, task)!
 -- Records that a task of a stream succeeded.
@@ -528,3 +527,8 @@ WHERE ledger.stream = :stream
 -- name: forget_failures(stream)!
 -- Deletes the recorded failures of a stream, after a user has accepted a choice.
 DELETE FROM millrace.landing_failure WHERE stream = :stream;
+
+-- name: add_proof(stream, proved_by, started_at, compared, dropped, unfilled, wrong)!
+-- Stores the result of a proof.
+INSERT INTO millrace.landing_proof (stream, proved_by, started_at, compared, dropped, unfilled, wrong)
+VALUES (:stream, :proved_by, :started_at, :compared, :dropped, :unfilled, CAST(:wrong AS text[]));
