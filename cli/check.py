@@ -52,6 +52,7 @@ def check() -> None:
         connection = _warehouse()
     except UserError as error:
         unavailable = error
+    wrong += _wrong_notifiers([*datasets.valid.values(), *streams.valid.values()])
     unusable = _unusable(datasets.valid, remarks, unavailable)
     wrong += unusable.values()
     airflow = _airflow()
@@ -148,6 +149,22 @@ def _unusable(
                 code=Code.SOURCE_FAILED,
             )
     return found
+
+
+def _wrong_notifiers(definitions: Iterable[Dataset | Stream]) -> Iterator[UserError]:
+    """The errors of the field ``notify`` that only Airflow's classes show."""
+    from include.datasets import Dataset
+
+    for definition in definitions:
+        if not definition.notify:
+            continue
+        from include.airflow import notifiers
+
+        try:
+            notifiers.of(definition)
+        except UserError as error:
+            kind = "Dataset" if isinstance(definition, Dataset) else "Stream"
+            yield UserError(f"{kind} {definition.name!r}, field {error.what}", error.remedy, code=error.code)
 
 
 def _require_usable(dataset: Dataset) -> None:

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from include.definitions import InvalidDefinition
 from include.durations import duration_field
 from include.gate.metric import Metric
 from include.gate.policy import Policy, evidence
+from include.notifiers import Notifiers, check_notify
 
 if TYPE_CHECKING:
     from include.datasets.sources import Source
@@ -90,6 +91,11 @@ class Dataset:
         out_of_core: Whether a model learns batch by batch, with ``partial_fit``, so that its rows are never in memory
             together: ``always``, ``never``, or ``auto``: if they would take more than a quarter of ``memory_limit``.
         passes: How often a model that learns batch by batch goes through all rows.
+        retrain_within: The last successful training may be at most this old, such as ``8 days``; None expects nothing.
+        min_accuracy: The champion must be at least this accurate on the newest version's test rows; None expects
+            nothing.
+        notify: Notifiers of Airflow, or a function that returns them. They are told when an expectation fails, and
+            when it holds again.
 
     Raises:
         InvalidDefinition: A field has an invalid value.
@@ -118,6 +124,9 @@ class Dataset:
     time_limit: str = "2 hours"
     out_of_core: Literal["auto", "always", "never"] = "auto"
     passes: int = 1
+    retrain_within: str | None = None
+    min_accuracy: float | None = None
+    notify: Notifiers = ()
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -127,6 +136,7 @@ class Dataset:
         self._check_durations()
         self._check_promotion()
         self._check_limits()
+        self._check_expectations()
 
     @property
     def topic(self) -> str:
@@ -137,6 +147,11 @@ class Dataset:
     def kept(self) -> int | None:
         """How many versions stay in Kafka at least; None for all."""
         return None if self.keep == "all" else int(self.keep.split()[0])
+
+    @property
+    def retraining_limit(self) -> timedelta | None:
+        """``retrain_within`` as a duration."""
+        return None if self.retrain_within is None else duration_field("retrain_within", self.retrain_within)
 
     @property
     def doc(self) -> str:
@@ -316,3 +331,16 @@ class Dataset:
             )
         if not isinstance(self.passes, int) or isinstance(self.passes, bool) or self.passes < 1:
             raise InvalidDefinition("passes", f"{self.passes!r} is not a number of passes.", "Use 1 or more.")
+
+    def _check_expectations(self) -> None:
+        if self.retrain_within is not None:
+            duration_field("retrain_within", self.retrain_within)
+        least = self.min_accuracy
+        if least is not None:
+            if self.kind != "classification":
+                raise InvalidDefinition(
+                    "min_accuracy", "a regression has no accuracy.", "Omit the field, or set a guard for rmse."
+                )
+            if not isinstance(least, int | float) or isinstance(least, bool) or not 0 < least <= 1:
+                raise InvalidDefinition("min_accuracy", f"{least!r} is not an accuracy.", "Write 0.9 for 90 %.")
+        check_notify(self.notify)

@@ -14,6 +14,7 @@ import msgspec
 
 from include.definitions import InvalidDefinition
 from include.durations import duration_field
+from include.notifiers import Notifiers, check_notify
 from include.streams.field import MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -43,6 +44,7 @@ _MAX_DURATION = {
     "early": timedelta(days=365_000),
     "window": timedelta(days=365),
     "quiet": timedelta(days=365),
+    "fresh": timedelta(days=365),
 }
 
 
@@ -67,6 +69,11 @@ class Stream:
         window: How long a run drains before the next run takes over.
         quiet: A run ends early if no event arrives for this long.
         simulate: A generator function that yields events for ``./millrace produce``, without end.
+        fresh: No record that waits in the topic may be older than this; None expects nothing.
+        max_dead_letters: At most this many records may have become dead letters or been quarantined within a day and
+            still be stored; None expects nothing.
+        notify: Notifiers of Airflow, or a function that returns them. They are told when an expectation fails, when
+            the stream stops, and when that is over.
 
     Raises:
         InvalidDefinition: A field has an invalid value; names the field and the fix.
@@ -86,6 +93,9 @@ class Stream:
     window: str = "5 minutes"
     quiet: str = "15 seconds"
     simulate: Callable[[Random], Iterator[Any]] | None = None
+    fresh: str | None = None
+    max_dead_letters: int | None = None
+    notify: Notifiers = ()
 
     def __post_init__(self) -> None:
         if not usable(self.name):
@@ -104,6 +114,7 @@ class Stream:
             raise InvalidDefinition(
                 "simulate", f"{self.simulate!r} is not a function.", "Write a generator function, or None."
             )
+        self._check_expectations()
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
@@ -145,6 +156,11 @@ class Stream:
         """``quiet`` in seconds."""
         return duration_field("quiet", self.quiet).total_seconds()
 
+    @property
+    def freshness(self) -> timedelta | None:
+        """``fresh`` as a duration."""
+        return None if self.fresh is None else duration_field("fresh", self.fresh)
+
     def _names(self) -> str:
         return ", ".join(self.event.__struct_fields__)
 
@@ -169,6 +185,14 @@ class Stream:
                 raise InvalidDefinition(
                     name, f"{count:,} is too {'small' if count < 1 else 'large'}.", f"Write 1 to {limit:,}."
                 )
+
+    def _check_expectations(self) -> None:
+        most = self.max_dead_letters
+        if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 0):
+            raise InvalidDefinition(
+                "max_dead_letters", f"{most!r} is not a number of records.", "Write 0 or more, or omit the field."
+            )
+        check_notify(self.notify)
 
     def _check_event(self) -> None:
         if not (isinstance(self.event, type) and issubclass(self.event, msgspec.Struct)):
@@ -245,6 +269,8 @@ class Stream:
     def _check_durations(self) -> None:
         day = timedelta(days=1)
         for field, longest in _MAX_DURATION.items():
+            if field == "fresh" and self.fresh is None:
+                continue
             if duration_field(field, getattr(self, field)) > longest:
                 raise InvalidDefinition(
                     field,

@@ -66,6 +66,7 @@ TASKS = (
 OWN = (
     "include.datasets.definitions",
     "include.landing.maintenance",
+    "include.airflow.expectation_check",
     "include.airflow.stream_sensor",
     "include.airflow.drain_task",
     "include.promotion.approval",

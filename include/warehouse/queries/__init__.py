@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 if TYPE_CHECKING:
     from include.warehouse.queries.signatures.demo import Demo
+    from include.warehouse.queries.signatures.expectations import Expectations
     from include.warehouse.queries.signatures.landing import Landing
     from include.warehouse.queries.signatures.metadata import Metadata
     from include.warehouse.queries.signatures.orphans import Orphans
@@ -30,6 +31,8 @@ DIRECTORY = Path(__file__).parent
 
 @overload
 def load(domain: Literal["demo"]) -> Demo: ...
+@overload
+def load(domain: Literal["expectations"]) -> Expectations: ...
 @overload
 def load(domain: Literal["landing"]) -> Landing: ...
 @overload

@@ -1,0 +1,1 @@
+"""Monitoring: samples, metrics and expectations, from the tables and views of the warehouse."""
