@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import hashlib
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +30,15 @@ BASELINE = "baseline"
 TOPIC_PREFIX = "millrace.dataset."
 ERRORS = frozenset({"log_loss", "mae", "rmse"})
 """Metrics of which a smaller value is better."""
+RECORD_BY_RECORD = {"classification": "accuracy", "regression": "smaller error"}
+"""What models are compared by, unless the definition sets a metric."""
 OF_CLASSES = frozenset({"precision", "recall", "f1"})
 """Metrics of one class, named like ``recall of snow``."""
-GUARDED = ERRORS | OF_CLASSES | {"accuracy", "balanced_accuracy", "f1_macro", "r2", "roc_auc"}
+OF_ALL_ROWS = {
+    "classification": frozenset({"accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc"}),
+    "regression": frozenset({"mae", "r2", "rmse"}),
+}
+"""Metrics of all test rows, or of the part of a slice, by the kind of dataset."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 NAME_RULE = "Begin with a lower-case letter; after it, use only lower-case letters, digits and underscores."
@@ -299,25 +306,38 @@ class Dataset:
             raise InvalidDefinition(
                 "metric", f"{self.metric!r} is not a Metric.", "Use Metric('f1', score, worth=0.01)."
             )
+        if self.metric is not None and self.metric.name in RECORD_BY_RECORD.values():
+            raise InvalidDefinition(
+                "metric",
+                f"{self.metric.name!r} is the name of the comparison record by record.",
+                "Give the metric another name, such as 'weighted_accuracy', or omit it.",
+            )
         if isinstance(self.trusted, str) or not all(isinstance(name, str) and "." in name for name in self.trusted):
             raise InvalidDefinition(
                 "trusted", f"{self.trusted!r} is not a list of types.", 'Write ["my_package.Transformer"].'
             )
         for name, limit in self.guards.items():
-            if name.partition(" of ")[0] not in GUARDED or not isinstance(limit, int | float):
-                known = ", ".join(sorted(GUARDED))
-                raise InvalidDefinition(
-                    "guards",
-                    f"{name!r}: {limit!r} is not a limit of a metric.",
-                    f"Write the name of a metric and a number; the metrics are {known}.",
-                )
-            metric, _, part = name.partition(" of ")
-            if metric not in OF_CLASSES and "=" in part and part.partition("=")[0] not in self.slices:
-                raise InvalidDefinition(
-                    "guards",
-                    f"{name!r}: slices does not define this slice.",
-                    "Define it in slices, or correct the name.",
-                )
+            self._check_guard(name, limit)
+
+    def _check_guard(self, name: str, limit: object) -> None:
+        metric, _, part = name.partition(" of ")
+        of_classes = OF_CLASSES if self.kind == "classification" else frozenset()
+        if metric not in OF_ALL_ROWS[self.kind] | of_classes:
+            known = ", ".join(sorted(OF_ALL_ROWS[self.kind] | of_classes))
+            remedy = f"The metrics of a {self.kind} are {known}."
+            raise InvalidDefinition("guards", f"{name!r}: {metric!r} is not one of its metrics.", remedy)
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit):
+            raise InvalidDefinition("guards", f"{name!r}: {limit!r} is not a number.", f'Write {{"{name}": 0.5}}.')
+        if metric in of_classes and not part:
+            remedy = f'Write the class: {{"{metric} of snow": {limit}}}.'
+            raise InvalidDefinition("guards", f"{name!r}: each class has its own {metric}.", remedy)
+        if metric in OF_ALL_ROWS[self.kind] and part and part.partition("=")[::2] == (part, ""):
+            remedy = f'Write "{metric} of SLICE=PART", or "recall of {part}" for a class.'
+            raise InvalidDefinition("guards", f"{name!r}: {part!r} is not a part of a slice.", remedy)
+        if metric in OF_ALL_ROWS[self.kind] and part and part.partition("=")[0] not in self.slices:
+            raise InvalidDefinition(
+                "guards", f"{name!r}: slices does not define this slice.", "Define it in slices, or correct the name."
+            )
 
     def _check_limits(self) -> None:
         try:

@@ -78,6 +78,7 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
         ChampionChanged: The champion has changed since the evidence was gathered; the answer is stored as refused.
         NonRetryableError: The question was answered before, or the model does not exist.
     """
+    from include.datasets.definition import BASELINE
     from include.promotion import comparison, evaluation_queue
     from include.registry.champion_history import Cause, ChampionChanged
     from include.versions.manifest import decode
@@ -95,7 +96,8 @@ def answer(run: int, approved: bool, model: str | None, decider: str) -> None:
             return
         model = model or _recommended(connection, run)
         again = f"Trigger promote__{gate.dataset} again with run {run}, and name a model."
-        digests = dict(sql.digests_of(connection, run=run))
+        # Without a champion the baseline takes its place, so it is never one itself.
+        digests = {name: digest for name, digest in sql.digests_of(connection, run=run) if name != BASELINE}
         if model is None:
             what = f"The approval of run {run} names no model, and none is recommended."
             raise NonRetryableError(what, again, code=Code.MODEL_NOT_NAMED)

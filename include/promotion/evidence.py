@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from include.datasets.definition import BASELINE, ERRORS
+from include.datasets.definition import BASELINE, ERRORS, RECORD_BY_RECORD
 from include.gate.gain import Gain
 from include.gate.pairs import Pairs
 from include.gate.verdict import Guard, Outcome, Verdict, decide
@@ -65,8 +65,7 @@ def _past(
     connection: Connection, dataset: Dataset, candidate: Candidate, current: CurrentChampion
 ) -> tuple[set[str], dict[str, Pairs | Gain]]:
     """The lines that were ever compared with this champion, and their evidence by the present metric."""
-    plain = "smaller error" if candidate.manifest.kind == "regression" else "accuracy"
-    compared = plain if dataset.metric is None else dataset.metric.name
+    compared = RECORD_BY_RECORD[candidate.manifest.kind] if dataset.metric is None else dataset.metric.name
     known: set[str] = set()
     found: dict[str, Pairs | Gain] = {}
     rows = queries.load("registry").evidence_against_champion(
@@ -105,7 +104,7 @@ def _limits(connection: Connection, dataset: Dataset, candidate: Candidate) -> M
         values.setdefault(line, {})[name] = value
     return {
         line: [
-            Guard(name, measured.get(name.removesuffix(".0"), float("nan")), limit, at_most=name in ERRORS)
+            Guard(name, measured.get(name.removesuffix(".0"), float("nan")), limit, name.partition(" of ")[0] in ERRORS)
             for name, limit in dataset.guards.items()
         ]
         for line, measured in values.items()

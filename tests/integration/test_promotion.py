@@ -344,14 +344,15 @@ def test_a_guard_rejects_what_the_evidence_would_promote(topic: Callable[..., st
 
 
 def test_a_guard_on_a_slice_rejects(topic: Callable[..., str], warehouse: Connection) -> None:
-    for limit, outcome in ((0.5, "promote"), (0.999, "reject")):
-        guards = {"accuracy of side=True": limit}
-        dataset = given(topic, signal(800, strength=0.9), slices={"side": "noise > 0"}, guards=guards)
-        train(dataset, seal(dataset))
-        evaluation_queue.evaluate_pending_runs(dataset)
-        (verdict,) = judged(warehouse, dataset)
-        assert verdict.outcome == outcome, verdict.sentence
-    assert verdict.failed_guards[0].startswith("accuracy of side=True is 0.9")
+    for metric, holds, fails in (("accuracy", 0.5, 0.999), ("log_loss", 2.0, 0.001)):
+        for limit, outcome in ((holds, "promote"), (fails, "reject")):
+            guards = {f"{metric} of side=True": limit}
+            dataset = given(topic, signal(800, strength=0.9), slices={"side": "noise > 0"}, guards=guards)
+            train(dataset, seal(dataset))
+            evaluation_queue.evaluate_pending_runs(dataset)
+            (verdict,) = judged(warehouse, dataset)
+            assert verdict.outcome == outcome, verdict.sentence
+        assert verdict.failed_guards[0].startswith(f"{metric} of side=True is ")
 
 
 def test_a_regression_is_judged_by_the_smaller_error(topic: Callable[..., str], warehouse: Connection) -> None:

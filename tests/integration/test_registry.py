@@ -174,7 +174,7 @@ def test_a_model_that_was_trained_again_is_not_promoted_on_old_evidence(
     change(warehouse, "UPDATE millrace.model_result SET fitted_sha256 = repeat('0', 64) WHERE run = %s", run)
     with raises(Code.MODEL_REPLACED, f"tree of run {run}", kind=NonRetryableError):
         approval.answer(run, True, "tree", "ann")
-    with raises(Code.UNKNOWN_MODEL, "'forest'", "baseline, tree", f"promote__{decided.name}", kind=NonRetryableError):
+    with raises(Code.UNKNOWN_MODEL, "'forest'", "it has tree.", f"promote__{decided.name}", kind=NonRetryableError):
         approval.answer(run, True, "forest", "ann")
 
 

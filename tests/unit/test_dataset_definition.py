@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.metrics import accuracy_score
 
 from include.datasets import Dataset, GroupSplit, HashSplit, Packaged, Query, TimeSplit, definitions
 from include.definitions import InvalidDefinition
 from include.error_codes import Code
+from include.gate.metric import Metric
 from tests.errors import raises
 
 VALID = """
@@ -69,6 +71,13 @@ def define(**changes: Any) -> Dataset:
         ({"passes": 0}, "passes", "0"),
         ({"guards": {"accuracy of season=winter": 0.5}}, "guards", "'accuracy of season=winter'"),
         ({"guards": {"beauty": 0.5}}, "guards", "'beauty'"),
+        ({"metric": Metric("accuracy", accuracy_score, worth=0.01)}, "metric", "'accuracy'"),
+        ({"guards": {"recall": 0.5}}, "guards", "each class has its own recall"),
+        ({"guards": {"accuracy of winter": 0.5}}, "guards", "'winter'"),
+        ({"guards": {"rmse": 0.5}}, "guards", "'rmse'"),
+        ({"guards": {"accuracy": "0.5"}}, "guards", "'0.5'"),
+        ({"guards": {"accuracy": float("nan")}}, "guards", "nan"),
+        ({"guards": {"recall of winter": 0.5}, "kind": "regression"}, "guards", "'recall'"),
         ({"slices": "season"}, "slices", "'season'"),
         ({"slices": {"By season": "season"}}, "slices", "'By season'"),
         ({"slices": {"season": ["winter"]}}, "slices", "['winter']"),
