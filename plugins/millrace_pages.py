@@ -32,7 +32,24 @@ def _view(name: str) -> dict[str, Any]:
 
 
 APPS = [{"app": pages, "url_prefix": "/millrace", "name": "Millrace"}]
-VIEWS = [_view("Models"), _view("Streams")]
+# Airflow 3.3 shows a tab on every DAG; from 3.4 on, applies_to limits it to ours.
+TAGS = {"dag.tags.name": ["retraining", "landing"]}
+TABS = [
+    {
+        "name": "Millrace",
+        "href": href,
+        "destination": destination,
+        "url_route": f"millrace-{destination.replace('_', '-')}",
+        "icon": "millrace/static/models.svg",
+        "icon_dark_mode": "millrace/static/models-dark.svg",
+        "applies_to": TAGS,
+    }
+    for destination, href in (
+        ("dag", "millrace/dag?dag={DAG_ID}"),
+        ("dag_run", "millrace/run?dag={DAG_ID}&run={RUN_ID}"),
+    )
+]
+VIEWS = [_view("Models"), _view("Streams"), *TABS]
 
 
 class MillracePages(AirflowPlugin):

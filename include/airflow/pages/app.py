@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 
-from include.airflow.pages import models, rendering, static_files, streams
+from include.airflow.pages import models, rendering, static_files, streams, tabs
 from include.airflow.pages.access import Guard
 from include.errors import UserError
 
@@ -20,6 +20,7 @@ TITLES = {
     404: "There is no such page",
     405: "There is no such action",
     422: "This address is incomplete",
+    500: "This page has an error",
     503: "The warehouse does not answer",
 }
 
@@ -33,11 +34,12 @@ def create() -> FastAPI:
         openapi_url=None,
         middleware=[Middleware(Guard, refuse=refuse)],
     )
-    for part in (models, streams, static_files):
+    for part in (models, streams, tabs, static_files):
         app.include_router(part.router)
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(UserError, _on_user_error)
+    app.add_exception_handler(Exception, _on_error)
     return app
 
 
@@ -71,3 +73,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 async def _on_user_error(request: Request, error: Exception) -> Response:
     return refuse(request, 503, str(error))
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    return refuse(request, 500, "It failed unexpectedly. Read the log with ./millrace logs api-server.")

@@ -4,22 +4,50 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.responses import Response
 
-from include.airflow.pages.access import on_dataset, only_plugins
+from include.airflow.pages import sources
+from include.airflow.pages.access import dag_of_dataset, may, on_dataset, only_plugins
 from include.airflow.pages.rendering import page
+from include.pages import datasets
 
 router = APIRouter()
 
 
 @router.get("/models")
 def models(request: Request, _: Annotated[str, Depends(only_plugins)]) -> Response:
-    """One line for each dataset."""
-    return page(request, "models.html")
+    """One line for each dataset whose DAG the user may see."""
+    paused = sources.paused_by_name("train__")
+    with sources.warehouse().connection() as connection:
+        rows = {row.dataset: row for row in datasets.overview(connection)}
+    names = [name for name in sorted({*rows, *paused}) if may(request, "GET", dag_of_dataset(name))]
+    return page(request, "models.html", names=names, rows=rows, paused=paused)
 
 
 @router.get("/models/{dataset}")
-def dataset(request: Request, dataset: Annotated[str, Depends(on_dataset("GET"))]) -> Response:
-    """One dataset."""
-    return page(request, "dataset.html", dataset=dataset)
+def dataset(
+    request: Request,
+    dataset: Annotated[str, Depends(on_dataset("GET"))],
+    run: Annotated[str | None, Query(max_length=500)] = None,
+    model: Annotated[str | None, Query(max_length=500)] = None,
+    versions: Annotated[int, Query(ge=2, le=1000)] = datasets.MAX_VERSIONS,
+) -> Response:
+    """One dataset, with one of its runs and one of the run's models in detail."""
+    with sources.warehouse().connection() as connection:
+        facts = datasets.dataset(connection, dataset, run_id=run, model=model, versions=versions)
+    if facts is None and dataset not in sources.paused_by_name("train__"):
+        raise HTTPException(404, f"There is no dataset {dataset!r}.")
+    if run is not None and facts is not None and facts.run is None:
+        raise HTTPException(404, f"The dataset {dataset!r} has no run {run!r}.")
+    can_read_log = may(request, "GET", dag_of_dataset(dataset), DagAccessEntity.TASK_LOGS)
+    return page(
+        request,
+        "dataset.html",
+        name=dataset,
+        facts=facts,
+        run=facts and facts.run,
+        versions=versions,
+        can_read_log=can_read_log,
+    )

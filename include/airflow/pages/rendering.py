@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,8 +16,10 @@ from starlette.responses import HTMLResponse
 
 from include.airflow.pages import static_files
 from include.airflow.pages.access import HEADERS
+from include.pages import charts, wording
 
 DIRECTORY = Path(__file__).parent / "templates"
+FILTERS = ("ago", "change", "figure", "moment", "number", "rate", "share", "size", "span", "until")
 
 
 @cache
@@ -30,7 +32,12 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["segment"] = lambda value: quote(str(value), safe="")
+    environment.filters.update(
+        segment=lambda value: quote(str(value), safe=""),
+        sparkline=charts.sparkline,
+        text=wording.text_of,
+        **{name: getattr(wording, name) for name in FILTERS},
+    )
     environment.globals["asset"] = static_files.address
     return environment
 
@@ -46,20 +53,29 @@ def page(
         status: The HTTP status.
         headers: Further headers.
         **values: What the template shows. It also gets ``root``, the relative address of the app, and ``airflow``, that
-            of Airflow, both with a slash at the end.
+            of Airflow, both with a slash at the end; ``framed``, which makes the address of a page within Airflow's
+            UI; and ``is_tab``, which is false unless the page says otherwise.
     """
     root, airflow = addresses(request)
-    text = (
-        templates().get_template(template).render(root=root, airflow=airflow, request_path=request.url.path, **values)
-    )
+    shown = {"root": root, "airflow": airflow, "framed": partial(framed, request), "is_tab": False, **values}
+    text = templates().get_template(template).render(shown)
     return HTMLResponse(text, status, headers)
+
+
+def framed(request: Request, path: str) -> str:
+    """The relative address of one of our pages inside Airflow's UI, such as ``models/digits``.
+
+    Airflow appends the frame's own path to the address of the plugin's page.
+    """
+    route = path.partition("/")[0]
+    return f"{addresses(request)[1]}plugin/millrace-{route}{request.scope.get('root_path', '')}/{path}"
 
 
 def error(request: Request, status: int, title: str, sentence: str, headers: Mapping[str, str]) -> HTMLResponse:
     """A page that states an error. It holds its style, because a caller who is signed out gets no file."""
     style = static_files.files()["error.css"].read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = HEADERS["content-security-policy"].replace("style-src 'self'", f"style-src 'sha256-{digest}'")
+    policy = HEADERS["content-security-policy"].replace("style-src 'self'", f"style-src 'sha256-{digest}'", 1)
     return page(
         request,
         "error.html",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
 from functools import cache
@@ -9,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException
-from starlette.responses import FileResponse
+from fastapi import APIRouter, Depends, HTTPException, Request
+from starlette.responses import FileResponse, Response
 
 from include.airflow.pages.access import only_plugins
 
@@ -36,11 +37,20 @@ def address(name: str) -> str:
     return f"static/{name}?v={hashlib.sha256(files()[name].read_bytes()).hexdigest()[:12]}"
 
 
+@cache
+def _compressed(name: str) -> bytes:
+    """A large file, compressed once: Airflow's own middleware would do it in the event loop at each request."""
+    return gzip.compress(files()[name].read_bytes(), 6)
+
+
 @router.get("/static/{name}")
-def static_file(name: str, _: Annotated[str, Depends(only_plugins)]) -> FileResponse:
-    """A static file."""
+def static_file(name: str, request: Request, _: Annotated[str, Depends(only_plugins)]) -> Response:
+    """A static file. Its address changes with its content, so that a browser asks for it once."""
     path = files().get(name)
     if path is None:
         raise HTTPException(404, "There is no such file.")
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return FileResponse(path, media_type=kind, headers={"cache-control": "private, max-age=31536000, immutable"})
+    headers = {"cache-control": "private, max-age=31536000, immutable"}
+    if name == CHARTS and "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(_compressed(name), headers={**headers, "content-encoding": "gzip"}, media_type=kind)
+    return FileResponse(path, media_type=kind, headers=headers)

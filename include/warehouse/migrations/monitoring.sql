@@ -71,7 +71,8 @@ SELECT dataset.dataset, dataset.versions, newest.version AS newest_version, newe
        newest.interval_end AS newest_until, newest.sealed_at AS newest_sealed_at,
        live.number AS champion_number, live.model AS live_model, live.version AS live_version, live.run AS live_run,
        live.since AS live_since, extract(epoch FROM clock_timestamp() - live.since)::double precision AS live_age_s,
-       score.metric, score.value AS live_value, score.rows AS live_rows, score.trend,
+       score.metric, coalesce(promoted.value, score.value) AS live_value, coalesce(promoted.rows, score.rows) AS live_rows,
+       score.trend,
        run.run AS last_run, run.run_id AS last_run_id, run.state AS last_run_state, run.started_at AS last_run_started_at,
        run.finished_at AS last_run_finished_at, trained.finished_at AS last_success_at,
        gate.run AS judged_run, gate.judged_at, gate.state AS judged_state,
@@ -118,7 +119,13 @@ LEFT JOIN LATERAL (
 ) AS gate ON true
 LEFT JOIN LATERAL (
     SELECT * FROM millrace.verdict WHERE verdict.run = gate.run ORDER BY outcome = 'promote' DESC, log_e DESC, model LIMIT 1
-) AS verdict ON true;
+) AS verdict ON true
+LEFT JOIN LATERAL (
+    -- The run that made it champion was compared with its predecessor, whose value is in millrace.score.
+    SELECT metric.value, result.test_rows AS rows
+    FROM millrace.model_result AS result JOIN millrace.metric USING (result)
+    WHERE result.run = gate.run AND result.run = live.run AND result.model = live.model AND metric.name = score.metric
+) AS promoted ON true;
 COMMENT ON VIEW millrace.dataset_overview IS
     'One row for each dataset: what is live since when, its metric on the last 20 versions (trend), the newest version, '
     'the last run and the last verdict';

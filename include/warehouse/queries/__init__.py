@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from include.warehouse.queries.signatures.landing import Landing
     from include.warehouse.queries.signatures.metadata import Metadata
     from include.warehouse.queries.signatures.orphans import Orphans
+    from include.warehouse.queries.signatures.pages import Pages
     from include.warehouse.queries.signatures.platform import Platform
     from include.warehouse.queries.signatures.position import Position
     from include.warehouse.queries.signatures.registry import Registry
@@ -39,6 +40,8 @@ def load(domain: Literal["landing"]) -> Landing: ...
 def load(domain: Literal["metadata"]) -> Metadata: ...
 @overload
 def load(domain: Literal["orphans"]) -> Orphans: ...
+@overload
+def load(domain: Literal["pages"]) -> Pages: ...
 @overload
 def load(domain: Literal["platform"]) -> Platform: ...
 @overload
