@@ -53,7 +53,7 @@ version starts one run, even when a task is repeated after a crash.
     # When the run of one dataset cannot be started, the runs of others must still be recorded.
     @task(trigger_rule="all_done")
     def note(planned: list[dict[str, Any]] | None) -> None:
-        from include.airflow import dag_runs
+        from include.airflow import dag_runs, run_notes
         from include.training import dispatch
 
         context = get_current_context()
@@ -61,6 +61,7 @@ version starts one run, even when a task is repeated after a crash.
         states = context["ti"].get_task_states(dag_id="dispatch", task_ids=["start"], run_ids=[run_id])
         with dag_runs.airflow_errors():
             dispatch.note(planned, states.get(run_id, {}))
+        run_notes.leave({"training runs started": len(planned or [])})
 
     wait = ManifestSensor(
         task_id="wait", datasets=datasets, at_most=timedelta(hours=12), execution_timeout=timedelta(hours=13)

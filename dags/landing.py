@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, dag, task
 
-from include.airflow import dag_runs
+from include.airflow import assets, dag_runs
 from include.airflow.stream_sensor import StreamSensor
 from include.streams import definitions
 from include.streams.definition import Stream
@@ -44,6 +44,7 @@ def landing(stream: Stream) -> DAG:
         @task(
             map_index_template="{{ 'shard ' ~ task.op_kwargs['shard'] }}",
             execution_timeout=timedelta(seconds=stream.window_s) + timedelta(minutes=5),
+            outlets=[assets.if_any(assets.landed_table(stream.name))],
         )
         def drain(shard: int) -> None:
             from include.airflow.drain_task import drain_in_task

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import dag, get_current_context, task
 
-from include.airflow import dag_runs
+from include.airflow import dag_runs, run_notes
 from include.streams import definitions
 
 STREAMS = sorted(definitions.find().valid)
@@ -36,6 +36,7 @@ def maintain_streams() -> None:
             dag_runs.require_known(get_current_context())
         with dag_runs.airflow_errors(), connected(f"millrace maintain {stream}") as connection:
             created, dropped = maintenance.maintain(connection, definitions.get(stream))
+        run_notes.leave({"partitions created": len(created), "dropped": len(dropped)})
         print(f"created: {', '.join(created) or 'none'}; dropped: {', '.join(dropped) or 'none'}")
 
     maintain.expand(stream=STREAMS)

@@ -5,7 +5,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, get_current_context, task
 
-from include.airflow import dag_runs
+from include.airflow import assets, dag_runs, run_notes
 from include.airflow.approval import ApprovalOperator
 from include.datasets import Dataset, definitions
 from include.gate.policy import PolicyName
@@ -38,12 +38,15 @@ def build(dataset: Dataset) -> DAG:
         default_args={"owner": "millrace", "retries": 2, "retry_delay": timedelta(seconds=2)},
     ) as dag:
 
-        @task(execution_timeout=timedelta(minutes=20))
+        @task(execution_timeout=timedelta(minutes=20), outlets=[assets.if_any(assets.champion(dataset.name))])
         def apply(answer: dict[str, Any]) -> None:
-            from include.promotion import approval
+            from include.promotion import approval, summary
 
+            run = get_current_context()["params"]["run"]
             with dag_runs.airflow_errors():
-                approval.apply(get_current_context()["params"]["run"], answer)
+                decider = approval.apply(run, answer)
+                assets.emit_promotions([run])
+                run_notes.leave(f"{decider}: {summary.line_of_run(run)}")
 
         ask = ApprovalOperator(task_id="ask", response_timeout=timedelta(days=90))
         apply(ask.output)  # type: ignore[arg-type]

@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, Asset, Param, get_current_context, task
+from airflow.sdk import DAG, Param, get_current_context, task
 from airflow.timetables.interval import CronDataIntervalTimetable
 
-from include.airflow import dag_runs
+from include.airflow import assets, dag_runs, run_notes
 from include.datasets import Dataset, definitions
 
 # Airflow does not check the format; only the widget of the form uses it.
@@ -68,7 +68,7 @@ def build(dataset: Dataset) -> DAG:
         @task(
             max_active_tis_per_dag=1,
             execution_timeout=timedelta(hours=1),
-            outlets=[Asset(name=dataset.topic, uri=f"kafka://millrace/{dataset.topic}")],
+            outlets=[assets.dataset_version(dataset.name)],
         )
         def publish() -> str:
             from include.versions import publication
@@ -76,14 +76,25 @@ def build(dataset: Dataset) -> DAG:
             context = get_current_context()
             with dag_runs.airflow_errors():
                 dag_runs.require_known(context)
+                interval = dag_runs.interval(dataset, context)
                 published = publication.publish(
                     dataset,
-                    dag_runs.interval(dataset, context),
+                    interval,
                     max_rows=context["params"]["rows"],
                     seed=context["params"]["seed"],
                     asked_by=dag_runs.cause(context),
                     parameters=context["params"],
                 )
+            known = "" if published.new else ", published before"
+            run_notes.leave(f"version {published.version[:12]}, {published.rows:,} rows{known}")
+            context["outlet_events"][assets.dataset_version(dataset.name)].extra = {
+                "dataset": dataset.name,
+                "version": published.version,
+                "rows": published.rows,
+                "interval_start": interval.start.isoformat() if interval.start else None,
+                "interval_end": interval.end.isoformat() if interval.end else None,
+                "new": published.new,
+            }
             return published.version
 
         publish()

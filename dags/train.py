@@ -6,7 +6,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Context, Param, get_current_context, task
 
-from include.airflow import dag_runs
+from include.airflow import assets, dag_runs, run_notes
 from include.datasets import Dataset, definitions
 from include.durations import duration
 from include.gate.policy import PolicyName
@@ -88,7 +88,11 @@ def build(dataset: Dataset) -> DAG:
             with dag_runs.airflow_errors():
                 fitting.fit(dataset, run, model)
 
-        @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=20))
+        @task(
+            trigger_rule="all_done",
+            execution_timeout=timedelta(minutes=20),
+            outlets=[assets.if_any(assets.champion(dataset.name))],
+        )
         def gate(planned: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
             from include.promotion import evaluation_queue
             from include.training import run
@@ -98,17 +102,19 @@ def build(dataset: Dataset) -> DAG:
                     run.settle(planned)
                 else:
                     run.record_missing_plan(dataset, *describe(get_current_context()))
-                return [
-                    {"trigger_run_id": f"promote__{number}", "conf": {"run": number}}
-                    for number in evaluation_queue.evaluate_pending_runs(dataset)
-                ]
+                compared = evaluation_queue.evaluate_pending_runs(dataset)
+                assets.emit_promotions(compared)
+                return [{"trigger_run_id": f"promote__{number}", "conf": {"run": number}} for number in compared]
 
         @task(execution_timeout=timedelta(minutes=10))
         def finish(planned: list[dict[str, Any]] | None) -> None:
+            from include.promotion import summary
             from include.training import run
 
             with dag_runs.airflow_errors():
                 run.end(planned)
+                if planned:
+                    run_notes.leave(summary.line_of_run(planned[0]["run"]))
 
         planned = plan()
         judged = gate(planned)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param, get_current_context, task
 
-from include.airflow import dag_runs
+from include.airflow import dag_runs, run_notes
 
 with DAG(
     "verify",
@@ -41,6 +41,8 @@ ones. Without a run in the form, it verifies the run whose last verification is 
         context = get_current_context()
         with dag_runs.airflow_errors():
             dag_runs.require_known(context)
-            return verification.verify_one(context["params"]["run"], dag_runs.cause(context))
+            outcome = verification.verify_one(context["params"]["run"], dag_runs.cause(context))
+            run_notes.leave(outcome or "no training run to verify")
+            return outcome
 
     verify()

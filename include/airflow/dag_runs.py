@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ def airflow_errors() -> Iterator[None]:
     """
     from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+    from include.airflow import run_notes
     from include.kafka.position_errors import Fenced, PositionError
 
     try:
@@ -47,6 +48,9 @@ def airflow_errors() -> Iterator[None]:
             log.warning("Skipped: %s", error)
             raise AirflowSkipException(str(error)) from None
         log.error("%s", error)
+        with suppress(Exception):
+            # Outside of a task nobody reads it. A try that succeeds begins without it.
+            run_notes.leave(f"failed: {error.what}")
         if isinstance(error, NonRetryableError | PositionError | Fenced):
             raise AirflowFailException(str(error)) from None
         raise

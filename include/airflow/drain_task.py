@@ -26,6 +26,7 @@ def drain_in_task(stream_name: str, shard: int) -> None:
     """
     from airflow.sdk import Variable, get_current_context
 
+    from include.airflow import assets, run_notes
     from include.airflow.dag_runs import airflow_errors
     from include.streams import definitions
 
@@ -38,22 +39,33 @@ def drain_in_task(stream_name: str, shard: int) -> None:
         stream = replace(stream, window=window)
     with airflow_errors():
         try:
-            handover.run(f"The drain of {stream_name!r}", lambda detach: _drain(stream, owner, shard, detach))
+            drained: Drained = handover.run(
+                f"The drain of {stream_name!r}", lambda detach: _drain(stream, owner, shard, detach)
+            )
         except Killed as killed:
             # A drain records all other failures itself.
             failures.note(stream_name, failures.drain_of(shard), killed)
             raise
+    counts = {"landed": drained.landed, "dead letters": drained.dead_letters, "quarantined": drained.quarantined}
+    run_notes.leave(counts)
+    if drained.landed:
+        facts = {name.replace(" ", "_"): count for name, count in counts.items()}
+        assets.emit(
+            assets.landed_table(stream_name), {"stream": stream_name, "table": f"landing.{stream_name}", **facts}
+        )
 
 
-def _drain(stream: Stream, owner: str, shard: int, detach: Detach) -> None:
+def _drain(stream: Stream, owner: str, shard: int, detach: Detach) -> Drained:
     import_pyarrow_without_pandas()
     from include.landing.drain import drain
 
     def log_and_detach(drained: Drained) -> None:
         _log_result(drained)
-        detach()
+        detach(drained)
 
-    _log_result(drain(stream, owner, shard, log_and_detach))
+    drained = drain(stream, owner, shard, log_and_detach)
+    _log_result(drained)
+    return drained
 
 
 def _log_result(drained: Drained) -> None:

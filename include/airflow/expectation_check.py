@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from include.airflow import run_notes
 from include.datasets import definitions as dataset_definitions
 from include.errors import UserError
 from include.monitoring import alerts, expectations
@@ -38,9 +39,11 @@ def check_in_task(context: Context) -> None:
         due = alerts.due(connection, findings, now)
         recipients = _recipients([*streams.valid.values(), *datasets.valid.values()] if due else [], context)
         problems = alerts.deliver(connection, due, recipients, now)
-    for finding in findings:
-        if finding.state is expectations.State.FAILED:
-            log.warning("%s, %s: %s", finding.subject, finding.expectation, finding.detail)
+    failed = [finding for finding in findings if finding.state is expectations.State.FAILED]
+    for finding in failed:
+        log.warning("%s, %s: %s", finding.subject, finding.expectation, finding.detail)
+    names = ", ".join(f"{finding.subject} {finding.expectation}" for finding in failed)
+    run_notes.leave(f"failed: {names}" if failed else "nothing failed")
     for problem in problems:
         log.error("%s", problem)
 

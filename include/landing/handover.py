@@ -28,7 +28,8 @@ from include.forked import Child, Killed
 
 LIMIT_S = 20.0
 
-Detach = Callable[[], None]
+Detach = Callable[..., None]
+"""Called with the result of the work so far, which becomes the result of ``run``."""
 ErrorParts = tuple[type[BaseException], tuple[Any, ...], dict[str, Any]]
 """The class, the arguments and the attributes of an error."""
 
@@ -37,8 +38,8 @@ class Failed(Exception):
     """The work raised an error that cannot be pickled; a note holds its traceback."""
 
 
-def run(name: str, work: Callable[[Detach], object]) -> None:
-    """Does the work in a child process, and waits until it ends or detaches.
+def run(name: str, work: Callable[[Detach], object]) -> Any:
+    """Does the work in a child process, and waits until it ends or detaches. Returns its result, which can be pickled.
 
     Args:
         name: What works, as the beginning of a sentence.
@@ -58,7 +59,7 @@ def run(name: str, work: Callable[[Detach], object]) -> None:
                 "If the kernel ended it for lack of memory, give the machine more memory or lower the stream's load.",
                 code=Code.PROCESS_KILLED,
             )
-        detached, error = pickle.loads(answer)
+        detached, error, result = pickle.loads(answer)
         if not detached:
             os.waitpid(child.pid, 0)
     except BaseException:
@@ -70,6 +71,7 @@ def run(name: str, work: Callable[[Detach], object]) -> None:
             os.close(handle)
     if error is not None:
         raise _assembled(*error)
+    return result
 
 
 class _Work:
@@ -87,17 +89,17 @@ class _Work:
         self._detached = False
 
     def do(self, work: Callable[[Detach], object]) -> None:
-        error = None
+        error = result = None
         try:
-            work(self._detach)
+            result = work(self._detach)
         except BaseException as raised:
             raised.add_note(traceback.format_exc())
             error = _parts(raised)
         if not self._detached:
             forked.flush()
-            self._send(False, error)
+            self._send(False, error, result)
 
-    def _detach(self) -> None:
+    def _detach(self, result: object = None) -> None:
         forked.flush()
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in self._inherited:
@@ -107,15 +109,15 @@ class _Work:
         forked.end_with_parent(False)
         threading.Thread(target=self._end_in_time, daemon=True).start()
         self._detached = True
-        self._send(True, None)
+        self._send(True, None, result)
 
     def _end_in_time(self) -> None:
         select.select(self._worker, [], [], LIMIT_S)
         os._exit(0)
 
-    def _send(self, detached: bool, error: ErrorParts | None) -> None:
+    def _send(self, detached: bool, error: ErrorParts | None, result: object) -> None:
         with open(self._writing, "wb") as out:
-            out.write(pickle.dumps((detached, error)))
+            out.write(pickle.dumps((detached, error, result)))
 
 
 def _handle(process: int) -> list[int]:

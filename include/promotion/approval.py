@@ -51,19 +51,16 @@ def form(run: int) -> tuple[str, str]:
     return f"Promote a model of {gate.dataset}, version {version}?", "\n".join(lines)
 
 
-def apply(run: int, answered: Mapping[str, Any]) -> None:
-    """Applies the answer on the form; see ``answer``.
+def apply(run: int, answered: Mapping[str, Any]) -> str:
+    """Applies the answer on the form; see ``answer``. Returns what the person decided, with the name.
 
     Args:
         answered: The result of ``ApprovalOperator``.
     """
-    person = answered["responded_by_user"]
-    answer(
-        run,
-        approved=APPROVE in answered["chosen_options"],
-        model=(answered["params_input"] or {}).get("model") or None,
-        decider=person["name"] if person else "no answer in time",
-    )
+    person, approved = answered["responded_by_user"], APPROVE in answered["chosen_options"]
+    decider = person["name"] if person else "no answer in time"
+    answer(run, approved=approved, model=(answered["params_input"] or {}).get("model") or None, decider=decider)
+    return f"{'approved' if approved else 'declined'} by {decider}"
 
 
 def answer(run: int, approved: bool, model: str | None, decider: str) -> None:

@@ -56,10 +56,12 @@ class Published:
     Attributes:
         version: Its id.
         new: Whether it is new; False if the same rows were published before.
+        rows: The number of its rows.
     """
 
     version: str
     new: bool
+    rows: int
 
 
 def publish(
@@ -106,9 +108,9 @@ def publish(
                 state, summary = catalog.training(warehouse, dataset.name, known)
             if state != "success":
                 log.warning("%s", summary)
-            return Published(known, new=False)
+            return Published(known, new=False, rows=sum(selection.rows.values()))
         facts = {"interval": interval, "asked_by": asked_by, "parameters": dict(parameters or {})}
-        return Published(_send(dataset, selection, facts), new=True)
+        return Published(_send(dataset, selection, facts), new=True, rows=sum(selection.rows.values()))
 
 
 @contextmanager

@@ -96,6 +96,15 @@ def test_a_detached_child_continues_and_holds_no_descriptor_of_its_parent(tmp_pa
     assert os.waitpid(child, 0) == (child, 0)
 
 
+def test_the_result_is_that_of_the_end_or_of_detaching() -> None:
+    def work(detach: Detach) -> str:
+        detach({"landed": 3})
+        return "after"
+
+    assert handover.run("The drain", lambda _: 7) == 7
+    assert handover.run("The drain", work) == {"landed": 3}
+
+
 def test_an_error_after_detaching_is_not_reported(tmp_path: Path) -> None:
     def work(detach: Detach) -> None:
         (tmp_path / "pid").write_text(str(os.getpid()))

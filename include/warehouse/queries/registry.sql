@@ -176,6 +176,44 @@ SELECT gate.dataset, gate.champion_number, gate.state, gate.reason, version.mani
 FROM millrace.gate JOIN millrace.dataset_version AS version USING (version)
 WHERE gate.run = :run;
 
+-- name: run_summary(run)^
+-- The result of a run in one row: its best model, what the gate decided, and the model that it made champion.
+-- Null: model, metric, value, gate, outcome, judged, promoted.
+SELECT left(version.version, 12) AS version, best.model, best.name AS metric, best.value, gate.state AS gate,
+       verdict.outcome, verdict.model AS judged, promoted.model AS promoted
+FROM millrace.training_run AS run
+JOIN millrace.dataset_version AS version USING (version)
+LEFT JOIN LATERAL (
+    SELECT result.model, metric.name, metric.value
+    FROM millrace.model_result AS result JOIN millrace.metric USING (result)
+    WHERE result.run = run.run AND result.model <> 'baseline'
+      AND metric.name = CASE version.kind WHEN 'regression' THEN 'rmse' ELSE 'accuracy' END
+    ORDER BY CASE version.kind WHEN 'regression' THEN metric.value ELSE -metric.value END, result.model
+    LIMIT 1
+) AS best ON true
+LEFT JOIN millrace.gate USING (run)
+LEFT JOIN LATERAL (
+    SELECT verdict.model, verdict.outcome FROM millrace.verdict WHERE verdict.run = run.run
+    ORDER BY verdict.outcome = 'promote' DESC, verdict.log_e DESC, verdict.model
+    LIMIT 1
+) AS verdict ON true
+LEFT JOIN LATERAL (
+    SELECT artifact.model FROM millrace.champion_change AS change JOIN millrace.artifact USING (artifact)
+    WHERE artifact.run = run.run AND change.cause <> 'rollback'
+    LIMIT 1
+) AS promoted ON true
+WHERE run.run = :run;
+
+-- name: promotions_of(runs)
+-- The changes of champion that promoted a model of these runs, in their order.
+SELECT change.dataset, change.number, artifact.model, run.version, artifact.run, artifact.sha256, change.cause,
+       change.decider
+FROM millrace.champion_change AS change
+JOIN millrace.artifact USING (artifact)
+JOIN millrace.training_run AS run USING (run)
+WHERE artifact.run = ANY (CAST(:runs AS bigint[])) AND change.cause IN ('evidence', 'approval')
+ORDER BY change.dataset, change.number;
+
 -- name: verdicts_of(run)
 -- The verdicts on a run, the strongest evidence first.
 SELECT model, outcome, sentence, e_value, fitted_sha256

@@ -121,6 +121,28 @@ class JudgedRow(NamedTuple):
     manifest: memoryview
 
 
+class RunSummaryRow(NamedTuple):
+    version: str
+    model: str | None
+    metric: str | None
+    value: float | None
+    gate: str | None
+    outcome: str | None
+    judged: str | None
+    promoted: str | None
+
+
+class PromotionsOfRow(NamedTuple):
+    dataset: str
+    number: int
+    model: str
+    version: str
+    run: int
+    sha256: str
+    cause: str
+    decider: str
+
+
 class VerdictsOfRow(NamedTuple):
     model: str
     outcome: str
@@ -261,6 +283,8 @@ class Registry(Protocol):
     def last_change(self, connection: Connection, *, dataset: str) -> LastChangeRow | None: ...
     def rollback_target(self, connection: Connection, *, dataset: str, after: int) -> int | None: ...
     def judged(self, connection: Connection, *, run: int) -> JudgedRow | None: ...
+    def run_summary(self, connection: Connection, *, run: int) -> RunSummaryRow | None: ...
+    def promotions_of(self, connection: Connection, *, runs: Sequence[int]) -> Iterator[PromotionsOfRow]: ...
     def verdicts_of(self, connection: Connection, *, run: int) -> Iterator[VerdictsOfRow]: ...
     def add_approval(
         self, connection: Connection, *, run: int, answer: str, model: str | None, decider: str, reason: str
@@ -285,6 +309,8 @@ ROWS: dict[str, Any] = {
     "champion_numbered": ChampionNumberedRow,
     "last_change": LastChangeRow,
     "judged": JudgedRow,
+    "run_summary": RunSummaryRow,
+    "promotions_of": PromotionsOfRow,
     "verdicts_of": VerdictsOfRow,
     "approval_of": ApprovalOfRow,
     "value_by_version": ValueByVersionRow,
