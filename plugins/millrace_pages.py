@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
 
+from include.airflow.links import MillraceLink
+
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
@@ -49,12 +51,14 @@ TABS = [
         ("dag_run", "millrace/run?dag={DAG_ID}&run={RUN_ID}"),
     )
 ]
+LINKS = [MillraceLink()]
 VIEWS = [_view("Models"), _view("Streams"), *TABS]
 
 
 class MillracePages(AirflowPlugin):
-    """Mounts the app, and shows it in the navigation."""
+    """Mounts the app, and shows it in the navigation, as a tab, and as a link on tasks."""
 
     name = "millrace"
     fastapi_apps = APPS
     external_views = VIEWS
+    global_operator_extra_links = LINKS

@@ -113,7 +113,7 @@ class DatasetFacts:
         values: Live, never retrained and newest, by version.
         metrics: Every metric by version, and the same as charts.
         champions: The newest changes of the champion.
-        evidence: The evidence against the champion, by version.
+        evidence: The evidence against the champion, by version; just after a change, against its predecessor.
         runs: The newest runs.
         run: The run that is shown in detail.
     """
@@ -186,10 +186,19 @@ def dataset(
         list(sql.values(connection, dataset=name, most=versions)),
         list(sql.metrics(connection, dataset=name, most=versions)),
         list(sql.champions(connection, dataset=name, most=MAX_ROWS)),
-        list(sql.evidence(connection, dataset=name, champion_number=now.champion_number or 0, most=versions)),
+        _evidence(connection, name, now.champion_number or 0, versions),
         runs,
         None if outcome is None else _run_facts(connection, outcome, model),
     )
+
+
+def _evidence(connection: Connection, name: str, champion_number: int, versions: int) -> list[EvidenceRow]:
+    """The evidence against the champion; as long as there is none, that which made it champion."""
+    sql = queries.load("pages")
+    for number in (champion_number, champion_number - 1):
+        if found := list(sql.evidence(connection, dataset=name, champion_number=number, most=versions)):
+            return found
+    return []
 
 
 def run(connection: Connection, name: str, run_id: str, model: str | None) -> RunFacts | None:
@@ -279,8 +288,10 @@ def evidence_chart(rows: Sequence[EvidenceRow]) -> Chart | None:
         Series(model, [row and row.e_value for row in (found.get((model, version)) for version in versions)])
         for model in sorted({row.model for row in rows})
     ]
+    against = f"champion {rows[-1].champion_number}" if rows[-1].champion_number else "the baseline"
     series.append(Series("threshold", [threshold[version] for version in versions], is_quiet=True))
-    return Chart("evidence", "Evidence for each challenger", places, series, "version", "e-value", is_logarithmic=True)
+    title = f"Evidence of each challenger against {against}"
+    return Chart("evidence", title, places, series, "version", "e-value", is_logarithmic=True)
 
 
 def _places(versions: Iterable[tuple[str, str]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 NOTHING = "\N{EN DASH}"
@@ -19,6 +20,15 @@ def figure(value: float | None) -> str:
     if value is None:
         return NOTHING
     return f"{value:.4f}" if abs(value) < 1 else f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def evidence(value: float | None) -> str:
+    """An e-value, as the verdicts' sentences write it: 26.1, 8,242, or 10^12."""
+    if value is None:
+        return NOTHING
+    if value >= 1_000_000:
+        return f"10^{math.floor(math.log10(value))}" if math.isfinite(value) else "more than 10^308"
+    return f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}"
 
 
 def change(now: float | None, before: float | None) -> str:

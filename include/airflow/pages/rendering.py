@@ -19,7 +19,7 @@ from include.airflow.pages.access import HEADERS
 from include.pages import charts, wording
 
 DIRECTORY = Path(__file__).parent / "templates"
-FILTERS = ("ago", "change", "figure", "moment", "number", "rate", "share", "size", "span", "until")
+FILTERS = ("ago", "change", "evidence", "figure", "moment", "number", "rate", "share", "size", "span", "until")
 
 
 @cache

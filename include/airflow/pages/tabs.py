@@ -8,6 +8,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
+from include.airflow.links import DATASETS, STREAMS, name_of
 from include.airflow.pages import sources
 from include.airflow.pages.access import dag_of_dataset, may, on_dag, require
 from include.airflow.pages.rendering import page
@@ -16,14 +17,11 @@ from include.pages import datasets
 
 router = APIRouter()
 
-DATASETS = ("train__", "publish__", "promote__")
-STREAMS = ("land__", "replay__", "retry__")
-
 
 @router.get("/dag")
 def dag(request: Request, dag: Annotated[str, Depends(on_dag("GET"))]) -> Response:
     """The tab on a DAG: the dataset or the stream that it belongs to."""
-    dataset, stream = _name(dag, DATASETS), _name(dag, STREAMS)
+    dataset, stream = name_of(dag, DATASETS), name_of(dag, STREAMS)
     if stream is not None:
         facts = stream_facts(stream)
         paused = sources.paused_by_name("land__").get(stream)
@@ -53,9 +51,9 @@ def run(
     model: Annotated[str | None, Query(max_length=500)] = None,
 ) -> Response:
     """The tab on a run: what it trained on, and its result."""
-    dataset, run_id = _name(dag, ("train__",)), run
+    dataset, run_id = name_of(dag, ("train__",)), run
     with sources.warehouse().connection() as connection:
-        if (asking := _name(dag, ("promote__",))) is not None:
+        if (asking := name_of(dag, ("promote__",))) is not None:
             # The gate names the run of a question by the number of the training run.
             number = run.removeprefix("promote__")
             asked = datasets.run_to_approve(connection, int(number)) if number.isdecimal() else None
@@ -64,11 +62,7 @@ def run(
             require(request, "GET", dag_of_dataset(dataset))
         facts = None if dataset is None else datasets.run(connection, dataset, run_id, model)
     if dataset is None:
-        name, stream = _name(dag, DATASETS), _name(dag, STREAMS)
+        name, stream = name_of(dag, DATASETS), name_of(dag, STREAMS)
         return page(request, "other_run.html", dag=dag, dataset=name, stream=stream)
     can_read_log = may(request, "GET", dag_of_dataset(dataset), DagAccessEntity.TASK_LOGS)
     return page(request, "run.html", name=dataset, run=facts, run_id=run_id, dag=dag, can_read_log=can_read_log)
-
-
-def _name(dag_id: str, prefixes: tuple[str, ...]) -> str | None:
-    return next((dag_id.removeprefix(prefix) for prefix in prefixes if dag_id.startswith(prefix)), None)

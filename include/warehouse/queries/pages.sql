@@ -56,7 +56,7 @@ LIMIT :most;
 -- name: evidence(dataset, champion_number, most)
 -- The evidence against one champion on the newest versions, the oldest first.
 -- Null: interval_end.
-SELECT version_number, version, interval_end, run, run_id, model, e_value, threshold, n, gain, outcome
+SELECT champion_number, version_number, version, interval_end, run, run_id, model, e_value, threshold, n, gain, outcome
 FROM millrace.evidence
 WHERE dataset = :dataset AND champion_number = :champion_number AND run > coalesce((
     SELECT run FROM millrace.gate

@@ -114,6 +114,7 @@ class ChampionsRow(NamedTuple):
 
 
 class EvidenceRow(NamedTuple):
+    champion_number: int
     version_number: int
     version: str
     interval_end: datetime | None
