@@ -43,6 +43,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("status", "platform:status", "Show each component, its address and health, and the lag of each stream."),
         Entry("logs", "platform:logs", "Show or follow the log of a component."),
         Entry("doctor", "doctor:doctor", "Find problems, and show how to fix each."),
+        Entry("metrics", "metrics:metrics", "Print the metrics that Prometheus reads."),
         Entry("backup", "backup:backup", "Write all data to one file while the platform runs."),
         Entry("restore", "backup:restore_command", "Replace all data by a backup (asks first)."),
         Entry("reset", "platform:reset", "Delete all data (asks first)."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
 from include.errors import UserError
-from include.kafka import position, topics
+from include.kafka import client, position, topics
 from include.kafka.position_errors import TopicRecreated
 from include.kafka.topics import Extent, Topic
 
@@ -65,12 +65,23 @@ def measure(brokers: AdminClient, connection: Connection, reader: str, topic: st
     return Backlog(positions, topics.extents(topic, found.partitions, brokers))
 
 
-def measure_all(brokers: AdminClient, connection: Connection, keys: Collection[Key]) -> dict[Key, Backlog | UserError]:
-    """What ``measure`` returns or raises for each reader and topic, with one set of requests for all."""
-    described = topics.describe_all([topic for _, topic in keys], brokers)
+def measure_all(
+    brokers: AdminClient,
+    connection: Connection,
+    keys: Collection[Key],
+    timeout_s: float = client.REQUEST_TIMEOUT_S,
+) -> dict[Key, Backlog | UserError]:
+    """What ``measure`` returns or raises for each reader and topic, with one set of requests for all.
+
+    Args:
+        timeout_s: Seconds that each of the four requests waits at most.
+    """
+    described = topics.describe_all([topic for _, topic in keys], brokers, timeout_s)
     known = position.read_all_positions(connection, keys)
     connection.rollback()
-    extents = topics.extents_of_all([found for found in described.values() if isinstance(found, Topic)], brokers)
+    extents = topics.extents_of_all(
+        [found for found in described.values() if isinstance(found, Topic)], brokers, timeout_s
+    )
     return {key: _one(*key, described[key[1]], known.get(key, {}), extents.get(key[1], {})) for key in keys}
 
 
@@ -109,7 +120,6 @@ class BacklogReader:
         return self._with_connections(lambda brokers, connection: measure_all(brokers, connection, keys))
 
     def _with_connections(self, work: Callable[[AdminClient, Connection], T]) -> T:
-        from include.kafka import client
         from include.warehouse.connection import connect
 
         try:

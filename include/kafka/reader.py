@@ -272,6 +272,39 @@ def first_at(topic: str, partition: int, offset: int, isolation: str = "read_unc
     return None
 
 
+def first_stamps(starts: Mapping[tuple[str, int], int], timeout_s: float) -> dict[tuple[str, int], int]:
+    """The timestamps of the first committed records at or after an offset of each partition, with one consumer.
+
+    Args:
+        starts: For each topic and partition, the offset.
+        timeout_s: Seconds after which it returns what has arrived.
+
+    Returns:
+        Milliseconds since 1970, without the partitions of which no record has arrived.
+    """
+    from confluent_kafka import TopicPartition
+
+    if not starts:
+        return {}
+    found: dict[tuple[str, int], int] = {}
+    # One record of each partition is enough.
+    consumer = client.consumer(queued_min_messages=1, fetch_message_max_bytes=65_536)
+    try:
+        consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in starts.items()])
+        deadline = time.monotonic() + timeout_s
+        waiting = set(starts)
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            # An error is not a record: the partition's end, or an offset that is gone.
+            for message in consumer.consume(len(starts), min(left, 0.1)):
+                key = (cast(str, message.topic()), cast(int, message.partition()))
+                if message.error() is None:
+                    found.setdefault(key, message.timestamp()[1])
+                waiting.discard(key)
+    finally:
+        consumer.close()
+    return found
+
+
 def agrees_until(topic: str, partition: int, span: tuple[int, int], epoch: int) -> int:
     """The offset up to which a log still holds the records that were read; later ones have a later leader epoch.
 

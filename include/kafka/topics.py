@@ -90,17 +90,17 @@ def create(
     return True
 
 
-def connected() -> AdminClient:
+def connected(timeout_s: float = client.REQUEST_TIMEOUT_S) -> AdminClient:
     """A client that is connected to the brokers; keep a reference, as for ``client.admin``.
 
     Raises:
-        UserError: The brokers do not answer.
+        UserError: The brokers do not answer within ``timeout_s`` seconds.
     """
     from confluent_kafka import KafkaException
 
     brokers = client.admin()
     try:
-        brokers.list_topics(NO_TOPIC, timeout=client.REQUEST_TIMEOUT_S)
+        brokers.list_topics(NO_TOPIC, timeout=timeout_s)
     except KafkaException as error:
         raise _request_failed(error) from error
     return brokers
@@ -150,23 +150,27 @@ def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None =
     return _wait_for_leaders(topic, partitions, _client(brokers))
 
 
-def describe_all(names: Iterable[str], brokers: AdminClient) -> dict[str, Topic | UserError]:
-    """What ``describe`` returns or raises for each topic, in one request."""
+def describe_all(
+    names: Iterable[str], brokers: AdminClient, timeout_s: float = client.REQUEST_TIMEOUT_S
+) -> dict[str, Topic | UserError]:
+    """What ``describe`` returns or raises for each topic, in one request that waits ``timeout_s`` seconds at most."""
     from confluent_kafka import TopicCollection
 
     wanted = sorted(set(names))
-    found = brokers.describe_topics(TopicCollection(wanted), request_timeout=client.REQUEST_TIMEOUT_S) if wanted else {}
+    found = brokers.describe_topics(TopicCollection(wanted), request_timeout=timeout_s) if wanted else {}
     return {name: _outcome(lambda name=name: _description(name, found[name])) for name in wanted}  # type: ignore[misc]
 
 
-def extents_of_all(found: Iterable[Topic], brokers: AdminClient) -> dict[str, dict[int, Extent] | UserError]:
+def extents_of_all(
+    found: Iterable[Topic], brokers: AdminClient, timeout_s: float = client.REQUEST_TIMEOUT_S
+) -> dict[str, dict[int, Extent] | UserError]:
     """What ``extents`` returns or raises for all partitions of each topic, in three requests.
 
-    It does not wait for a partition without a leader.
+    It does not wait for a partition without a leader. Each request waits ``timeout_s`` seconds at most.
     """
     topics = list(found)
     places = [(topic.name, partition) for topic in topics for partition in topic.partitions]
-    ends = _ends(places, brokers)
+    ends = _ends(places, brokers, timeout_s)
     return {
         topic.name: _outcome(lambda topic=topic: {p: ends(topic.name, p) for p in topic.partitions})  # type: ignore[misc]
         for topic in topics
@@ -320,7 +324,9 @@ def _extents(topic: str, partitions: Iterable[int], brokers: AdminClient) -> dic
     return {partition: extent(topic, partition) for _, partition in places}
 
 
-def _ends(places: Sequence[tuple[str, int]], brokers: AdminClient) -> Callable[[str, int], Extent]:
+def _ends(
+    places: Sequence[tuple[str, int]], brokers: AdminClient, timeout_s: float = client.REQUEST_TIMEOUT_S
+) -> Callable[[str, int], Extent]:
     """Requests the extents of partitions. The result returns one of them, or raises its KafkaException."""
     from confluent_kafka import IsolationLevel, TopicPartition
     from confluent_kafka.admin import OffsetSpec
@@ -332,9 +338,7 @@ def _ends(places: Sequence[tuple[str, int]], brokers: AdminClient) -> Callable[[
         # leaders for the first. Its thread and the caller's then use memory that the other has freed.
         if not wanted:
             return {}
-        found = brokers.list_offsets(
-            dict.fromkeys(wanted, spec), isolation_level=isolation, request_timeout=client.REQUEST_TIMEOUT_S
-        )
+        found = brokers.list_offsets(dict.fromkeys(wanted, spec), isolation_level=isolation, request_timeout=timeout_s)
         return {(place.topic, place.partition): _offset(future) for place, future in found.items()}
 
     first = request(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)

@@ -340,22 +340,24 @@ WINDOW earlier AS (PARTITION BY stream ORDER BY sampled_at);
 COMMENT ON VIEW millrace.stream_history IS
     'Lag, freshness, totals and rows a second of each stream, minute by minute. Filter by stream';
 
+CREATE VIEW millrace.stream_bound AS
+SELECT parent.relname::text AS stream, child.relname::text AS partition, child.oid,
+       (regexp_match(bound.expression, 'FROM \(''([^'']+)''\)'))[1]::timestamptz AS starts_at,
+       (regexp_match(bound.expression, 'TO \(''([^'']+)''\)'))[1]::timestamptz AS ends_at,
+       pg_inherits.inhdetachpending AS is_detaching,
+       CASE WHEN child.reltuples >= 0 THEN child.reltuples::bigint END AS rows
+FROM pg_class AS parent
+JOIN pg_inherits ON pg_inherits.inhparent = parent.oid
+JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
+CROSS JOIN LATERAL (SELECT pg_get_expr(child.relpartbound, child.oid) AS expression) AS bound
+WHERE parent.relnamespace = 'landing'::regnamespace AND parent.relkind = 'p';
+COMMENT ON VIEW millrace.stream_bound IS 'The partitions of each stream''s table with their bounds. Filter by stream';
+
 CREATE VIEW millrace.stream_partition AS
-SELECT part.stream, part.partition, part.starts_at, part.ends_at, part.ends_at + setting.keep AS drops_at,
-       part.is_detaching, part.rows, pg_total_relation_size(part.oid) AS bytes
-FROM (
-    SELECT parent.relname::text AS stream, child.relname::text AS partition, child.oid,
-           (regexp_match(bound.expression, 'FROM \(''([^'']+)''\)'))[1]::timestamptz AS starts_at,
-           (regexp_match(bound.expression, 'TO \(''([^'']+)''\)'))[1]::timestamptz AS ends_at,
-           pg_inherits.inhdetachpending AS is_detaching,
-           CASE WHEN child.reltuples >= 0 THEN child.reltuples::bigint END AS rows
-    FROM pg_class AS parent
-    JOIN pg_inherits ON pg_inherits.inhparent = parent.oid
-    JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
-    CROSS JOIN LATERAL (SELECT pg_get_expr(child.relpartbound, child.oid) AS expression) AS bound
-    WHERE parent.relnamespace = 'landing'::regnamespace AND parent.relkind = 'p'
-) AS part
-LEFT JOIN millrace.stream_setting AS setting ON setting.stream = part.stream;
+SELECT stream, bound.partition, starts_at, ends_at, ends_at + setting.keep AS drops_at, is_detaching, rows,
+       pg_total_relation_size(oid) AS bytes
+FROM millrace.stream_bound AS bound
+LEFT JOIN millrace.stream_setting AS setting USING (stream);
 COMMENT ON VIEW millrace.stream_partition IS
     'The partitions of each stream''s table with their size, and when retention drops them. rows is PostgreSQL''s '
     'estimate. It waits for sessions that hold an exclusive lock on a partition, so set lock_timeout. Filter by stream';

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from include.warehouse.queries.signatures.expectations import Expectations
     from include.warehouse.queries.signatures.landing import Landing
     from include.warehouse.queries.signatures.metadata import Metadata
+    from include.warehouse.queries.signatures.monitoring import Monitoring
     from include.warehouse.queries.signatures.orphans import Orphans
     from include.warehouse.queries.signatures.pages import Pages
     from include.warehouse.queries.signatures.platform import Platform
@@ -38,6 +39,8 @@ def load(domain: Literal["expectations"]) -> Expectations: ...
 def load(domain: Literal["landing"]) -> Landing: ...
 @overload
 def load(domain: Literal["metadata"]) -> Metadata: ...
+@overload
+def load(domain: Literal["monitoring"]) -> Monitoring: ...
 @overload
 def load(domain: Literal["orphans"]) -> Orphans: ...
 @overload

@@ -57,3 +57,13 @@ SELECT DISTINCT dag_id
 FROM dag_run
 WHERE state IN ('running', 'queued') AND coalesce(start_date, queued_at, created_at) < :before
 ORDER BY dag_id;
+
+-- name: last_successes()
+-- When each scheduled DAG last succeeded, by its runs that are still stored.
+SELECT dag_run.dag_id, max(dag_run.end_date) AS ended
+FROM dag_run
+JOIN dag USING (dag_id)
+WHERE dag_run.state = 'success' AND dag_run.end_date IS NOT NULL AND NOT dag.is_stale
+  AND dag.timetable_type <> 'airflow.timetables.simple.NullTimetable'
+GROUP BY dag_run.dag_id
+ORDER BY dag_run.dag_id;

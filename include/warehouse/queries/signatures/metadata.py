@@ -53,6 +53,11 @@ class UnfinishedDagsRow(NamedTuple):
     dag_id: str
 
 
+class LastSuccessesRow(NamedTuple):
+    dag_id: str
+    ended: datetime
+
+
 class Metadata(Protocol):
     def stuck_deferrals(self, connection: Connection, *, silent_s: float) -> Iterator[StuckDeferralsRow]: ...
     def stuck_queue(self, connection: Connection, *, queued_s: float) -> Iterator[StuckQueueRow]: ...
@@ -61,6 +66,7 @@ class Metadata(Protocol):
     def import_errors(self, connection: Connection) -> Iterator[ImportErrorsRow]: ...
     def last_runs(self, connection: Connection) -> Iterator[LastRunsRow]: ...
     def unfinished_dags(self, connection: Connection, *, before: datetime) -> Iterator[UnfinishedDagsRow]: ...
+    def last_successes(self, connection: Connection) -> Iterator[LastSuccessesRow]: ...
 
 
 ROWS: dict[str, Any] = {
@@ -71,4 +77,5 @@ ROWS: dict[str, Any] = {
     "import_errors": ImportErrorsRow,
     "last_runs": LastRunsRow,
     "unfinished_dags": UnfinishedDagsRow,
+    "last_successes": LastSuccessesRow,
 }
