@@ -91,7 +91,7 @@ KINDS: dict[str, Kind] = {
         "gauge",
         ("dataset", "metric"),
         "",
-        "The metric, such as accuracy, of the model that was live when the newest version was compared.",
+        "The metric, such as accuracy, of the champion on the newest version that was compared with it.",
     ),
     "millrace_challenger_e_value": Kind(
         "gauge", ("dataset", "model"), "", "The e-value of the newest verdict's strongest challenger."

@@ -186,12 +186,13 @@ def test_a_dataset(warehouse: Connection, topic: Callable[..., str]) -> None:
     evaluation_queue.evaluate_pending_runs(dataset)
     change(
         warehouse,
-        "INSERT INTO millrace.failed_expectation (subject, expectation, detail) VALUES (%s, 'min_accuracy', 'low')",
+        "INSERT INTO millrace.failed_expectation (subject, expectation, detail, failed_at)"
+        " VALUES (%s, 'min_accuracy', 'low', now())",
         f"dataset:{dataset.name}",
     )
     found = scraped()
     (champion,) = ask(warehouse, "SELECT * FROM millrace.champion WHERE dataset = %s", dataset.name)
-    live = ask(warehouse, "SELECT live FROM millrace.value ORDER BY rank DESC LIMIT 1")[0].live
+    overview = ask(warehouse, "SELECT * FROM millrace.dataset_overview WHERE dataset = %s", dataset.name)[0]
     judged = ask(
         warehouse,
         "SELECT * FROM millrace.verdict WHERE run = (SELECT max(run) FROM millrace.gate)"
@@ -201,7 +202,7 @@ def test_a_dataset(warehouse: Connection, topic: Callable[..., str]) -> None:
     assert (
         of(found, "champion_since_timestamp_seconds", dataset=name, model=champion.model) == champion.since.timestamp()
     )
-    assert of(found, "champion_score", dataset=name, metric="accuracy") == live
+    assert of(found, "champion_score", dataset=name, metric="accuracy") == overview.live_value
     assert of(found, "challenger_e_value", dataset=name, model=judged.model) == judged.e_value
     assert of(found, "challenger_e_value_threshold", dataset=name, model=judged.model) == judged.threshold
     sealed, trained = ask(

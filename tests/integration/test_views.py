@@ -43,7 +43,10 @@ def test_views_of_a_dataset(warehouse: Connection, topic: Callable[..., str]) ->
     assert overview.judged_run == runs[-1]
     values = view(warehouse, "value", "dataset = %s ORDER BY rank", dataset.name)
     assert overview.trend == [row.live for row in values]
-    assert (overview.live_value, overview.metric) == (values[-1].live, "accuracy")
+    # It was promoted on the newest version, where another model was live.
+    (own,) = view(warehouse, "accuracy", "run = %s AND model = %s", champion.run, champion.model)
+    assert champion.run == runs[-1]
+    assert (overview.live_value, overview.metric) == (own.accuracy, "accuracy") != (values[-1].live, "accuracy")
 
     curve = view(
         warehouse, "metric_by_version", "metric = 'accuracy' AND model = %s ORDER BY version_number", champion.model

@@ -59,7 +59,6 @@ COMMENT ON COLUMN millrace.dead_letter.kind IS 'The reason without its numbers, 
 COMMENT ON COLUMN millrace.dead_letter.bytes IS 'The length of the value';
 
 CREATE INDEX ON millrace.dead_letter (stream, kind, disposition, sqlstate) INCLUDE (bytes, kept_at);
-CREATE INDEX ON millrace.dead_letter (stream, kept_at);
 CREATE INDEX ON millrace.training_run (dataset, run);
 CREATE INDEX ON millrace.gate (dataset, judged_at);
 CREATE INDEX ON millrace.champion_change (artifact);
@@ -71,8 +70,7 @@ SELECT dataset.dataset, dataset.versions, newest.version AS newest_version, newe
        newest.interval_end AS newest_until, newest.sealed_at AS newest_sealed_at,
        live.number AS champion_number, live.model AS live_model, live.version AS live_version, live.run AS live_run,
        live.since AS live_since, extract(epoch FROM clock_timestamp() - live.since)::double precision AS live_age_s,
-       score.metric, coalesce(promoted.value, score.value) AS live_value, coalesce(promoted.rows, score.rows) AS live_rows,
-       score.trend,
+       score.metric, measured.value AS live_value, measured.rows AS live_rows, score.trend,
        run.run AS last_run, run.run_id AS last_run_id, run.state AS last_run_state, run.started_at AS last_run_started_at,
        run.finished_at AS last_run_finished_at, trained.finished_at AS last_success_at,
        gate.run AS judged_run, gate.judged_at, gate.state AS judged_state,
@@ -87,7 +85,8 @@ JOIN LATERAL (
     WHERE version.dataset = dataset.dataset AND version.number = dataset.newest
 ) AS newest ON true
 LEFT JOIN LATERAL (
-    SELECT change.number, change.since, artifact.model, artifact.run, left(run.version, 12) AS version
+    SELECT change.number, change.since, change.artifact, artifact.model, artifact.run,
+           left(run.version, 12) AS version
     FROM (
         SELECT * FROM millrace.champion_change
         WHERE champion_change.dataset = dataset.dataset ORDER BY number DESC LIMIT 1
@@ -96,17 +95,35 @@ LEFT JOIN LATERAL (
     JOIN millrace.training_run AS run USING (run)
 ) AS live ON true
 LEFT JOIN LATERAL (
-    SELECT (array_agg(metric ORDER BY judged_at DESC))[1] AS metric,
-           (array_agg(value ORDER BY judged_at DESC))[1] AS value,
-           (array_agg(rows ORDER BY judged_at DESC))[1] AS rows,
-           array_agg(value ORDER BY judged_at) AS trend
+    SELECT min(metric) AS metric, array_agg(value ORDER BY judged_at) AS trend
     FROM (
-        SELECT score.metric, score.value, score.rows, gate.judged_at
+        SELECT score.metric, score.value, gate.judged_at
         FROM millrace.gate JOIN millrace.score USING (run)
         WHERE gate.dataset = dataset.dataset AND score.role = 'live'
         ORDER BY gate.judged_at DESC LIMIT 20
     ) AS latest
 ) AS score ON true
+LEFT JOIN LATERAL (
+    SELECT gate.run, gate.champion_number
+    FROM millrace.gate JOIN millrace.dataset_version AS version USING (version)
+    WHERE gate.dataset = dataset.dataset
+    ORDER BY coalesce(version.interval_end, version.sealed_at) DESC, version.number DESC, gate.run DESC
+    LIMIT 1
+) AS compared ON true
+LEFT JOIN LATERAL (
+    -- A model that was promoted on the newest version was not live there before.
+    SELECT metric.value, result.test_rows AS rows
+    FROM millrace.model_result AS result JOIN millrace.metric USING (result)
+    WHERE result.run = compared.run AND live.run = compared.run AND result.model = live.model
+      AND metric.name = score.metric
+    UNION ALL
+    SELECT own.value, own.rows
+    FROM millrace.score AS own
+    JOIN millrace.champion_change AS judged
+      ON judged.dataset = dataset.dataset AND judged.number = compared.champion_number
+    WHERE own.run = compared.run AND live.run <> compared.run AND own.role = 'live' AND own.rows > 0
+      AND judged.artifact = live.artifact
+) AS measured ON true
 LEFT JOIN LATERAL (
     SELECT * FROM millrace.training_run AS run WHERE run.dataset = dataset.dataset ORDER BY run.run DESC LIMIT 1
 ) AS run ON true
@@ -119,16 +136,11 @@ LEFT JOIN LATERAL (
 ) AS gate ON true
 LEFT JOIN LATERAL (
     SELECT * FROM millrace.verdict WHERE verdict.run = gate.run ORDER BY outcome = 'promote' DESC, log_e DESC, model LIMIT 1
-) AS verdict ON true
-LEFT JOIN LATERAL (
-    -- The run that made it champion was compared with its predecessor, whose value is in millrace.score.
-    SELECT metric.value, result.test_rows AS rows
-    FROM millrace.model_result AS result JOIN millrace.metric USING (result)
-    WHERE result.run = gate.run AND result.run = live.run AND result.model = live.model AND metric.name = score.metric
-) AS promoted ON true;
+) AS verdict ON true;
 COMMENT ON VIEW millrace.dataset_overview IS
-    'One row for each dataset: what is live since when, its metric on the last 20 versions (trend), the newest version, '
-    'the last run and the last verdict';
+    'One row for each dataset: what is live since when, its metric on the newest version that was compared (live_value, '
+    'null if it was not measured there), the metric of what was live on the last 20 (trend), the newest version, the '
+    'last run and the last verdict';
 
 CREATE VIEW millrace.metric_by_version AS
 SELECT version.dataset, version.number AS version_number, left(version.version, 12) AS version, version.interval_start,
