@@ -70,7 +70,7 @@ def make(platform: Platform, file: Path, header: Header, report: Report) -> None
     """Replace the data of the platform's home by a checked backup, and leave the platform stopped.
 
     Raises:
-        UserError: The disk is full. Nothing was changed.
+        UserError: The disk is full, or the user's server does not take the warehouse. No data was changed.
     """
     home = platform.home
     with explain_disk(home.path):
@@ -85,14 +85,21 @@ def make(platform: Platform, file: Path, header: Header, report: Report) -> None
             backup_file.unpack(file, unpacked, Progress(report, "unpacking", header["bytes"]))
             postgres.hand_over(unpacked / backup.POSTGRES)
             platform.stop()
-            if header["own_warehouse"]:
-                report("restoring your warehouse")
-                _restore_own_warehouse(home, unpacked / backup.WAREHOUSE)
         except BaseException:
             home.clear_staging()
             raise
-        report("moving the data into place")
+        interrupted = home.pending_restore.exists()
         write_private(home.pending_restore, str(file.absolute()))
+        if header["own_warehouse"]:
+            report("restoring your warehouse")
+            try:
+                _restore_own_warehouse(home, unpacked / backup.WAREHOUSE)
+            except UserError:
+                home.clear_staging()
+                if not interrupted:
+                    home.pending_restore.unlink()
+                raise
+        report("moving the data into place")
         _put_in_place(home, unpacked)
 
 
@@ -131,7 +138,7 @@ def _restore_own_warehouse(home: Home, dumped: Path) -> None:
         done = subprocess.run(program, env=parameters, capture_output=True, text=True, check=False)
         if done.returncode:
             raise UserError(
-                f"Your warehouse could not be restored: {backup.last_line(done.stderr)}. Nothing was changed.",
+                f"Your warehouse could not be restored: {backup.last_line(done.stderr)}. No data was changed.",
                 "Fix this, and repeat the restore.",
                 code=Code.RESTORE_FAILED,
             )

@@ -237,6 +237,7 @@ home, file = map(Path, sys.argv[1:])
 """
 IN_BACKUP = "backup_file.os.fsync = die\nbackup.make(Platform(home), file, print)"
 IN_UNPACKING = "backup_file.os.fsync = die\nrestore.make(Platform(home), file, restore.check(file, print), print)"
+AFTER_WAREHOUSE = "restore._put_in_place = die\nrestore.make(Platform(home), file, restore.check(file, print), print)"
 IN_PLACE = "Path.rename = die\nrestore.make(Platform(home), file, restore.check(file, print), print)"
 
 
@@ -295,8 +296,15 @@ def test_a_warehouse_on_the_users_own_server(backed_up: BackedUp, services: Plat
         home = Home(tmp_path / "home")
         done = run("restore", str(file), "--yes", home=home)
         assert "[backup-needs-warehouse]" in done.stderr and "MILLRACE_CONN_POSTGRES" in done.stderr
+        patch.setenv("MILLRACE_CONN_POSTGRES", own("missing"))
+        done = run("restore", str(file), "--yes", home=home)
+        assert "[postgres-unreachable]" in done.stderr and '"missing"' in done.stderr
+        assert not home.pending_restore.exists() and not home.postgres.exists()
+        patch.setenv("MILLRACE_CONN_POSTGRES", own("own_again"))
         for _ in range(2):
-            done = run("restore", str(file), "--yes", home=home, MILLRACE_CONN_POSTGRES=own("own_again"))
+            killed(AFTER_WAREHOUSE, home, file)
+            assert "[restore-interrupted]" in run("up", home=home).stderr
+            done = run("restore", str(file), "--yes", home=home)
             assert done.returncode == 0, done.stderr
         patch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", own("own_again"))
         with closing(connect()) as connection, connection.cursor() as cursor:
