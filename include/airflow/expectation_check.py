@@ -1,4 +1,4 @@
-"""The check of all expectations, as an Airflow task."""
+"""The check of all expectations, as an Airflow task, which also samples the streams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from include.airflow import run_notes
 from include.datasets import definitions as dataset_definitions
 from include.errors import UserError
-from include.monitoring import alerts, expectations
+from include.monitoring import alerts, expectations, sample
 from include.streams import definitions as stream_definitions
 from include.warehouse.connection import connected
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def check_in_task(context: Context) -> None:
-    """Evaluates all expectations, records which fail, and sends the messages that are due.
+    """Samples the streams, evaluates all expectations, records which fail, and sends the messages that are due.
 
     Raises:
         UserError: PostgreSQL does not answer.
@@ -32,6 +32,7 @@ def check_in_task(context: Context) -> None:
     streams, datasets = stream_definitions.find(), dataset_definitions.find()
     broken = {"stream": bool(streams.broken), "dataset": bool(datasets.broken)}
     with connected("millrace expectations") as connection:
+        sample.sample(connection)
         now = datetime.now(UTC)
         findings = expectations.evaluate(connection, streams.valid.values(), datasets.valid.values(), now)
         # A file that is broken for a moment must not end the failures of its expectations.

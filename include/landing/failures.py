@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from include.errors import UserError
+from include.errors import NonRetryableError, UserError
+from include.kafka.position_errors import PositionError
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def note(stream: str, task: str, error: BaseException) -> None:
             error=_line(text),
             code=error.code if isinstance(error, UserError) else None,
             remedy=_line(error.remedy) or None if isinstance(error, UserError) else None,
+            is_final=isinstance(error, NonRetryableError | PositionError),
         )
         connection.commit()
 

@@ -63,6 +63,7 @@ def evaluate(
     """
     sql = queries.load("expectations")
     samples = {row.stream: row for row in sql.newest_samples(connection, within_s=MAX_SAMPLE_AGE.total_seconds())}
+    final = {row.stream: row.error for row in sql.final_failures(connection)}
     behind = {row.subject for row in sql.open_failures(connection) if row.expectation == STOPPED}
     findings: list[Finding] = []
     for stream in streams:
@@ -74,7 +75,8 @@ def evaluate(
                 within_s=DEAD_LETTERS_WITHIN.total_seconds(),
                 most=max(2 * stream.max_dead_letters, 100_000),
             )
-        findings += of_stream(stream, samples.get(stream.name), recent, subject_of(stream) in behind)
+        sample, failure = samples.get(stream.name), final.get(stream.name)
+        findings += of_stream(stream, sample, failure, recent, subject_of(stream) in behind)
     for dataset in datasets:
         trained, accuracy = None, None
         if dataset.retraining_limit is not None:
@@ -93,12 +95,17 @@ def subject_of(definition: Stream | Dataset) -> str:
 
 
 def of_stream(
-    stream: Stream, sample: NewestSamplesRow | None, dead_letters: int | None, was_stopped: bool
+    stream: Stream,
+    sample: NewestSamplesRow | None,
+    failure: str | None,
+    dead_letters: int | None,
+    was_stopped: bool,
 ) -> Iterator[Finding]:
     """The findings about a stream.
 
     Args:
         sample: Its newest sample; None if there is no recent one.
+        failure: The error of a task that a retry cannot fix; None if no task has one.
         dead_letters: Its dead letters and quarantined records of the last day.
         was_stopped: Whether a stop of the stream is not over yet. It is over once the stream has also caught up, so
             that the time to catch up is not a second failure.
@@ -107,10 +114,11 @@ def of_stream(
     behind = None if sample is None or sample.behind_s is None else timedelta(seconds=sample.behind_s)
     stale = None if limit is None or behind is None else behind > limit
     age = f"the oldest record that waits in topic {stream.topic} is {spoken(behind)} old" if behind else ""
-    if sample is None:
+    stopped = failure or (None if sample is None else sample.stopped)
+    if stopped is not None:
+        yield Finding(subject, STOPPED, State.FAILED, f"it cannot continue: {stopped}")
+    elif sample is None:
         yield Finding(subject, STOPPED, State.UNKNOWN)
-    elif sample.stopped is not None:
-        yield Finding(subject, STOPPED, State.FAILED, f"it cannot continue: {sample.stopped}")
     elif was_stopped and stale:
         yield Finding(subject, STOPPED, State.FAILED, f"it lands again, but {age}.")
     elif was_stopped and limit is not None and stale is None:
@@ -118,7 +126,7 @@ def of_stream(
     else:
         yield Finding(subject, STOPPED, State.HOLDS)
     if limit is not None:
-        if stale is None or (sample is not None and sample.stopped is not None) or (was_stopped and stale):
+        if stale is None or stopped is not None or (was_stopped and stale):
             yield Finding(subject, "fresh", State.UNKNOWN)
         elif stale:
             what = f"{age}; at most {stream.fresh} is expected. See the DAG land__{stream.name}: is it paused?"

@@ -19,6 +19,9 @@ from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 from include.airflow.notifiers import NotifierRecipient
 from include.airflow.webhook import Webhook
 from include.datasets import Dataset, manual
+from include.error_codes import Code
+from include.errors import NonRetryableError, UserError
+from include.landing import failures
 from include.monitoring import alerts, expectations
 from include.monitoring.alerts import Alert
 from include.monitoring.expectations import KAFKA, Finding, State
@@ -252,6 +255,11 @@ def test_a_stream_is_evaluated_from_its_newest_sample_and_its_dead_letters(
         "max_dead_letters": "holds",
         "answers": "holds",
     }
+    failures.note("payments", failures.WAIT, UserError("No answer.", code=Code.KAFKA_REQUEST_FAILED))
+    assert evaluated(warehouse, [payments])["stopped"] == "holds", "a retry may fix it"
+    failures.note("payments", failures.WAIT, NonRetryableError("No column.", code=Code.STATEMENT_REFUSED))
+    assert evaluated(warehouse, [payments])["stopped"] == "failed"
+    failures.forget(warehouse, "payments", failures.WAIT)
     ask(warehouse, add, 50, 0, 0.0, None)
     assert evaluated(warehouse, [payments])["fresh"] == "holds"
     ask(warehouse, add, 10, None, None, "The topic is gone.")

@@ -53,21 +53,28 @@ def states(found: list[Finding]) -> dict[str, str]:
 def test_a_stream_fails_by_its_oldest_waiting_record_and_by_the_error_that_stops_it(
     newest: NewestSamplesRow | None, was_stopped: bool, stopped: str, fresh: str
 ) -> None:
-    assert states(list(of_stream(STREAM, newest, 0, was_stopped))) == {
+    assert states(list(of_stream(STREAM, newest, None, 0, was_stopped))) == {
         "stopped": stopped,
         "fresh": fresh,
         "max_dead_letters": "holds",
     }
 
 
+@pytest.mark.parametrize("newest", [sample(0), sample(900), sample(None), None], ids=str)
+def test_a_stream_whose_task_cannot_succeed_has_stopped(newest: NewestSamplesRow | None) -> None:
+    found = list(of_stream(STREAM, newest, "The column 'a' is gone. [column-gone]", 0, False))
+    assert states(found)["stopped"] == "failed" and states(found)["fresh"] == "unknown"
+    assert found[0].detail == "it cannot continue: The column 'a' is gone. [column-gone]"
+
+
 def test_every_stream_is_expected_not_to_stop_and_nothing_else_by_default() -> None:
-    assert states(list(of_stream(streams.get("payments"), sample(10**6), 10**6, False))) == {"stopped": "holds"}
+    assert states(list(of_stream(streams.get("payments"), sample(10**6), None, 10**6, False))) == {"stopped": "holds"}
     assert list(of_dataset(datasets.get("digits"), None, None, NOW)) == []
 
 
 @pytest.mark.parametrize(("count", "state"), [(0, "holds"), (10, "holds"), (11, "failed"), (None, None)])
 def test_more_dead_letters_than_allowed_fail(count: int | None, state: str | None) -> None:
-    assert states(list(of_stream(STREAM, sample(), count, False))).get("max_dead_letters") == state
+    assert states(list(of_stream(STREAM, sample(), None, count, False))).get("max_dead_letters") == state
 
 
 @pytest.mark.parametrize(

@@ -39,3 +39,6 @@ COMMENT ON COLUMN millrace.expectation_message.error IS 'Why the last attempt fa
 COMMENT ON COLUMN millrace.expectation_message.retry_at IS 'From when on a check tries again; null if none does';
 
 CREATE INDEX ON millrace.dead_letter (stream, kept_at);
+
+ALTER TABLE millrace.landing_failure ADD is_final boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN millrace.landing_failure.is_final IS 'Whether a retry cannot fix it, so that the stream has stopped';

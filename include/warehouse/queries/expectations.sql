@@ -6,6 +6,10 @@ FROM millrace.stream_sample
 WHERE sampled_at > clock_timestamp() - make_interval(secs => :within_s)
 ORDER BY stream, sampled_at DESC;
 
+-- name: final_failures()
+-- The error of each stream with a task that failed for a reason that a retry cannot fix.
+SELECT DISTINCT ON (stream) stream, error FROM millrace.landing_failure WHERE is_final ORDER BY stream, since;
+
 -- name: recent_dead_letters(stream, within_s, most)$
 -- The number of a stream's dead letters and quarantined records stored within this time, counted up to ``most``.
 -- Always a row.

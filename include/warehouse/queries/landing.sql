@@ -445,14 +445,14 @@ WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition 
 -- Deletes the unfilled ranges of former incarnations of a stream's topic, whose records Kafka no longer has.
 DELETE FROM millrace.landing_unfilled WHERE stream = :stream AND kafka_incarnation <> :incarnation;
 
--- name: note_failure(stream, task, error, code, remedy)!
+-- name: note_failure(stream, task, error, code, remedy, is_final)!
 -- Records that a task of a stream failed.
 -- Null: code, remedy.
-INSERT INTO millrace.landing_failure AS failure (stream, task, error, code, remedy)
-VALUES (:stream, :task, :error, :code, :remedy)
+INSERT INTO millrace.landing_failure AS failure (stream, task, error, code, remedy, is_final)
+VALUES (:stream, :task, :error, :code, :remedy, :is_final)
 ON CONFLICT (stream, task) DO UPDATE
 SET last_at = clock_timestamp(), failures = failure.failures + 1, error = excluded.error, code = excluded.code,
-    remedy = excluded.remedy;
+    remedy = excluded.remedy, is_final = excluded.is_final;
 
 -- name: forget_failure(stream, task)!
 -- Records that a task of a stream succeeded.

@@ -17,6 +17,11 @@ class NewestSamplesRow(NamedTuple):
     stopped: str | None
 
 
+class FinalFailuresRow(NamedTuple):
+    stream: str
+    error: str
+
+
 class LastTrainingRow(NamedTuple):
     trained_at: datetime | None
     sealed_at: datetime | None
@@ -46,6 +51,7 @@ class CurrentFailuresRow(NamedTuple):
 
 class Expectations(Protocol):
     def newest_samples(self, connection: Connection, *, within_s: float) -> Iterator[NewestSamplesRow]: ...
+    def final_failures(self, connection: Connection) -> Iterator[FinalFailuresRow]: ...
     def recent_dead_letters(self, connection: Connection, *, stream: str, within_s: float, most: int) -> int: ...
     def last_training(self, connection: Connection, *, dataset: str) -> LastTrainingRow: ...
     def champion_accuracy(self, connection: Connection, *, dataset: str) -> ChampionAccuracyRow | None: ...
@@ -77,6 +83,7 @@ class Expectations(Protocol):
 
 ROWS: dict[str, Any] = {
     "newest_samples": NewestSamplesRow,
+    "final_failures": FinalFailuresRow,
     "last_training": LastTrainingRow,
     "champion_accuracy": ChampionAccuracyRow,
     "open_failures": OpenFailuresRow,

@@ -354,7 +354,15 @@ class Landing(Protocol):
     ) -> int: ...
     def forget_unfilled(self, connection: Connection, *, stream: str, incarnation: int) -> int: ...
     def note_failure(
-        self, connection: Connection, *, stream: str, task: str, error: str, code: str | None, remedy: str | None
+        self,
+        connection: Connection,
+        *,
+        stream: str,
+        task: str,
+        error: str,
+        code: str | None,
+        remedy: str | None,
+        is_final: bool,
     ) -> int: ...
     def forget_failure(self, connection: Connection, *, stream: str, task: str) -> int: ...
     def read_failures(self, connection: Connection, *, stream: str) -> Iterator[ReadFailuresRow]: ...
