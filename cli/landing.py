@@ -224,32 +224,15 @@ def replay(
     The command can be repeated. Records that Kafka no longer has keep their rows.
     """
     from include.landing import replay as replays
-    from include.landing.replay_selection import Wanted
+    from include.landing import replay_selection
     from include.streams import definitions
     from include.warehouse.connection import connected
 
     definition = definitions.get(stream)
-    if (first is not None or last is not None) and len(partitions) != 1:
-        raise UserError(
-            "--first and --last are offsets of one partition.",
-            "Name it, as in --partition 0 --first 100 --last 199.",
-            code=Code.INVALID_USAGE,
-        )
-    if first is not None and last is not None and first > last:
-        raise _empty_range(first, last)
-    if since and until and since >= until:
-        raise _empty_range(since, until)
-    next_offset = None if last is None else last + 1
-    wanted = Wanted(partitions or None, first, next_offset, since, until)
+    wanted = replay_selection.choose(partitions, first, last, since, until)
     os.environ.update(Platform().environment())
     with connected("millrace replay") as connection:
         _show_replayed(replays.replay(connection, definition, wanted, getpass.getuser(), _report_replayed))
-
-
-def _empty_range(start: object, end: object) -> UserError:
-    return UserError(
-        f"The range from {start} to {end} ends before it begins.", "Swap its bounds.", code=Code.INVALID_INTERVAL
-    )
 
 
 def _report_replayed(so_far: "Replayed") -> None:

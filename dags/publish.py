@@ -8,14 +8,12 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 from include.airflow import assets, dag_runs, run_notes
 from include.datasets import Dataset, definitions
 
-# Airflow does not check the format; only the widget of the form uses it.
-DAY = r"^\d{4}-\d\d-\d\d([T ].*)?$"
 FORM = {
     "interval_start": Param(
         None,
         type=["null", "string"],
         format="date-time",
-        pattern=DAY,
+        pattern=dag_runs.DAY,
         title="From",
         description="Start of the data interval. Empty: the interval of the run, or the latest complete one.",
     ),
@@ -23,7 +21,7 @@ FORM = {
         None,
         type=["null", "string"],
         format="date-time",
-        pattern=DAY,
+        pattern=dag_runs.DAY,
         title="Until",
         description="End of the data interval, exclusive.",
     ),
@@ -37,11 +35,11 @@ FORM = {
     ),
     "seed": Param(
         0,
-        type="integer",
+        type=["null", "integer"],
         minimum=-dag_runs.MAX_PARAMETER,
         maximum=dag_runs.MAX_PARAMETER,
         title="Seed",
-        description="Seed of the sample. Another seed gives another sample.",
+        description="Seed of the sample. Another seed gives another sample. Empty: 0.",
     ),
 }
 
@@ -81,7 +79,7 @@ def build(dataset: Dataset) -> DAG:
                     dataset,
                     interval,
                     max_rows=context["params"]["rows"],
-                    seed=context["params"]["seed"],
+                    seed=context["params"]["seed"] or 0,
                     asked_by=dag_runs.cause(context),
                     parameters=context["params"],
                 )

@@ -7,43 +7,55 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, Context, Param, get_current_context, task
 
 from include.airflow import assets, dag_runs, run_notes
-from include.datasets import Dataset, definitions
+from include.datasets import Dataset, definitions, model_names
 from include.durations import duration
 from include.gate.policy import PolicyName
 from include.training.grid import SCHEMA
 
-FORM = {
-    "version": Param(
-        None,
-        type=["null", "string"],
-        title="Version",
-        description="The id of the version, or its first characters. Empty: the newest version.",
-    ),
-    "until": Param(
-        None,
-        type=["null", "string"],
-        format="date",
-        title="Until",
-        description="Train on the version whose data interval ends on this day (UTC). Empty: any version.",
-    ),
-    "models": Param(
-        None,
-        type=["null", "array"],
-        items={"type": "string"},
-        title="Models",
-        description="Names of models, one per line. Empty: all models.",
-    ),
-    "grid": Param(
-        None,
-        **SCHEMA,
-        title="Grid",
-        description="Parameter values to train in addition to the models, one candidate for each combination: "
-        '{"logistic": {"C": [0.1, 1, 10]}}. Each candidate has its own task and is a challenger in the gate.',
-    ),
-    "seed": Param(
-        0, type="integer", minimum=0, maximum=2**32 - 1, title="Seed", description="Seed of every random state."
-    ),
-}
+
+def form(dataset: Dataset) -> dict[str, Param]:
+    """The parameters of a run."""
+    listed = model_names.names(dataset.models)
+    models: dict[str, Any] = {"type": ["null", "array"], "items": {"type": "string"}}
+    if listed:
+        # Airflow shows a list to choose from, and does not check the choice.
+        models["examples"] = listed
+    return {
+        "version": Param(
+            None,
+            type=["null", "string"],
+            title="Version",
+            description="The id of the version, or its first characters. Empty: the newest version.",
+        ),
+        "until": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Until",
+            description="Train on the version whose data interval ends on this day (UTC). Empty: any version.",
+        ),
+        "models": Param(
+            None,
+            **models,
+            title="Models",
+            description="Which models to train. Empty: all." if listed else "Names, one per line. Empty: all models.",
+        ),
+        "grid": Param(
+            None,
+            **SCHEMA,
+            title="Grid",
+            description="Parameter values to train in addition to the models, one candidate for each combination: "
+            '{"logistic": {"C": [0.1, 1, 10]}}. Each candidate has its own task and is a challenger in the gate.',
+        ),
+        "seed": Param(
+            0,
+            type=["null", "integer"],
+            minimum=0,
+            maximum=2**32 - 1,
+            title="Seed",
+            description="Seed of every random state. Empty: 0.",
+        ),
+    }
 
 
 def describe(context: Context) -> tuple[str, dict[str, Any], str]:
@@ -62,7 +74,7 @@ def build(dataset: Dataset) -> DAG:
         max_active_runs=4,
         is_paused_upon_creation=False,
         dagrun_timeout=timedelta(hours=4) + duration(dataset.time_limit),
-        params=FORM,
+        params=form(dataset),
         tags=["retraining", "train", dataset.name],
         default_args={"owner": "millrace", "retries": 2, "retry_delay": timedelta(seconds=2)},
     ) as dag:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The largest number that a form accepts: the largest of a bigint column, and of what Airflow passes to a task.
 MAX_PARAMETER = 2**63 - 1
+# A date or a moment in a form. Airflow does not check the format; only the widget of the form uses it.
+DAY = r"^\d{4}-\d\d-\d\d([T ].*)?$"
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ def interval(dataset: Dataset, context: Context) -> Interval:
     Raises:
         NonRetryableError: The form's dates are not dates, or in the wrong order.
     """
-    start, end = (_moment(context["params"], name) for name in ("interval_start", "interval_end"))
+    start, end = (moment(context["params"], name) for name in ("interval_start", "interval_end"))
     if start and end and start >= end:
         raise NonRetryableError(
             f"The interval starts at {start}, which is not before its end, {end}.",
@@ -157,16 +159,26 @@ def cause(context: Context) -> str:
     return f"{kind}: {person}" if person else kind
 
 
-def _moment(parameters: Mapping[str, Any], name: str) -> datetime | None:
+def person(context: Context) -> str:
+    """The name of the user who started the run; else what started it."""
+    return getattr(context["dag_run"], "triggering_user_name", None) or cause(context)
+
+
+def moment(parameters: Mapping[str, Any], name: str) -> datetime | None:
+    """A moment of the form; without a time zone it is in UTC.
+
+    Raises:
+        NonRetryableError: It is not a date.
+    """
     text = parameters.get(name)
     if not text:
         return None
     try:
-        moment = datetime.fromisoformat(str(text))
+        found = datetime.fromisoformat(str(text))
     except ValueError as error:
         raise NonRetryableError(
             f"The parameter {name} is {text!r}, which is not a date.",
             "Write it like 2015-01-01.",
             code=Code.INVALID_PARAMETER,
         ) from error
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)

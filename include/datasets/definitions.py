@@ -8,7 +8,7 @@ from include import definitions
 from include.datasets.definition import Dataset
 from include.definitions import Found
 
-MACHINERY = frozenset({"definition", "definitions", "hashing", "sizes", "splits"})
+MACHINERY = frozenset({"definition", "definitions", "hashing", "model_names", "sizes", "splits"})
 
 
 def find(folder: Path | None = None) -> Found[Dataset]:

@@ -57,6 +57,14 @@ class Replayed:
             self.before[disposition] += before[disposition]
             self.after[disposition] += after[disposition]
 
+    def __str__(self) -> str:
+        counts = ", ".join(
+            f"{count:,} {name.column.replace('_', ' ')} ({count - self.before[name]:+,})"
+            for name, count in self.after.items()
+        )
+        offsets = f"offsets {self.span.first} to {self.span.next - 1}"
+        return f"partition {self.span.partition}, {offsets}: {self.records:,} records, now {counts}"
+
 
 def replay(
     connection: Connection,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from include.error_codes import Code
-from include.errors import UserError
+from include.errors import NonRetryableError, UserError
 from include.kafka import topics
 from include.kafka.position import StoredPosition
 from include.kafka.topics import Extent, Topic
@@ -29,6 +29,43 @@ class Wanted:
     next: int | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+
+def choose(
+    partitions: Sequence[int],
+    first: int | None,
+    last: int | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> Wanted:
+    """The records that a user chose.
+
+    Args:
+        partitions: Numbers of partitions; none for all.
+        first, last: Offsets of one partition, both inclusive.
+        since, until: As in ``Wanted``.
+
+    Raises:
+        NonRetryableError: Offsets without one partition, or a range that ends before it begins.
+    """
+    if (first is not None or last is not None) and len(partitions) != 1:
+        raise NonRetryableError(
+            "The first and the last offset are those of one partition, and "
+            f"{len(partitions) or 'none'} {'is' if len(partitions) < 2 else 'are'} named.",
+            "Name the partition, as in --partition 0 --first 100 --last 199.",
+            code=Code.INVALID_USAGE,
+        )
+    for start, end, is_empty in (
+        (first, last, first is not None and last is not None and first > last),
+        (since, until, since is not None and until is not None and since >= until),
+    ):
+        if is_empty:
+            raise NonRetryableError(
+                f"The range from {start} to {end} ends before it begins.",
+                "Swap its bounds.",
+                code=Code.INVALID_INTERVAL,
+            )
+    return Wanted(partitions or None, first, None if last is None else last + 1, since, until)
 
 
 @dataclass(frozen=True)

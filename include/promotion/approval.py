@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,30 @@ class Answer(StrEnum):
     REFUSED = "refused"
 
 
-def form(run: int) -> tuple[str, str]:
-    """The title and the text (Markdown) of the form, with the evidence on a run's models."""
+@dataclass(frozen=True)
+class Form:
+    """What the form shows.
+
+    Attributes:
+        title: The question.
+        text: Everything below, in Markdown.
+        champion: The present champion.
+        evidence: A sentence on each model of the run, or why the models could not be compared.
+        models: The names of the models that can be approved, the recommended one first.
+        recommended: The model that is approved when the answer names none; None if none is recommended.
+    """
+
+    title: str
+    text: str
+    champion: str
+    evidence: Sequence[str]
+    models: Sequence[str]
+    recommended: str | None
+
+
+def form(run: int) -> Form:
+    """The form that asks whether a model of a run becomes the champion."""
+    from include.datasets.definition import BASELINE
     from include.registry import champion_history
     from include.versions.manifest import decode
     from include.warehouse import queries
@@ -42,13 +65,24 @@ def form(run: int) -> tuple[str, str]:
         champion = champion_history.current(connection, gate.dataset)
         verdicts = list(sql.verdicts_of(connection, run=run))
         recommended = _recommended(connection, run)
+        models = [model for model, _ in sql.digests_of(connection, run=run) if model != BASELINE]
     version = decode(bytes(gate.manifest)).short
-    lines = [f"Champion: **{champion or 'none; the baseline takes its place'}**", ""]
-    lines += [f"The models could not be compared with the champion. {gate.reason}", ""] if gate.reason else []
-    lines += [f"* {verdict.sentence}" for verdict in verdicts]
-    advice = f"Recommended: **{recommended}**." if recommended else "No model is recommended. To approve one, name it."
+    present = str(champion or "none; the baseline takes its place")
+    evidence = [f"The models could not be compared with the champion. {gate.reason}"] if gate.reason else []
+    evidence += [verdict.sentence for verdict in verdicts]
+    lines = [f"Champion: **{present}**", "", *(f"* {sentence}" for sentence in evidence)]
+    advice = (
+        f"Recommended: **{recommended}**." if recommended else "No model is recommended. To approve one, choose it."
+    )
     lines += ["", advice, "", "If the champion changes before you answer, the approval is refused."]
-    return f"Promote a model of {gate.dataset}, version {version}?", "\n".join(lines)
+    return Form(
+        title=f"Promote a model of {gate.dataset}, version {version}?",
+        text="\n".join(lines),
+        champion=present,
+        evidence=evidence,
+        models=sorted(models, key=lambda model: (model != recommended, model)),
+        recommended=recommended,
+    )
 
 
 def apply(run: int, answered: Mapping[str, Any]) -> str:

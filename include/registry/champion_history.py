@@ -108,11 +108,7 @@ def record_change(
         reason=reason,
     )
     if new is None:
-        raise ChampionChanged(
-            f"Nothing was changed: the champion of {dataset!r} has changed since this decision was prepared. It is now "
-            f"{current(connection, dataset)}.",
-            f"Look at it with ./millrace champion {dataset} and decide again.",
-        )
+        raise _changed(connection, dataset)
     return new
 
 
@@ -135,10 +131,12 @@ def roll_back(dataset: str, decider: str, expected: int | None = None) -> Champi
         if last is None:
             raise _no_champion(dataset, "roll back")
         number, retired, rollback_to, *_ = last
+        if expected is not None and expected != number:
+            raise _changed(connection, dataset)
         ending = f"the retirement of the champion of {dataset!r}"
         if not retired:
-            present = _numbered(connection, dataset, number if expected is None else expected)
-            number, rollback_to = present.number, present.rollback_to
+            present = _numbered(connection, dataset, number)
+            rollback_to = present.rollback_to
             ending = f"{present.model} of version {present.version}"
         if rollback_to is None:
             raise UserError(
@@ -163,12 +161,13 @@ def roll_back(dataset: str, decider: str, expected: int | None = None) -> Champi
         return new
 
 
-def retire(dataset: str, decider: str, reason: str) -> Champion:
+def retire(dataset: str, decider: str, reason: str, expected: int | None = None) -> Champion:
     """Ends the champion's tenure without a successor: the next model that beats the baseline becomes champion.
 
     Args:
         decider: The name of the person.
         reason: Stored with the change.
+        expected: The number of the change that made it champion; the last by default.
 
     Returns:
         The retired champion.
@@ -179,6 +178,8 @@ def retire(dataset: str, decider: str, reason: str) -> Champion:
     """
     with connected(f"millrace retire {dataset}") as connection:
         present = current(connection, dataset)
+        if expected is not None and (present is None or present.number != expected):
+            raise _changed(connection, dataset)
         if present is None:
             raise _no_champion(dataset, "retire")
         record_change(
@@ -193,6 +194,19 @@ def retire(dataset: str, decider: str, reason: str) -> Champion:
         )
         connection.commit()
         return present
+
+
+def _changed(connection: Connection, dataset: str) -> ChampionChanged:
+    present, last = current(connection, dataset), queries.load("registry").last_change(connection, dataset=dataset)
+    now = str(present)
+    if present is None:
+        since = f", since {last.since:%Y-%m-%d %H:%M:%S} UTC by {Cause.RETIREMENT} ({last.decider})" if last else ""
+        now = f"no champion{since}"
+    return ChampionChanged(
+        f"Nothing was changed: the champion of {dataset!r} has changed since this decision was prepared. It is now "
+        f"{now}.",
+        f"Look at it with ./millrace champion {dataset} and decide again.",
+    )
 
 
 def _numbered(connection: Connection, dataset: str, number: int) -> ChampionNumberedRow:

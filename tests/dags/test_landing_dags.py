@@ -18,19 +18,35 @@ from include.airflow.stream_sensor import StreamSensor
 from include.streams import definitions
 
 ROOT = Path(__file__).resolve().parents[2]
+FILES = ("landing.py", "replay.py", "retry.py")
 
 
 @pytest.fixture(scope="module")
 def dags() -> dict[str, DAG]:
     bag = DagBag(ROOT / "dags", collect_dags=False)
-    for file in ("landing.py", "maintain_streams.py", "broken_streams.py"):
+    for file in (*FILES, "maintain_streams.py", "broken_streams.py"):
         bag.process_file(str(ROOT / "dags" / file))
     assert not bag.import_errors
     return bag.dags
 
 
-def test_every_stream_has_a_dag(dags: dict[str, DAG]) -> None:
-    assert set(dags) == {f"land__{name}" for name in definitions.find().valid} | {"maintain__streams"}
+def test_every_stream_has_dags(dags: dict[str, DAG]) -> None:
+    expected = {f"{kind}__{name}" for kind in ("land", "replay", "retry") for name in definitions.find().valid}
+    assert set(dags) == expected | {"maintain__streams"}
+
+
+def test_repairs_run_one_at_a_time_and_without_being_unpaused(dags: dict[str, DAG]) -> None:
+    for name in definitions.find().valid:
+        for kind in ("replay", "retry"):
+            dag = dags[f"{kind}__{name}"]
+            assert dag.schedule is None and dag.max_active_runs == 1 and dag.is_paused_upon_creation is False
+
+
+def test_the_form_of_a_replay_can_stay_empty(dags: dict[str, DAG]) -> None:
+    for name in definitions.find().valid:
+        params = dags[f"replay__{name}"].params
+        assert set(params) == {"partition", "first", "last", "since", "until"}
+        assert set(params.validate().values()) == {None}
 
 
 def test_a_stream_is_landed_by_one_run_after_another(dags: dict[str, DAG]) -> None:
@@ -73,15 +89,16 @@ def test_dags_survive_serialization(dags: dict[str, DAG]) -> None:
 
 
 def test_serialization_is_the_same_each_time(dags: dict[str, DAG]) -> None:
-    again = DagBag(ROOT / "dags/landing.py")
-    for dag_id, dag in again.dags.items():
-        assert DagSerialization.to_dict(dag) == DagSerialization.to_dict(dags[dag_id]), (
-            "each parse would be a new version"
-        )
+    for file in FILES:
+        for dag_id, dag in DagBag(ROOT / "dags" / file).dags.items():
+            assert DagSerialization.to_dict(dag) == DagSerialization.to_dict(dags[dag_id]), (
+                "each parse would be a new version"
+            )
 
 
-def test_parsing_imports_nothing_heavy() -> None:
-    program = "import runpy, sys; runpy.run_path('dags/landing.py'); print(*sys.modules)"
+@pytest.mark.parametrize("file", FILES)
+def test_parsing_imports_nothing_heavy(file: str) -> None:
+    program = f"import runpy, sys; runpy.run_path('dags/{file}'); print(*sys.modules)"
     # With the address of a metadata database, Airflow itself imports the driver.
     own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
     environment = {**own, "PYTHONPATH": str(ROOT)}

@@ -158,6 +158,22 @@ def test_every_parameter_of_the_forms_has_a_default(dags: dict[str, DAG]) -> Non
         assert dag.params.validate() == dag.params.dump(), "a scheduled run has only defaults"
 
 
+def test_every_field_of_the_forms_can_stay_empty(dags: dict[str, DAG]) -> None:
+    for name, dag in dags.items():
+        if not name.startswith("promote__"):
+            params = copy.deepcopy(dag.params)
+            for field in params:
+                # The UI sends null for a field that was cleared.
+                params[field] = None
+            params.validate()
+
+
+def test_models_are_picked_from_a_list(dags: dict[str, DAG]) -> None:
+    for name, dataset in definitions.find().valid.items():
+        listed = dags[f"train__{name}"].params.get_param("models").schema["examples"]
+        assert [*listed, "baseline"] == list(dataset.estimators())
+
+
 def test_a_manual_dataset_asks_once_about_each_compared_run(dags: dict[str, DAG]) -> None:
     for name, dataset in definitions.find().valid.items():
         train = dags[f"train__{name}"]
@@ -179,6 +195,7 @@ def test_an_unanswered_question_declines(dags: dict[str, DAG]) -> None:
     assert isinstance(ask, ApprovalOperator)
     assert ask.options == ["Approve", "Reject"] and ask.defaults == ["Reject"]
     assert list(ask.params) == ["model"], "the form has no other field"
+    assert ask.params.get_param("model").resolve(None) is None, "no button is disabled while it is empty"
 
 
 def test_runs_of_many_versions_do_not_collide(dags: dict[str, DAG]) -> None:

@@ -185,11 +185,12 @@ def test_a_run_that_was_not_judged_cannot_be_approved(warehouse: Connection) -> 
 
 
 def test_the_form_shows_the_evidence(decided: Dataset) -> None:
-    subject, body = approval.form(better(decided, 3))
-    assert subject.startswith(f"Promote a model of {decided.name}, version ")
-    assert "Champion: **tree of version" in body
-    assert "only the champion on" in body and "A person decides." in body
-    assert "No model is recommended" in body
+    form = approval.form(better(decided, 3))
+    assert form.title.startswith(f"Promote a model of {decided.name}, version ")
+    assert "Champion: **tree of version" in form.text
+    assert "only the champion on" in form.text and "A person decides." in form.text
+    assert "No model is recommended" in form.text
+    assert (form.models, form.recommended) == (["tree"], None), "nobody promotes the baseline"
 
 
 def test_a_retirement_that_is_no_longer_the_last_change_cannot_be_undone(
@@ -201,6 +202,23 @@ def test_a_retirement_that_is_no_longer_the_last_change_cannot_be_undone(
     champion_history.roll_back(dataset.name, "bob")
     with raises(Code.CHAMPION_CHANGED, dataset.name, kind=ChampionChanged):
         champion_history.roll_back(dataset.name, "cid", expected=2)
+
+
+def test_who_changed_the_champion_first_is_named(topic: Callable[..., str], warehouse: Connection) -> None:
+    dataset = given(topic, signal(600), promotion=manual())
+    for version in (1, 2):
+        approval.answer(better(dataset, version), True, "tree", "ann")
+    champion_history.retire(dataset.name, "bob", "wrong", expected=2)
+    for late in (
+        lambda: champion_history.roll_back(dataset.name, "cid", expected=2),
+        lambda: champion_history.retire(dataset.name, "cid", "wrong, too", expected=2),
+    ):
+        with raises(Code.CHAMPION_CHANGED, dataset.name, "no champion", "retirement", "bob", kind=ChampionChanged):
+            late()  # type: ignore[no-untyped-call]
+    champion_history.roll_back(dataset.name, "dan", expected=3)
+    with raises(Code.CHAMPION_CHANGED, "rollback", "dan", kind=ChampionChanged):
+        champion_history.roll_back(dataset.name, "cid", expected=3)
+    assert [cause for *_, cause in champions(warehouse, dataset)][2:] == ["retirement", "rollback"]
 
 
 def test_rollbacks_restore_one_champion_after_the_other(topic: Callable[..., str], warehouse: Connection) -> None:
