@@ -7,70 +7,82 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from include.errors import UserError
-from include.kafka.backlog import Backlog, BacklogReader, Key
-from include.kafka.position_errors import OffsetsGone, PositionError
-from include.pages.streams import TIMEOUT, Waiting
+from include.kafka.position_errors import PositionError
+from include.monitoring import lag
+from include.monitoring.lag import Lag
+from include.pages.streams import UNKNOWN, Waiting
+from include.warehouse.connection import connect
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
 
 # Pages that are open at the same time share a measurement.
 KEEP_S = 2.0
 WAIT_S = 1.0
 
-Measured = Mapping[Key, Backlog | UserError]
+Measured = Mapping[str, Lag | UserError]
 
 
 class LiveLag:
-    """Measures the lag of all streams together, at most every ``KEEP_S`` seconds."""
+    """Measures the lag of streams together, at most every ``KEEP_S`` seconds."""
 
     def __init__(self) -> None:
-        self._reader = BacklogReader()
+        self._connection: Connection | None = None
         self._thread = ThreadPoolExecutor(1, "millrace lag")
         self._lock = Lock()
-        self._running: Future[Measured] | None = None
-        self._asked: frozenset[Key] = frozenset()
+        self._current: Future[Measured] | None = None
+        self._topics: dict[str, str] = {}
         self._since = 0.0
 
-    def of(self, streams: Mapping[str, Key]) -> dict[str, Waiting]:
+    def of(self, topics: Mapping[str, str]) -> dict[str, Waiting]:
         """What waits for each stream, measured within the last seconds; unknown if Kafka does not answer in time.
 
         Args:
-            streams: The reader and the topic of each stream.
+            topics: The topic of each stream.
         """
-        if not streams:
+        if not topics:
             return {}
         try:
-            measured = self._measurement(frozenset(streams.values())).result(WAIT_S)
-        except NotInTime:
-            return dict.fromkeys(streams, Waiting(None, TIMEOUT))
-        except UserError as error:
-            return dict.fromkeys(
-                streams, Waiting(None, TIMEOUT if not isinstance(error, PositionError) else str(error))
-            )
-        return {name: _waiting(key, measured.get(key)) for name, key in streams.items()}
+            measured = self._measurement(topics).result(WAIT_S)
+        except (NotInTime, UserError):
+            return dict.fromkeys(topics, UNKNOWN)
+        return {name: _waiting(measured.get(name)) for name in topics}
 
-    def _measurement(self, keys: frozenset[Key]) -> Future[Measured]:
+    def _measurement(self, topics: Mapping[str, str]) -> Future[Measured]:
         with self._lock:
-            current = self._running
-            if current is not None and keys <= self._asked:
-                is_fresh = time.monotonic() - self._since < KEEP_S
-                # One that is still running is shared however long it takes: a second would only wait behind it.
-                if not current.done() or (is_fresh and current.exception() is None):
+            current = self._current
+            if current is not None and topics.items() <= self._topics.items():
+                # One that still runs is shared however long it takes: another would only wait behind it.
+                if not current.done():
                     return current
-            self._asked = keys | self._asked if current is not None and not current.done() else keys
+                if time.monotonic() - self._since < KEEP_S and current.exception() is None:
+                    return current
+            self._topics = dict(topics)
             self._since = time.monotonic()
-            self._running = self._thread.submit(self._reader.measure_all, list(self._asked))
-            return self._running
+            self._current = self._thread.submit(self._measure, self._topics)
+            return self._current
+
+    def _measure(self, topics: Mapping[str, str]) -> Measured:
+        try:
+            if self._connection is None:
+                self._connection = connect("millrace lag")
+            return lag.measure(self._connection, topics)
+        except Exception as error:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            if isinstance(error, UserError):
+                raise
+            # A connection that broke while it was idle.
+            return {}
 
 
-def _waiting(key: Key, measured: Backlog | UserError | None) -> Waiting:
-    if measured is None:
-        return Waiting(None, TIMEOUT)
+def _waiting(measured: Lag | UserError | None) -> Waiting:
+    if isinstance(measured, Lag):
+        return Waiting(measured.records, measured.seconds)
     if isinstance(measured, PositionError):
-        return Waiting(None, str(measured))
-    if isinstance(measured, UserError):
-        return Waiting(None, TIMEOUT)
-    for partition, offset in measured.positions.items():
-        if 0 < offset < (first := measured.extents[partition].first):
-            return Waiting(None, str(OffsetsGone(key[1], partition, offset, first)))
-    return Waiting(measured.lag)
+        return Waiting(None, None, str(measured), is_stopped=True)
+    return UNKNOWN

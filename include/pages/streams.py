@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -36,12 +36,19 @@ class Waiting:
     """What waits in Kafka for a stream, as far as it is known.
 
     Attributes:
-        lag: Offsets past the position; None if Kafka did not answer in time.
-        reason: Why the lag is unknown, or why the stream cannot continue; empty otherwise.
+        lag: Offsets past the position; None if it is unknown.
+        behind_s: Age of the oldest record that waits, in seconds; None if it is unknown.
+        reason: Why the lag is unknown; empty otherwise.
+        is_stopped: Whether the stream cannot continue, because its topic and its position do not fit.
     """
 
     lag: int | None
+    behind_s: float | None
     reason: str = ""
+    is_stopped: bool = False
+
+
+UNKNOWN = Waiting(None, None, "Kafka did not answer in time.")
 
 
 @dataclass(frozen=True)
@@ -52,26 +59,14 @@ class StreamLine:
     waiting: Waiting
 
     @property
-    def behind_s(self) -> float | None:
-        """Age of the oldest record that waits: 0 if none waits now, or else by the last sample, in seconds.
-
-        None if it is unknown, or if the sample is too old to be called current.
-        """
-        if self.waiting.lag == 0:
-            return 0.0
-        if self.waiting.lag is None or self.row.behind_s is None or self.row.sampled_at is None:
-            return None
-        age = (datetime.now(UTC) - self.row.sampled_at).total_seconds()
-        return self.row.behind_s + age if age < MAX_SAMPLE_AGE_S else None
+    def is_stopped(self) -> bool:
+        """Whether the stream cannot continue without a person."""
+        return self.row.is_final or self.waiting.is_stopped
 
     @property
-    def is_stopped(self) -> bool:
-        """Whether a task of the stream fails, or its topic and its position do not fit."""
-        return self.row.stopped_error is not None or (self.waiting.lag is None and self.waiting.reason != TIMEOUT)
-
-
-MAX_SAMPLE_AGE_S = 150.0
-TIMEOUT = "Kafka did not answer in time."
+    def is_failing(self) -> bool:
+        """Whether a task of the stream has failed and not succeeded since."""
+        return self.row.stopped_error is not None
 
 
 def overview(connection: Connection, waiting: Mapping[str, Waiting]) -> list[StreamLine]:
@@ -81,16 +76,13 @@ def overview(connection: Connection, waiting: Mapping[str, Waiting]) -> list[Str
         connection: To the warehouse.
         waiting: What waits, by stream.
     """
-    return [
-        StreamLine(row, waiting.get(row.stream, Waiting(None, TIMEOUT)))
-        for row in queries.load("pages").streams(connection)
-    ]
+    return [StreamLine(row, waiting.get(row.stream, UNKNOWN)) for row in queries.load("pages").streams(connection)]
 
 
-def topics(connection: Connection) -> dict[str, tuple[str, str]]:
-    """The reader and the topic of each stream whose topic is known."""
+def topics(connection: Connection) -> dict[str, str]:
+    """The topic of each stream whose topic is known."""
     rows = queries.load("pages").streams(connection)
-    return {row.stream: (f"landing:{row.stream}", row.topic) for row in rows if row.topic is not None}
+    return {row.stream: row.topic for row in rows if row.topic is not None}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from itertools import count
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 from starlette.requests import Request
@@ -50,7 +50,7 @@ def request(path: str = ADDRESS, root_path: str = "/millrace", **headers: str) -
     )
 
 
-def hostile(kind: type[NamedTuple], **known: Any) -> Any:
+def hostile(kind: Any, **known: Any) -> Any:
     """A row whose every text is hostile."""
     values = {}
     numbers = count(1)
@@ -113,7 +113,7 @@ def dataset_facts() -> datasets.DatasetFacts:
 
 def stream_facts() -> streams.StreamFacts:
     return streams.StreamFacts(
-        streams.StreamLine(hostile(rows.StreamsRow), streams.Waiting(None, EVIL)),
+        streams.StreamLine(hostile(rows.StreamsRow), streams.Waiting(None, None, EVIL, is_stopped=True)),
         [hostile(rows.FailuresRow)],
         [hostile(rows.HistoryRow)],
         [hostile(rows.PartitionsRow)],
@@ -276,13 +276,21 @@ def test_a_sparkline_spans_its_box() -> None:
     assert charts.sparkline([]) == ""
 
 
-def test_a_sample_that_is_old_is_not_shown_as_current() -> None:
-    fresh, old = datetime.now(UTC), datetime.now(UTC) - timedelta(minutes=10)
-    line = streams.StreamLine(hostile(rows.StreamsRow, sampled_at=fresh, behind_s=7.0), streams.Waiting(5))
-    assert line.behind_s == pytest.approx(7.0, abs=1)
-    assert streams.StreamLine(line.row._replace(sampled_at=old), streams.Waiting(5)).behind_s is None
-    assert streams.StreamLine(line.row, streams.Waiting(0)).behind_s == 0
-    assert streams.StreamLine(line.row, streams.Waiting(None, streams.TIMEOUT)).behind_s is None
+def test_a_lag_that_is_unknown_is_not_shown_as_a_number() -> None:
+    line = streams.StreamLine(hostile(rows.StreamsRow, stopped_error=None, is_final=False), streams.UNKNOWN)
+    text = shown("streams.html", names=["s"], lines={"s": line}, paused={})
+    assert text.count("unknown</span>") == 3
+    known = streams.StreamLine(line.row, streams.Waiting(12345, 7.0))
+    text = shown("streams.html", names=["s"], lines={"s": known}, paused={})
+    assert "12,345" in text and "7.0 s" in text and "landing</span>" in text
+
+
+def test_a_stream_whose_position_does_not_fit_its_topic_is_stopped() -> None:
+    row = hostile(rows.StreamsRow, stopped_error=None, is_final=False)
+    assert streams.StreamLine(row, streams.Waiting(None, None, "removed", is_stopped=True)).is_stopped
+    assert not streams.StreamLine(row, streams.UNKNOWN).is_stopped
+    assert streams.StreamLine(row._replace(is_final=True), streams.Waiting(0, 0.0)).is_stopped
+    assert not streams.StreamLine(row._replace(stopped_error="it is retried"), streams.Waiting(0, 0.0)).is_stopped
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.responses import Response
 
 from include.airflow.pages import sources
-from include.airflow.pages.access import dag_of_dataset, may, on_dataset, only_plugins
+from include.airflow.pages.access import dag_of_dataset, may, on_dataset, only_plugins, visible
 from include.airflow.pages.rendering import page
 from include.pages import datasets
 
@@ -22,7 +22,8 @@ def models(request: Request, _: Annotated[str, Depends(only_plugins)]) -> Respon
     paused = sources.paused_by_name("train__")
     with sources.warehouse().connection() as connection:
         rows = {row.dataset: row for row in datasets.overview(connection)}
-    names = [name for name in sorted({*rows, *paused}) if may(request, "GET", dag_of_dataset(name))]
+    seen = visible(request, [dag_of_dataset(name) for name in {*rows, *paused}])
+    names = [name for name in sorted({*rows, *paused}) if dag_of_dataset(name) in seen]
     return page(request, "models.html", names=names, rows=rows, paused=paused)
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.responses import Response
 
 from include.airflow.pages import sources
-from include.airflow.pages.access import dag_of_stream, may, on_stream, only_plugins
+from include.airflow.pages.access import dag_of_stream, on_stream, only_plugins, visible
 from include.airflow.pages.rendering import page
 from include.pages import streams as data
 
@@ -24,7 +24,8 @@ def streams(request: Request, _: Annotated[str, Depends(only_plugins)]) -> Respo
     waiting = sources.lag().of(topics)
     with sources.warehouse().connection() as connection:
         lines = {line.row.stream: line for line in data.overview(connection, waiting)}
-    names = [name for name in sorted({*lines, *paused}) if may(request, "GET", dag_of_stream(name))]
+    seen = visible(request, [dag_of_stream(name) for name in {*lines, *paused}])
+    names = [name for name in sorted({*lines, *paused}) if dag_of_stream(name) in seen]
     return page(request, "streams.html", names=names, lines=lines, paused=paused)
 
 
@@ -44,4 +45,4 @@ def stream_facts(name: str) -> data.StreamFacts | None:
         topic = data.topics(connection).get(name)
     waiting = sources.lag().of({} if topic is None else {name: topic})
     with sources.warehouse().connection() as connection:
-        return data.stream(connection, name, waiting.get(name, data.Waiting(None, data.TIMEOUT)))
+        return data.stream(connection, name, waiting.get(name, data.UNKNOWN))

@@ -146,11 +146,15 @@ FROM (SELECT * FROM millrace.run_log WHERE run = :run ORDER BY line DESC LIMIT :
 ORDER BY line;
 
 -- name: streams()
--- One row for each stream.
+-- One row for each stream; is_final says whether its failing task cannot succeed without a person.
 -- Null: topic, partitions, offsets, moved_at, newest_event, newest_age_s, oldest_dead_letter_at, lag, behind_s, sampled_at, rate_hour, rate_day, stopped_task, stopped_since, stopped_code, stopped_error, stopped_remedy, proved_at, proof_errors.
 SELECT stream, topic, is_defined, partitions, offsets, moved_at, newest_event, newest_age_s, landed, dead_letters, quarantined,
        skipped, oldest_dead_letter_at, lag, behind_s, sampled_at, rate_hour, rate_day, stopped_task, stopped_since, stopped_code,
-       stopped_error, stopped_remedy, proved_at, proof_errors
+       stopped_error, stopped_remedy, proved_at, proof_errors,
+       EXISTS (
+           SELECT FROM millrace.landing_failure AS failure
+           WHERE failure.stream = stream_overview.stream AND failure.is_final
+       ) AS is_final
 FROM millrace.stream_overview
 ORDER BY stream;
 
@@ -216,7 +220,7 @@ LIMIT :most;
 -- name: failures(stream)
 -- The failing tasks of a stream.
 -- Null: code, remedy.
-SELECT task, since, last_at, failures, error, code, remedy
+SELECT task, since, last_at, failures, error, code, remedy, is_final
 FROM millrace.landing_failure
 WHERE stream = :stream
 ORDER BY since, task;

@@ -300,6 +300,7 @@ class StreamsRow(NamedTuple):
     stopped_remedy: str | None
     proved_at: datetime | None
     proof_errors: int | None
+    is_final: bool
 
 
 class HistoryRow(NamedTuple):
@@ -377,6 +378,7 @@ class FailuresRow(NamedTuple):
     error: str
     code: str | None
     remedy: str | None
+    is_final: bool
 
 
 class ReconciliationRow(NamedTuple):
