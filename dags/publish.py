@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, Param, get_current_context, task
 from airflow.timetables.interval import CronDataIntervalTimetable
 
-from include.airflow import assets, dag_runs, run_notes
+from include.airflow import assets, dag_runs, deadlines, run_notes
 from include.datasets import Dataset, definitions
 
+MAX_TIME = timedelta(hours=2)
 FORM = {
     "interval_start": Param(
         None,
@@ -55,7 +56,8 @@ def build(dataset: Dataset) -> DAG:
         # A dataset with a schedule has a version for each interval since its start.
         catchup=True,
         max_active_runs=1,
-        dagrun_timeout=timedelta(hours=2),
+        dagrun_timeout=MAX_TIME,
+        deadline=deadlines.deadlines(dataset, "publish", MAX_TIME),
         # A schedule starts immediately, also when it is added to an existing definition.
         is_paused_upon_creation=False,
         params=FORM,
@@ -83,6 +85,7 @@ def build(dataset: Dataset) -> DAG:
                     asked_by=dag_runs.cause(context),
                     parameters=context["params"],
                 )
+                deadlines.met(dataset, "publish")
             known = "" if published.new else ", published before"
             run_notes.leave(f"version {published.version[:12]}, {published.rows:,} rows{known}")
             context["outlet_events"][assets.dataset_version(dataset.name)].extra = {

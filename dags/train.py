@@ -6,7 +6,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Context, Param, get_current_context, task
 
-from include.airflow import assets, dag_runs, run_notes
+from include.airflow import assets, dag_runs, deadlines, run_notes
 from include.datasets import Dataset, definitions, model_names
 from include.durations import duration
 from include.gate.policy import PolicyName
@@ -64,6 +64,7 @@ def describe(context: Context) -> tuple[str, dict[str, Any], str]:
 
 
 def build(dataset: Dataset) -> DAG:
+    max_time = timedelta(hours=4) + duration(dataset.time_limit)
     with DAG(
         f"train__{dataset.name}",
         description=f"Trains the models of {dataset.name} on a version, and compares them with the champion",
@@ -73,7 +74,8 @@ def build(dataset: Dataset) -> DAG:
         # Versions train in parallel; the gate compares them in their order.
         max_active_runs=4,
         is_paused_upon_creation=False,
-        dagrun_timeout=timedelta(hours=4) + duration(dataset.time_limit),
+        dagrun_timeout=max_time,
+        deadline=deadlines.deadlines(dataset, "train", max_time),
         params=form(dataset),
         tags=["retraining", "train", dataset.name],
         default_args={"owner": "millrace", "retries": 2, "retry_delay": timedelta(seconds=2)},
@@ -125,6 +127,7 @@ def build(dataset: Dataset) -> DAG:
 
             with dag_runs.airflow_errors():
                 run.end(planned)
+                deadlines.met(dataset, "train")
                 if planned:
                     run_notes.leave(summary.line_of_run(planned[0]["run"]))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -12,13 +14,16 @@ from include.airflow import run_notes
 from include.datasets import definitions as dataset_definitions
 from include.errors import UserError
 from include.monitoring import alerts, expectations, sample
+from include.monitoring.alerts import Alert, Recipient
 from include.streams import definitions as stream_definitions
-from include.warehouse.connection import connected
+from include.warehouse.connection import connect
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from psycopg2.extensions import connection as Connection
 
-    from include.monitoring.alerts import Alert, Recipient
+SILENT = "millrace_warehouse_silent"
+"""The variable of Airflow that says since when PostgreSQL does not answer, and whether that was told."""
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +36,7 @@ def check_in_task(context: Context) -> None:
     """
     streams, datasets = stream_definitions.find(), dataset_definitions.find()
     broken = {"stream": bool(streams.broken), "dataset": bool(datasets.broken)}
-    with connected("millrace expectations") as connection:
+    with _warehouse([*streams.valid.values(), *datasets.valid.values()], context) as connection:
         sample.sample(connection)
         now = datetime.now(UTC)
         findings = expectations.evaluate(connection, streams.valid.values(), datasets.valid.values(), now)
@@ -49,8 +54,44 @@ def check_in_task(context: Context) -> None:
         log.error("%s", problem)
 
 
+@contextmanager
+def _warehouse(definitions: Collection[Any], context: Context) -> Iterator[Connection]:
+    """A connection to the warehouse. A PostgreSQL that does not answer for long is told to all notifiers, once.
+
+    The warehouse itself cannot keep since when, so a variable of Airflow does.
+    """
+    from airflow.sdk import Variable
+
+    now, known = datetime.now(UTC), Variable.get(SILENT, default=None)
+    since, _, told = (known or now.isoformat()).partition(" ")
+    alert = Alert(0, expectations.POSTGRES, "answers", "failed", "", datetime.fromisoformat(since), None)
+    try:
+        connection = connect("millrace expectations")
+    except UserError as error:
+        due = alerts.due_state(alert.subject, alert.since, None, None, now)
+        # Noted before they are sent: a check that is killed in between must not tell twice.
+        Variable.set(SILENT, f"{since} told" if told or due else since)
+        if due and not told:
+            _tell(replace(alert, detail=error.what), definitions, context)
+        raise
+    with closing(connection):
+        if known:
+            Variable.delete(SILENT)
+        if told:
+            _tell(replace(alert, state="over", detail="it answers.", until=now), definitions, context)
+        yield connection
+
+
+def _tell(alert: Alert, definitions: Collection[Any], context: Context) -> None:
+    """Sends an alert to the notifiers of all definitions, each once."""
+    recipients = {recipient.key: recipient for recipient in _recipients(definitions, context)(alert)}
+    for (_, recipient), error in alerts.send([(alert, recipient) for recipient in recipients.values()]):
+        if error is not None:
+            log.error("%s", alerts.problem(alert, recipient, error))
+
+
 def _recipients(definitions: Collection[Any], context: Context) -> Callable[[Alert], list[Recipient]]:
-    """Who receives an alert: the notifiers of its definition, or those of all streams if it is about Kafka."""
+    """Who receives an alert: the notifiers of its definition. About Kafka: of all streams; about PostgreSQL: of all."""
     from include.airflow.notifiers import NotifierRecipient, of
 
     by_subject: dict[str, list[Recipient]] = {}
@@ -62,8 +103,9 @@ def _recipients(definitions: Collection[Any], context: Context) -> Callable[[Ale
             log.error("No messages about %s are sent: %s", subject, error)
 
     def of_alert(alert: Alert) -> list[Recipient]:
-        if alert.subject != expectations.KAFKA:
+        if alert.subject not in (expectations.KAFKA, expectations.POSTGRES):
             return by_subject.get(alert.subject, [])
-        return list(chain.from_iterable(found for name, found in by_subject.items() if name.startswith("stream:")))
+        kinds = ("stream:",) if alert.subject == expectations.KAFKA else ("stream:", "dataset:")
+        return list(chain.from_iterable(found for name, found in by_subject.items() if name.startswith(kinds)))
 
     return of_alert

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from include.monitoring.expectations import KAFKA, Finding, State
+from include.monitoring.expectations import KAFKA, POSTGRES, Finding, State
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CALM = timedelta(hours=1)
 """An expectation that fails again within this time of its last failure must hold for as long until that is over."""
 REMINDER = timedelta(days=1)
-PATIENCE = {KAFKA: timedelta(minutes=5)}
+PATIENCE = {KAFKA: timedelta(minutes=5), POSTGRES: timedelta(minutes=5)}
 """How long the expectations of a subject may fail before the first message."""
 SEND_TIMEOUT_S = 20.0
 RETRY_AFTER = timedelta(minutes=1)
@@ -75,7 +75,8 @@ class Alert:
     @property
     def name(self) -> str:
         """The subject for people, such as ``Stream payments``."""
-        return self.subject.replace(":", " ", 1).capitalize()
+        spoken = self.subject.replace(":", " ", 1)
+        return spoken[:1].upper() + spoken[1:]
 
 
 class Recipient(Protocol):
@@ -89,6 +90,9 @@ class Recipient(Protocol):
 
     def send(self, alert: Alert) -> None:
         """Sends an alert; raises any exception if it was not sent."""
+
+
+Message = tuple[Alert, Recipient]
 
 
 def record(
@@ -158,29 +162,53 @@ def deliver(
         A line for each message that could not be sent. A later check tries it again.
     """
     sql = queries.load("expectations")
-    claimed = []
-    for alert in alerts:
-        for recipient in recipients(alert):
-            if sql.claim_message(connection, failure=alert.number, message=alert.state, notifier=recipient.key, at=now):
-                claimed.append(_Sending(alert, recipient))
+    claimed = [
+        (alert, recipient)
+        for alert in alerts
+        for recipient in recipients(alert)
+        if sql.claim_message(connection, failure=alert.number, message=alert.state, notifier=recipient.key, at=now)
+    ]
     connection.commit()
-    for sending in claimed:
-        sending.thread.start()
-    problems, until = [], time.monotonic() + SEND_TIMEOUT_S
-    for sending in claimed:
-        sending.thread.join(max(0.0, until - time.monotonic()))
-        number, state, key = sending.alert.number, sending.alert.state, sending.recipient.key
-        error = sending.error
+    problems = []
+    for (alert, recipient), error in send(claimed):
         if error is None:
-            sql.note_sent(connection, failure=number, message=state, notifier=key)
-            log.info("Sent to %s: %s", sending.recipient.key, sending.alert.message)
+            sql.note_sent(connection, failure=alert.number, message=alert.state, notifier=recipient.key)
         else:
-            base_s = RETRY_AFTER.total_seconds() / 2 if isinstance(error, TimeoutError) else 0.0
-            text = f"{type(error).__name__}: {error}"[:2_000]
-            sql.note_unsent(connection, failure=number, message=state, notifier=key, error=text, at=now, base_s=base_s)
-            problems.append(f"Not sent to {sending.recipient.key}: {sending.alert.title}. {text}")
+            sql.note_unsent(
+                connection,
+                failure=alert.number,
+                message=alert.state,
+                notifier=recipient.key,
+                error=_described(error),
+                at=now,
+                base_s=RETRY_AFTER.total_seconds() / 2 if isinstance(error, TimeoutError) else 0.0,
+            )
+            problems.append(problem(alert, recipient, error))
         connection.commit()
     return problems
+
+
+def send(messages: Sequence[Message]) -> Iterator[tuple[Message, BaseException | None]]:
+    """Sends messages, all at the same time, and yields each with the error for which it was not sent."""
+    sendings = [_Sending(alert, recipient) for alert, recipient in messages]
+    for sending in sendings:
+        sending.thread.start()
+    until = time.monotonic() + SEND_TIMEOUT_S
+    for message, sending in zip(messages, sendings, strict=True):
+        sending.thread.join(max(0.0, until - time.monotonic()))
+        error = sending.error
+        if error is None:
+            log.info("Sent to %s: %s", sending.recipient.key, sending.alert.message)
+        yield message, error
+
+
+def problem(alert: Alert, recipient: Recipient, error: BaseException) -> str:
+    """A line about a message that was not sent."""
+    return f"Not sent to {recipient.key}: {alert.title}. {_described(error)}"
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:2_000]
 
 
 class _Sending:

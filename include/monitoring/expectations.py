@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from include.warehouse.queries.signatures.expectations import ChampionAccuracyRow, NewestSamplesRow
 
-KAFKA = "kafka"
-"""The subject of the one finding that is not about a definition: whether Kafka answers."""
+KAFKA, POSTGRES = "kafka", "postgreSQL"
+"""The subjects that are no definitions: whether the servers answer."""
+DEADLINES = ("publish", "train")
+"""The expectations of datasets that Airflow's deadline alerts watch; see include/airflow/deadlines.py."""
 STOPPED = "stopped"
 """The expectation of every stream: that no error stops it."""
 MAX_SAMPLE_AGE = timedelta(minutes=3)
@@ -155,6 +157,8 @@ def of_dataset(
         accuracy: The accuracy of its champion on the newest version; None if it has no champion.
     """
     subject, limit = subject_of(dataset), dataset.retraining_limit
+    if dataset.notify:
+        yield from (Finding(subject, name, State.UNKNOWN) for name in DEADLINES)
     if limit is not None:
         if trained is None:
             yield Finding(subject, "retrain_within", State.UNKNOWN)

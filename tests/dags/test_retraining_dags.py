@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,6 +29,7 @@ from include.airflow import dag_runs
 from include.airflow.approval import ApprovalOperator
 from include.airflow.manifest_sensor import ManifestSensor
 from include.airflow.stream_sensor import StreamSensor
+from include.airflow.webhook import Webhook
 from include.datasets import definitions
 from include.error_codes import Code
 from include.errors import NonRetryableError
@@ -143,6 +145,18 @@ def test_every_dag_checks_its_parameters_first() -> None:
             assert text.count("dag_runs.require_known(") >= tasks, file.name
     for operator in (StreamSensor, ManifestSensor, ApprovalOperator):
         assert "require_known(context)" in inspect.getsource(operator.execute)
+
+
+def test_runs_of_a_dataset_that_tells_somebody_have_a_deadline(dags: dict[str, DAG]) -> None:
+    told = replace(definitions.get("digits"), notify=[Webhook("http://127.0.0.1/")])
+    for kind in ("publish", "train"):
+        build = runpy.run_path(str(ROOT / f"dags/{kind}.py"))["build"]
+        assert not dags[f"{kind}__digits"].deadline
+        (deadline,) = build(told).deadline
+        assert deadline.interval == build(told).dagrun_timeout
+        assert deadline.callback.path == "include.airflow.deadlines.missed"
+        assert deadline.callback.kwargs["subject"] == "dataset:digits"
+        assert DagSerialization.to_dict(build(told)) == DagSerialization.to_dict(build(told))
 
 
 def test_backfills_do_not_publish_in_parallel(dags: dict[str, DAG]) -> None:

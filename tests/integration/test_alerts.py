@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -16,9 +17,11 @@ import httpx  # noqa: F401  The notifiers import it when they send; no test wait
 import pytest
 from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
+from include.airflow import deadlines, notifiers
 from include.airflow.notifiers import NotifierRecipient
 from include.airflow.webhook import Webhook
 from include.datasets import Dataset, manual
+from include.datasets import definitions as datasets
 from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.landing import failures
@@ -203,6 +206,27 @@ def test_kafka_is_reported_once_when_it_has_been_silent_for_five_minutes(
         check(warehouse, silent, minutes(minute), http)
     check(warehouse, replace(silent, state=State.HOLDS), minutes(8), http)
     assert received(http) == ["failed", "over"]
+
+
+def test_a_missed_deadline_is_told_once_until_a_run_succeeds(warehouse: Connection, http: HttpReceiver) -> None:
+    dataset = replace(datasets.get("digits"), notify=[Webhook(http.url)])
+    (deadline,) = deadlines.deadlines(dataset, "train", timedelta(hours=6))
+
+    def told() -> list[str]:
+        now = datetime.now(UTC)
+        found = [*expectations.of_dataset(dataset, None, None, now)]
+        alerts.record(warehouse, found, now, lambda subject: True)
+        recipients = [NotifierRecipient(notifier, {}) for notifier in notifiers.of(dataset)]
+        assert alerts.deliver(warehouse, alerts.due(warehouse, found, now), lambda alert: recipients, now) == []
+        return received(http)
+
+    for number in range(3):
+        context = {"dag_run": {"dag_id": "train__digits", "dag_run_id": f"run {number}"}}
+        asyncio.run(deadlines.missed(**deadline.callback.kwargs, context=context))
+    assert told() == told() == ["failed"]
+    assert "run 2 of train__digits has not succeeded within 6 hours" in http.bodies[0]["text"]
+    deadlines.met(dataset, "train")
+    assert told() == told() == ["failed", "over"]
 
 
 def test_a_mail_has_the_alert_in_its_subject_and_text(monkeypatch: pytest.MonkeyPatch) -> None:

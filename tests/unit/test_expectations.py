@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
-from include.airflow import notifiers
+from include.airflow import expectation_check, notifiers
 from include.airflow.webhook import Webhook
 from include.datasets import definitions as datasets
 from include.definitions import InvalidDefinition
 from include.error_codes import Code
+from include.errors import UserError
 from include.monitoring.alerts import Alert, due_state
 from include.monitoring.expectations import Finding, of_dataset, of_stream, spoken
 from include.streams import definitions as streams
@@ -70,6 +72,11 @@ def test_a_stream_whose_task_cannot_succeed_has_stopped(newest: NewestSamplesRow
 def test_every_stream_is_expected_not_to_stop_and_nothing_else_by_default() -> None:
     assert states(list(of_stream(streams.get("payments"), sample(10**6), None, 10**6, False))) == {"stopped": "holds"}
     assert list(of_dataset(datasets.get("digits"), None, None, NOW)) == []
+
+
+def test_deadlines_stay_as_they_are_until_a_run_succeeds() -> None:
+    told = replace(datasets.get("digits"), notify=[Webhook("http://127.0.0.1/")])
+    assert states(list(of_dataset(told, None, None, NOW))) == {"publish": "unknown", "train": "unknown"}
 
 
 @pytest.mark.parametrize(("count", "state"), [(0, "holds"), (10, "holds"), (11, "failed"), (None, None)])
@@ -206,3 +213,49 @@ def test_notifiers_are_known_by_their_settings() -> None:
     assert len({first, second, third}) == 3
     assert keys(Webhook("http://127.0.0.1/a")) == [first]
     assert first.startswith("Webhook ") and third.startswith("SmtpNotifier ")
+
+
+class Variables:
+    """The variables of Airflow, without Airflow."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def get(self, key: str, default: None = None) -> str | None:
+        return self.values.get(key, default)
+
+    def set(self, key: str, value: str) -> None:
+        self.values[key] = value
+
+    def delete(self, key: str) -> None:
+        del self.values[key]
+
+
+def test_a_silent_postgresql_is_told_once_after_five_minutes_and_when_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variables, told = Variables(), []
+    at = {"minute": 0}
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return NOW + timedelta(minutes=at["minute"])
+
+    def connect(name: str) -> Any:
+        if at["minute"] < 12:
+            raise UserError("PostgreSQL does not answer.", code=Code.POSTGRES_UNREACHABLE)
+        return io.BytesIO()
+
+    monkeypatch.setattr("airflow.sdk.Variable", variables)
+    monkeypatch.setattr(expectation_check, "datetime", Clock)
+    monkeypatch.setattr(expectation_check, "connect", connect)
+    monkeypatch.setattr(expectation_check, "_tell", lambda alert, *_: told.append((at["minute"], alert.title)))
+    for at["minute"] in range(12):
+        with raises(Code.POSTGRES_UNREACHABLE), expectation_check._warehouse([], {}):
+            pass
+    for at["minute"] in (12, 13):
+        with expectation_check._warehouse([], {}):
+            pass
+    assert told == [(5, "PostgreSQL: answers failed"), (12, "PostgreSQL: answers is over")]
+    assert variables.values == {}
