@@ -14,7 +14,7 @@ import click
 from cli.parameters import WritableFile
 from cli.platform import steps
 from embedded.home import Home
-from embedded.platform import SERVICES, Platform
+from embedded.platform import NAMES, SERVICES, Platform
 from include.project import ROOT
 
 _AMOUNT = click.IntRange(min=1)
@@ -105,6 +105,24 @@ def year(days: int, json_path: str | None) -> None:
     _module("year").main(json_path, days)
 
 
+@bench.command()
+@click.option(
+    "--versions", type=click.IntRange(min=60), default=1_000, show_default=True, help="Versions of a dataset."
+)
+@click.option("--models", type=click.IntRange(min=8), default=100, show_default=True, help="Models of each version.")
+@click.option("--rows", type=click.IntRange(min=10_000), default=10_000_000, show_default=True, help="Landed rows.")
+@click.option("--partitions", type=_AMOUNT, default=2_000, show_default=True, help="Partitions of the stream's table.")
+@click.option("--letters", type=_AMOUNT, default=100_000, show_default=True, help="Dead letters.")
+@_json
+def pages(json_path: str | None, **amounts: int) -> None:
+    """The queries of the pages on a large installation, in a home of its own."""
+    from include.warehouse.migrations import migrate
+
+    with _own_platform(("postgres",)):
+        migrate()
+        _module("pages").main(json_path, amounts)
+
+
 _plain("publish", "From rows to a sealed version in its topic.", SERVICES)
 _plain("read", "From a sealed version to its rows, every batch proven.", SERVICES)
 _plain("gate", "Simulated years of the gate. Shows false promotions, and the weeks until a better model wins.", ())
@@ -119,15 +137,19 @@ def _module(name: str) -> ModuleType:
 
 
 @contextmanager
-def _own_platform() -> Iterator[None]:
-    """A temporary platform for one benchmark; the runs and events of the user's platform stay unchanged."""
+def _own_platform(components: Iterable[str] = NAMES) -> Iterator[None]:
+    """A temporary platform for one benchmark; the runs and events of the user's platform stay unchanged.
+
+    Args:
+        components: What to start.
+    """
     if Platform().is_alive():
         click.echo("Another platform is running and slows this one down. To stop it: ./millrace down", err=True)
     home = Home.current().path / "bench"
     os.environ["MILLRACE_HOME"] = str(home)
     platform = Platform(report=steps)
     try:
-        platform.up()
+        platform.up(components)
         os.environ.update(platform.environment())
         yield
     finally:

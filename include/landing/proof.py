@@ -213,6 +213,10 @@ class _Prover:
             self._prove_continuity(log, entries[log])
         for entry in self._proof.entries:
             self._prove_entry(entry)
+        for incarnation, partition in self._sql.read_wrong_totals(self._connection, stream=self._stream.name):
+            self._proof.wrong.append(
+                f"incarnation {incarnation}, partition {partition}: millrace.landing_total differs from the ledger"
+            )
         return self._proof
 
     def _prove_continuity(self, log: LogId, entries: list[LedgerEntry]) -> None:

@@ -52,6 +52,7 @@ PLANTED = {
     "another checksum": ("UPDATE millrace.landing_ledger SET checksum = 1 WHERE first_offset = 0", "checksum is"),
     "a lost window": ("DELETE FROM millrace.landing_ledger WHERE first_offset = 0", "jumps from offset 0 to 53"),
     "a lost letter": ("DELETE FROM millrace.dead_letter WHERE kafka_offset = 50", "1 dead letter, not 2"),
+    "another total": ("UPDATE millrace.landing_total SET landed = landed + 1", "landing_total differs from the ledger"),
     "a position ahead": ("UPDATE millrace.position SET next_offset = 200 WHERE partition = 0", "the position is 200"),
 }
 

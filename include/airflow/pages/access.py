@@ -211,6 +211,14 @@ def on_dag(method: ResourceMethod, entity: DagAccessEntity | None = None) -> Cal
 
 
 @_checks
+def on_all_dags(request: Request) -> str:
+    """A dependency that checks the permission to see every DAG, for what shows all of them at once."""
+    if not get_auth_manager().is_authorized_dag(method="GET", user=user(request)):
+        raise Forbidden("Your role lacks the permission to see all DAGs. Ask an administrator of Airflow.")
+    return ""
+
+
+@_checks
 def only_plugins(request: Request) -> str:
     """A dependency of routes that need no more than ``Guard`` checks, and of lists that filter by ``visible``."""
     return username(request)

@@ -47,6 +47,85 @@ COMMENT ON COLUMN millrace.landing_proof.dropped IS 'Rows that retention has dro
 COMMENT ON COLUMN millrace.landing_proof.unfilled IS 'Rows that wait for the values of new columns';
 COMMENT ON COLUMN millrace.landing_proof.wrong IS 'What is wrong, one sentence each; empty when the stream is proven';
 
+-- Sums of the ledger, which gets a row for each claim. Only the owner of a partition adds to its row, so that drains do not
+-- wait for each other.
+CREATE TABLE millrace.landing_total (
+    stream            text        NOT NULL,
+    kafka_incarnation smallint    NOT NULL,
+    kafka_partition   integer     NOT NULL,
+    landed            bigint      NOT NULL,
+    dead_letters      bigint      NOT NULL,
+    quarantined       bigint      NOT NULL,
+    skipped           bigint      NOT NULL,
+    no_records        bigint      NOT NULL,
+    newest_event      timestamptz,
+    updated_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (stream, kafka_incarnation, kafka_partition)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE millrace.landing_total IS
+    'The sums of millrace.landing_ledger for each partition, kept by a trigger in the transactions that change it';
+
+CREATE FUNCTION millrace.add_to_landing_total() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO millrace.landing_total AS total
+        SELECT stream, kafka_incarnation, kafka_partition, sum(landed), sum(dead_letters), sum(quarantined), sum(skipped),
+               sum(no_records), max(newest_event)
+        FROM added GROUP BY stream, kafka_incarnation, kafka_partition ORDER BY stream, kafka_incarnation, kafka_partition
+        ON CONFLICT (stream, kafka_incarnation, kafka_partition) DO UPDATE
+        SET landed = total.landed + excluded.landed, dead_letters = total.dead_letters + excluded.dead_letters,
+            quarantined = total.quarantined + excluded.quarantined, skipped = total.skipped + excluded.skipped,
+            no_records = total.no_records + excluded.no_records,
+            newest_event = greatest(total.newest_event, excluded.newest_event), updated_at = clock_timestamp();
+    ELSIF TG_OP = 'UPDATE' THEN
+        INSERT INTO millrace.landing_total AS total
+        SELECT stream, kafka_incarnation, kafka_partition, sum(landed), sum(dead_letters), sum(quarantined), sum(skipped),
+               sum(no_records), max(newest_event)
+        FROM (
+            SELECT stream, kafka_incarnation, kafka_partition, landed, dead_letters, quarantined, skipped, no_records,
+                   newest_event
+            FROM added
+            UNION ALL
+            SELECT stream, kafka_incarnation, kafka_partition, -landed, -dead_letters, -quarantined, -skipped, -no_records,
+                   NULL
+            FROM removed
+        ) AS changed
+        GROUP BY stream, kafka_incarnation, kafka_partition ORDER BY stream, kafka_incarnation, kafka_partition
+        ON CONFLICT (stream, kafka_incarnation, kafka_partition) DO UPDATE
+        SET landed = total.landed + excluded.landed, dead_letters = total.dead_letters + excluded.dead_letters,
+            quarantined = total.quarantined + excluded.quarantined, skipped = total.skipped + excluded.skipped,
+            no_records = total.no_records + excluded.no_records,
+            newest_event = greatest(total.newest_event, excluded.newest_event), updated_at = clock_timestamp();
+    ELSE
+        UPDATE millrace.landing_total AS total
+        SET landed = total.landed - gone.landed, dead_letters = total.dead_letters - gone.dead_letters,
+            quarantined = total.quarantined - gone.quarantined, skipped = total.skipped - gone.skipped,
+            no_records = total.no_records - gone.no_records, updated_at = clock_timestamp()
+        FROM (
+            SELECT stream, kafka_incarnation, kafka_partition, sum(landed) AS landed, sum(dead_letters) AS dead_letters,
+                   sum(quarantined) AS quarantined, sum(skipped) AS skipped, sum(no_records) AS no_records
+            FROM removed GROUP BY stream, kafka_incarnation, kafka_partition
+        ) AS gone
+        WHERE total.stream = gone.stream AND total.kafka_incarnation = gone.kafka_incarnation
+          AND total.kafka_partition = gone.kafka_partition;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION millrace.add_to_landing_total() IS 'Keeps millrace.landing_total';
+
+INSERT INTO millrace.landing_total
+SELECT stream, kafka_incarnation, kafka_partition, sum(landed), sum(dead_letters), sum(quarantined), sum(skipped),
+       sum(no_records), max(newest_event), max(updated_at)
+FROM millrace.landing_ledger GROUP BY stream, kafka_incarnation, kafka_partition;
+CREATE TRIGGER add_inserted AFTER INSERT ON millrace.landing_ledger REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION millrace.add_to_landing_total();
+CREATE TRIGGER add_updated AFTER UPDATE ON millrace.landing_ledger
+    REFERENCING NEW TABLE AS added OLD TABLE AS removed
+    FOR EACH STATEMENT EXECUTE FUNCTION millrace.add_to_landing_total();
+CREATE TRIGGER subtract_deleted AFTER DELETE ON millrace.landing_ledger REFERENCING OLD TABLE AS removed
+    FOR EACH STATEMENT EXECUTE FUNCTION millrace.add_to_landing_total();
+
 ALTER TABLE millrace.landing_failure ADD code text, ADD remedy text;
 COMMENT ON COLUMN millrace.landing_failure.code IS 'The code of the error, see docs/errors.md; null if it has none';
 COMMENT ON COLUMN millrace.landing_failure.remedy IS 'What to do, with the command; null if the error does not say';
@@ -311,7 +390,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT sum(landed)::bigint AS landed, sum(dead_letters)::bigint AS dead_letters,
            sum(quarantined)::bigint AS quarantined, sum(skipped)::bigint AS skipped, max(newest_event) AS newest_event
-    FROM millrace.landing_ledger WHERE landing_ledger.stream = stream.stream
+    FROM millrace.landing_total AS total WHERE total.stream = stream.stream
 ) AS ledger ON true
 LEFT JOIN LATERAL (
     SELECT kept_at FROM millrace.dead_letter WHERE dead_letter.stream = stream.stream ORDER BY kept_at LIMIT 1
@@ -343,12 +422,17 @@ COMMENT ON VIEW millrace.stream_overview IS
     'samples), the last sample of its lag, the error that stops it with the remedy, and the last proof';
 
 CREATE VIEW millrace.stream_history AS
-SELECT stream, sampled_at, lag, behind_s, landed, dead_letters, newest_event, stopped,
-       extract(epoch FROM sampled_at - newest_event)::double precision AS newest_age_s,
-       (landed - lag(landed) OVER earlier)
-           / nullif(extract(epoch FROM sampled_at - lag(sampled_at) OVER earlier), 0)::double precision AS rate
-FROM millrace.stream_sample
-WINDOW earlier AS (PARTITION BY stream ORDER BY sampled_at);
+SELECT sample.stream, sample.sampled_at, sample.lag, sample.behind_s, sample.landed, sample.dead_letters,
+       sample.newest_event, sample.stopped,
+       extract(epoch FROM sample.sampled_at - sample.newest_event)::double precision AS newest_age_s,
+       (sample.landed - before.landed)
+           / nullif(extract(epoch FROM sample.sampled_at - before.sampled_at), 0)::double precision AS rate
+FROM millrace.stream_sample AS sample
+LEFT JOIN LATERAL (
+    SELECT landed, sampled_at FROM millrace.stream_sample AS earlier
+    WHERE earlier.stream = sample.stream AND earlier.sampled_at < sample.sampled_at
+    ORDER BY sampled_at DESC LIMIT 1
+) AS before ON true;
 COMMENT ON VIEW millrace.stream_history IS
     'Lag, freshness, totals and rows a second of each stream, minute by minute. Filter by stream';
 
@@ -405,9 +489,9 @@ CROSS JOIN LATERAL (
     SELECT coalesce(sum(landed), 0)::bigint AS landed, coalesce(sum(dead_letters), 0)::bigint AS dead_letters,
            coalesce(sum(quarantined), 0)::bigint AS quarantined, coalesce(sum(skipped), 0)::bigint AS skipped,
            coalesce(sum(no_records), 0)::bigint AS no_records
-    FROM millrace.landing_ledger AS ledger
-    WHERE ledger.stream = substr(position.reader, 9) AND ledger.kafka_incarnation = incarnation.number
-      AND ledger.kafka_partition = position.partition
+    FROM millrace.landing_total AS total
+    WHERE total.stream = substr(position.reader, 9) AND total.kafka_incarnation = incarnation.number
+      AND total.kafka_partition = position.partition
 ) AS ledger
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(next_offset - first_offset), 0)::bigint AS offsets

@@ -217,7 +217,7 @@ SET next_offset = excluded.next_offset,
 SELECT CAST(coalesce(sum(landed), 0) AS bigint) AS landed, CAST(coalesce(sum(dead_letters), 0) AS bigint) AS dead_letters,
        CAST(coalesce(sum(quarantined), 0) AS bigint) AS quarantined, CAST(coalesce(sum(skipped), 0) AS bigint) AS skipped,
        CAST(coalesce(sum(no_records), 0) AS bigint) AS no_records, max(newest_event) AS newest_event, max(updated_at) AS updated_at
-FROM millrace.landing_ledger
+FROM millrace.landing_total
 WHERE stream = :stream;
 
 -- name: read_clock()$
@@ -527,6 +527,21 @@ WHERE ledger.stream = :stream
 -- name: forget_failures(stream)!
 -- Deletes the recorded failures of a stream, after a user has accepted a choice.
 DELETE FROM millrace.landing_failure WHERE stream = :stream;
+
+-- name: read_wrong_totals(stream)
+-- The partitions whose total differs from the sum of their ledger entries.
+SELECT kafka_incarnation, kafka_partition
+FROM (
+    SELECT kafka_incarnation, kafka_partition, sum(landed) AS landed, sum(dead_letters) AS dead_letters,
+           sum(quarantined) AS quarantined, sum(skipped) AS skipped, sum(no_records) AS no_records
+    FROM millrace.landing_ledger WHERE stream = :stream
+    GROUP BY kafka_incarnation, kafka_partition
+) AS ledger
+FULL JOIN (SELECT * FROM millrace.landing_total WHERE stream = :stream) AS total
+    USING (kafka_incarnation, kafka_partition)
+WHERE (ledger.landed, ledger.dead_letters, ledger.quarantined, ledger.skipped, ledger.no_records)
+    IS DISTINCT FROM (total.landed, total.dead_letters, total.quarantined, total.skipped, total.no_records)
+ORDER BY 1, 2;
 
 -- name: add_proof(stream, proved_by, started_at, compared, dropped, unfilled, wrong)!
 -- Stores the result of a proof.

@@ -192,6 +192,11 @@ class ReadFailuresRow(NamedTuple):
     error: str
 
 
+class ReadWrongTotalsRow(NamedTuple):
+    kafka_incarnation: int
+    kafka_partition: int
+
+
 class Landing(Protocol):
     def meet_incarnation(self, connection: Connection, *, topic: str, topic_id: str) -> int: ...
     def begin_incarnation(self, connection: Connection, *, topic: str, topic_id: str) -> int: ...
@@ -372,6 +377,7 @@ class Landing(Protocol):
         self, connection: Connection, *, before: datetime, droppable_until: datetime, stream: str
     ) -> int: ...
     def forget_failures(self, connection: Connection, *, stream: str) -> int: ...
+    def read_wrong_totals(self, connection: Connection, *, stream: str) -> Iterator[ReadWrongTotalsRow]: ...
     def add_proof(
         self,
         connection: Connection,
@@ -411,4 +417,5 @@ ROWS: dict[str, Any] = {
     "hold_kept": HoldKeptRow,
     "read_unfilled": ReadUnfilledRow,
     "read_failures": ReadFailuresRow,
+    "read_wrong_totals": ReadWrongTotalsRow,
 }
