@@ -148,7 +148,7 @@ CREATE VIEW millrace.dataset_overview AS
 SELECT dataset.dataset, dataset.versions, newest.version AS newest_version, newest.number AS newest_number,
        newest.interval_end AS newest_until, newest.sealed_at AS newest_sealed_at,
        live.number AS champion_number, live.model AS live_model, live.version AS live_version, live.run AS live_run,
-       live.since AS live_since, extract(epoch FROM clock_timestamp() - live.since)::double precision AS live_age_s,
+       live.since AS live_since, extract(epoch FROM statement_timestamp() - live.since)::double precision AS live_age_s,
        score.metric, measured.value AS live_value, measured.rows AS live_rows, score.trend,
        run.run AS last_run, run.run_id AS last_run_id, run.state AS last_run_state, run.started_at AS last_run_started_at,
        run.finished_at AS last_run_finished_at, trained.finished_at AS last_success_at,
@@ -243,6 +243,25 @@ COMMENT ON VIEW millrace.metric_by_version IS
     'Every metric of each model on each version, by its newest successful run. champion_number is the champion that the '
     'run was compared with, and promoted_to the number of the change that made this model champion. Filter by dataset, '
     'metric and model';
+
+CREATE VIEW millrace.leading_model AS
+SELECT run.dataset, result.model,
+       row_number() OVER (
+           PARTITION BY run.dataset
+           ORDER BY result.model <> 'baseline', NOT EXISTS (
+               SELECT FROM millrace.artifact WHERE artifact.dataset = run.dataset AND artifact.model = result.model
+           ), CASE metric.name WHEN 'accuracy' THEN -metric.value ELSE metric.value END, result.model
+       ) AS place
+FROM (SELECT DISTINCT dataset FROM millrace.dataset_version) AS dataset
+JOIN LATERAL (
+    SELECT run.dataset, run.run FROM millrace.training_run AS run
+    WHERE run.dataset = dataset.dataset AND run.state = 'success' ORDER BY run.run DESC LIMIT 1
+) AS run ON true
+JOIN millrace.model_result AS result ON result.run = run.run
+JOIN millrace.metric ON metric.result = result.result AND metric.name IN ('accuracy', 'rmse');
+COMMENT ON VIEW millrace.leading_model IS
+    'The models of each dataset''s newest successful run in the order in which a chart should show them: the baseline, '
+    'those that were champion, then the best';
 
 CREATE VIEW millrace.evidence AS
 SELECT gate.dataset, gate.champion_number, version.number AS version_number, left(gate.version, 12) AS version,
@@ -363,14 +382,14 @@ COMMENT ON VIEW millrace.class_change IS
 CREATE VIEW millrace.stream_overview AS
 SELECT stream.stream, coalesce(setting.topic, position.topic) AS topic, setting.stream IS NOT NULL AS is_defined,
        position.partitions, position.offsets, position.updated_at AS moved_at,
-       ledger.newest_event, extract(epoch FROM clock_timestamp() - ledger.newest_event)::double precision AS newest_age_s,
+       ledger.newest_event, extract(epoch FROM statement_timestamp() - ledger.newest_event)::double precision AS newest_age_s,
        coalesce(ledger.landed, 0) AS landed, coalesce(ledger.dead_letters, 0) AS dead_letters,
        coalesce(ledger.quarantined, 0) AS quarantined, coalesce(ledger.skipped, 0) AS skipped,
        oldest.kept_at AS oldest_dead_letter_at,
        sample.lag, sample.behind_s, sample.sampled_at,
-       (ledger.landed - hour.landed) / extract(epoch FROM clock_timestamp() - hour.sampled_at)::double precision
+       (ledger.landed - hour.landed) / extract(epoch FROM statement_timestamp() - hour.sampled_at)::double precision
            AS rate_hour,
-       (ledger.landed - day.landed) / extract(epoch FROM clock_timestamp() - day.sampled_at)::double precision
+       (ledger.landed - day.landed) / extract(epoch FROM statement_timestamp() - day.sampled_at)::double precision
            AS rate_day,
        failure.task AS stopped_task, failure.since AS stopped_since, failure.code AS stopped_code,
        failure.error AS stopped_error, failure.remedy AS stopped_remedy,
@@ -401,12 +420,12 @@ LEFT JOIN LATERAL (
 ) AS sample ON true
 LEFT JOIN LATERAL (
     SELECT landed, sampled_at FROM millrace.stream_sample AS sample
-    WHERE sample.stream = stream.stream AND sampled_at >= clock_timestamp() - interval '1 hour'
+    WHERE sample.stream = stream.stream AND sampled_at >= statement_timestamp() - interval '1 hour'
     ORDER BY sampled_at LIMIT 1
 ) AS hour ON true
 LEFT JOIN LATERAL (
     SELECT landed, sampled_at FROM millrace.stream_sample AS sample
-    WHERE sample.stream = stream.stream AND sampled_at >= clock_timestamp() - interval '1 day'
+    WHERE sample.stream = stream.stream AND sampled_at >= statement_timestamp() - interval '1 day'
     ORDER BY sampled_at LIMIT 1
 ) AS day ON true
 LEFT JOIN LATERAL (
@@ -436,32 +455,44 @@ LEFT JOIN LATERAL (
 COMMENT ON VIEW millrace.stream_history IS
     'Lag, freshness, totals and rows a second of each stream, minute by minute. Filter by stream';
 
-CREATE VIEW millrace.stream_bound AS
-SELECT parent.relname::text AS stream, child.relname::text AS partition, child.oid,
-       (regexp_match(bound.expression, 'FROM \(''([^'']+)''\)'))[1]::timestamptz AS starts_at,
-       (regexp_match(bound.expression, 'TO \(''([^'']+)''\)'))[1]::timestamptz AS ends_at,
-       pg_inherits.inhdetachpending AS is_detaching,
-       CASE WHEN child.reltuples >= 0 THEN child.reltuples::bigint END AS rows
+-- Their cost lets PostgreSQL call them after LIMIT, for the rows that are shown.
+CREATE FUNCTION millrace.partition_bound(relation oid, side text) RETURNS timestamptz LANGUAGE plpgsql STABLE COST 1000 AS $$
+BEGIN
+    RETURN (
+        SELECT (regexp_match(pg_get_expr(relpartbound, oid), side || ' \(''([^'']+)''\)'))[1]
+        FROM pg_class WHERE oid = relation
+    );
+END
+$$;
+COMMENT ON FUNCTION millrace.partition_bound(oid, text) IS 'Where a partition begins (FROM) or ends (TO)';
+
+CREATE FUNCTION millrace.partition_bytes(relation oid) RETURNS bigint LANGUAGE plpgsql STABLE COST 1000 AS $$
+BEGIN
+    RETURN pg_total_relation_size(relation);
+END
+$$;
+COMMENT ON FUNCTION millrace.partition_bytes(oid) IS 'The size of a partition with its indexes';
+
+CREATE VIEW millrace.stream_partition AS
+SELECT parent.relname::text AS stream, child.relname::text AS partition,
+       millrace.partition_bound(child.oid, 'FROM') AS starts_at, millrace.partition_bound(child.oid, 'TO') AS ends_at,
+       millrace.partition_bound(child.oid, 'TO') + setting.keep AS drops_at, pg_inherits.inhdetachpending AS is_detaching,
+       CASE WHEN child.reltuples >= 0 THEN child.reltuples::bigint END AS rows,
+       millrace.partition_bytes(child.oid) AS bytes
 FROM pg_class AS parent
 JOIN pg_inherits ON pg_inherits.inhparent = parent.oid
 JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
-CROSS JOIN LATERAL (SELECT pg_get_expr(child.relpartbound, child.oid) AS expression) AS bound
+LEFT JOIN millrace.stream_setting AS setting ON setting.stream = parent.relname::text
 WHERE parent.relnamespace = 'landing'::regnamespace AND parent.relkind = 'p';
-COMMENT ON VIEW millrace.stream_bound IS 'The partitions of each stream''s table with their bounds. Filter by stream';
-
-CREATE VIEW millrace.stream_partition AS
-SELECT stream, bound.partition, starts_at, ends_at, ends_at + setting.keep AS drops_at, is_detaching, rows,
-       pg_total_relation_size(oid) AS bytes
-FROM millrace.stream_bound AS bound
-LEFT JOIN millrace.stream_setting AS setting USING (stream);
 COMMENT ON VIEW millrace.stream_partition IS
     'The partitions of each stream''s table with their size, and when retention drops them. rows is PostgreSQL''s '
-    'estimate. It waits for sessions that hold an exclusive lock on a partition, so set lock_timeout. Filter by stream';
+    'estimate. It waits for sessions that hold an exclusive lock on a partition, so set lock_timeout. Filter by stream, '
+    'order by partition, and set a limit';
 
 CREATE VIEW millrace.dead_letter_reason AS
 SELECT stream, disposition, sqlstate, kind AS reason, count(*) AS records, sum(bytes)::bigint AS bytes,
        min(kept_at) AS oldest_at, max(kept_at) AS newest_at,
-       extract(epoch FROM clock_timestamp() - min(kept_at))::double precision AS oldest_age_s
+       extract(epoch FROM statement_timestamp() - min(kept_at))::double precision AS oldest_age_s
 FROM millrace.dead_letter
 GROUP BY stream, kind, disposition, sqlstate;
 COMMENT ON VIEW millrace.dead_letter_reason IS

@@ -3,7 +3,7 @@
 -- Null: lag, behind_s, stopped.
 SELECT DISTINCT ON (stream) stream, lag, behind_s, stopped
 FROM millrace.stream_sample
-WHERE sampled_at > clock_timestamp() - make_interval(secs => :within_s)
+WHERE sampled_at > statement_timestamp() - make_interval(secs => :within_s)
 ORDER BY stream, sampled_at DESC;
 
 -- name: final_failures()
@@ -15,7 +15,7 @@ SELECT DISTINCT ON (stream) stream, error FROM millrace.landing_failure WHERE is
 -- Always a row.
 SELECT count(*) FROM (
     SELECT FROM millrace.dead_letter
-    WHERE stream = :stream AND kept_at > clock_timestamp() - make_interval(secs => :within_s)
+    WHERE stream = :stream AND kept_at > statement_timestamp() - make_interval(secs => :within_s)
     LIMIT :most
 ) AS recent;
 

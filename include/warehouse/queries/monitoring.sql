@@ -44,12 +44,18 @@ ORDER BY stream;
 SELECT stream, task, code FROM millrace.landing_failure ORDER BY stream, task;
 
 -- name: partitioned_until()
--- Until when partitions of each stream's table exist.
-SELECT stream, max(ends_at) AS until
-FROM millrace.stream_bound
-WHERE ends_at IS NOT NULL
-GROUP BY stream
-ORDER BY stream;
+-- Until when partitions of each stream's table exist. The names of partitions sort by time.
+SELECT stream.stream, newest.until
+FROM (SELECT relname::text AS stream FROM pg_class WHERE relnamespace = 'landing'::regnamespace AND relkind = 'p') AS stream
+CROSS JOIN LATERAL (
+    SELECT max(ends_at) AS until
+    FROM (
+        SELECT ends_at FROM millrace.stream_partition AS partition
+        WHERE partition.stream = stream.stream ORDER BY partition.partition DESC LIMIT 4
+    ) AS last
+) AS newest
+WHERE newest.until IS NOT NULL
+ORDER BY stream.stream;
 
 -- name: datasets()
 -- What the metrics show of each dataset.

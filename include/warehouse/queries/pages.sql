@@ -16,14 +16,14 @@ FROM millrace.dataset_overview
 WHERE dataset = :dataset;
 
 -- name: metrics(dataset, most)
--- Every metric of every model on a dataset's newest versions, oldest version first.
+-- Every metric of the twelve leading models on a dataset's newest versions, oldest version first.
 -- Null: interval_end, low, high, promoted_to.
 SELECT version_number, version, interval_end, run, run_id, model, metric, value, low, high, promoted_to
 FROM millrace.metric_by_version
 WHERE dataset = :dataset AND version_number >= coalesce((
     SELECT number FROM millrace.dataset_version WHERE dataset_version.dataset = :dataset
     ORDER BY number DESC OFFSET :most - 1 LIMIT 1
-), 0)
+), 0) AND model = ANY (ARRAY(SELECT model FROM millrace.leading_model WHERE dataset = :dataset AND place <= 12))
 ORDER BY version_number, metric, model;
 
 -- name: values(dataset, most)
@@ -54,7 +54,7 @@ ORDER BY history.number DESC
 LIMIT :most;
 
 -- name: evidence(dataset, champion_number, most)
--- The evidence against one champion on the newest versions, the oldest first.
+-- The evidence of the leading models against one champion on the newest versions, the oldest first.
 -- Null: interval_end.
 SELECT champion_number, version_number, version, interval_end, run, run_id, model, e_value, threshold, n, gain, outcome
 FROM millrace.evidence
@@ -62,7 +62,7 @@ WHERE dataset = :dataset AND champion_number = :champion_number AND run > coales
     SELECT run FROM millrace.gate
     WHERE gate.dataset = :dataset AND gate.champion_number = :champion_number
     ORDER BY run DESC OFFSET :most LIMIT 1
-), 0)
+), 0) AND model = ANY (ARRAY(SELECT model FROM millrace.leading_model WHERE dataset = :dataset AND place <= 12))
 ORDER BY version_number, model;
 
 -- name: runs(dataset, most)
@@ -163,7 +163,7 @@ ORDER BY stream;
 -- Null: lag, behind_s, newest_event, stopped, newest_age_s, rate.
 SELECT sampled_at, lag, behind_s, newest_event, stopped, newest_age_s, rate
 FROM millrace.stream_history
-WHERE stream = :stream AND sampled_at >= clock_timestamp() - make_interval(hours => :hours)
+WHERE stream = :stream AND sampled_at >= statement_timestamp() - make_interval(hours => :hours)
 ORDER BY sampled_at;
 
 -- name: partitions(stream, most)
@@ -172,7 +172,7 @@ ORDER BY sampled_at;
 SELECT partition, starts_at, ends_at, drops_at, is_detaching, rows, bytes
 FROM millrace.stream_partition
 WHERE stream = :stream
-ORDER BY starts_at DESC NULLS FIRST
+ORDER BY partition DESC
 LIMIT :most;
 
 -- name: count_partitions(stream)$
