@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 BASELINE = "baseline"
 MAX_VERSIONS = 60
+# A page with more would take longer than a second.
+MOST_VERSIONS = 300
 MAX_ROWS = 25
 MAX_LOG_LINES = 200
 MAX_SLICES = 400

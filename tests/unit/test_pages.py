@@ -132,7 +132,7 @@ def hostile_pages() -> dict[str, str]:
     lines = {EVIL: stream_facts().line}
     return {
         "models": shown("models.html", names=[EVIL], rows={EVIL: hostile(rows.DatasetsRow)}, paused={EVIL: True}),
-        "dataset": shown("dataset.html", facts=facts, versions=60, **detail),
+        "dataset": shown("dataset.html", facts=facts, versions=1, most_versions=300, **detail),
         "dataset tab": shown("dataset.html", facts=facts, versions=60, is_tab=True, **detail),
         "run": shown("run.html", run_id=EVIL, dag=EVIL, **detail),
         "streams": shown("streams.html", names=[EVIL], lines=lines, paused={EVIL: False}),

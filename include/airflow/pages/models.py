@@ -33,7 +33,7 @@ def dataset(
     dataset: Annotated[str, Depends(on_dataset("GET"))],
     run: Annotated[str | None, Query(max_length=500)] = None,
     model: Annotated[str | None, Query(max_length=500)] = None,
-    versions: Annotated[int, Query(ge=2, le=1000)] = datasets.MAX_VERSIONS,
+    versions: Annotated[int, Query(ge=2, le=datasets.MOST_VERSIONS)] = datasets.MAX_VERSIONS,
 ) -> Response:
     """One dataset, with one of its runs and one of the run's models in detail."""
     with sources.warehouse().connection() as connection:
@@ -50,5 +50,6 @@ def dataset(
         facts=facts,
         run=facts and facts.run,
         versions=versions,
+        most_versions=datasets.MOST_VERSIONS,
         can_read_log=can_read_log,
     )
