@@ -219,6 +219,8 @@ def _summary() -> None:
 
 
 def _show_next_steps(platform: Platform) -> None:
+    from embedded.environment import api_url
+
     click.echo("\nThe platform is running:")
     show_addresses(platform)
     click.echo(
@@ -228,5 +230,8 @@ Try next:
   ./millrace value seattle_weather                          what retraining gained there
   ./millrace produce payments --events 100000               watch land__payments in the UI
   ./millrace new dataset mine --from FILE.csv               your own data
-  ./millrace down                                           stop; the data stays"""
+  ./millrace down                                           stop; the data stays
+
+See what it did, in Airflow: """
+        + f"{api_url(platform.home)}/plugin/millrace-models"
     )
