@@ -225,10 +225,7 @@ CREATE VIEW millrace.metric_by_version AS
 SELECT version.dataset, version.number AS version_number, left(version.version, 12) AS version, version.interval_start,
        version.interval_end, run.run, run.run_id, result.model, metric.name AS metric, metric.value, metric.low,
        metric.high, baseline.value AS baseline, result.train_rows, result.test_rows, gate.champion_number,
-       (
-           SELECT min(change.number) FROM millrace.artifact JOIN millrace.champion_change AS change USING (artifact)
-           WHERE artifact.run = result.run AND artifact.model = result.model AND change.cause <> 'rollback'
-       ) AS promoted_to
+       promoted.number AS promoted_to
 FROM millrace.dataset_version AS version
 JOIN LATERAL (
     SELECT run, run_id FROM millrace.training_run AS run
@@ -238,7 +235,13 @@ JOIN millrace.model_result AS result ON result.run = run.run
 JOIN millrace.metric ON metric.result = result.result
 LEFT JOIN millrace.model_result AS base ON base.run = result.run AND base.model = 'baseline'
 LEFT JOIN millrace.metric AS baseline ON baseline.result = base.result AND baseline.name = metric.name
-LEFT JOIN millrace.gate ON gate.run = run.run;
+LEFT JOIN millrace.gate ON gate.run = run.run
+LEFT JOIN (
+    SELECT artifact.run, artifact.model, min(change.number) AS number
+    FROM millrace.artifact JOIN millrace.champion_change AS change USING (artifact)
+    WHERE change.cause <> 'rollback'
+    GROUP BY artifact.run, artifact.model
+) AS promoted ON promoted.run = result.run AND promoted.model = result.model;
 COMMENT ON VIEW millrace.metric_by_version IS
     'Every metric of each model on each version, by its newest successful run. champion_number is the champion that the '
     'run was compared with, and promoted_to the number of the change that made this model champion. Filter by dataset, '
