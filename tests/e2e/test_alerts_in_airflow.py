@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from cli.landing import accept
 from embedded.airflow_api import AirflowApi, Run
+from include.errors import UserError
 from include.kafka import client
 from include.landing.recovery import MIN_REJECTED
 from include.project import ROOT
@@ -145,12 +146,21 @@ def watched(airflow_api: AirflowApi, rows: Callable[[bool, int], Path]) -> Itera
         try:
             for path, text in written.items():
                 path.write_text(text)
-            airflow_api.wait_for_dags([LAND, PUBLISH, TRAIN, PROMOTE, AFTER, CHECK], timeout=120)
+            wanted = {LAND, PUBLISH, TRAIN, PROMOTE, AFTER, CHECK}
+            until("Airflow lists the DAGs", lambda: wanted <= listed(airflow_api), 240, every_s=2)
             yield receivers
         finally:
             for path in written:
                 path.unlink(missing_ok=True)
             airflow_api.call("DELETE", "connections/watched_mail")
+
+
+def listed(airflow: AirflowApi) -> set[str]:
+    """The DAGs that Airflow lists; none if it is too busy to answer."""
+    try:
+        return set(airflow.dag_ids())
+    except UserError:
+        return set()
 
 
 def check(airflow: AirflowApi) -> None:
