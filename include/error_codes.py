@@ -548,10 +548,15 @@ class Code(StrEnum):
         "The stored model cannot be loaded, or does not predict what it predicted at its training.",
         "Start a new training run: `./millrace train DATASET`.",
     )
+    ACTION_OVERTAKEN = (
+        "action-overtaken",
+        "Another user did the same, or the opposite, after you opened the page. Your action was not done.",
+        "Look at the page again, and decide again.",
+    )
     MODEL_NOT_NAMED = (
         "model-not-named",
         "An approval names no model, and the gate recommends none.",
-        "Trigger the DAG `promote__<dataset>` again with the number of the run, and name a model.",
+        "Trigger the DAG `promote__<dataset>` again with the number of the run, and choose a model.",
     )
     RUN_NOT_JUDGED = (
         "run-not-judged",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+
+from include.error_codes import Code
 
 
 class Choice(StrEnum):
@@ -12,3 +15,13 @@ class Choice(StrEnum):
     RECREATED = "recreated"
     TRUNCATED = "truncated"
     BAD = "bad"
+
+
+CHOICES: Mapping[Code, Choice] = {
+    Code.OFFSETS_REMOVED: Choice.LOST,
+    Code.TOPIC_MISSING: Choice.RECREATED,
+    Code.TOPIC_RECREATED: Choice.RECREATED,
+    Code.LOG_TRUNCATED: Choice.TRUNCATED,
+    Code.ALL_RECORDS_REJECTED: Choice.BAD,
+}
+"""The choice that lets a stream continue after an error."""

@@ -9,9 +9,9 @@ from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import position, reader, topics
 from include.kafka.position import StoredPosition
-from include.kafka.position_errors import LogTruncated, OffsetsGone, PositionError, TopicMissing, TopicRecreated
+from include.kafka.position_errors import PositionError
 from include.kafka.topics import Topic
-from include.landing.choice import Choice
+from include.landing.choice import CHOICES, Choice
 from include.streams import produce
 from include.streams.definition import Stream
 from include.warehouse import queries
@@ -36,20 +36,17 @@ class AllRecordsRejected(PositionError):
 
 def with_remedy(error: PositionError, stream: Stream) -> PositionError:
     """The error with the command that lets the stream continue."""
-    remedies: dict[type[PositionError], tuple[Choice, str]] = {
-        OffsetsGone: (Choice.LOST, "To record them as lost and continue after them"),
-        TopicMissing: (Choice.RECREATED, "To create it and continue from offset 0"),
-        TopicRecreated: (Choice.RECREATED, "To continue with the new topic from offset 0"),
-        LogTruncated: (Choice.TRUNCATED, "To keep their rows and continue where the log was cut"),
-        AllRecordsRejected: (
-            Choice.BAD,
-            "Correct the definition or the producer. Or, to keep these records as dead letters and continue",
-        ),
+    purposes = {
+        Code.OFFSETS_REMOVED: "To record them as lost and continue after them",
+        Code.TOPIC_MISSING: "To create it and continue from offset 0",
+        Code.TOPIC_RECREATED: "To continue with the new topic from offset 0",
+        Code.LOG_TRUNCATED: "To keep their rows and continue where the log was cut",
+        Code.ALL_RECORDS_REJECTED: "Correct the definition or the producer. Or, to keep these records as dead letters "
+        "and continue",
     }
-    if type(error) not in remedies:
+    if error.code not in CHOICES:
         return error
-    choice, purpose = remedies[type(error)]
-    return error.with_remedy(f"{purpose}: ./millrace accept {stream.name} {choice}")
+    return error.with_remedy(f"{purposes[error.code]}: ./millrace accept {stream.name} {CHOICES[error.code]}")
 
 
 def accept(connection: Connection, stream: Stream, choice: Choice, who: str) -> list[str]:

@@ -13,8 +13,9 @@ import pytest
 from starlette.requests import Request
 
 from include.airflow import links
-from include.airflow.pages import access, app, rendering, static_files
+from include.airflow.pages import access, actions, app, rendering, static_files
 from include.pages import charts, datasets, streams, wording
+from include.user_actions import Action, Outcome, Result
 from include.warehouse.queries.signatures import pages as rows
 
 EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
@@ -76,7 +77,14 @@ def hostile(kind: Any, **known: Any) -> Any:
 
 
 def shown(template: str, **values: Any) -> str:
-    return bytes(rendering.page(request(), template, **values).body).decode()
+    given = {"may": lambda *_: True, "questions": [EVIL], "asked": EVIL, "is_open": True, **values}
+    return bytes(rendering.page(request(), template, **given).body).decode()
+
+
+def question() -> actions.Question:
+    kinds = ("choice", "choices", "number", "moment", "text")
+    fields = [actions.Field(kind, EVIL, kind, EVIL, [(EVIL, EVIL)], EVIL) for kind in kinds]
+    return actions.Question(Action.RETRY, EVIL, EVIL, [EVIL], [(Action.RETRY, EVIL)], "streams/some", fields)
 
 
 def run_facts() -> datasets.RunFacts:
@@ -139,6 +147,10 @@ def hostile_pages() -> dict[str, str]:
         "stream": shown("stream.html", name=EVIL, facts=stream_facts(), is_paused=False),
         "other run": shown("other_run.html", dag=EVIL, dataset=EVIL, stream=None),
         "foreign": shown("foreign.html", dag=EVIL),
+        "confirm": shown("confirm.html", question=question(), error=EVIL, hidden={"token": EVIL}),
+        "acted": shown(
+            "acted.html", question=question(), result=Result(Outcome.DONE, EVIL), is_done=True, run=[EVIL, EVIL]
+        ),
         "error": bytes(app.refuse(request(accept="text/html"), 403, EVIL).body).decode(),
     }
 

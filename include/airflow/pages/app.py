@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 
-from include.airflow.pages import metrics, models, rendering, static_files, streams, tabs
+from include.airflow.pages import actions, metrics, models, rendering, static_files, streams, tabs
 from include.airflow.pages.access import Guard
 from include.errors import UserError
 
@@ -34,7 +34,7 @@ def create() -> FastAPI:
         openapi_url=None,
         middleware=[Middleware(Guard, refuse=refuse)],
     )
-    for part in (metrics, models, streams, tabs, static_files):
+    for part in (metrics, models, streams, tabs, actions, static_files):
         app.include_router(part.router)
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)

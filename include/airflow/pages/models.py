@@ -8,7 +8,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.responses import Response
 
-from include.airflow.pages import sources
+from include.airflow.pages import airflow_runs, sources
 from include.airflow.pages.access import dag_of_dataset, may, on_dataset, only_plugins, visible
 from include.airflow.pages.rendering import page
 from include.pages import datasets
@@ -52,4 +52,5 @@ def dataset(
         versions=versions,
         most_versions=datasets.MOST_VERSIONS,
         can_read_log=can_read_log,
+        questions=airflow_runs.open_questions(f"promote__{dataset}"),
     )

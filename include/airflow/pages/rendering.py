@@ -7,16 +7,21 @@ import hashlib
 from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import jinja2
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from fastapi import Request
 from starlette.responses import HTMLResponse
 
-from include.airflow.pages import static_files
+from include.airflow.pages import access, static_files
 from include.airflow.pages.access import HEADERS
+from include.landing.choice import CHOICES
 from include.pages import charts, wording
+
+if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
 
 DIRECTORY = Path(__file__).parent / "templates"
 FILTERS = ("ago", "change", "evidence", "figure", "moment", "number", "rate", "share", "size", "span", "until")
@@ -39,6 +44,7 @@ def templates() -> jinja2.Environment:
         **{name: getattr(wording, name) for name in FILTERS},
     )
     environment.globals["asset"] = static_files.address
+    environment.globals["choices"] = CHOICES
     return environment
 
 
@@ -54,12 +60,18 @@ def page(
         headers: Further headers.
         **values: What the template shows. It also gets ``root``, the relative address of the app, and ``airflow``, that
             of Airflow, both with a slash at the end; ``framed``, which makes the address of a page within Airflow's
-            UI; and ``is_tab``, which is false unless the page says otherwise.
+            UI; ``may``, which says whether the user may do something to a DAG or its runs; and ``is_tab``, which is
+            false unless the page says otherwise.
     """
     root, airflow = addresses(request)
-    shown = {"root": root, "airflow": airflow, "framed": partial(framed, request), "is_tab": False, **values}
+    shown = {"root": root, "airflow": airflow, "framed": partial(framed, request), "may": partial(_may, request)}
+    shown |= {"is_tab": False, **values}
     text = templates().get_template(template).render(shown)
     return HTMLResponse(text, status, headers)
+
+
+def _may(request: Request, method: ResourceMethod, dag_id: str, entity: str | None = None) -> bool:
+    return access.may(request, method, dag_id, DagAccessEntity[entity] if entity else None)
 
 
 def framed(request: Request, path: str) -> str:

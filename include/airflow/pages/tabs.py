@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from include.airflow.links import DATASETS, STREAMS, name_of
-from include.airflow.pages import sources
+from include.airflow.pages import airflow_runs, sources
 from include.airflow.pages.access import dag_of_dataset, may, on_dag, require
 from include.airflow.pages.rendering import page
 from include.airflow.pages.streams import stream_facts
@@ -39,6 +39,7 @@ def dag(request: Request, dag: Annotated[str, Depends(on_dag("GET"))]) -> Respon
         run=found and found.run,
         versions=datasets.MAX_VERSIONS,
         can_read_log=may(request, "GET", dag_of_dataset(dataset), DagAccessEntity.TASK_LOGS),
+        questions=airflow_runs.open_questions(f"promote__{dataset}"),
         is_tab=True,
     )
 
@@ -63,6 +64,15 @@ def run(
         facts = None if dataset is None else datasets.run(connection, dataset, run_id, model)
     if dataset is None:
         name, stream = name_of(dag, DATASETS), name_of(dag, STREAMS)
-        return page(request, "other_run.html", dag=dag, dataset=name, stream=stream)
-    can_read_log = may(request, "GET", dag_of_dataset(dataset), DagAccessEntity.TASK_LOGS)
-    return page(request, "run.html", name=dataset, run=facts, run_id=run_id, dag=dag, can_read_log=can_read_log)
+        return page(request, "other_run.html", dag=dag, asked=run, dataset=name, stream=stream)
+    return page(
+        request,
+        "run.html",
+        name=dataset,
+        run=facts,
+        run_id=run_id,
+        dag=dag,
+        asked=run,
+        is_open=run in airflow_runs.open_questions(dag),
+        can_read_log=may(request, "GET", dag_of_dataset(dataset), DagAccessEntity.TASK_LOGS),
+    )

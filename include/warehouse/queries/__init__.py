@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 if TYPE_CHECKING:
+    from include.warehouse.queries.signatures.actions import Actions
     from include.warehouse.queries.signatures.demo import Demo
     from include.warehouse.queries.signatures.expectations import Expectations
     from include.warehouse.queries.signatures.landing import Landing
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 DIRECTORY = Path(__file__).parent
 
 
+@overload
+def load(domain: Literal["actions"]) -> Actions: ...
 @overload
 def load(domain: Literal["demo"]) -> Demo: ...
 @overload
