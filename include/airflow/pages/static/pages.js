@@ -47,7 +47,7 @@
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } },
       xaxis: { ...axis, type: chart.time ? "date" : "category", nticks: 7, title: { text: chart.x, standoff: 6 } },
       // Not "power": its superscripts have inline styles, which the content security policy forbids.
-      yaxis: { ...axis, type: chart.log ? "log" : "linear", title: { text: chart.y, standoff: 6 }, rangemode: chart.time ? "tozero" : "normal", exponentformat: "e" },
+      yaxis: { ...axis, type: chart.log ? "log" : "linear", title: { text: chart.y, standoff: 6 }, rangemode: chart.time ? "tozero" : "normal", exponentformat: chart.log ? "e" : "none", separatethousands: true },
       shapes: marks.map(([x]) => ({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: colour("--good"), width: 1, dash: "dash" } })),
       hovermode: "x unified", hoverlabel: { bgcolor: colour("--raised"), font: { color: colour("--text") }, bordercolor: colour("--line") },
     }, { displayModeBar: false, responsive: true });
