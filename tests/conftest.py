@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from embedded.airflow_api import AirflowApi
 
+# A user for each role; SimpleAuthManager makes their passwords.
+USERS = "admin:admin,opal:op,uma:user,vera:viewer"
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 _numbers = itertools.count(1)
 # The turn of the current test, when there are several processes.
@@ -119,6 +121,7 @@ def home() -> Iterator[Home]:
 def services(home: Home) -> Platform:
     """A running Kafka and PostgreSQL, to which the environment variables of this process lead."""
     platform = Platform(home)
+    os.environ["MILLRACE_AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = USERS
     platform.up(SERVICES)
     os.environ.update(platform.environment())
     return platform

@@ -20,7 +20,7 @@ PROCESSES = 6
 # The tests of each lane, by the beginning of their ids. All other tests are in tests/faults and need only its servers;
 # each of them goes to the next free process.
 LANES = {
-    "airflow": ("tests/e2e/",),
+    "airflow": ("tests/e2e/", "tests/browser/"),
     "airflow that fails": ("tests/faults/test_airflow.py", "tests/integration/test_platform.py::TestWhole"),
     "promotion": ("tests/integration/test_promotion.py", "tests/integration/test_registry.py"),
     "random mix": ("tests/faults/test_random_mix.py",),

@@ -1,0 +1,252 @@
+"""One person's whole story in the browser, every step by visible labels; and two people who act at the same moment."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import FrameLocator, Page, expect
+
+from embedded.airflow_api import AirflowApi
+from include.datasets import definitions
+from include.kafka import client
+from include.landing.recovery import MIN_REJECTED
+from include.registry import champion_history
+from include.streams import definitions as streams
+from include.streams.produce import make_topic, produce
+from include.versions.manifest import Interval
+from include.versions.publication import publish
+from include.warehouse.connection import connect, connected
+from tests.e2e.retraining import ask
+from tests.polling import until
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import Open, Watched
+
+pytestmark = pytest.mark.timeout(900)
+
+DATASET, STREAM = "breast_cancer", "sensor_readings"
+TRAIN, PROMOTE, LAND = f"train__{DATASET}", f"promote__{DATASET}", f"land__{STREAM}"
+# A run of Airflow on a busy machine.
+PATIENCE_MS = 300_000
+
+
+def champion() -> champion_history.Champion | None:
+    with connected("test") as connection:
+        return champion_history.current(connection, DATASET)
+
+
+def actions(username: str) -> list[tuple[str, str]]:
+    """What is recorded of a user's actions, the newest last."""
+    with connected("test") as connection:
+        rows = ask(
+            connection, "SELECT action, outcome FROM millrace.user_action WHERE username = %s ORDER BY number", username
+        )
+    return [tuple(row) for row in rows]
+
+
+def dead_letters() -> int:
+    with connected("test") as connection:
+        return len(ask(connection, "SELECT FROM millrace.dead_letter WHERE stream = %s", STREAM))
+
+
+def execute(statement: str) -> None:
+    with closing(connect("test")) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def open_models(page: Page) -> FrameLocator:
+    """The page of the dataset, through Airflow's navigation."""
+    page.get_by_role("link", name="Models").first.click()
+    pages = page.frame_locator("iframe")
+    pages.get_by_role("link", name=DATASET).first.click()
+    expect(pages.get_by_role("heading", name=DATASET, level=1)).to_be_visible()
+    return pages
+
+
+def open_stream(page: Page) -> FrameLocator:
+    page.get_by_role("link", name="Streams").first.click()
+    pages = page.frame_locator("iframe")
+    pages.get_by_role("link", name=STREAM).first.click()
+    expect(pages.get_by_role("heading", name=STREAM, level=1)).to_be_visible()
+    return pages
+
+
+def choose(pages: FrameLocator | Page, link: str, title: str) -> None:
+    """Follows the last link of this name, to the page with this title."""
+    pages.get_by_role("link", name=link, exact=True).last.click()
+    expect(pages.get_by_role("heading", name=title, level=1)).to_be_visible()
+
+
+def approve(page: Page, pages: FrameLocator, model: str) -> None:
+    """Approves a model in the newest open question."""
+    choose(pages, "Approve or decline…", "Promote a model of")
+    pages.get_by_label("Model", exact=True).select_option(model)
+    pages.get_by_role("button", name="Approve").click()
+    expect(pages.get_by_role("heading", name="Done")).to_be_visible()
+    until(f"{model} is champion", lambda: (found := champion()) and found.model == model, PATIENCE_MS / 1000, every_s=1)
+
+
+def open_questions(airflow: AirflowApi) -> set[str]:
+    found = airflow.call("GET", f"dags/{PROMOTE}/dagRuns/~/hitlDetails", params={"response_received": False})
+    return {each["task_instance"]["dag_run_id"] for each in found["hitl_details"]}
+
+
+@pytest.fixture(scope="module")
+def question(airflow_api: AirflowApi, base: str) -> str:
+    """The run of the first question: a version was published and trained."""
+    airflow_api.wait_for_dags([TRAIN, PROMOTE, LAND, f"retry__{STREAM}", f"replay__{STREAM}"])
+    before = open_questions(airflow_api)
+    publish(definitions.get(DATASET), Interval(), max_rows=500, seed=401, asked_by="test")
+    (asked,) = until("a question", lambda: open_questions(airflow_api) - before, PATIENCE_MS / 1000, every_s=1)
+    return asked
+
+
+def test_a_model_is_trained_approved_and_rolled_back(open_page: Open, airflow_api: AirflowApi, question: str) -> None:
+    page = open_page("user")
+    pages = open_models(page)
+    approve(page, pages, "logistic")
+    first = champion()
+    assert first is not None and first.decider == "uma"
+
+    pages = open_models(page)
+    choose(pages, "Train…", f"Train models of {DATASET}")
+    pages.get_by_label("Version", exact=True).select_option(index=1)
+    pages.get_by_label("forest", exact=True).check()
+    before = open_questions(airflow_api)
+    pages.get_by_role("button", name="Train", exact=True).click()
+    expect(pages.get_by_role("heading", name="Done")).to_be_visible()
+    pages.get_by_role("link", name="Follow the run in Airflow").click()
+    page.wait_for_url(f"**/dags/{TRAIN}/runs/**")
+    expect(page.get_by_text("Success").first).to_be_visible(timeout=PATIENCE_MS)
+    run = page.url.partition("/runs/")[2].partition("/")[0]
+    assert airflow_api.run(TRAIN, run).conf["models"] == ["forest"]
+
+    until("its question", lambda: open_questions(airflow_api) - before, PATIENCE_MS / 1000, every_s=1)
+    pages = open_models(page)
+    approve(page, pages, "forest")
+
+    pages = open_models(page)
+    choose(pages, "Roll back…", f"Roll back the champion of {DATASET}")
+    expect(pages.get_by_text("The champion of breast_cancer is forest")).to_be_visible()
+    pages.get_by_role("button", name="Roll back").click()
+    expect(pages.get_by_text("The champion is now logistic")).to_be_visible()
+    back = champion()
+    assert back is not None and (back.model, back.cause, back.decider) == ("logistic", "rollback", "uma")
+    assert actions("uma")[-4:] == [
+        ("approve", "done"),
+        ("trigger", "done"),
+        ("approve", "done"),
+        ("rollback", "done"),
+    ]
+
+
+def test_of_two_people_who_act_on_a_champion_the_second_is_told_who_was_first(
+    open_page: Open, watched: Watched
+) -> None:
+    watched.expected.append("the server responded with a status of 409")
+    slow, fast = (open_page(role, f"/millrace/models/{DATASET}/retire") for role in ("op", "user"))
+    for page in (fast, slow):
+        page.get_by_label("Reason").fill("It is wrong.")
+    fast.get_by_role("button", name="Retire").click()
+    expect(fast.get_by_role("heading", name="Done")).to_be_visible()
+    with slow.expect_response("**/retire") as answered:
+        slow.get_by_role("button", name="Retire").click()
+    assert answered.value.status == 409
+    expect(slow.get_by_role("alert")).to_contain_text("uma was faster: retire")
+    assert champion() is None
+    assert (actions("uma")[-1], actions("opal")[-1]) == (("retire", "done"), ("retire", "refused"))
+
+
+def test_a_second_click_changes_nothing(open_page: Open) -> None:
+    page = open_page("user", f"/millrace/models/{DATASET}/rollback")
+    before = len(actions("uma"))
+    page.get_by_role("button", name="Roll back").click()
+    expect(page.get_by_role("heading", name="Done")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("heading", name="Done")).to_be_visible()
+    assert actions("uma")[before:] == [("rollback", "done")]
+
+
+def test_a_viewer_sees_no_action_and_may_do_none(open_page: Open) -> None:
+    page = open_page("viewer", f"/millrace/models/{DATASET}")
+    expect(page.get_by_role("heading", name=DATASET, level=1)).to_be_visible()
+    for label in ("Train…", "Roll back…", "Retire…", "Approve or decline…"):
+        expect(page.get_by_role("link", name=label, exact=True)).to_have_count(0)
+    for path in (
+        f"models/{DATASET}/rollback",
+        f"models/{DATASET}/retire",
+        f"models/{DATASET}/train",
+        f"streams/{STREAM}/retry",
+        f"streams/{STREAM}/replay",
+        f"streams/{STREAM}/accept/lost",
+        f"again?dag={TRAIN}&run=x",
+        f"approve?dag={PROMOTE}&run=x",
+    ):
+        for method in ("GET", "POST"):
+            headers = {"sec-fetch-site": "same-origin"}
+            answer = page.request.fetch(f"/millrace/{path}", method=method, headers=headers)
+            assert answer.status == 403, (method, path)
+
+
+def test_dead_letters_are_retried_once_their_cause_is_fixed(open_page: Open, airflow_api: AirflowApi) -> None:
+    stream = streams.get(STREAM)
+    make_topic(stream)
+    airflow_api.unpause(LAND)
+    produce(stream, 200, seed=1)
+    until("the table exists", lambda: ask_table() == 200, PATIENCE_MS / 1000, every_s=1)
+    execute(f"ALTER TABLE landing.{STREAM} ADD CONSTRAINT closed CHECK (false) NOT VALID")
+    produce(stream, 20, seed=2)
+    until("dead letters", lambda: dead_letters() == 20, PATIENCE_MS / 1000, every_s=1)
+    execute(f"ALTER TABLE landing.{STREAM} DROP CONSTRAINT closed")
+
+    page = open_page("user")
+    pages = open_stream(page)
+    choose(pages, "Retry dead letters…", f"Retry the dead letters of {STREAM}")
+    expect(pages.get_by_text("The stream has 20 dead letters.")).to_be_visible()
+    pages.get_by_role("button", name="Retry").click()
+    expect(pages.get_by_role("heading", name="Done")).to_be_visible()
+    pages.get_by_role("link", name="Follow the run in Airflow").click()
+    page.wait_for_url(f"**/dags/retry__{STREAM}/runs/**")
+    until("all have landed", lambda: dead_letters() == 0, PATIENCE_MS / 1000, every_s=1)
+    assert actions("uma")[-1] == ("retry", "done")
+    airflow_api.pause(LAND)
+
+
+def test_a_stopped_stream_continues_once_a_user_accepts_it(open_page: Open, airflow_api: AirflowApi) -> None:
+    stream, before = streams.get(STREAM), dead_letters()
+    producer = client.producer()
+    for _ in range(MIN_REJECTED):
+        producer.produce(stream.topic, b"no reading", partition=0)
+    producer.flush()
+    airflow_api.unpause(LAND)
+    until("it has stopped", lambda: airflow_api.is_paused(LAND), PATIENCE_MS / 1000, every_s=1)
+    page = open_page("user")
+    pages = open_stream(page)
+    choose(pages, "Accept and continue…", "Accept 'bad'")
+    expect(pages.get_by_text("may become a dead letter")).to_be_visible()
+    pages.get_by_role("button", name="Accept and continue").click()
+    expect(pages.get_by_role("heading", name="Done")).to_be_visible()
+    until("they are dead letters", lambda: dead_letters() == before + MIN_REJECTED, PATIENCE_MS / 1000, every_s=1)
+    assert actions("uma")[-1] == ("accept", "done")
+    airflow_api.pause(LAND)
+
+
+def ask_table() -> int:
+    with connected("test") as connection:
+        ((found,),) = ask(connection, f"SELECT to_regclass('landing.{STREAM}') IS NOT NULL")
+        return ask(connection, f"SELECT count(*) FROM landing.{STREAM}")[0][0] if found else 0
+
+
+def test_bad_input_of_a_replay_loses_nothing_that_was_typed(open_page: Open, watched: Watched) -> None:
+    page = open_page("user", f"/millrace/streams/{STREAM}/replay")
+    watched.expected.append("the server responded with a status of 422")
+    page.get_by_label("First offset").fill("12x")
+    page.get_by_label("Last offset").fill("20")
+    page.get_by_role("button", name="Replay").click()
+    expect(page.get_by_role("alert")).to_contain_text("First offset is '12x'")
+    expect(page.get_by_label("First offset")).to_have_value("12x")
+    expect(page.get_by_label("Last offset")).to_have_value("20")
