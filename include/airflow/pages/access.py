@@ -32,7 +32,8 @@ HEADERS = {
     # Scripts and styles come from this app only, so that a name or a reason that gets past the escaping runs nothing.
     "content-security-policy": (
         f"default-src 'none'; script-src 'self'; style-src 'self' '{PLOTLY_STYLE}'; img-src 'self' data:; "
-        "connect-src 'self'; "
+        # plotly.js styles elements with attributes.
+        "style-src-attr 'unsafe-inline'; connect-src 'self'; "
         "form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
     ),
     "x-content-type-options": "nosniff",
