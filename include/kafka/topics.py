@@ -273,16 +273,35 @@ def _wait_for_leaders(
         *([KafkaError.UNKNOWN_TOPIC_OR_PART] if created else []),
     ]
     deadline = time.monotonic() + (CREATED_LEADERLESS_S if created else LEADERLESS_S)
+    may_lack_leaders = created
     while True:
         try:
+            if may_lack_leaders:
+                _require_leaders(topic, partitions, brokers)
             return _extents(topic, partitions, brokers)
         except KafkaException as error:
             if error.args[0].code() not in transient or time.monotonic() > deadline:
                 raise _request_failed(error) from error
+            may_lack_leaders = True
             if created and error.args[0].code() == KafkaError._NOENT:
                 # A client whose first request came before the election may not see the leader for a long time.
                 brokers = client.admin()
             time.sleep(0.01)
+
+
+def _require_leaders(topic: str, partitions: Iterable[int], brokers: AdminClient) -> None:
+    """Makes the client learn the leaders of the partitions. Raises KafkaException while one has none.
+
+    Requests for offsets then find the leaders known. librdkafka 2.16 has corrupted memory, seconds later, when such
+    requests were repeated while it looked for leaders that a new topic did not have yet.
+    """
+    from confluent_kafka import KafkaError, KafkaException
+
+    found = brokers.list_topics(topic, timeout=client.REQUEST_TIMEOUT_S).topics[topic]
+    if found.error is not None:
+        raise KafkaException(found.error)
+    if any(p not in found.partitions or found.partitions[p].leader < 0 for p in partitions):
+        raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
 
 
 def _description(name: str, request: Future[Any]) -> Topic:
@@ -335,7 +354,8 @@ def _ends(
 
     def request(spec: OffsetSpec, isolation: IsolationLevel) -> dict[tuple[str, int], int | Exception]:
         # Each request waits for its answer: librdkafka 2.16 can crash when a second one starts while it looks up the
-        # leaders for the first. Its thread and the caller's then use memory that the other has freed.
+        # leaders for the first. Its thread and the caller's then use memory that the other has freed. See also
+        # _require_leaders.
         if not wanted:
             return {}
         found = brokers.list_offsets(dict.fromkeys(wanted, spec), isolation_level=isolation, request_timeout=timeout_s)
