@@ -273,6 +273,7 @@ def test_a_killed_backup_or_restore_is_repeated(backed_up: BackedUp, tmp_path: P
     platform.down()
 
 
+@pytest.mark.timeout(600)
 def test_a_warehouse_on_the_users_own_server(backed_up: BackedUp, services: Platform, tmp_path: Path) -> None:
     """The server of the other tests serves as the user's own."""
     port = services.home.state()["ports"]["postgres"]
@@ -301,9 +302,9 @@ def test_a_warehouse_on_the_users_own_server(backed_up: BackedUp, services: Plat
         assert "[postgres-unreachable]" in done.stderr and '"missing"' in done.stderr
         assert not home.pending_restore.exists() and not home.postgres.exists()
         patch.setenv("MILLRACE_CONN_POSTGRES", own("own_again"))
+        killed(AFTER_WAREHOUSE, home, file)
+        assert "[restore-interrupted]" in run("up", home=home).stderr
         for _ in range(2):
-            killed(AFTER_WAREHOUSE, home, file)
-            assert "[restore-interrupted]" in run("up", home=home).stderr
             done = run("restore", str(file), "--yes", home=home)
             assert done.returncode == 0, done.stderr
         patch.setenv("AIRFLOW_CONN_MILLRACE_POSTGRES", own("own_again"))
