@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 USERS = "admin:admin,opal:op,uma:user,vera:viewer"
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 _numbers = itertools.count(1)
+# Why processes of the tests have crashed.
+_crashes: list[object] = []
 # The turn of the current test, when there are several processes.
 _turn: lanes.Turn | None = None
 
@@ -45,6 +47,20 @@ def pytest_sessionstart() -> None:
         for file in home.parent.glob(f"{home.name}*.lock"):
             with suppress(Timeout), FileLock(file, timeout=0):
                 _clear(file.with_suffix(""))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object, error: object) -> None:
+    """Notice that a process of the tests has crashed."""
+    if error is not None:
+        _crashes.append(error)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Exit with 2, interrupted, after a crash: tests are missing, and not only failed."""
+    if _crashes:
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
