@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -260,7 +260,9 @@ def kill(platform: Platform, component: str) -> None:
     (pid,) = (health.pid for health in platform.status() if health.name == component)
     victim = psutil.Process(pid)
     for process in [victim, *victim.children(recursive=True)]:
-        process.send_signal(signal.SIGKILL)
+        # The process of a task may have ended meanwhile.
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
 
 
 def stopped_dispatch(results: Connection) -> psutil.Process | None:
