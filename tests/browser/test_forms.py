@@ -79,6 +79,7 @@ def test_models_are_picked_from_a_list_and_all_other_fields_stay_empty(
     (run, *_) = airflow_api.runs(TRAIN)
     given = {name: value for name, value in run.conf.items() if value is not None}
     assert given == {"models": ["forest"], "seed": 0}
+    page.close()
     path = f"dags/{TRAIN}/dagRuns/{run.run_id}"
     airflow_api.call("PATCH", path, json={"state": "failed"})
     airflow_api.call("DELETE", path)
