@@ -84,6 +84,12 @@ def checked() -> Result:
     return CliRunner().invoke(check)
 
 
+def about_definitions(done: Result) -> list[str]:
+    """The lines about definitions. Topics that other tests have left on the broker are orphans."""
+    lines = done.stdout.splitlines()
+    return [line for line in lines if not line.startswith(("orphan", "No definition names"))]
+
+
 def columns(connection: Connection) -> list[str]:
     return [
         row.attname
@@ -94,24 +100,25 @@ def columns(connection: Connection) -> list[str]:
 def test_a_table_that_does_not_exist_yet(define: Callable[..., None], stream: Stream, warehouse: Connection) -> None:
     define(stream)
     done = checked()
-    assert (done.exit_code, done.stdout) == (
-        0,
-        "stream   readings: valid\n         its next run will create the table landing.readings\n",
-    )
+    assert done.exit_code == 0
+    assert about_definitions(done) == [
+        "stream   readings: valid",
+        "         its next run will create the table landing.readings",
+    ]
     assert not ask(warehouse, "SELECT 1 WHERE to_regclass('landing.readings') IS NOT NULL"), "check made the table"
 
 
 def test_the_changes_of_a_table_are_listed(define: Callable[..., None], stream: Stream, warehouse: Connection) -> None:
     table.bring_up_to_date(warehouse, stream)
     define(stream)
-    assert checked().stdout == "stream   readings: valid\n"
+    assert about_definitions(checked()) == ["stream   readings: valid"]
 
     before = columns(warehouse)
     changed = replace(stream, event=Renamed)
     define(changed)
     done = checked()
     assert done.exit_code == 0
-    assert done.stdout.splitlines() == [
+    assert about_definitions(done) == [
         "stream   readings: valid",
         "         its next run will add the column 'count' (bigint) to landing.readings",
         "         its next run will add the column 'words' (text) to landing.readings",
