@@ -1,4 +1,4 @@
-"""Deadlines of publishing and training: Airflow's deadline alerts, told like an expectation that failed.
+"""Deadlines of publishing and training: Airflow's deadline alerts, reported like an expectation that failed.
 
 Airflow 3.3.2 counts from the moment when a run is queued, and also calls when the run has failed, or waits in a queue
 with a hundred others. So the callback sends nothing: it records that the expectation failed, which the next check tells
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def deadlines(dataset: Dataset, expectation: str, within: timedelta) -> list[DeadlineAlert]:
-    """The deadline of the runs of a dataset's DAG; none if the definition tells nobody.
+    """The deadline of the runs of a dataset's DAG; none if the definition has no notifier.
 
     Args:
         expectation: ``publish`` or ``train``.

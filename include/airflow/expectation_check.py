@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 SILENT = "millrace_warehouse_silent"
-"""The variable of Airflow that says since when PostgreSQL does not answer, and whether that was told."""
+"""The variable of Airflow that says since when PostgreSQL does not answer, and whether that was reported."""
 
 log = logging.getLogger(__name__)
 
@@ -56,28 +56,28 @@ def check_in_task(context: Context) -> None:
 
 @contextmanager
 def _warehouse(definitions: Collection[Any], context: Context) -> Iterator[Connection]:
-    """A connection to the warehouse. A PostgreSQL that does not answer for long is told to all notifiers, once.
+    """A connection to the warehouse. A PostgreSQL that does not answer for long is reported to all notifiers, once.
 
     The warehouse itself cannot keep since when, so a variable of Airflow does.
     """
     from airflow.sdk import Variable
 
     now, known = datetime.now(UTC), Variable.get(SILENT, default=None)
-    since, _, told = (known or now.isoformat()).partition(" ")
+    since, _, notified = (known or now.isoformat()).partition(" ")
     alert = Alert(0, expectations.POSTGRES, "answers", "failed", "", datetime.fromisoformat(since), None)
     try:
         connection = connect("millrace expectations")
     except UserError as error:
         due = alerts.due_state(alert.subject, alert.since, None, None, now)
         # Noted before they are sent: a check that is killed in between must not tell twice.
-        Variable.set(SILENT, f"{since} told" if told or due else since)
-        if due and not told:
+        Variable.set(SILENT, f"{since} notified" if notified or due else since)
+        if due and not notified:
             _tell(replace(alert, detail=error.what), definitions, context)
         raise
     with closing(connection):
         if known:
             Variable.delete(SILENT)
-        if told:
+        if notified:
             _tell(replace(alert, state="over", detail="it answers.", until=now), definitions, context)
         yield connection
 

@@ -101,7 +101,7 @@ class Dataset:
         retrain_within: The last successful training may be at most this old, such as ``8 days``; None expects nothing.
         min_accuracy: The champion must be at least this accurate on the newest version's test rows; None expects
             nothing.
-        notify: Notifiers of Airflow, or a function that returns them. They are told when an expectation fails, and
+        notify: Notifiers of Airflow, or a function that returns them. They are notified when an expectation fails, and
             when it holds again.
 
     Raises:

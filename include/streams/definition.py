@@ -72,7 +72,7 @@ class Stream:
         fresh: No record that waits in the topic may be older than this; None expects nothing.
         max_dead_letters: At most this many records may have become dead letters or been quarantined within a day and
             still be stored; None expects nothing.
-        notify: Notifiers of Airflow, or a function that returns them. They are told when an expectation fails, when
+        notify: Notifiers of Airflow, or a function that returns them. They are notified when an expectation fails, when
             the stream stops, and when that is over.
 
     Raises:

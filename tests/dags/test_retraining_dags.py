@@ -148,15 +148,15 @@ def test_every_dag_checks_its_parameters_first() -> None:
 
 
 def test_runs_of_a_dataset_that_tells_somebody_have_a_deadline(dags: dict[str, DAG]) -> None:
-    told = replace(definitions.get("digits"), notify=[Webhook("http://127.0.0.1/")])
+    notified = replace(definitions.get("digits"), notify=[Webhook("http://127.0.0.1/")])
     for kind in ("publish", "train"):
         build = runpy.run_path(str(ROOT / f"dags/{kind}.py"))["build"]
         assert not dags[f"{kind}__digits"].deadline
-        (deadline,) = build(told).deadline
-        assert deadline.interval == build(told).dagrun_timeout
+        (deadline,) = build(notified).deadline
+        assert deadline.interval == build(notified).dagrun_timeout
         assert deadline.callback.path == "include.airflow.deadlines.missed"
         assert deadline.callback.kwargs["subject"] == "dataset:digits"
-        assert DagSerialization.to_dict(build(told)) == DagSerialization.to_dict(build(told))
+        assert DagSerialization.to_dict(build(notified)) == DagSerialization.to_dict(build(notified))
 
 
 def test_backfills_do_not_publish_in_parallel(dags: dict[str, DAG]) -> None:

@@ -182,8 +182,8 @@ def test_a_stream_that_lags_and_one_that_stops_have_a_message_and_one_when_that_
     make_topic(definitions.get(NAME))
     send(_event())
     sent = time.monotonic()
-    until("the scheduled check has told", lambda: watched.states(f"stream:{NAME}"), FRESH_S + 90)
-    print(f"told {time.monotonic() - sent - FRESH_S:.0f} s after it failed")
+    until("the scheduled check has notified", lambda: watched.states(f"stream:{NAME}"), FRESH_S + 90)
+    print(f"notified {time.monotonic() - sent - FRESH_S:.0f} s after it failed")
     airflow_api.unpause(LAND)
     until("it has landed", lambda: _landed(airflow_api), 90)
     check(airflow_api)
@@ -231,8 +231,8 @@ def test_an_accuracy_that_falls_and_a_missed_training_have_a_message_and_a_champ
     check(airflow)
     assert watched.states(subject) == []
     (foreign,) = until("the foreign DAG has run", lambda: finished(airflow, AFTER, 1), 90)
-    told = airflow.call("GET", f"dags/{AFTER}/dagRuns/{foreign.run_id}/taskInstances/tell/xcomEntries/return_value")
-    facts = told["value"] if isinstance(told["value"], dict) else json.loads(told["value"])
+    notified = airflow.call("GET", f"dags/{AFTER}/dagRuns/{foreign.run_id}/taskInstances/tell/xcomEntries/return_value")
+    facts = notified["value"] if isinstance(notified["value"], dict) else json.loads(notified["value"])
     (row,) = ask(results, "SELECT model, run, sha256, cause FROM millrace.champion WHERE dataset = %s", NAME)
     assert (facts["model"], facts["run"], facts["sha256"], facts["cause"]) == row
     assert (facts["dataset"], facts["number"], facts["decider"]) == (NAME, 1, "admin")

@@ -212,7 +212,7 @@ def test_a_missed_deadline_is_told_once_until_a_run_succeeds(warehouse: Connecti
     dataset = replace(datasets.get("digits"), notify=[Webhook(http.url)])
     (deadline,) = deadlines.deadlines(dataset, "train", timedelta(hours=6))
 
-    def told() -> list[str]:
+    def notified() -> list[str]:
         now = datetime.now(UTC)
         found = [*expectations.of_dataset(dataset, None, None, now)]
         alerts.record(warehouse, found, now, lambda subject: True)
@@ -223,10 +223,10 @@ def test_a_missed_deadline_is_told_once_until_a_run_succeeds(warehouse: Connecti
     for number in range(3):
         context = {"dag_run": {"dag_id": "train__digits", "dag_run_id": f"run {number}"}}
         asyncio.run(deadlines.missed(**deadline.callback.kwargs, context=context))
-    assert told() == told() == ["failed"]
+    assert notified() == notified() == ["failed"]
     assert "run 2 of train__digits has not succeeded within 6 hours" in http.bodies[0]["text"]
     deadlines.met(dataset, "train")
-    assert told() == told() == ["failed", "over"]
+    assert notified() == notified() == ["failed", "over"]
 
 
 def test_a_mail_has_the_alert_in_its_subject_and_text(monkeypatch: pytest.MonkeyPatch) -> None:

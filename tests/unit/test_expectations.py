@@ -75,8 +75,8 @@ def test_every_stream_is_expected_not_to_stop_and_nothing_else_by_default() -> N
 
 
 def test_deadlines_stay_as_they_are_until_a_run_succeeds() -> None:
-    told = replace(datasets.get("digits"), notify=[Webhook("http://127.0.0.1/")])
-    assert states(list(of_dataset(told, None, None, NOW))) == {"publish": "unknown", "train": "unknown"}
+    notified = replace(datasets.get("digits"), notify=[Webhook("http://127.0.0.1/")])
+    assert states(list(of_dataset(notified, None, None, NOW))) == {"publish": "unknown", "train": "unknown"}
 
 
 @pytest.mark.parametrize(("count", "state"), [(0, "holds"), (10, "holds"), (11, "failed"), (None, None)])
@@ -234,7 +234,7 @@ class Variables:
 def test_a_silent_postgresql_is_told_once_after_five_minutes_and_when_it_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    variables, told = Variables(), []
+    variables, notified = Variables(), []
     at = {"minute": 0}
 
     class Clock(datetime):
@@ -250,12 +250,12 @@ def test_a_silent_postgresql_is_told_once_after_five_minutes_and_when_it_answers
     monkeypatch.setattr("airflow.sdk.Variable", variables)
     monkeypatch.setattr(expectation_check, "datetime", Clock)
     monkeypatch.setattr(expectation_check, "connect", connect)
-    monkeypatch.setattr(expectation_check, "_tell", lambda alert, *_: told.append((at["minute"], alert.title)))
+    monkeypatch.setattr(expectation_check, "_tell", lambda alert, *_: notified.append((at["minute"], alert.title)))
     for at["minute"] in range(12):
         with raises(Code.POSTGRES_UNREACHABLE), expectation_check._warehouse([], {}):
             pass
     for at["minute"] in (12, 13):
         with expectation_check._warehouse([], {}):
             pass
-    assert told == [(5, "PostgreSQL: answers failed"), (12, "PostgreSQL: answers is over")]
+    assert notified == [(5, "PostgreSQL: answers failed"), (12, "PostgreSQL: answers is over")]
     assert variables.values == {}
