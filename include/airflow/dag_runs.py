@@ -51,7 +51,7 @@ def airflow_errors() -> Iterator[None]:
             raise AirflowSkipException(str(error)) from None
         log.error("%s", error)
         with suppress(Exception):
-            # Outside of a task nobody reads it. A try that succeeds begins without it.
+            # Outside of a task it is not read. A try that succeeds begins without it.
             run_notes.leave(f"failed: {error.what}")
         if isinstance(error, NonRetryableError | PositionError | Fenced):
             raise AirflowFailException(str(error)) from None

@@ -98,7 +98,7 @@ class StreamFacts:
         reasons: Dead letters by reason.
         letters: The newest dead letters.
         gaps, replays: The newest of each.
-        reconciliation: Offsets beside dispositions, by partition of the topic.
+        reconciliation: Offsets and their dispositions, by partition of the topic.
     """
 
     line: StreamLine

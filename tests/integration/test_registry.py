@@ -190,7 +190,7 @@ def test_the_form_shows_the_evidence(decided: Dataset) -> None:
     assert "Champion: **tree of version" in form.text
     assert "only the champion on" in form.text and "A person decides." in form.text
     assert "No model is recommended" in form.text
-    assert (form.models, form.recommended) == (["tree"], None), "nobody promotes the baseline"
+    assert (form.models, form.recommended) == (["tree"], None), "the baseline is never promoted"
 
 
 def test_a_retirement_that_is_no_longer_the_last_change_cannot_be_undone(

@@ -116,7 +116,7 @@ def _answered(dag_id: str, run_id: str) -> NonRetryableError:
             .join(TaskInstance, TaskInstance.id == HITLDetail.ti_id)
             .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == "ask")
         )
-        who, when, options = "nobody", "", ""
+        who, when, options = "an unknown user", "", ""
         if detail is not None and detail.responded_at is not None:
             who = detail.responded_by["name"] if detail.responded_by else "the end of the time to answer"
             when = f" on {detail.responded_at:%Y-%m-%d %H:%M:%S} UTC"

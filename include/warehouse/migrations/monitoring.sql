@@ -535,5 +535,5 @@ CROSS JOIN LATERAL (
 ) AS lost
 WHERE starts_with(position.reader, 'landing:');
 COMMENT ON VIEW millrace.reconciliation IS
-    'For each partition of a stream''s topic, the offsets below its position beside their dispositions by the ledger. '
+    'For each partition of a stream''s topic, the offsets below its position, and their dispositions in the ledger. '
     'unaccounted is 0 unless an offset was lost or counted twice; ./millrace verify stream compares the rows, too';

@@ -226,7 +226,7 @@ WHERE stream = :stream
 ORDER BY since, task;
 
 -- name: reconciliation(stream)
--- The offsets of each partition beside their dispositions.
+-- The offsets of each partition, and their dispositions.
 -- Null: kafka_incarnation.
 SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined, skipped, no_records,
        lost, unaccounted
