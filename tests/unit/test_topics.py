@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,10 @@ class Brokers:
 
     def create_topics(self, new: list[Any], **_: Any) -> dict[str, Future[None]]:
         return {topic.topic: _Answer(None) for topic in new}
+
+    def list_topics(self, topic: str, **_: Any) -> SimpleNamespace:
+        partition = SimpleNamespace(leader=1)
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions=dict.fromkeys(range(2), partition))})
 
     def list_offsets(self, wanted: dict[Any, Any], **_: Any) -> dict[Any, Future[Any]]:
         assert not self._is_busy, "librdkafka can crash: the request before this one is not answered yet"
