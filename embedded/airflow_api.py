@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from embedded.platform import Platform
 
 _PAGE = 100
+# Between two looks at something that will change. One costs 50 ms of a core, which is then missing in what is waited for.
+PAUSE_S = 0.5
 
 
 class RunState(StrEnum):
@@ -120,7 +122,7 @@ class AirflowApi:
             return set(dag_ids) - set(self.dag_ids())
 
         try:
-            wait_until(lambda: not missing(), timeout, pause=0.2)
+            wait_until(lambda: not missing(), timeout, pause=PAUSE_S)
         except TimeoutError:
             broken = "; ".join(f"{file}: {reason}" for file, reason in self.import_errors().items())
             raise UserError(
@@ -192,7 +194,7 @@ class AirflowApi:
             return run.finished
 
         try:
-            wait_until(has_finished, timeout, pause=0.2)
+            wait_until(has_finished, timeout, pause=PAUSE_S)
         except TimeoutError:
             waiting = [task.label for task in self.task_instances(dag_id, run_id) if task.state != "success"]
             raise UserError(

@@ -173,6 +173,12 @@ def warehouse_template(services: Platform) -> str:
     return "warehouse_template"
 
 
+@pytest.fixture(scope="session")
+def create_database(services: Platform) -> Callable[[str], None]:
+    """Creates an empty database of the warehouse's user, by its name."""
+    return lambda name: _create_database(services, name)
+
+
 @pytest.fixture
 def warehouse(services: Platform, warehouse_template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator["Connection"]:
     """A connection to a new, migrated warehouse, which this process uses during one test."""

@@ -8,35 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from embedded.airflow_api import AirflowApi, Run
-from include.datasets import definitions
-from include.versions.manifest import Interval
-from include.versions.publication import publish
+from embedded.airflow_api import AirflowApi
+from tests.browser.conftest import PROMOTE, TRAIN
 from tests.polling import until
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Open
 
 pytestmark = pytest.mark.timeout(900)
-
-TRAIN, PROMOTE = "train__breast_cancer", "promote__breast_cancer"
-
-
-@pytest.fixture(scope="module")
-def questions(airflow_api: AirflowApi, base: str) -> list[Run]:
-    """Three approvals that wait for an answer."""
-    airflow_api.wait_for_dags([TRAIN, PROMOTE])
-    before = {run.run_id for run in airflow_api.runs(PROMOTE)}
-    for seed in (301, 302, 303):
-        publish(definitions.get("breast_cancer"), Interval(), max_rows=300, seed=seed, asked_by="test")
-
-    def waiting() -> list[Run] | None:
-        found = airflow_api.call("GET", f"dags/{PROMOTE}/dagRuns/~/hitlDetails", params={"response_received": False})
-        asked = {each["task_instance"]["dag_run_id"] for each in found["hitl_details"]} - before
-        runs = sorted((run for run in airflow_api.runs(PROMOTE) if run.run_id in asked), key=lambda run: run.run_id)
-        return runs if len(runs) == 3 else None
-
-    return until("three questions", waiting, 400, every_s=1)
 
 
 def trigger_form(page: Page) -> Any:
@@ -51,14 +30,14 @@ def start(form: Any) -> None:
     form.get_by_role("button", name="Trigger", exact=True).last.click()
 
 
-def answers(airflow: AirflowApi, question: Run) -> dict[str, Any]:
+def answers(airflow: AirflowApi, question: str) -> dict[str, Any]:
     """What Airflow has stored of an answer."""
-    path = f"dags/{PROMOTE}/dagRuns/{question.run_id}/taskInstances/ask/-1/hitlDetails"
+    path = f"dags/{PROMOTE}/dagRuns/{question}/taskInstances/ask/-1/hitlDetails"
     return dict(airflow.call("GET", path))
 
 
-def open_question(open_page: Open, question: Run, role: str = "admin") -> Page:
-    page: Page = open_page(role, f"/dags/{PROMOTE}/runs/{question.run_id}/tasks/ask/required_actions")
+def open_question(open_page: Open, question: str, role: str = "admin") -> Page:
+    page: Page = open_page(role, f"/dags/{PROMOTE}/runs/{question}/tasks/ask/required_actions")
     expect(page.get_by_role("button", name="Approve")).to_be_enabled()
     expect(page.get_by_role("button", name="Reject")).to_be_enabled()
     return page
@@ -72,8 +51,8 @@ def test_models_are_picked_from_a_list_and_all_other_fields_stay_empty(
     form = trigger_form(page)
     form.get_by_role("combobox").click()
     for name in ("logistic", "boosting", "forest"):
-        expect(page.get_by_role("option", name=name)).to_be_visible()
-    page.get_by_role("option", name="forest").click()
+        expect(page.get_by_role("option", name=name, exact=True)).to_be_visible()
+    page.get_by_role("option", name="forest", exact=True).click()
     start(form)
     page.wait_for_url(re.compile(f"/dags/{TRAIN}/runs/"))
     (run, *_) = airflow_api.runs(TRAIN)
@@ -96,7 +75,7 @@ def test_a_form_can_be_sent_as_it_opens(open_page: Open, airflow_api: AirflowApi
 
 
 def test_an_approval_without_a_model_is_one_click(
-    open_page: Open, airflow_api: AirflowApi, questions: list[Run]
+    open_page: Open, airflow_api: AirflowApi, questions: list[str]
 ) -> None:
     page = open_question(open_page, questions[0])
     page.get_by_role("button", name="Reject").click()
@@ -104,21 +83,21 @@ def test_an_approval_without_a_model_is_one_click(
         "the answer is stored", lambda: (found := answers(airflow_api, questions[0]))["response_received"] and found
     )
     assert stored["chosen_options"] == ["Reject"] and stored["params_input"] == {"model": None}
-    assert airflow_api.wait(PROMOTE, questions[0].run_id, timeout=180).state == "success"
+    assert airflow_api.wait(PROMOTE, questions[0], timeout=180).state == "success"
 
 
 def test_a_model_of_the_run_is_picked_from_a_list(
-    open_page: Open, airflow_api: AirflowApi, questions: list[Run]
+    open_page: Open, airflow_api: AirflowApi, questions: list[str]
 ) -> None:
     page = open_question(open_page, questions[1])
     page.get_by_role("combobox").click()
     for name in ("logistic", "boosting", "forest"):
-        expect(page.get_by_role("option", name=name)).to_be_visible()
+        expect(page.get_by_role("option", name=name, exact=True)).to_be_visible()
     expect(page.get_by_role("option", name="baseline")).to_have_count(0)
-    page.get_by_role("option", name="logistic").click()
+    page.get_by_role("option", name="logistic", exact=True).click()
     page.get_by_role("button", name="Approve").click()
     stored = until(
         "the answer is stored", lambda: (found := answers(airflow_api, questions[1]))["response_received"] and found
     )
     assert stored["chosen_options"] == ["Approve"] and stored["params_input"] == {"model": "logistic"}
-    assert airflow_api.wait(PROMOTE, questions[1].run_id, timeout=180).state in ("success", "failed")
+    assert airflow_api.wait(PROMOTE, questions[1], timeout=180).state in ("success", "failed")

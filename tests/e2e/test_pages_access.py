@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,20 +13,16 @@ from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleA
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi.routing import APIRoute
 
-from embedded import environment, ports
+from embedded import environment
 from embedded.airflow_api import AirflowApi
 from embedded.platform import Platform
 from include.airflow.pages import app
-from include.project import ROOT
+from tests import api_servers
+from tests.api_servers import PREFIX
 from tests.e2e.auth_manager import Guest, GuestManager
-from tests.polling import until
 
 ROUTES = [route for route in app.create().routes if isinstance(route, APIRoute)]
 NAMES = [f"{'/'.join(sorted(route.methods))} {route.path}" for route in ROUTES]
-# An action has a page that asks, and the action itself, at one address.
-METHODS: dict[str, set[str]] = {}
-for each in ROUTES:
-    METHODS.setdefault(each.path, set()).update(each.methods)
 # A form has the address of its action.
 METHODS = {
     route.path: {method for other in ROUTES if other.path == route.path for method in other.methods} for route in ROUTES
@@ -43,7 +35,6 @@ CLOSED = ("/openapi.json", "/docs", "/redoc", "/docs/oauth2-redirect", "/nothing
 PARAMETERS = {"dataset": "digits", "stream": "payments", "name": "pages.css", "choice": "lost"}
 # The parameters of the tabs; other routes ignore them.
 QUERY = {"dag": "train__digits", "run": "train__none"}
-PREFIX = "/some/prefix"
 
 
 def address(route: APIRoute) -> str:
@@ -172,25 +163,12 @@ class TestAnotherAuthManager:
 
     @pytest.fixture(scope="class")
     def other(self, airflow_platform: Platform, airflow_api: AirflowApi) -> Iterator[httpx.Client]:
-        port = free_port()
-        url = f"http://{ports.HOST}:{port}{PREFIX}"
-        variables = environment.child(airflow_platform.home) | {
-            "AIRFLOW__API__BASE_URL": url,
-            "AIRFLOW__CORE__AUTH_MANAGER": "tests.e2e.auth_manager.GuestManager",
-        }
-        command = [sys.executable, "-m", "airflow", "api-server", "--host", ports.HOST, "--port", str(port)]
+        manager = {"AIRFLOW__CORE__AUTH_MANAGER": "tests.e2e.auth_manager.GuestManager"}
         with (
-            open(airflow_platform.home.logs / "other-api-server.log", "w") as log,
-            subprocess.Popen(
-                command, env=variables, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
-            ) as process,
+            api_servers.serving(airflow_platform.home, **manager) as url,
             httpx.Client(base_url=url, timeout=60, trust_env=False) as found,
         ):
-            try:
-                until("the second api-server answers", lambda: _answers(found), 240)
-                yield found
-            finally:
-                os.killpg(process.pid, 15)
+            yield found
 
     @pytest.fixture(scope="class")
     def sign(self, other: httpx.Client) -> Callable[..., dict[str, str]]:
@@ -244,17 +222,3 @@ class TestAnotherAuthManager:
             if "/static/" in link:
                 path = httpx.URL(f"http://x{page}").join(link).raw_path.decode().removeprefix(PREFIX)
                 assert other.get(path, headers=headers).status_code == 200, link
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((ports.HOST, 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def _answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/api/v2/version").status_code == 200
-    except httpx.TransportError:
-        return False
