@@ -20,8 +20,13 @@ PROCESSES = 6
 # The tests of each lane, by the beginning of their ids. All other tests are in tests/faults and need only its servers;
 # each of them goes to the next free process.
 LANES = {
-    "airflow": ("tests/e2e/", "tests/browser/"),
-    "airflow that fails": ("tests/faults/test_airflow.py", "tests/integration/test_platform.py::TestWhole"),
+    "airflow": ("tests/e2e/",),
+    # In this order: the last ones kill Airflow's processes.
+    "airflow in a browser, and that fails": (
+        "tests/browser/",
+        "tests/faults/test_airflow.py",
+        "tests/integration/test_platform.py::TestWhole",
+    ),
     "promotion": ("tests/integration/test_promotion.py", "tests/integration/test_registry.py"),
     "random mix": ("tests/faults/test_random_mix.py",),
     "audit": ("tests/faults/test_audit.py",),
@@ -53,7 +58,7 @@ START_AFTER = {
     "no servers": 110,
 }
 # The lanes with a whole Airflow, which is stopped after them.
-AIRFLOW_LANES = ("airflow", "airflow that fails")
+AIRFLOW_LANES = ("airflow", "airflow in a browser, and that fails")
 # The lanes that can use fixtures which are created once per process and are expensive.
 SERVER_LANES = ("contract", "landing", "landing events", "landing tables", "promotion", "retraining")
 FIXTURE_LANES = {"airflow_platform": AIRFLOW_LANES, "services": (*AIRFLOW_LANES, *SERVER_LANES)}

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 APPROVE, DECLINE = "Approve", "Reject"
 """The buttons of the form."""
+OUTDATED = (
+    "The champion has changed since the models were compared with it, so an approval is refused. Decline, and train "
+    "the version again to compare its models with the present champion."
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,8 @@ class Form:
         evidence: A sentence on each model of the run, or why the models could not be compared.
         models: The names of the models that can be approved, the recommended one first.
         recommended: The model that is approved when the answer names none; None if none is recommended.
+        warning: When an approval is refused, or why it would be refused now.
+        is_outdated: The champion has changed since the models were compared with it, so an approval is refused.
     """
 
     title: str
@@ -49,6 +55,8 @@ class Form:
     evidence: Sequence[str]
     models: Sequence[str]
     recommended: str | None
+    warning: str
+    is_outdated: bool
 
 
 def form(run: int) -> Form:
@@ -63,6 +71,7 @@ def form(run: int) -> Form:
     with connected("millrace approval") as connection:
         gate = _judged(connection, run)
         champion = champion_history.current(connection, gate.dataset)
+        last = sql.last_change(connection, dataset=gate.dataset)
         verdicts = list(sql.verdicts_of(connection, run=run))
         recommended = _recommended(connection, run)
         models = [model for model, _ in sql.digests_of(connection, run=run) if model != BASELINE]
@@ -74,7 +83,9 @@ def form(run: int) -> Form:
     advice = (
         f"Recommended: **{recommended}**." if recommended else "No model is recommended. To approve one, choose it."
     )
-    lines += ["", advice, "", "If the champion changes before you answer, the approval is refused."]
+    is_outdated = (last.number if last else 0) != gate.champion_number
+    warning = OUTDATED if is_outdated else "If the champion changes before you answer, the approval is refused."
+    lines += ["", advice, "", warning]
     return Form(
         title=f"Promote a model of {gate.dataset}, version {version}?",
         text="\n".join(lines),
@@ -82,6 +93,8 @@ def form(run: int) -> Form:
         evidence=evidence,
         models=sorted(models, key=lambda model: (model != recommended, model)),
         recommended=recommended,
+        warning=warning,
+        is_outdated=is_outdated,
     )
 
 

@@ -137,6 +137,9 @@ def test_the_navigation_leads_to_the_pages_behind_a_prefix(open_page: Open, full
     pages.get_by_role("link", name=benchmark.STREAM, exact=True).click()
     expect(pages.get_by_role("heading", name=benchmark.STREAM, level=1)).to_be_visible()
     assert page.url.startswith(f"{full}/plugin/")
+    # The entry that is open leads back to its first page.
+    page.get_by_role("link", name="Streams").first.click()
+    expect(pages.get_by_role("heading", name="Streams", level=1)).to_be_visible()
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -328,10 +328,10 @@ def _approval_question(dag: str, run: str, action: Action = Action.APPROVE) -> Q
         action,
         f"run:{dag}/{run}",
         form.title,
-        [f"Champion: {form.champion}.", *form.evidence, "If the champion changes first, the approval is refused."],
-        [(Action.APPROVE, "Approve"), (Action.DECLINE, "Decline")],
+        [f"Champion: {form.champion}.", *form.evidence, form.warning],
+        [*([] if form.is_outdated else [(Action.APPROVE, "Approve")]), (Action.DECLINE, "Decline")],
         f"models/{quote(dag.removeprefix('promote__'), safe='')}",
-        [Field("model", "Model", "choice", options=models)],
+        [] if form.is_outdated else [Field("model", "Model", "choice", options=models)],
     )
 
 

@@ -164,6 +164,19 @@
     outer.remove();
   });
 
+  // In Airflow a click on the entry of the navigation that is open does nothing. Here it leads back to its first page.
+
+  const backToFirst = (event) => {
+    const link = event.target.closest?.("a[href]");
+    const entry = link && /\/plugin\/millrace-(models|streams)$/.exec(link.pathname);
+    if (!entry || link.pathname !== parent.location.pathname || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+    location.href = main.dataset.root + entry[1];
+  };
+  if (isInFrame) {
+    parent.document.addEventListener("click", backToFirst);
+    addEventListener("pagehide", () => parent.document.removeEventListener("click", backToFirst));
+  }
+
   remember();
   drawAll();
   later();
