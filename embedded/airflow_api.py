@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from embedded.platform import Platform
 
 _PAGE = 100
-# Between two looks at something that will change. One costs 50 ms of a core, which is then missing in what is waited for.
+# Between two looks at something that will change. A request takes 50 ms of a core, which what is waited for may need.
 PAUSE_S = 0.5
 
 
