@@ -1,4 +1,4 @@
-"""The queries of the pages on a large installation: each as a page sends it, timed until its last row has arrived.
+"""The pages on a large installation, and each of their queries, timed until the last byte or row has arrived.
 
 The data are made with SQL: 1,000 versions with 100 models each, 10 million landed rows in 2,000 partitions, 100,000
 dead letters, and eight days of samples of ten streams.
@@ -14,9 +14,10 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import msgspec
 
-from benchmarks import figures
+from benchmarks import figures, open_pages
 from include.landing import partitions, spans, table
 from include.pages import datasets, streams
 from include.streams.definition import Instant, Stream
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 REPETITIONS = 40
-LIMIT_S = 0.2
+LIMIT_S, PAGE_LIMIT_S = 0.2, 1.0
 DATASET, STREAM = "churn", "stream_1"
 
 
@@ -51,10 +52,15 @@ def main(json_path: str | None, amounts: Mapping[str, int]) -> None:
         fill(connection, amounts)
         figures.progress.print(f"The data took {time.monotonic() - began:.0f} s.")
         found = {name: measure(call, connection) for name, call in calls().items()}
+        run_id = queries.load("pages").runs(connection, dataset=DATASET, most=1)
+        addresses = ["models", f"models/{DATASET}", f"models/{DATASET}?run={next(run_id).run_id}"]
+    with open_pages.session() as client:
+        pages = {each: measure_page(client, each) for each in (*addresses, "streams", f"streams/{STREAM}")}
     show(found, amounts)
+    show_pages(pages)
     figures.write(
         json_path,
-        {name: {"median_ms": 1000 * middle, "p95_ms": 1000 * p95} for name, (middle, p95) in found.items()},
+        {name: {"median_ms": 1000 * middle, "p95_ms": 1000 * p95} for name, (middle, p95) in (found | pages).items()},
         {},
         amounts=dict(amounts),
         repetitions=REPETITIONS,
@@ -125,13 +131,30 @@ def calls() -> dict[str, Callable[[Connection], object]]:
     }
 
 
+def measure_page(client: httpx.Client, address: str) -> tuple[float, float]:
+    """Median and 95th percentile of the seconds until a page has arrived. The charts are drawn after that."""
+
+    def fetch() -> None:
+        client.get(f"/millrace/{address}").raise_for_status()
+
+    return _spread(fetch)
+
+
 def measure(call: Callable[[Connection], object], connection: Connection) -> tuple[float, float]:
     """Median and 95th percentile of the seconds that a query takes."""
+
+    def query() -> None:
+        call(connection)
+        connection.rollback()
+
+    return _spread(query)
+
+
+def _spread(call: Callable[[], None]) -> tuple[float, float]:
     taken = []
     for _ in range(REPETITIONS + 1):
         began = time.perf_counter()
-        call(connection)
-        connection.rollback()
+        call()
         taken.append(time.perf_counter() - began)
     # The first one fills the cache.
     return median(taken[1:]), quantiles(taken[1:], n=20, method="inclusive")[-1]
@@ -145,6 +168,17 @@ def show(found: Mapping[str, tuple[float, float]], amounts: Mapping[str, int]) -
         ["query", "median", "p95"],
         [(name, f"{1000 * middle:.1f} ms", f"{1000 * p95:.1f} ms") for name, (middle, p95) in found.items()],
         [f"{REPETITIONS} repetitions. Over {1000 * LIMIT_S:.0f} ms: {', '.join(_slow(found)) or 'none'}."],
+    )
+
+
+def show_pages(found: Mapping[str, tuple[float, float]]) -> None:
+    """Prints the figures of the pages."""
+    slow = [name for name, (_, p95) in found.items() if p95 > PAGE_LIMIT_S]
+    figures.show(
+        "The same pages from the api-server",
+        ["page", "median", "p95"],
+        [(name.partition("=")[0], f"{1000 * m:.0f} ms", f"{1000 * p95:.0f} ms") for name, (m, p95) in found.items()],
+        [f"{REPETITIONS} repetitions. Over {PAGE_LIMIT_S:.0f} s: {', '.join(slow) or 'none'}."],
     )
 
 

@@ -118,9 +118,22 @@ def pages(json_path: str | None, **amounts: int) -> None:
     """The queries of the pages on a large installation, in a home of its own."""
     from include.warehouse.migrations import migrate
 
-    with _own_platform(("postgres",)):
+    with _own_platform((*SERVICES, "api-server")):
         migrate()
         _module("pages").main(json_path, amounts)
+
+
+@bench.command()
+@click.option("--events", type=_AMOUNT, default=1_000_000, show_default=True, help="Events that land each time.")
+@click.option("--repetitions", type=_AMOUNT, default=5, show_default=True, help="Repetitions of both, alternately.")
+@_json
+def open_pages(events: int, repetitions: int, json_path: str | None) -> None:
+    """What open pages cost a landing stream, in a home of its own."""
+    from include.warehouse.migrations import migrate
+
+    with _own_platform((*SERVICES, "api-server")):
+        migrate()
+        _module("open-pages").main(json_path, events, repetitions)
 
 
 _plain("publish", "From rows to a sealed version in its topic.", SERVICES)
