@@ -190,7 +190,7 @@ def test_a_stream_that_lags_and_one_that_stops_have_a_message_and_one_when_that_
     fresh = [("fresh", "failed"), ("fresh", "over")]
     assert watched.states(f"stream:{NAME}") == fresh
     send(*[b"nothing"] * MIN_REJECTED)
-    until("the stream has paused itself", lambda: airflow_api.is_paused(LAND) or None, 120)
+    until("the stream has paused itself", lambda: airflow_api.is_paused(LAND) or None, 240)
     check(airflow_api)
     check(airflow_api)
     assert watched.states(f"stream:{NAME}") == [*fresh, ("stopped", "failed")]

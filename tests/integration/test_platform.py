@@ -44,7 +44,7 @@ def run(*arguments: str, home: Home, **environment: str) -> subprocess.Completed
         env=os.environ | {"MILLRACE_HOME": str(home.path)} | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
 
