@@ -60,6 +60,23 @@ class Code(StrEnum):
         "Use a lower-case letter, then lower-case letters, digits and underscores.",
     )
 
+    # Topics that a definition is written from
+    TOPIC_EMPTY = (
+        "topic-empty",
+        "The topic from which a sample was to be read has no records, or only tombstones.",
+        "Start the producer of the topic, then run the command again.",
+    )
+    RECORDS_UNSUPPORTED = (
+        "records-unsupported",
+        "Most records of a topic are in a format that Millrace cannot land. It lands JSON objects.",
+        "Send each event as one JSON object, encoded in UTF-8.",
+    )
+    EVENT_TIME_MISSING = (
+        "event-time-missing",
+        "No field of the events of a topic can be the event time: none is a time with a time zone in every event.",
+        "Let the producer send the time of each event in a field, such as `2026-01-31T10:00:00Z`.",
+    )
+
     # Sources and files
     FILE_NOT_FOUND = (
         "file-not-found",
