@@ -32,6 +32,12 @@ def read(topic: str, records: int) -> Sample:
 
     os.environ.update(Platform().environment())
     found = sample.read(topic, records, progress=lambda read: click.echo(f"  {read:,} records read …", err=True))
+    if not found.messages and found.cut:
+        raise UserError(
+            f"No record of the topic {topic!r} arrived in time.",
+            "Try again. If it fails again, check the brokers (./millrace status) and the connection millrace_kafka.",
+            code=Code.KAFKA_REQUEST_FAILED,
+        )
     if not found.messages:
         raise UserError(
             f"The topic {topic!r} has no records.",

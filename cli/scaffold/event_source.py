@@ -200,7 +200,7 @@ class _Writer:
     def _type(self, declared: Type, struct: str, description: str) -> str:
         match declared:
             case Plain():
-                return self._name(declared.name)
+                return " | ".join(map(self._name, declared.name.split(" | ")))
             case Epoch():
                 return self._name(declared.unit.declared)
             case Choice():

@@ -172,6 +172,7 @@ def wide(random: Random, number: int) -> dict[str, Any]:
 
 KINDS: dict[str, list[Sent]] = {
     "click": values(1_500, click),
+    "larger than its sample": values(10_000, click),
     "nested": values(300, nested),
     "decimal texts": values(300, decimal_texts),
     "odd names": values(100, odd_names),
@@ -306,7 +307,9 @@ def test_everything_lands_with_the_definition(
     count = len([value for _, value in sent if value is not None])
     assert land(stream, warehouse) == (count, 0, 0), (folder / f"{NAME}.py").read_text()
     done = run(check, NAME, "--against-topic")
-    assert done.exit_code == 0 and "not in the definition" not in done.output, done.output
+    # The schema of an envelope is left out.
+    left_out = [line for line in done.output.splitlines() if "not in the definition" in line and ": schema" not in line]
+    assert (done.exit_code, left_out) == (0, []), done.output
 
 
 def test_the_values_of_the_rows(folder: Path, topic: Callable[..., str], warehouse: Connection) -> None:

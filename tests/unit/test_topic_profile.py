@@ -113,6 +113,14 @@ def test_the_type_of_a_field(values: list[Any], name: str, nullable: bool) -> No
     assert declared("x", *values)[:2] == (Plain(name), nullable)
 
 
+def test_whole_numbers_with_the_name_of_a_measure_may_have_a_fraction() -> None:
+    found, _, (note,) = declared("unitPrice", 1, 2)
+    assert found == Plain("float") and "whole" in note
+    assert declared("price_id", 2**60 + 1, 2)[0] == Plain("int"), "a float would not hold it"
+    nested = declared("x", {"lat": 1, "n": 1}, {"lat": 2, "n": 1})[0]
+    assert [field.type for field in nested.fields] == [Plain("int | float"), Plain("int")]
+
+
 def test_the_numbers_of_versions_stay_texts() -> None:
     assert declared("app_version", *(f"{n}.10" for n in range(30)))[0] == Plain("str")
 
@@ -166,7 +174,7 @@ def test_nested_objects_keep_the_types_of_json() -> None:
 
 def test_an_object_whose_names_are_data() -> None:
     found = declared("counts", *({f"user-{n}": n, f"user-{n + 1}": 1.5} for n in range(100)))
-    assert found[0] == DictOf(Plain("float"))
+    assert found[0] == DictOf(Plain("int | float"))
     assert "101 different names" in found[2][0]
 
 

@@ -33,9 +33,17 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 # Names of texts that stand for one thing each: a value that is not in the sample is to be expected.
 _IDENTIFYING = re.compile(
     r"(id|ids|uid|uuid|guid|key|code|name|user|customer|client|account|device|sensor|host|hostname|node|city|country|"
-    r"region|place|vehicle|merchant|product|item|sku|tag|title|text|message|comment|description|url|uri|path|version)"
+    r"region|place|vehicle|merchant|product|item|sku|tag|title|text|message|comment|description|url|uri|path|version|"
+    r"currency|language|lang|locale|browser|os|model|brand|source|referrer|timezone|zone|unit|reason|team|owner|author|"
+    r"topic|queue|service|tenant)"
 )
 _VERSION = re.compile(r"version|release|revision|build|ip|address")
+# Names of numbers that may have a fraction.
+_MEASURED = re.compile(
+    r"(amount|price|cost|total|subtotal|balance|fee|tax|lat|latitude|lon|lng|long|longitude|altitude|temperature|temp|"
+    r"humidity|pressure|speed|weight|height|width|length|distance|ratio|rate|percent|percentage|score|value|average|avg|"
+    r"mean|voltage|power|energy)"
+)
 # Names of numbers that are times.
 _TIMELY = re.compile(
     r"(time|timestamp|ts|date|at|when|created|updated|modified|occurred|epoch|expires|expiry|since|until)"
@@ -127,6 +135,8 @@ class Field:
 
 
 STR, INT, FLOAT, BOOL, ANY = (Plain(name) for name in ("str", "int", "float", "bool", "Any"))
+# Inside a jsonb column, a whole number stays one.
+NUMBER = Plain("int | float")
 INSTANT, DATE, UUID, DECIMAL = (Plain(name) for name in ("Instant", "date", "UUID", "Decimal"))
 
 
@@ -227,17 +237,19 @@ def _list(name: str, seen: Sequence[Seen], level: int) -> _Typed:
 def _number(name: str, seen: Sequence[Seen], nested: bool) -> _Typed:
     numbers = [each.value for each in seen]
     is_whole = all(isinstance(number, int) for number in numbers)
-    plain = INT if is_whole else FLOAT
+    is_measure = any(map(_MEASURED.fullmatch, words_of(name)))
+    is_exact_float = all(map(_is_exact, numbers))
+    plain = INT if is_whole and not (is_measure and is_exact_float) else NUMBER if nested else FLOAT
     if (unit := times.unit_of(numbers)) and (reason := _why_time(name, seen, unit)):
         return _epoch(numbers, unit, reason, plain, nested)
-    if is_whole:
+    if plain is INT:
         if nested or all(-_BIGINT <= number < _BIGINT for number in numbers):
             return INT, ()
         return DECIMAL, ("some do not fit into 64 bits",)
-    if all(map(_is_exact, numbers)):
-        return FLOAT, ()
+    if is_exact_float:
+        return plain, (("whole numbers in the sample, but others are likely",) if is_whole else ())
     note = "some have more digits than a float holds"
-    return (FLOAT, (f"{note}, and are rounded",)) if nested else (DECIMAL, (note,))
+    return (plain, (f"{note}, and are rounded",)) if nested else (DECIMAL, (note,))
 
 
 def _epoch(numbers: Sequence[int | Decimal], unit: Unit, reason: str, plain: Plain, nested: bool) -> _Typed:
