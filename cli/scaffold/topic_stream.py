@@ -87,7 +87,7 @@ def summary(found: Profile) -> Iterator[str]:
     if found.types is not None:
         counts = ", ".join(f"{_printable(value)} ({count:,})" for value, count in found.types.counts.items())
         yield (
-            f"The topic has several types of events, told apart by {_printable(found.types.field)}: {counts}. All land "
+            f"The field {_printable(found.types.field)} distinguishes several types of events: {counts}. All land "
             "in one table, where the fields of the other types are null."
         )
     yield _printable(found.key.note)

@@ -18,7 +18,7 @@ class EventTypes:
     """The types of a topic's events.
 
     Attributes:
-        field: The field that tells the types apart.
+        field: The field that distinguishes the types.
         counts: The number of events of each type in the sample, the most frequent first.
     """
 
