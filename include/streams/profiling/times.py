@@ -15,6 +15,9 @@ from include.streams.definition import CALENDAR
 # depends on it asks these two.
 HAS_EPOCHS = hasattr(definition, "EpochMillis")
 HAS_RECORD_TIMESTAMP = hasattr(definition, "RECORD_TIMESTAMP")
+HAS_ZONES = hasattr(definition, "Zone")
+LOCAL = "times without a time zone"
+LOCAL_NOTE = f"{LOCAL}; declare the zone as in Annotated[datetime, Zone('Europe/Berlin')]" if HAS_ZONES else LOCAL
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A number is a time if it is between the beginnings of these years.
