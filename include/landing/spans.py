@@ -163,6 +163,11 @@ def cut_off(stream: Stream, now: datetime) -> datetime:
     return FIRST if stream.retention is None else now - stream.retention
 
 
+def kept(stream: Stream) -> int:
+    """How many partitions end within ``keep``, at most; 0 if they are kept forever, so that the number has no limit."""
+    return 0 if stream.retention is None else -(-stream.retention // stream.period.shortest)
+
+
 def droppable_until(stream: Stream, now: datetime) -> datetime:
     """The landing time before which a row's partition may be past its retention at ``now``.
 

@@ -42,6 +42,14 @@ class Period:
         return timedelta(days=366 * years + 31 * months)
 
     @property
+    def shortest(self) -> timedelta:
+        """The duration, or the length of the shortest period with this number of months."""
+        if self.duration is not None:
+            return self.duration
+        years, months = divmod(self.months, MONTHS_OF_YEAR)
+        return timedelta(days=365 * years + 28 * months)
+
+    @property
     def interval(self) -> timedelta | str:
         """The period as an interval of PostgreSQL."""
         return self.duration if self.duration is not None else f"{self.months} months"

@@ -14,6 +14,7 @@ from include.landing.spans import (
     cut_off,
     droppable_until,
     gaps,
+    kept,
     moment_of,
     name_of,
     next_spans,
@@ -161,3 +162,11 @@ def test_what_is_kept_forever_is_never_past_its_retention() -> None:
     assert droppable_until(DAILY, now) == now - timedelta(days=83)
     for stream in (DECADES, replace(DAILY, keep="forever", late="any")):
         assert cut_off(stream, now) == droppable_until(stream, now) == FIRST
+
+
+def test_the_number_of_partitions_that_are_kept() -> None:
+    assert kept(DAILY) == 90
+    assert kept(replace(HOURLY, keep="365 days")) == 8_760
+    assert kept(replace(MONTHLY, keep="366 days")) == 14, "of the shortest months"
+    assert kept(replace(YEARLY, keep="1000 days")) == 3
+    assert kept(DECADES) == 0
