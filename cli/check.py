@@ -46,7 +46,8 @@ def check(stream: str | None, against_topic: bool, records: int | None) -> None:
     the first rows. PostgreSQL describes a query without running it. check also shows the schedule, and whether Airflow
     has paused it.
 
-    For a stream, check shows what its next run will change in its table.
+    For a stream, check shows what its next run will change in its table, and whether PostgreSQL has too little room for
+    the locks of all of its partitions.
 
     While PostgreSQL is up, check also lists orphans: tables, topics, versions and results that no definition names.
 
@@ -228,7 +229,7 @@ def _warehouse() -> Connection:
 
 def _compare(connection: Connection, streams: Iterable[Stream]) -> list[UserError]:
     """Prints what the streams will change in their tables; returns the errors that would stop them."""
-    from include.landing import table
+    from include.landing import lock_room, table
     from include.landing.locks import Locked
 
     stopped: list[UserError] = []
@@ -246,6 +247,8 @@ def _compare(connection: Connection, streams: Iterable[Stream]) -> list[UserErro
             click.echo(f"         its next run will {change.description}")
         for column in table.left_over(connection, stream):
             click.echo(f"         landing.{stream.name}.{column} is no longer a field; new rows have null there")
+        if (shortage := lock_room.shortage(connection, stream)) is not None:
+            click.echo(f"         {shortage}")
     return stopped
 
 
