@@ -71,11 +71,6 @@ class Code(StrEnum):
         "Most records of a topic are in a format that Millrace cannot land. It lands JSON objects.",
         "Send each event as one JSON object, encoded in UTF-8.",
     )
-    EVENT_TIME_MISSING = (
-        "event-time-missing",
-        "No field of the events of a topic can be the event time: none is a time with a time zone in every event.",
-        "Let the producer send the time of each event in a field, such as `2026-01-31T10:00:00Z`.",
-    )
 
     # Sources and files
     FILE_NOT_FOUND = (

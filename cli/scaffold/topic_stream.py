@@ -179,8 +179,10 @@ def _stream(name: str, event: str, found: Profile, written: EventSource) -> Iter
     yield f"    event_time={'RECORD_TIMESTAMP' if time.field is None else literal(written.names[time.field])},"
     yield f"    partition={literal(time.partition)},  # the time that one partition of the table spans"
     yield f"    keep={literal(time.keep)},  # how long a partition is kept after its end"
-    yield f"    late={literal(time.late)},  # an event may be this much older than its record in Kafka"
-    yield f"    early={literal(time.early)},  # and this much newer"
+    # Two times are compared only if the event has one.
+    if time.field is not None:
+        yield f"    late={literal(time.late)},  # an event may be this much older than its record in Kafka"
+        yield f"    early={literal(time.early)},  # and this much newer"
     if found.key.field is not None:
         yield from comment_lines(_printable(found.key.note))
         yield f"    key={literal(written.names[found.key.field])},"

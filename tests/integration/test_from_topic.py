@@ -25,7 +25,6 @@ from include.kafka import client, sample, topics
 from include.landing.drain import drain
 from include.streams import definitions
 from include.streams.definition import Stream
-from include.streams.profiling import times
 from tests.errors import raises
 from tests.integration.landing import rows
 
@@ -238,15 +237,14 @@ def local(random: Random, number: int) -> dict[str, Any]:
     return {"at": f"{ago(number):%Y-%m-%dT%H:%M:%S}", "id": number}
 
 
-if times.HAS_EPOCHS:
-    KINDS |= {"epochs": values(900, epoch), "Debezium": values(900, change)}
-if times.HAS_RECORD_TIMESTAMP:
-    KINDS |= {
-        "Debezium with schema": values(900, change_with_schema),
-        "Connect": values(900, connect),
-        "times without a zone": values(300, local),
-        "no time": values(300, lambda random, number: {"id": number}),
-    }
+KINDS |= {
+    "epochs": values(900, epoch),
+    "Debezium": values(900, change),
+    "Debezium with schema": values(900, change_with_schema),
+    "Connect": values(900, connect),
+    "times without a zone": values(300, local),
+    "no time": values(300, lambda random, number: {"id": number}),
+}
 
 
 @pytest.fixture
@@ -370,25 +368,6 @@ def test_a_topic_that_does_not_exist_is_an_error(folder: Path, topic: Callable[.
     with raises(Code.TOPIC_MISSING, name):
         run(new, "stream", NAME, "--from-topic", name)
     assert name not in topics.names()
-
-
-@pytest.mark.skipif(times.HAS_EPOCHS and times.HAS_RECORD_TIMESTAMP, reason="these topics have an event time then")
-@pytest.mark.parametrize(
-    "value",
-    [
-        {"ts": int(NOW.timestamp() * 1000), "x": 1},
-        {"at": "2026-01-31T10:00:00", "x": 1},
-        {"x": 1},
-        {"schema": None, "payload": {"ts": NOW.isoformat()}},
-    ],
-)
-def test_a_topic_without_an_event_time_is_an_error(
-    value: dict[str, Any], folder: Path, topic: Callable[..., str]
-) -> None:
-    fill(name := topic("timeless"), values(5, lambda random, number: value))
-    with raises(Code.EVENT_TIME_MISSING, name):
-        run(new, "stream", NAME, "--from-topic", name)
-    assert not list(folder.iterdir())
 
 
 # A definition for the topic of clicks that does not fit all of its records.

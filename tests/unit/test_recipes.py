@@ -15,9 +15,9 @@ from include.streams.definition import Stream
 # What the definitions of the page import.
 _IMPORTS = """
 from __future__ import annotations
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 import msgspec
 from include.streams.definition import *

@@ -123,10 +123,9 @@ class EventTime:
     """The time of the events.
 
     Attributes:
-        field: The field's name in the JSON; None for the record's timestamp, or if nothing can be the event time.
+        field: The field's name in the JSON; None for the record's timestamp.
         notes: Why it was chosen, and what else it could be.
         late, early, partition, keep: The durations of the definition.
-        reasons: If nothing can be the event time, why not, by field.
     """
 
     field: str | None
@@ -135,7 +134,6 @@ class EventTime:
     early: str = "1 hour"
     partition: str = "1 day"
     keep: str = "90 days"
-    reasons: tuple[str, ...] = ()
 
 
 def event_time(fields: Sequence[Field], events: Sequence[Event]) -> EventTime:
@@ -148,12 +146,12 @@ def event_time(fields: Sequence[Field], events: Sequence[Event]) -> EventTime:
     candidates = sorted(
         (_candidate(field, events) for field in fields if _is_time(field)), key=lambda candidate: candidate.rank
     )
-    if not candidates or (times.HAS_RECORD_TIMESTAMP and not candidates[0].is_likely):
+    if not candidates or not candidates[0].is_likely:
         others = [f"{each.field.name} ({each.age})" for each in candidates]
         notes = ["No field is the time of the event for certain, so that it is the record's timestamp in Kafka."]
         if others or reasons:
             notes.append(f"Not used: {'; '.join([*others, *reasons])}.")
-        return EventTime(None, tuple(notes), reasons=reasons)
+        return EventTime(None, tuple(notes))
     best, others = candidates[0], [f"{each.field.name} ({each.age})" for each in candidates[1:]]
     notes = [
         f"Compared with its record, {best.field.name} is {best.age}." if best.ages else f"{best.age.capitalize()}."
@@ -167,7 +165,7 @@ def event_time(fields: Sequence[Field], events: Sequence[Event]) -> EventTime:
 
 def _with_durations(best: Candidate, notes: list[str]) -> EventTime:
     """The event time with durations that all of the sample's events fit in, except for single ones."""
-    late, early, partition = "7 days", "1 hour", "1 day"
+    late, early, partition, partition_days = "7 days", "1 hour", "1 day", 1
     if (outside := len(best.ages) - best.timely) and best.is_timely:
         notes.append(f"{outside:,} of {len(best.ages):,} are outside of late and early: such events are quarantined.")
     elif best.ages:
@@ -177,8 +175,8 @@ def _with_durations(best: Candidate, notes: list[str]) -> EventTime:
         if 2 * (newest := -min(best.ages)) > EARLY_US:
             early = _days(2 * newest) if 2 * newest > _DAY_US else f"{math.ceil(2 * newest / EARLY_US)} hours"
     if best.last - best.first > _MAX_PARTITIONS * _DAY_US:
-        partition = "30 days"
-    days = int(late.split()[0]) + int(partition.split()[0])
+        partition, partition_days = "1 month", 31
+    days = int(late.split()[0]) + partition_days
     keep = "90 days" if days <= 90 else f"{days + 90} days"
     return EventTime(best.field.name, tuple(notes), late, early, partition, keep)
 

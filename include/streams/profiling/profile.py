@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from include.error_codes import Code
 from include.errors import UserError
 from include.streams.field import MAX_FIELDS
-from include.streams.profiling import times
 from include.streams.profiling.envelope import Contents, Envelope, contents, envelope
 from include.streams.profiling.event_time import EventTime, event_time
 from include.streams.profiling.event_types import EventTypes, event_types
@@ -57,7 +56,7 @@ def profile(topic: str, records: Sequence[Record]) -> Profile:
         topic: The topic's name.
 
     Raises:
-        UserError: The topic is empty, its records are not JSON objects, or nothing can be the event time.
+        UserError: The topic is empty, or its records are not JSON objects.
     """
     found = contents(records)
     _require_events(topic, len(records), found)
@@ -77,8 +76,6 @@ def profile(topic: str, records: Sequence[Record]) -> Profile:
     if surrounding.has_schema:
         fields = tuple(field for field in fields if field.name == "payload")
     time = event_time(fields, found.events)
-    if time.field is None and not times.HAS_RECORD_TIMESTAMP:
-        raise _without_time(topic, surrounding, time)
     return Profile(
         topic,
         len(records),
@@ -130,13 +127,3 @@ def _require_events(topic: str, records: int, found: Contents) -> None:
             "Send each event as one JSON object, encoded in UTF-8.",
             code=Code.RECORDS_UNSUPPORTED,
         )
-
-
-def _without_time(topic: str, surrounding: Envelope, time: EventTime) -> UserError:
-    about = f" These are not: {'; '.join(time.reasons)}." if time.reasons else ""
-    inside = f" The records are {surrounding}." if surrounding is not Envelope.NONE else ""
-    return UserError(
-        f"No field of the events of topic {topic!r} is a time with a time zone in every event.{about}{inside}",
-        "Let the producer send the time of each event in a field, such as 2026-01-31T10:00:00Z.",
-        code=Code.EVENT_TIME_MISSING,
-    )

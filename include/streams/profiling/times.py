@@ -8,16 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 
-from include.streams import definition
 from include.streams.definition import CALENDAR
 
-# Whether definitions can declare numbers as times, and the record's timestamp as the event time. Everything that
-# depends on it asks these two.
-HAS_EPOCHS = hasattr(definition, "EpochMillis")
-HAS_RECORD_TIMESTAMP = hasattr(definition, "RECORD_TIMESTAMP")
-HAS_ZONES = hasattr(definition, "Zone")
-LOCAL = "times without a time zone"
-LOCAL_NOTE = f"{LOCAL}; declare the zone as in Annotated[datetime, Zone('Europe/Berlin')]" if HAS_ZONES else LOCAL
+LOCAL = "times without a time zone; declare the zone as in Annotated[datetime, Zone('Europe/Berlin')]"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A number is a time if it is between the beginnings of these years.

@@ -256,10 +256,10 @@ def _epoch(numbers: Sequence[int | Decimal], unit: Unit, reason: str, plain: Pla
     """The type of numbers since 1970.
 
     Args:
-        plain: Their type where definitions cannot declare them as times.
+        plain: Their type inside a ``jsonb`` column, where times stay as they are.
     """
     first, last = (times.shown(unit.microseconds(number)) for number in (min(numbers), max(numbers)))
-    declared = plain if nested or not times.HAS_EPOCHS else Epoch(unit)
+    declared = plain if nested else Epoch(unit)
     return declared, (f"{unit.label} since 1970, from {first} to {last}; {reason}",)
 
 
@@ -301,7 +301,7 @@ def _text(name: str, values: Sequence[str], nested: bool) -> _Typed:
 
 _NOTATIONS: tuple[tuple[str, Callable[[str], bool], Plain], ...] = (
     ("times with a time zone", lambda text: times.moment(text) is not None, INSTANT),
-    (times.LOCAL_NOTE, times.is_local, STR),
+    (times.LOCAL, times.is_local, STR),
     ("dates", times.is_date, DATE),
     ("UUIDs", lambda text: _UUID.fullmatch(text) is not None, UUID),
     ("decimal numbers", lambda text: _DECIMAL.fullmatch(text) is not None, DECIMAL),
