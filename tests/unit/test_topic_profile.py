@@ -329,10 +329,17 @@ def test_envelopes() -> None:
     found = profiled(change("c", id=1), change("u", id=1))
     assert (found.envelope, found.time.field) == (Envelope.DEBEZIUM, "ts_ms")
     assert next(field.type for field in found.fields if field.name == "op") == Choice(("c", "d", "m", "r", "t", "u"))
+    rows = {field.name: field.type for field in found.fields if field.name in ("before", "after")}
+    assert rows["before"] == Plain("Any"), "no row before a change is known"
+    deleted = {**change("d"), "before": {"id": 1, "name": None}, "after": None}
+    rows = {field.name: field.type for field in profiled(change("c", id=1, name="a"), deleted).fields}
+    assert rows["before"] == rows["after"] and isinstance(rows["after"], Struct)
+    assert [field.nullable for field in rows["after"].fields] == [False, True]
     schema = {"type": "struct", "fields": []}
     found = profiled({"schema": schema, "payload": change("c", id=1)})
     assert (found.envelope, found.time.field) == (Envelope.DEBEZIUM_CONNECT, None)
     assert [field.name for field in found.fields] == ["payload"]
+    assert "payload.ts_ms, inside of an object" in " ".join(found.time.notes)
     assert profiled({"schema": schema, "payload": {"id": 1}}).envelope is Envelope.CONNECT
 
 

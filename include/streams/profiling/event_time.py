@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from include.streams.profiling import times
 from include.streams.profiling.envelope import Event
-from include.streams.profiling.types import INSTANT, Epoch, Field, words_of
+from include.streams.profiling.types import INSTANT, Epoch, Field, Struct, words_of
 
 # Names of event times, the most specific first, as words without the unit.
 _NAMES: tuple[tuple[str, ...], ...] = (
@@ -148,9 +148,9 @@ def event_time(fields: Sequence[Field], events: Sequence[Event]) -> EventTime:
     )
     if not candidates or not candidates[0].is_likely:
         others = [f"{each.field.name} ({each.age})" for each in candidates]
-        notes = ["No field is the time of the event for certain, so that it is the record's timestamp in Kafka."]
-        if others or reasons:
-            notes.append(f"Not used: {'; '.join([*others, *reasons])}.")
+        notes = ["No field is certainly the time of the event, so the record's timestamp in Kafka is."]
+        if unused := [*others, *reasons, *_inside(fields)]:
+            notes.append(f"Not used: {'; '.join(unused)}.")
         return EventTime(None, tuple(notes))
     best, others = candidates[0], [f"{each.field.name} ({each.age})" for each in candidates[1:]]
     notes = [
@@ -196,6 +196,15 @@ def _why_not(field: Field) -> str | None:
         return f"{field.name}, missing or null in {count:,} of {field.objects:,}" if count else None
     about_time = next((note for note in field.notes if "since 1970" in note or "times " in note), None)
     return f"{field.name}: {about_time}" if about_time else None
+
+
+def _inside(fields: Sequence[Field], path: str = "") -> Iterator[str]:
+    """The times inside of objects, which cannot be the event time because they are not fields of the event."""
+    for field in fields:
+        if path and any("since 1970" in note or "times with" in note for note in field.notes):
+            yield f"{path}{field.name}, inside of an object"
+        if isinstance(field.type, Struct):
+            yield from _inside(field.type.fields, f"{path}{field.name}.")
 
 
 def _candidate(field: Field, events: Sequence[Event]) -> Candidate:

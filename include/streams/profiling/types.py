@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ MIN_DECIMALS = 20
 MIN_KEYS = 50
 MAX_LEVELS = 8
 _BIGINT = 2**63
+_ROWS = ("before", "after")
 _LONGEST_SHOWN = 40
 _CHOICE = re.compile(r"[A-Za-z][A-Za-z _./+-]{0,39}")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})\.[0-9]{1,20}")
@@ -152,7 +153,20 @@ def fields_of(objects: Sequence[Seen], *, nested: bool = False, level: int = 0) 
     for value, stamp in objects:
         for name, item in value.items():
             found.setdefault(name, []).append(Seen(item, stamp))
-    return tuple(_field(name, seen, len(objects), nested, level) for name, seen in found.items())
+    fields = tuple(_field(name, seen, len(objects), nested, level) for name, seen in found.items())
+    return _with_rows_alike(fields, found, level) if {"op", "source", "before", "after"} <= found.keys() else fields
+
+
+def _with_rows_alike(fields: tuple[Field, ...], found: Mapping[str, Sequence[Seen]], level: int) -> tuple[Field, ...]:
+    """The fields of a change event, where the rows before and after the change have the same columns."""
+    rows = [each for name in _ROWS for each in found[name] if each.value is not None]
+    if not rows or any(not isinstance(each.value, dict) for each in rows):
+        return fields
+    declared, notes = _object(rows, level)
+    return tuple(
+        replace(field, type=declared, notes=notes) if field.name in _ROWS and field.nulls < field.present else field
+        for field in fields
+    )
 
 
 def named_like_a_time(name: str) -> bool:
