@@ -1,7 +1,6 @@
 """The instants of a column of times: what events hold, in its notation, as microseconds since 1970.
 
-A whole column is converted at once. Only values that this does not fit, such as numbers in texts, are converted one by
-one.
+A whole column is converted at once. Only if that fails, its values are converted one by one, to name the wrong one.
 """
 
 from __future__ import annotations
@@ -61,6 +60,8 @@ def of_numbers(numbers: Sequence[Number | None], unit: Epoch) -> pa.Array:
             9999.
     """
     array = _column(numbers)
+    if array is None:
+        array = _column([_parsed(number, unit) if isinstance(number, str) else number for number in numbers])
     if array is not None and _fits(array.drop_null().to_numpy(), unit):
         return _with_nulls(_scaled(array.fill_null(0).to_numpy(zero_copy_only=False), unit), array)
     return pa.array([None if number is None else _microseconds(number, unit) for number in numbers], pa.int64())
