@@ -37,6 +37,8 @@ _MODULES = {
     **dict.fromkeys(("str", "int", "float", "bool", "list", "dict"), "builtins"),
 }
 _UNDECODABLE = re.compile(r'["\\\x00-\x1f]')
+IMPORTED = frozenset({*_MODULES, "Stream"})
+"""Names that the file of a definition may import, which its classes cannot have."""
 # Room for a number behind a name that was shortened.
 _MAX_CLEANED_BYTES = MAX_COLUMN_BYTES - 4
 
@@ -162,7 +164,7 @@ class _Writer:
         names = {name for each in _all_fields(fields) for name in python_names([each.name]).values()}
         # A name inside of a class would hide the type of the same name.
         self._hidden = names
-        self._classes = {event, *names, *_MODULES, "Stream", "RECORD_TIMESTAMP", "msgspec"}
+        self._classes = {event, *names, *IMPORTED, "RECORD_TIMESTAMP", "msgspec"}
         self._source = EventSource([], python_names(each.name for each in fields))
 
     def write(self, description: str) -> EventSource:

@@ -39,7 +39,8 @@ def free(name: str, folder: Path = FOLDER) -> Path:
     if not usable(name):
         raise UserError(f"{name!r} is not a valid name for a stream.", NAME_RULE, code=Code.INVALID_NAME)
     file = folder / f"{name}.py"
-    if file.exists() or name in definitions.find(folder).valid:
+    # A package of this folder would hide the file.
+    if file.exists() or (FOLDER / name).is_dir() or name in definitions.find(folder).valid:
         raise UserError(f"The name {name!r} is already taken.", "Choose another name.", code=Code.DEFINITION_EXISTS)
     return file
 

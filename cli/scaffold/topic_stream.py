@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.scaffold.event_source import WIDTH, EventSource, comment_lines, event_source, literal
+from cli.scaffold.event_source import IMPORTED, WIDTH, EventSource, comment_lines, event_source, literal
 from cli.scaffold.stream import FOLDER, class_name, free
 from include.project import ROOT
 from include.streams import definitions
@@ -19,8 +19,6 @@ from include.streams.profiling.types import ANY, Field, ListOf, Struct
 if TYPE_CHECKING:
     from include.kafka.sample import Sample
     from include.streams.definition import Stream
-
-_IMPORTED = frozenset({"Stream", "Instant", "Any", "Literal", "Decimal", "UUID"})
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def write(name: str, sample: Sample, folder: Path = FOLDER) -> Written:
 
 def source(name: str, sample: Sample, found: Profile) -> str:
     """The Python source of the definition."""
-    event = class_name(name, _IMPORTED)
+    event = class_name(name, IMPORTED)
     written = event_source(event, found.fields, _about_event(found))
     written.imports.setdefault("include.streams.definition", set()).add("Stream")
     if found.time.field is None:

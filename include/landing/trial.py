@@ -93,7 +93,7 @@ def trial(stream: Stream, messages: Sequence[Message]) -> Trial:
 
 
 def _pattern(reason: str) -> str:
-    """A reason without the durations, times and numbers of a single record, which follow the first digit or quote."""
+    """A reason without the durations, times and numbers of a single record."""
     return re.sub(r"[0-9]+([:.,-][0-9]+)*( days?,)?", "#", reason)
 
 

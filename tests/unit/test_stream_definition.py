@@ -395,7 +395,7 @@ def test_a_new_stream_may_have_the_name_of_an_import(tmp_path: Path, name: str) 
     assert (list(found.valid), found.broken) == ([name], {})
 
 
-@pytest.mark.parametrize("name", ["Doors", "doors_20261125", "2doors", "../doors", "definition", ""])
+@pytest.mark.parametrize("name", ["Doors", "doors_20261125", "2doors", "../doors", "definition", "profiling", ""])
 def test_a_new_stream_needs_a_valid_name_that_is_not_taken(name: str) -> None:
-    with raises(Code.DEFINITION_EXISTS if name == "definition" else Code.INVALID_NAME, repr(name)):
+    with raises(Code.DEFINITION_EXISTS if name in ("definition", "profiling") else Code.INVALID_NAME, repr(name)):
         new.write(name)

@@ -401,6 +401,11 @@ def test_any_name_and_value_can_be_written(tmp_path: Path) -> None:
     assert text.count("is left out") == len(left_out) == 4
 
 
+@pytest.mark.parametrize("name", ["any", "literal", "stream", "epoch_millis", "msgspec", "class", "ts", "true"])
+def test_a_stream_may_have_the_name_of_an_import(name: str, tmp_path: Path) -> None:
+    written(tmp_path, [event(a={"b": 1}, c=None, kind="open")], name)
+
+
 def test_the_written_file_passes_the_linter(tmp_path: Path) -> None:
     values = [
         event(**HOSTILE, status=("open", "closed")[n % 2], very_long_name_of_a_field=[{"a": n}] if n % 3 else None)
