@@ -13,6 +13,7 @@ import click
 
 from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
+from include.kafka.sample import DEFAULT_RECORDS, MAX_RECORDS
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -30,17 +31,49 @@ TIMEOUT_S = 3
 
 
 @click.command()
-def check() -> None:
+@click.argument("stream", required=False)
+@click.option("--against-topic", is_flag=True, help="Decode a sample of the topic of STREAM, and show what would land.")
+@click.option(
+    "--sample",
+    "records",
+    type=click.IntRange(min=1, max=MAX_RECORDS),
+    help=f"With --against-topic: how many records to read at most. Default: {DEFAULT_RECORDS:,}.",
+)
+def check(stream: str | None, against_topic: bool, records: int | None) -> None:
     """Validate every dataset and stream definition. Exits with 1 if one is wrong. Starts, changes and deletes nothing.
 
     For a dataset, check opens the source: it reads a file of up to 4 MiB completely, of a larger file the header and
     the first rows. PostgreSQL describes a query without running it. check also shows the schedule, and whether Airflow
     has paused it.
 
-    For a stream, check shows what its next run will change in its table.
+    For a stream, check shows what its next run will change in its table, and whether PostgreSQL has too little room for
+    the locks of all of its partitions.
 
     While PostgreSQL is up, check also lists orphans: tables, topics, versions and results that no definition names.
+
+    With STREAM and --against-topic, check instead reads a sample of the stream's topic: records from the beginning of
+    each partition, from its end and from between. It decodes them with the present definition, and shows how many would
+    land, why others would not, and which of their fields the definition does not have. Exits with 1 if one would become
+    a dead letter or be quarantined.
     """
+    if (stream is not None) != against_topic or (records is not None and not against_topic):
+        raise click.UsageError("STREAM, --against-topic and --sample belong together.")
+    if stream is not None:
+        sys.exit(0 if _fits(stream, records or DEFAULT_RECORDS) else 1)
+    _check_all()
+
+
+def _fits(name: str, records: int) -> bool:
+    """Prints what would become of a sample of a stream's topic. Returns whether all records would land."""
+    from cli import topic_sample
+    from include.streams import definitions
+
+    definition = definitions.get(name)
+    return topic_sample.show(definition, topic_sample.read(definition.topic, records))
+
+
+def _check_all() -> None:
+    """Validates every definition, and lists orphans."""
     import include.datasets.definitions
     import include.streams.definitions
 
@@ -196,7 +229,7 @@ def _warehouse() -> Connection:
 
 def _compare(connection: Connection, streams: Iterable[Stream]) -> list[UserError]:
     """Prints what the streams will change in their tables; returns the errors that would stop them."""
-    from include.landing import table
+    from include.landing import lock_room, table
     from include.landing.locks import Locked
 
     stopped: list[UserError] = []
@@ -214,6 +247,8 @@ def _compare(connection: Connection, streams: Iterable[Stream]) -> list[UserErro
             click.echo(f"         its next run will {change.description}")
         for column in table.left_over(connection, stream):
             click.echo(f"         landing.{stream.name}.{column} is no longer a field; new rows have null there")
+        if (shortage := lock_room.shortage(connection, stream)) is not None:
+            click.echo(f"         {shortage}")
     return stopped
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from include.kafka.sample import DEFAULT_RECORDS, MAX_RECORDS
+
 if TYPE_CHECKING:
     from cli.scaffold.dataset import Data, Written
 
@@ -17,13 +19,50 @@ def new() -> None:
 
 @new.command()
 @click.argument("name")
-def stream(name: str) -> None:
-    """Write include/streams/NAME.py, a stream that runs without changes."""
-    from cli.scaffold.stream import write
+@click.option("--from-topic", "topic", metavar="TOPIC", help="Write the definition from a sample of this topic.")
+@click.option(
+    "--sample",
+    "records",
+    type=click.IntRange(min=1, max=MAX_RECORDS),
+    help=f"With --from-topic: how many records to read at most. Default: {DEFAULT_RECORDS:,}.",
+)
+def stream(name: str, topic: str | None, records: int | None) -> None:
+    """Write include/streams/NAME.py, a stream that runs without changes.
 
+    With --from-topic, the command reads records from the beginning of each partition, from its end and from between. It
+    writes the fields that they have, with their types, and comments that say how often the sample shows each. It
+    neither joins a consumer group nor commits offsets.
+    """
+    from cli.scaffold.stream import free, write
+
+    if topic is not None:
+        free(name)
+        _new_stream_from(topic, name, records or DEFAULT_RECORDS)
+        return
+    if records is not None:
+        raise click.UsageError("--sample needs --from-topic.")
     file = write(name)
     click.echo(f"Wrote {file}. Edit it, then run ./millrace check and ./millrace produce {name}.")
     click.echo(f"Its DAG is land__{name}, its table landing.{name}.")
+
+
+def _new_stream_from(topic: str, name: str, records: int) -> None:
+    from cli import topic_sample
+    from cli.scaffold import topic_stream
+
+    sample = topic_sample.read(topic, records)
+    written = topic_stream.write(name, sample)
+    profile = written.profile
+    for line in topic_stream.summary(profile):
+        click.echo(f"  {line}")
+    click.echo(f"  event time: {profile.time.field or 'the timestamp of the record in Kafka'}")
+    for note in profile.time.notes:
+        click.echo(f"    {note}")
+    for line in topic_stream.unknown(profile.fields):
+        click.echo(f"  not known: {line}")
+    topic_sample.show(written.stream, sample)
+    click.echo(f"Wrote {written.file}. Read its comments, edit it, and run ./millrace check {name} --against-topic.")
+    click.echo(f"Its DAG is land__{name}, its table landing.{name}. The DAG is paused until you unpause it.")
 
 
 def _types(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

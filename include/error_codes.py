@@ -60,6 +60,18 @@ class Code(StrEnum):
         "Use a lower-case letter, then lower-case letters, digits and underscores.",
     )
 
+    # Topics that a definition is written from
+    TOPIC_EMPTY = (
+        "topic-empty",
+        "The topic from which a sample was to be read has no records, or only tombstones.",
+        "Start the producer of the topic, then run the command again.",
+    )
+    RECORDS_UNSUPPORTED = (
+        "records-unsupported",
+        "Most records of a topic are in a format that Millrace cannot land. It lands JSON objects.",
+        "Send each event as one JSON object, encoded in UTF-8.",
+    )
+
     # Sources and files
     FILE_NOT_FOUND = (
         "file-not-found",

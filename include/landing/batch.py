@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from include.kafka.reader import Batch
 from include.landing import copy, dead_letters, spans
 from include.landing.copy import Rows
-from include.landing.dead_letters import DeadLetter
+from include.landing.dead_letters import NO_STAMP, STAMPS, DeadLetter
 from include.landing.decoder import Decoder
 from include.landing.disposition import Disposition
 from include.landing.ledger import Entry
@@ -23,6 +23,7 @@ from include.landing.spans import Span
 from include.landing.time_limits import TimeLimits
 from include.streams.definition import Stream
 
+NO_RECORD_TIME = "the record has no timestamp in Kafka, which is the event time of this stream"
 _EMPTY = b""
 # The most partitions of the table that one transaction writes to.
 MAX_SPANS = 500
@@ -139,7 +140,7 @@ class Preparer:
         self._columns = tuple(column for column in columns if column.name not in pending.columns)
         self._absent = tuple(column for column in columns if column.name in pending.columns)
         self._strict = tuple(column for column in columns if column.name in pending.nulls)
-        self._time = next(column for column in self._columns if column.name == stream.event_time)
+        self._time = next((column for column in self._columns if column.name == stream.event_time), None)
         self._limits = TimeLimits(stream)
 
     @property
@@ -150,7 +151,7 @@ class Preparer:
     @property
     def copied(self) -> tuple[str, ...]:
         """The table's columns in the order of ``PreparedBatch.rows``."""
-        return ("kafka_incarnation", "kafka_partition", "kafka_offset", *(column.name for column in self._columns))
+        return (*copied_of_records(self._stream), *(column.name for column in self._columns))
 
     def pieces(self, batch: Batch) -> list[PreparedBatch]:
         """Prepares a batch, in pieces if its events belong to more than ``MAX_SPANS`` partitions of the table.
@@ -228,7 +229,7 @@ class Preparer:
         """Quarantines the events that are outside of the stream's time limits."""
         classified.times = self._times(classified)
         where = np.flatnonzero(classified.codes == _LANDED)
-        stamps = np.fromiter((stamp for _, stamp in map(Message.timestamp, classified.messages)), np.int64)[where]
+        stamps = _stamps(classified)
         positions = np.flatnonzero(self._limits.exceeded(classified.times, stamps)).tolist()
         for position in positions:
             time, index = int(classified.times[position]), int(where[position])
@@ -240,19 +241,29 @@ class Preparer:
 
     def _times(self, classified: ClassifiedBatch) -> NDArray[np.int64]:
         """The event times in microseconds, int64. Events without a usable time become dead letters."""
+        if self._time is None:
+            return self._record_times(classified)
+        column = self._time
         try:
-            return copy.instants(self._time.read(classified.events))
+            return copy.times(column, column.read(classified.events))
         except Exception:
             refused = {}
             for position, event in enumerate(classified.events):
                 try:
-                    copy.instants(self._time.read([event]))
+                    copy.times(column, column.read([event]))
                 except Exception as error:  # the definition's own code may raise anything
-                    refused[position] = f"{self._time.name}: {error}"
+                    refused[position] = f"{column.name}: {error}"
             if not refused:
                 raise
         self._set_aside(classified, refused)
-        return copy.instants(self._time.read(classified.events))
+        return copy.times(column, column.read(classified.events))
+
+    def _record_times(self, classified: ClassifiedBatch) -> NDArray[np.int64]:
+        """The records' timestamps as event times. Records without a timestamp become dead letters."""
+        without = np.flatnonzero(_stamps(classified) == NO_STAMP).tolist()
+        if without:
+            self._set_aside(classified, dict.fromkeys(without, NO_RECORD_TIME))
+        return record_times(_stamps(classified))
 
     def _format(self, classified: ClassifiedBatch) -> Rows:
         """The rows of the events. Events with a value that its column cannot hold become dead letters."""
@@ -289,11 +300,13 @@ class Preparer:
 
     def _rows(self, classified: ClassifiedBatch) -> Rows:
         where = np.flatnonzero(classified.codes == _LANDED)
-        coordinates = [
+        coordinates: list[tuple[str, Any]] = [
             (">i2", self._incarnation),
             (">i4", classified.partitions[where]),
             (">i8", classified.offsets[where]),
         ]
+        if self._stream.has_record_time:
+            coordinates.append((">i8", classified.times - copy.POSTGRES_EPOCH_US))
         return copy.buffer(self._columns, classified.events, coordinates)
 
     def _letter(
@@ -308,6 +321,29 @@ class Preparer:
         return dead_letters.of(
             classified.messages[index], self._stream.name, disposition, reason, sqlstate=sqlstate, event_time=event_time
         )
+
+
+def copied_of_records(stream: Stream) -> tuple[str, ...]:
+    """The columns that a row has from its record, in the order in which they are copied."""
+    coordinates = ("kafka_incarnation", "kafka_partition", "kafka_offset")
+    return (*coordinates, *(field.name for field in stream.record_fields))
+
+
+def record_times(stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The event times of records whose timestamp is their event time, in microseconds since 1970.
+
+    A timestamp outside of the calendar, which ``TimeLimits`` rejects, becomes the calendar's nearest end.
+    """
+    first, last = STAMPS
+    return np.clip(stamps, first, last) * 1000
+
+
+def _stamps(classified: ClassifiedBatch) -> NDArray[np.int64]:
+    """The timestamps of the records that land, in milliseconds since 1970."""
+    stamps: NDArray[np.int64] = np.fromiter(
+        (stamp for _, stamp in map(Message.timestamp, classified.messages)), np.int64
+    )[classified.codes == _LANDED]
+    return stamps
 
 
 def _pieces(batch: Batch) -> Iterator[Batch]:

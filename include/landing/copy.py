@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +29,12 @@ from msgspec import UNSET
 
 from include.error_codes import Code
 from include.errors import NonRetryableError
+from include.landing import instants
 from include.landing.decoder import MAX_DEPTH, is_too_deep
+from include.landing.instants import Instants
 from include.landing.spans import MICROSECOND, UNIX_EPOCH
 from include.streams.definition import CALENDAR
-from include.streams.field import Field
+from include.streams.field import TIMESTAMP, Field
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+POSTGRES_EPOCH_US = (_POSTGRES_EPOCH - UNIX_EPOCH) // MICROSECOND
+"""When PostgreSQL's times begin, in microseconds since 1970."""
 _FIRST_MOMENT, _LAST_MOMENT = ((end - _POSTGRES_EPOCH) // MICROSECOND for end in CALENDAR)
 _POSTGRES_EPOCH_DAY = (date(2000, 1, 1) - date(1970, 1, 1)).days
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -64,12 +68,14 @@ class Column:
         read: Returns the field's values of a list of events.
         array: Converts the values to an Arrow array; raises an exception if a value does not fit the column.
         width: The numpy type of the values in the COPY, if all have the same width.
+        instants: For a column of times: converts its values to microseconds since 1970; it does not check their range.
     """
 
     name: str
     read: Callable[[Sequence[Any]], list[Any]]
     array: Callable[[Sequence[Any]], pa.Array]
     width: str | None
+    instants: Instants | None = None
 
 
 class Rows:
@@ -140,7 +146,7 @@ class Rows:
 
 def columns_of(fields: Iterable[Field]) -> tuple[Column, ...]:
     """The columns for the fields of an event, in their order."""
-    return tuple(Column(field.name, _reader(field), *_kind(field)) for field in fields)
+    return tuple(map(_column, fields))
 
 
 def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tuple[str, Any]] = ()) -> Rows:
@@ -182,16 +188,14 @@ def refused(columns: Sequence[Column], events: Sequence[Any]) -> dict[int, str]:
     return reasons
 
 
-def microseconds(moments: Sequence[datetime | None], epoch: datetime = UNIX_EPOCH) -> pa.Array:
-    """Exact microseconds since an epoch, int64[n]. Raises TypeError for a moment without a time zone."""
-    return pa.array([None if moment is None else moment - epoch for moment in moments], pa.duration("us")).view(
-        pa.int64()
-    )
+def times(column: Column, values: Sequence[Any]) -> NDArray[np.int64]:
+    """The values of a column of times in microseconds since 1970, int64[n].
 
-
-def instants(moments: Sequence[datetime]) -> NDArray[np.int64]:
-    """Microseconds since 1970, int64[n]. Raises an error for a value that is not a moment with a time zone."""
-    array = microseconds(moments)
+    Raises:
+        Exception: A value is None or not a time.
+    """
+    assert column.instants is not None
+    array = column.instants(values)
     if array.null_count:
         raise TypeError("it is None")
     found: NDArray[np.int64] = array.to_numpy()
@@ -213,12 +217,15 @@ def _reader(field: Field) -> Callable[[Sequence[Any]], list[Any]]:
     return lambda events: [None if value is None or value is UNSET else value.value for value in map(read, events)]
 
 
-def _kind(field: Field) -> tuple[Callable[[Sequence[Any]], pa.Array], str | None]:
-    return _KINDS["raw" if field.has_raw else field.sql]
+def _column(field: Field) -> Column:
+    if field.sql == TIMESTAMP:
+        to_instants = instants.converter(field.notation)
+        return Column(field.name, _reader(field), partial(_timestamps, to_instants), ">i8", to_instants)
+    return Column(field.name, _reader(field), *_KINDS["raw" if field.has_raw else field.sql])
 
 
-def _timestamps(values: Sequence[datetime | None]) -> pa.Array:
-    array = microseconds(values, _POSTGRES_EPOCH)
+def _timestamps(to_instants: Instants, values: Sequence[Any]) -> pa.Array:
+    array = pc.subtract(to_instants(values), POSTGRES_EPOCH_US)
     ends = pc.min_max(array).as_py()
     if ends["min"] is not None and not _FIRST_MOMENT <= ends["min"] <= ends["max"] <= _LAST_MOMENT:
         raise ValueError("the time is outside of the years 1 to 9999 in some time zone, so clients could not read it")
@@ -305,7 +312,6 @@ _KINDS: dict[str, tuple[Callable[[Sequence[Any]], pa.Array], str | None]] = {
     "bigint": (_integers, ">i8"),
     "double precision": (_floats, ">f8"),
     "boolean": (_booleans, "?"),
-    "timestamp with time zone": (_timestamps, ">i8"),
     "date": (_dates, ">i4"),
     "bytea": (_encoded(bytes), None),
     "uuid": (_encoded(lambda value: value.bytes), None),

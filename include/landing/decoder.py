@@ -18,6 +18,9 @@ MAX_DEPTH = 500
 
 _MAX_REASON = 1_000
 _JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# msgspec's messages.
+_NUMBER_FOR_TIME = re.compile(r"Expected `datetime( \| null)?`, got `(int|float)`")
+_WITHOUT_ZONE = "Expected `datetime` with a timezone component"
 _TOO_DEEP = f"ValidationError: nested deeper than {MAX_DEPTH} levels"
 
 
@@ -105,4 +108,15 @@ def _reason(error: BaseException) -> str:
         text = str(error)
     except Exception:  # the definition's own class
         text = "(its message cannot be read)"
-    return f"{type(error).__name__}: {text}"[:_MAX_REASON]
+    return f"{type(error).__name__}: {text}{_hint(error, text)}"[:_MAX_REASON]
+
+
+def _hint(error: BaseException, text: str) -> str:
+    """How the definition can take a time that is not one with a time zone."""
+    if not isinstance(error, msgspec.ValidationError):
+        return ""
+    if _NUMBER_FOR_TIME.match(text):
+        return "; declare a time in numbers as EpochSeconds, EpochMillis, EpochMicros or EpochNanos"
+    if text.startswith(_WITHOUT_ZONE):
+        return '; if these times have no zone, name it, such as Annotated[datetime, Zone("Europe/Berlin")]'
+    return ""

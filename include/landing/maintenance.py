@@ -48,7 +48,7 @@ def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[st
     _attempt(lambda: partitions.create(connection, stream, spans.next_spans(stream, now, PARTITIONS_AHEAD)), problems)
     after = {partition.table for partition in partitions.listed(connection, stream.name)}
     connection.rollback()
-    created, dropped = sorted(after - before), _drop_until(connection, stream, now - stream.retention, problems)
+    created, dropped = sorted(after - before), _drop_until(connection, stream, spans.cut_off(stream, now), problems)
     if problems:
         log.info("Created: %s. Dropped: %s.", ", ".join(created) or "none", ", ".join(dropped) or "none")
     _raise_problems(problems)

@@ -81,7 +81,7 @@ class Partitions:
 
 
 def create(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> list[Span]:
-    """Creates the partitions that the spans lack, and returns the spans of all partitions; commits.
+    """Creates the partitions that the spans lack, and returns the spans of all partitions, joined; commits.
 
     Raises:
         NonRetryableError: A user's table has the name of one of them, or there is a default partition.
@@ -106,13 +106,14 @@ def _create(connection: Connection, stream: Stream, wanted: Iterable[Span]) -> l
     queries.load("landing").lock_stream(connection, stream=stream.name)
     existing = listed(connection, stream.name)
     default_partition = default(connection, stream.name)
-    known = [partition.span for partition in existing if not partition.detaching]
+    # Joined, because a search among thousands of spans for each wanted one would take seconds.
+    known = spans.joined(partition.span for partition in existing if not partition.detaching)
     for span in wanted:
         for gap in list(spans.gaps(span, known)):
             _make_room(connection, stream, gap, existing, default_partition)
             _attach(connection, stream, gap)
             known.append(gap)
-    return known
+    return spans.joined(known)
 
 
 def listed(connection: Connection, stream: str) -> list[Partition]:

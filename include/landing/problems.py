@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from include.errors import UserError
-from include.landing import failures, locks, maintenance, partitions, table
+from include.landing import failures, locks, maintenance, partitions, spans, table
 from include.streams.definition import Stream
 from include.warehouse import queries
 
@@ -79,7 +79,7 @@ def _table(connection: Connection, stream: Stream) -> Iterator[Problem]:
 
 def _partitions(connection: Connection, stream: Stream) -> Iterator[Problem]:
     now = queries.load("landing").read_clock(connection)
-    for kept in maintenance.overdue(connection, stream, now - stream.retention - OVERDUE):
+    for kept in maintenance.overdue(connection, stream, spans.cut_off(stream, now - OVERDUE)):
         yield Problem(kept.what, kept.remedy)
     for partition in partitions.listed(connection, stream.name):
         if partition.detaching and (held := locks.holders(connection, stream.name)):

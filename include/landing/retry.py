@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from include.landing import copy, refusals, spans, table
+from include.landing import batch, copy, refusals, spans, table
 from include.landing.dead_letters import MILLISECOND
 from include.landing.decoder import Decoder
 from include.landing.partitions import Partitions
@@ -77,7 +77,8 @@ class _Retrier:
         self._decoder = Decoder(stream.event)
         self._limits = TimeLimits(stream)
         self._columns = copy.columns_of(stream.fields)
-        self._names = ("kafka_incarnation", "kafka_partition", "kafka_offset", *(c.name for c in self._columns))
+        self._time = next((column for column in self._columns if column.name == stream.event_time), None)
+        self._names = (*batch.copied_of_records(stream), *(column.name for column in self._columns))
         self._partitions = Partitions(stream)
 
     def lock(self, after: Coordinates) -> list[ReadDeadLettersRow]:
@@ -125,17 +126,22 @@ class _Retrier:
         events, bad = self._decoder.events([bytes(letter.value or b"") for letter in letters])
         good = [letter for index, letter in enumerate(letters) if index not in bad]
         unfit = copy.refused(self._columns, events)
-        decoded = [
-            _Candidate(_coordinates(letter), event, int(copy.instants([moment])[0]))
+        found = [
+            (letter, event)
             for index, (letter, event) in enumerate(zip(good, events, strict=True))
-            if index not in unfit and (moment := getattr(event, self._stream.event_time)) is not None
+            if index not in unfit and (self._time is None or self._time.read([event])[0] is not None)
         ]
-        appended = {_coordinates(letter): letter.appended_at for letter in good}
-        stamps = [(appended[each.coordinates] - spans.UNIX_EPOCH) // MILLISECOND for each in decoded]
-        exceeded = self._limits.exceeded(
-            np.array([each.time for each in decoded], np.int64), np.array(stamps, np.int64)
-        )
-        return [each for each, is_outside in zip(decoded, exceeded.tolist(), strict=True) if not is_outside]
+        stamps = np.fromiter((_stamp(letter) for letter, _ in found), np.int64, len(found))
+        if self._time is None:
+            times = batch.record_times(stamps)
+        else:
+            times = copy.times(self._time, self._time.read([event for _, event in found]))
+        exceeded = self._limits.exceeded(times, stamps)
+        return [
+            _Candidate(_coordinates(letter), event, time)
+            for (letter, event), time, is_outside in zip(found, times.tolist(), exceeded.tolist(), strict=True)
+            if not is_outside
+        ]
 
     def _still_there(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
         """Locks the candidates' letters, and returns those that still exist."""
@@ -148,8 +154,16 @@ class _Retrier:
 
     def _rows(self, candidates: Sequence[_Candidate]) -> copy.Rows:
         coordinates = _by_column([candidate.coordinates for candidate in candidates])
-        widths = zip((">i2", ">i4", ">i8"), coordinates.values(), strict=True)
-        return copy.buffer(self._columns, [candidate.event for candidate in candidates], list(widths))
+        before: list[tuple[str, Any]] = list(zip((">i2", ">i4", ">i8"), coordinates.values(), strict=True))
+        if self._stream.has_record_time:
+            times = np.fromiter((candidate.time for candidate in candidates), np.int64)
+            before.append((">i8", times - copy.POSTGRES_EPOCH_US))
+        return copy.buffer(self._columns, [candidate.event for candidate in candidates], before)
+
+
+def _stamp(letter: ReadDeadLettersRow) -> int:
+    """The timestamp of a letter's record, in milliseconds since 1970."""
+    return (letter.appended_at - spans.UNIX_EPOCH) // MILLISECOND
 
 
 def _coordinates(letter: ReadDeadLettersRow) -> Coordinates:

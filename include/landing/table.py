@@ -194,7 +194,7 @@ def _columns(connection: Connection, stream: Stream) -> dict[str, Column]:
 
 
 def _unnamed(columns: Iterable[str], stream: Stream) -> list[str]:
-    named = {field.name for field in (*COORDINATES, *stream.fields)}
+    named = {field.name for field in (*COORDINATES, *stream.record_fields, *stream.fields)}
     return [name for name in columns if name not in named]
 
 
@@ -216,7 +216,7 @@ def _creation(stream: Stream) -> list[Change]:
     from psycopg2 import sql
 
     parent = identifier(stream.name)
-    fields = (*COORDINATES, *stream.fields)
+    fields = (*COORDINATES, *stream.record_fields, *stream.fields)
     columns = [
         sql.SQL("{} {}{}").format(
             sql.Identifier(field.name), sql.SQL(field.sql), sql.SQL("" if field.nullable else " NOT NULL")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_NO_LIMIT = 2**63 - 1
+
+
 class TimeLimits:
     """Compares an event's time with the timestamp of its record in Kafka.
 
@@ -23,7 +26,8 @@ class TimeLimits:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._late, self._early = stream.lateness // spans.MICROSECOND, stream.earliness // spans.MICROSECOND
+        self._early = stream.earliness // spans.MICROSECOND
+        self._late = _NO_LIMIT if stream.lateness is None else stream.lateness // spans.MICROSECOND
         self._first, self._end = spans.partitionable(stream)
 
     def exceeded(self, times: NDArray[np.int64], stamps: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -48,9 +52,10 @@ class TimeLimits:
         if stamp == NO_STAMP:
             return f"the record has no timestamp in Kafka to compare {name} with"
         if not first <= stamp <= last:
+            useless = "" if self._stream.has_record_time else f", so {name} cannot be compared with it"
             return (
-                f"the record's timestamp in Kafka, {stamp} ms since 1970, is outside of the years 1 to 9999, so {name} "
-                "cannot be compared with it; its producer may count in another unit"
+                f"the record's timestamp in Kafka, {stamp} ms since 1970, is outside of the years 1 to 9999{useless}; "
+                "its producer may count in another unit"
             )
         age = stamp * 1000 - time
         if age > self._late or age < -self._early:

@@ -33,7 +33,7 @@ def sample(connection: Connection) -> int:
         connection,
         streams=names,
         topics=[streams[name].topic for name in names],
-        widths=[streams[name].width for name in names],
+        widths=[streams[name].period.interval for name in names],
         kept=[streams[name].retention for name in names],
     )
     sql.drop_settings(connection, streams=names)

@@ -8,17 +8,35 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from random import Random
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from include.definitions import InvalidDefinition
-from include.durations import duration_field
+from include.durations import NOTATION, duration_field
 from include.notifiers import Notifiers, check_notify
 from include.streams.field import MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
+from include.streams.period import Period, period_field
+from include.streams.times import (
+    RECORD_TIMESTAMP,
+    EpochMicros,
+    EpochMillis,
+    EpochNanos,
+    EpochSeconds,
+    Instant,
+    Zone,
+)
 
-Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A moment: a datetime that always carries its time zone."""
+__all__ = [
+    "RECORD_TIMESTAMP",
+    "EpochMicros",
+    "EpochMillis",
+    "EpochNanos",
+    "EpochSeconds",
+    "Instant",
+    "Stream",
+    "Zone",
+]
 
 # Clients read times in the session's time zone, which is at most this far from UTC.
 _MAX_ZONE = timedelta(hours=16)
@@ -32,13 +50,16 @@ NAME_RULE = (
     "name must not end in a date (_20260131) or _pkey, the suffixes of partitions and their indexes."
 )
 RESERVED_PREFIX = "kafka_"
+_RECORD_TIME = Field(RECORD_TIMESTAMP, TIMESTAMP, False, "The record's timestamp in Kafka")
 # PostgreSQL's documentation, "System Columns".
 SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 MAX_COLUMN_BYTES = 63
 MAX_COUNT = {"kafka_partitions": 10_000, "drains": 1_000}
+FOREVER, ANY = "forever", "any"
+# What a field with a duration may be instead.
+_UNLIMITED = {"keep": FOREVER, "late": ANY, "fresh": None}
 # With these limits, no sum of a time and a duration exceeds the year 9999.
 _MAX_DURATION = {
-    "partition": timedelta(days=36_500),
     "keep": timedelta(days=500_000),
     "late": timedelta(days=365_000),
     "early": timedelta(days=365_000),
@@ -57,10 +78,10 @@ class Stream:
     Args:
         name: The name of the table, of the DAG ``land__<name>`` and, by default, of the Kafka topic.
         event: The struct that decodes and validates events. Its fields are the table's columns.
-        event_time: The field, of type ``Instant``, by which the table is partitioned.
-        partition: The time that one partition of the table spans, in UTC.
-        keep: How long a partition is kept after its end.
-        late: An event that is older than its record in Kafka by more than this is quarantined.
+        event_time: The field by which the table is partitioned, a time that is never null; or ``RECORD_TIMESTAMP``.
+        partition: The time that one partition of the table spans, in UTC: a duration, months or years.
+        keep: How long a partition is kept after its end; ``forever`` drops none.
+        late: An event that is older than its record in Kafka by more than this is quarantined; ``any`` sets no limit.
         early: An event that is newer than its record in Kafka by more than this is quarantined.
         topic: The Kafka topic, if it has another name.
         key: The field whose value becomes the Kafka key of simulated events; None sends no key.
@@ -121,25 +142,35 @@ class Stream:
         """The event's fields, each a column of the table."""
         return fields_of(self.event)
 
+    @cached_property
+    def record_fields(self) -> tuple[Field, ...]:
+        """What a row has of the record in Kafka besides its coordinates, each a column of the table."""
+        return (_RECORD_TIME,) if self.has_record_time else ()
+
     @property
     def reader(self) -> str:
         """The name of the stream's reader in ``millrace.position``."""
         return f"landing:{self.name}"
 
     @property
-    def width(self) -> timedelta:
-        """``partition`` as a duration."""
-        return duration_field("partition", self.partition)
+    def has_record_time(self) -> bool:
+        """Whether the table is partitioned by the timestamps of records, and not by a field of the event."""
+        return self.event_time == RECORD_TIMESTAMP
+
+    @cached_property
+    def period(self) -> Period:
+        """``partition`` as a period."""
+        return period_field("partition", self.partition)
 
     @property
-    def retention(self) -> timedelta:
-        """``keep`` as a duration."""
-        return duration_field("keep", self.keep)
+    def retention(self) -> timedelta | None:
+        """``keep`` as a duration; None for ``forever``."""
+        return self._duration("keep")
 
     @property
-    def lateness(self) -> timedelta:
-        """``late`` as a duration."""
-        return duration_field("late", self.late)
+    def lateness(self) -> timedelta | None:
+        """``late`` as a duration; None for ``any``."""
+        return self._duration("late")
 
     @property
     def earliness(self) -> timedelta:
@@ -159,7 +190,14 @@ class Stream:
     @property
     def freshness(self) -> timedelta | None:
         """``fresh`` as a duration."""
-        return None if self.fresh is None else duration_field("fresh", self.fresh)
+        return self._duration("fresh")
+
+    def _duration(self, field: str) -> timedelta | None:
+        """The duration in a field; None if the field sets no limit."""
+        text, word = getattr(self, field), _UNLIMITED.get(field)
+        if field in _UNLIMITED and text == word:
+            return None
+        return duration_field(field, text, f'{NOTATION} Or write "{word}".' if word else NOTATION)
 
     def _names(self) -> str:
         return ", ".join(self.event.__struct_fields__)
@@ -216,22 +254,34 @@ class Stream:
                     f"msgspec cannot decode JSON to {foreign[field.name]}.",
                     "Use a type that msgspec decodes from JSON, or Any.",
                 )
-            if field.is_naive:
-                raise InvalidDefinition(
-                    f"event.{field.name}", "the type allows times without a time zone.", "Declare it as Instant."
-                )
-        if len(fields) > MAX_FIELDS:
+            self._check_zone(field)
+        if len(fields) > (room := MAX_FIELDS - len(self.record_fields)):
             raise InvalidDefinition(
                 "event",
-                f"{self.event.__name__} has {len(fields):,} fields; a table has room for {MAX_FIELDS:,}.",
+                f"{self.event.__name__} has {len(fields):,} fields; a table has room for {room:,}.",
                 "Move some of them into a nested struct, which becomes one column.",
             )
-        if (size := least_bytes(fields)) > MAX_BYTES:
+        if (size := least_bytes((*self.record_fields, *fields))) > MAX_BYTES:
             raise InvalidDefinition(
                 "event",
                 f"the fields of {self.event.__name__} that are never null take {size:,} bytes; a row has room for "
                 f"{MAX_BYTES:,}.",
                 "Move some of them into a nested struct, which becomes one column.",
+            )
+
+    def _check_zone(self, field: Field) -> None:
+        local = 'Annotated[datetime, Zone("Europe/Berlin")]'
+        if field.is_naive:
+            raise InvalidDefinition(
+                f"event.{field.name}",
+                "the type allows times without a time zone.",
+                f"Declare it as Instant. If its times have no zone, name the zone: {local}.",
+            )
+        if field.has_zone_without_effect:
+            raise InvalidDefinition(
+                f"event.{field.name}",
+                "Zone has no effect on this type, which takes no times without a time zone.",
+                f"Write {local}, or omit the zone.",
             )
 
     def _check_name(self, name: str) -> None:
@@ -254,40 +304,46 @@ class Stream:
             )
 
     def _check_event_time(self) -> None:
+        if self.has_record_time:
+            return
         field = next((field for field in self.fields if field.name == self.event_time), None)
         if field is None:
             raise InvalidDefinition(
-                "event_time", f"the event has no field {self.event_time!r}.", f"Name one of {self._names()}."
+                "event_time",
+                f"the event has no field {self.event_time!r}.",
+                f"Name one of {self._names()}; or write RECORD_TIMESTAMP if events have no time.",
             )
         if field.sql != TIMESTAMP or field.nullable:
             raise InvalidDefinition(
                 "event_time",
                 f"the field {self.event_time!r} is not always a time with a time zone.",
-                f"Declare it as {self.event_time}: Instant.",
+                f"Declare it as {self.event_time}: Instant. If the topic has numbers, as EpochSeconds, EpochMillis, "
+                "EpochMicros or EpochNanos.",
             )
 
     def _check_durations(self) -> None:
-        day = timedelta(days=1)
         for field, longest in _MAX_DURATION.items():
-            if field == "fresh" and self.fresh is None:
-                continue
-            if duration_field(field, getattr(self, field)) > longest:
+            duration = self._duration(field)
+            if duration is not None and duration > longest:
                 raise InvalidDefinition(
                     field,
                     f"{getattr(self, field)!r} is longer than {longest.days:,} days.",
                     f'Write "{longest.days} days" or less.',
                 )
-        if self.width < timedelta(hours=1) or (self.width % day and day % self.width):
+        longest, keep, late = self.period.longest, self.retention, self.lateness
+        if keep is None:
+            return
+        if late is None:
             raise InvalidDefinition(
-                "partition",
-                f"{self.partition!r} does not divide days evenly.",
-                'Write a number of days, or 1, 2, 3, 4, 6, 8 or 12 hours, such as "1 day".',
+                "keep",
+                f"{self.keep!r} limits the age of rows, and late={ANY!r} does not, so that new rows would be dropped.",
+                f'Write "{FOREVER}", or set late to a duration.',
             )
-        if self.retention < self.lateness + self.width:
+        if keep < late + longest:
             raise InvalidDefinition(
                 "keep",
                 f"{self.keep!r} is shorter than late and partition together, so that new rows would be dropped.",
-                f'Write at least "{(self.lateness + self.width) // day + 1} days".',
+                f'Write at least "{(late + longest) // timedelta(days=1) + 1} days".',
             )
 
 

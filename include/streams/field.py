@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from include.streams.times import Epoch, LocalTime, Notation, notation_of
+
 # The type names of PostgreSQL's catalog, so that a table can be compared with its definition.
 _SQL: dict[type[inspect.Type], str] = {
     inspect.StrType: "text",
@@ -47,6 +49,8 @@ class Field:
         is_naive: Whether it is a time that may have no time zone, which a column cannot store.
         may_be_unset: Whether its default is ``msgspec.UNSET``, which the column stores as null.
         has_raw: Whether it contains ``msgspec.Raw``, JSON that was not decoded.
+        notation: How the topic writes its times; None for texts with a time zone.
+        has_zone_without_effect: Whether it names a time zone, although its type takes no times without one.
     """
 
     name: str
@@ -57,6 +61,8 @@ class Field:
     is_naive: bool = False
     may_be_unset: bool = False
     has_raw: bool = False
+    notation: Notation | None = None
+    has_zone_without_effect: bool = False
 
 
 def fields_of(event: type[msgspec.Struct]) -> tuple[Field, ...]:
@@ -134,6 +140,8 @@ def _foreign(declared: inspect.Type) -> str:
 
 def _field(declared: inspect.Field) -> Field:
     core, nullable, comment = _core(declared.type)
+    notation = _notation(declared.type)
+    has_zone = isinstance(notation, LocalTime)
     is_unset = not declared.required and (declared.default, declared.default_factory) == _NO_DEFAULT
     return Field(
         declared.name,
@@ -141,9 +149,11 @@ def _field(declared: inspect.Field) -> Field:
         nullable or is_unset or declared.default is None,
         storable(str(comment)),
         is_enum=isinstance(core, inspect.EnumType) and _sql(core) != "jsonb",
-        is_naive=isinstance(core, inspect.DateTimeType) and core.tz is not True,
+        is_naive=isinstance(core, inspect.DateTimeType) and core.tz is not True and not has_zone,
         may_be_unset=is_unset,
         has_raw=any(isinstance(each, inspect.RawType) for each in within(declared.type)),
+        notation=notation,
+        has_zone_without_effect=has_zone and not (isinstance(core, inspect.DateTimeType) and core.tz is None),
     )
 
 
@@ -155,6 +165,8 @@ def _core(declared: inspect.Type) -> tuple[inspect.Type, bool, str]:
     """The type without its annotations and without None, whether it allows None, and its description."""
     if isinstance(declared, inspect.Metadata):
         core, nullable, comment = _core(declared.type)
+        if isinstance(notation_of(declared.extra), Epoch):
+            core = inspect.DateTimeType(tz=True)
         return core, nullable, (declared.extra_json_schema or {}).get("description", comment)
     if isinstance(declared, inspect.UnionType):
         members = [member for member in declared.types if not isinstance(member, inspect.NoneType)]
@@ -166,6 +178,16 @@ def _core(declared: inspect.Type) -> tuple[inspect.Type, bool, str]:
             return inspect.FloatType(), nullable, ""
         return declared, nullable, ""
     return declared, _takes_none(declared), ""
+
+
+def _notation(declared: inspect.Type) -> Notation | None:
+    """The notation of a field's times, from its annotation."""
+    if isinstance(declared, inspect.Metadata):
+        return notation_of(declared.extra) or _notation(declared.type)
+    if isinstance(declared, inspect.UnionType):
+        members = [member for member in declared.types if not isinstance(member, inspect.NoneType)]
+        return _notation(members[0]) if len(members) == 1 else None
+    return None
 
 
 def _takes_none(declared: inspect.Type) -> bool:

@@ -14,7 +14,16 @@ from uuid import UUID
 
 import msgspec
 
-from include.streams.definition import Instant, Stream
+from include.streams.definition import (
+    RECORD_TIMESTAMP,
+    EpochMicros,
+    EpochMillis,
+    EpochNanos,
+    EpochSeconds,
+    Instant,
+    Stream,
+    Zone,
+)
 
 
 class Dice(Random):
@@ -139,6 +148,30 @@ def moment(random: Dice) -> str:
     return json.dumps(random.choice(ways[:6] if random.tidy else ways))
 
 
+def counted(per_second: int) -> Make:
+    """A number since 1970, mostly a recent time."""
+
+    def make(random: Dice) -> str:
+        if not random.tidy and random.random() < 0.4:
+            return random.choice(
+                (*NUMBERS, '"soon"', '""', '"NaN"', '"1e3"', '"-5"', "true", "null", '"' + "9" * 50 + '"')
+            )
+        at = (datetime.now(UTC).timestamp() - random.uniform(-60, 100_000)) * per_second
+        return random.choice((str(int(at)), str(int(at)), f'"{int(at)}"', repr(at), f'"{at}"'))
+
+    return make
+
+
+def local(random: Dice) -> str:
+    """A time without a zone, mostly a recent one."""
+    if not random.tidy and random.random() < 0.5:
+        return random.choice(
+            (moment(random), '"2026-03-29T02:30:00"', '"2026-10-25T02:30"', '"0001-01-01T00:00:00"', "1")
+        )
+    at = datetime.now(UTC) - timedelta(seconds=random.uniform(0, 100_000))
+    return json.dumps(random.choice((f"{at:%Y-%m-%dT%H:%M:%S.%f}", f"{at:%Y-%m-%d %H:%M}", f"{at:%Y%m%dT%H%M%S}")))
+
+
 def listed(make: Make) -> Make:
     return lambda random: f"[{', '.join(make(random) for _ in range(random.randint(0, 4)))}]"
 
@@ -236,6 +269,12 @@ TYPES: list[tuple[Any, Make]] = [
     (Annotated[str, msgspec.Meta(max_length=3)] | None, of('"abc"', '"abcd"', "null")),
     (None, of("null", "1")),
     (memoryview, of('"AP8="')),
+    (EpochSeconds, counted(1)),
+    (EpochMillis, counted(1_000)),
+    (EpochMicros | None, counted(1_000_000)),
+    (EpochNanos, counted(1_000_000_000)),
+    (list[EpochMillis], listed(counted(1_000))),
+    (Annotated[datetime, Zone("Europe/Berlin")], local),
     # These cannot be decoded from JSON, or cannot be a column.
     (Foreign, of("1")),
     (complex, of("1")),
@@ -247,12 +286,18 @@ TYPES: list[tuple[Any, Make]] = [
     ("Missing", of("1")),
     (int | Level, of("1")),
 ]
-VALID_TYPES = 36
+VALID_TYPES = 42
+TIMES: list[tuple[Any, Make]] = [
+    (EpochSeconds, counted(1)),
+    (EpochMillis, counted(1_000)),
+    (EpochNanos, counted(1_000_000_000)),
+    (Annotated[datetime, Zone("Europe/Berlin")], local),
+]
 
 
 def raising(event: Any) -> None:
     """A definition's own code, which depends on the event alone."""
-    chosen = event.ts.second % 8
+    chosen = event.ts.second % 8 if isinstance(event.ts, datetime) else len(str(event.ts)) % 8
     if chosen == 0:
         raise KeyError("a definition's own")
     if chosen == 1:
@@ -289,14 +334,21 @@ def case(seed: int, name: str, topic: str) -> Case:
     settings: dict[str, Any] = {"name": name, "topic": topic, "event": event.struct, "event_time": "ts"}
     settings |= {"quiet": "1 second", "kafka_partitions": random.randint(1, 3)}
     spans = {
-        "partition": ("1 day", "1 hour", "6 hours", "7 days", "36500 days", "5 hours", "1000000 days"),
-        "keep": ("90 days", "50000 days", "500000 days", "1 day", "1000000 days", "99999999999 days"),
+        "partition": (
+            *("1 day", "1 hour", "6 hours", "7 days", "36500 days", "5 hours", "1000000 days"),
+            *("1 month", "3 months", "1 year", "100 years", "5 months"),
+        ),
+        "keep": ("90 days", "50000 days", "500000 days", "1 day", "1000000 days", "99999999999 days", "forever", "any"),
         "late": ("7 days", "1 hour", "365000 days", "999999999 days", "0 days", "soon"),
         "early": ("1 hour", "365000 days", "1 second", "999999999 days", ""),
     }
     for setting, values in spans.items():
         if random.random() < 0.1:
             settings[setting] = random.choice(values)
+    if random.random() < 0.05:
+        settings |= {"late": "any", "keep": "forever"}
+    if random.random() < 0.1:
+        settings["event_time"] = RECORD_TIMESTAMP
     odd: dict[str, Any] = {
         "name": NAMED,
         "topic": ("^foo.*", "a b", "x" * 250, "..", 5),
@@ -323,8 +375,9 @@ class _Event:
 
 def _event(random: Dice) -> _Event:
     count = random.choice((1, 2, 3, 5, 8)) if random.random() > 0.01 else random.choice((300, 1_020, 1_700))
-    fields: list[tuple[Any, ...]] = [("ts", Instant)]
-    makes: dict[str, Make] = {"ts": moment}
+    declared, make = (Instant, moment) if random.random() > 0.2 else random.choice(TIMES)
+    fields: list[tuple[Any, ...]] = [("ts", declared)]
+    makes: dict[str, Make] = {"ts": make}
     for index in range(count):
         is_odd = random.random() < 0.02
         declared, make = random.choice(TYPES[VALID_TYPES:] if is_odd else TYPES[:VALID_TYPES])

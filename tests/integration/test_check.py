@@ -131,6 +131,27 @@ def test_the_changes_of_a_table_are_listed(define: Callable[..., None], stream: 
     assert [line for line in checked().stdout.splitlines() if "next run" in line] == []
 
 
+def test_too_little_room_for_the_locks_of_all_partitions_is_reported(
+    define: Callable[..., None], stream: Stream, warehouse: Connection
+) -> None:
+    (setting,) = ask(warehouse, "SELECT current_setting('max_connections')::int AS connections")
+    table.bring_up_to_date(warehouse, stream)
+    define(stream, replace(stream, name="kept", keep="400000 days"), replace(stream, name="hourly", partition="1 hour"))
+    done = checked()
+    assert done.exit_code == 0
+    lines = [line for line in about_definitions(done) if "next run" not in line]
+    # 400,000 days, the present one and three ahead; each with its primary key and a reserve.
+    needed = -(-3 * 400_004 // setting.connections)
+    room = 256 * setting.connections
+    assert lines == [
+        "stream   hourly: valid",
+        "stream   kept: valid",
+        f"         a new column locks all of up to 400,004 partitions, and PostgreSQL has room for {room:,} locks; set "
+        f"max_locks_per_transaction = {needed} and restart it",
+        "stream   readings: valid",
+    ]
+
+
 @pytest.mark.parametrize(
     ("event", "field"),
     [

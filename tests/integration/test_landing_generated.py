@@ -127,6 +127,7 @@ LIMITS: dict[str, dict[str, Any]] = {
         "early": "365000 days",
         "keep": "500000 days",
     },
+    "centuries that are kept forever": {"partition": "100 years", "late": "any", "keep": "forever"},
 }
 
 

@@ -174,7 +174,7 @@ def test_partitions_show_their_size_and_when_they_are_dropped(stream: Stream, wa
         warehouse,
         "INSERT INTO millrace.stream_setting (stream, topic, partition, keep) VALUES ('readings', %s, %s, %s)",
         stream.topic,
-        stream.width,
+        stream.period.interval,
         stream.retention,
     )
     found = view(warehouse, "stream_partition", "stream = 'readings' ORDER BY starts_at")
@@ -183,6 +183,8 @@ def test_partitions_show_their_size_and_when_they_are_dropped(stream: Stream, wa
     assert {row.ends_at - row.starts_at for row in found} == {timedelta(days=1)}
     assert {row.drops_at - row.ends_at for row in found} == {timedelta(days=90)}
     assert all(row.bytes > 0 and not row.is_detaching for row in found)
+    change(warehouse, "UPDATE millrace.stream_setting SET keep = NULL")
+    assert {row.drops_at for row in view(warehouse, "stream_partition", "stream = 'readings'")} == {None}
 
 
 def test_a_stopped_stream_names_the_error_and_the_remedy(stream: Stream, warehouse: Connection) -> None:

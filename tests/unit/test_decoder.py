@@ -86,6 +86,21 @@ def test_other_errors_stay_errors(fields: str) -> None:
     assert (events, list(bad)) == ([], [0])
 
 
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ('{"atFirst": 1700000000}', "EpochSeconds, EpochMillis"),
+        ('{"atFirst": 1700000000.5}', "EpochSeconds, EpochMillis"),
+        ('{"atFirst": "2026-01-15T10:00:00"}', 'Zone("Europe/Berlin")'),
+        ('{"atFirst": "soon"}', ""),
+        ('{"atFirst": null}', ""),
+    ],
+)
+def test_the_reason_says_how_to_declare_another_notation_of_a_time(value: str, hint: str) -> None:
+    _, bad = Decoder(Event).events([value.encode()])
+    assert hint in bad[0] and ("; " in bad[0]) is bool(hint)
+
+
 def test_times_of_deep_structs_are_rewritten() -> None:
     def nested(levels: int) -> str:
         inner = f', "more": {nested(levels - 1)}' if levels else ""

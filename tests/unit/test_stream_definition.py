@@ -18,8 +18,19 @@ from cli.scaffold import stream as new
 from include.definitions import InvalidDefinition
 from include.error_codes import Code
 from include.streams import definitions
-from include.streams.definition import Instant, Stream
+from include.streams.definition import (
+    RECORD_TIMESTAMP,
+    EpochMicros,
+    EpochMillis,
+    EpochNanos,
+    EpochSeconds,
+    Instant,
+    Stream,
+    Zone,
+)
 from include.streams.field import fields_of
+from include.streams.period import Period
+from include.streams.times import Epoch, LocalTime
 from tests.errors import raises
 
 
@@ -80,6 +91,18 @@ class Node(msgspec.Struct):
     odd: Foreign | None = None
 
 
+class Numbered(msgspec.Struct):
+    """Times in all notations."""
+
+    s: EpochSeconds
+    ms: Annotated[EpochMillis, msgspec.Meta(description="When")]
+    us: EpochMicros | None
+    ns: Annotated[EpochNanos | None, msgspec.Meta(description="Perhaps")] = None
+    unset: EpochMillis | msgspec.UnsetType = msgspec.UNSET
+    local: Annotated[datetime, Zone("Europe/Berlin")] = datetime(2026, 1, 1)
+    many: list[EpochMillis] = []
+
+
 def event(*fields: Any, **options: Any) -> type[msgspec.Struct]:
     """An event with a time and other fields: names and types, optionally defaults."""
     return msgspec.defstruct("Event", [("ts", Instant), *fields], kw_only=True, **options)
@@ -114,9 +137,46 @@ def test_fields_become_columns() -> None:
 
 def test_durations_are_parsed() -> None:
     stream = replace(GOOD, partition="6 hours", keep="30 days", late="1 week", early="90 seconds")
-    assert (stream.width, stream.retention) == (timedelta(hours=6), timedelta(days=30))
+    assert (stream.period, stream.retention) == (Period(timedelta(hours=6)), timedelta(days=30))
     assert (stream.lateness, stream.earliness) == (timedelta(days=7), timedelta(seconds=90))
     assert GOOD.topic == "everything"
+
+
+@pytest.mark.parametrize(
+    ("partition", "months", "longest"),
+    [("1 month", 1, 31), ("3months", 3, 93), ("6 months", 6, 186), ("12 months", 12, 366), ("10 years", 120, 3_660)],
+)
+def test_partitions_span_months_and_years(partition: str, months: int, longest: int) -> None:
+    stream = replace(GOOD, partition=partition, keep="4000 days")
+    assert (stream.period, stream.period.longest) == (Period(None, months), timedelta(days=longest))
+    assert stream.period.interval == f"{months} months"
+
+
+def test_forever_and_any_set_no_limit() -> None:
+    stream = replace(GOOD, keep="forever", late="any")
+    assert (stream.retention, stream.lateness, stream.earliness) == (None, None, timedelta(hours=1))
+    assert replace(GOOD, keep="forever", partition="100 years").lateness == timedelta(days=7)
+
+
+def test_times_in_every_notation_become_timestamps() -> None:
+    found = {field.name: field for field in fields_of(Numbered)}
+    assert {field.sql for field in found.values()} == {"timestamp with time zone", "jsonb"}
+    assert found["many"].sql == "jsonb"
+    assert [field.name for field in found.values() if field.nullable] == ["us", "ns", "unset"]
+    assert (found["ms"].comment, found["ns"].comment) == ("When", "Perhaps")
+    units = [field.notation.unit for field in found.values() if isinstance(field.notation, Epoch)]
+    assert units == ["seconds", "milliseconds", "microseconds", "nanoseconds", "milliseconds"]
+    assert found["local"].notation == LocalTime("Europe/Berlin")
+    for name in ("s", "ms", "local"):
+        assert Stream(name="numbered", event=Numbered, event_time=name).event_time == name
+
+
+def test_a_stream_of_events_without_a_time_uses_the_timestamps_of_records() -> None:
+    stream = Stream(name="places", event=Place, event_time=RECORD_TIMESTAMP)
+    assert [(field.name, field.sql, field.nullable) for field in stream.record_fields] == [
+        ("kafka_timestamp", "timestamp with time zone", False)
+    ]
+    assert GOOD.record_fields == ()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +231,24 @@ def test_durations_are_parsed() -> None:
         ({"event_time": "when"}, "event_time", "'when'"),
         ({"event_time": "day"}, "event_time", "'day'"),
         ({"partition": "5 hours"}, "partition", "'5 hours'"),
-        ({"partition": "1 month"}, "partition", "'1 month'"),
+        ({"partition": "5 months"}, "partition", "'5 months' does not divide years evenly"),
+        ({"partition": "18 months"}, "partition", "'18 months' does not divide years evenly"),
+        ({"partition": "0 months"}, "partition", "'0 months'"),
+        ({"partition": "101 years"}, "partition", 'Write "100 years" or less'),
+        ({"partition": "1 month", "keep": "37 days"}, "keep", '"39 days"'),
+        ({"partition": "1 year", "keep": "366 days"}, "keep", '"374 days"'),
+        ({"late": "any"}, "keep", 'Write "forever"'),
+        ({"keep": "always"}, "keep", 'Or write "forever"'),
+        ({"late": "forever"}, "late", 'Or write "any"'),
+        ({"event": Numbered, "event_time": "us"}, "event_time", "EpochMillis"),
+        ({"event": event(("odd", Annotated[Instant, Zone("Europe/Berlin")]))}, "event.odd", "Zone has no effect"),
+        ({"event": event(("odd", Annotated[str, Zone("Europe/Berlin")]))}, "event.odd", "Zone has no effect"),
+        ({"event": event(("odd", 'Annotated[datetime, Zone("Europe/Berln")]'))}, "event", "'Europe/Berln' is not a"),
+        (
+            {"event": event(*((f"f{n}", str) for n in range(1_596))), "event_time": RECORD_TIMESTAMP},
+            "event",
+            "1,597 fields; a table has room for 1,596",
+        ),
         ({"keep": "3 days"}, "keep", '"9 days"'),
         ({"late": "soon"}, "late", "'soon'"),
         ({"early": "0 days"}, "early", "'0 days'"),
@@ -318,7 +395,7 @@ def test_a_new_stream_may_have_the_name_of_an_import(tmp_path: Path, name: str) 
     assert (list(found.valid), found.broken) == ([name], {})
 
 
-@pytest.mark.parametrize("name", ["Doors", "doors_20261125", "2doors", "../doors", "definition", ""])
+@pytest.mark.parametrize("name", ["Doors", "doors_20261125", "2doors", "../doors", "definition", "profiling", ""])
 def test_a_new_stream_needs_a_valid_name_that_is_not_taken(name: str) -> None:
-    with raises(Code.DEFINITION_EXISTS if name == "definition" else Code.INVALID_NAME, repr(name)):
+    with raises(Code.DEFINITION_EXISTS if name in ("definition", "profiling") else Code.INVALID_NAME, repr(name)):
         new.write(name)

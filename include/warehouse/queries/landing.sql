@@ -61,6 +61,15 @@ JOIN pg_namespace AS schema ON schema.oid = parent.relnamespace
 WHERE child.relname ~ ('^' || :stream || '_[0-9]{8}(_[0-9]{4})?$')
   AND inhparent IS DISTINCT FROM to_regclass('landing.' || quote_ident(:stream));
 
+-- name: read_locks(stream)
+-- One row: how many partitions and indexes a stream's table has, and the number of locks for which PostgreSQL has room, as
+-- the number of transactions and the locks of each.
+SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = to_regclass('landing.' || quote_ident(:stream))) AS partitions,
+       (SELECT count(*) FROM pg_index WHERE indrelid = to_regclass('landing.' || quote_ident(:stream))) AS indexes,
+       CAST(current_setting('max_locks_per_transaction') AS bigint) AS per_transaction,
+       CAST(current_setting('max_connections') AS bigint)
+           + CAST(current_setting('max_prepared_transactions') AS bigint) AS transactions;
+
 -- name: read_triggers(table)
 -- The triggers and rules of a table and its partitions, which can change the rows that are written.
 WITH members AS (

@@ -1,5 +1,6 @@
 -- name: keep_settings(streams, topics, widths, kept)!
 -- Stores what the pages need from the definitions of streams.
+-- Null: kept[].
 INSERT INTO millrace.stream_setting AS setting (stream, topic, partition, keep)
 SELECT * FROM unnest(
     CAST(:streams AS text[]), CAST(:topics AS text[]), CAST(:widths AS interval[]), CAST(:kept AS interval[])

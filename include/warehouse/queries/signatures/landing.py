@@ -32,6 +32,13 @@ class ReadRenamedRow(NamedTuple):
     name: str
 
 
+class ReadLocksRow(NamedTuple):
+    partitions: int
+    indexes: int
+    per_transaction: int
+    transactions: int
+
+
 class ReadTriggersRow(NamedTuple):
     name: str
 
@@ -210,6 +217,7 @@ class Landing(Protocol):
     ) -> int: ...
     def forget_columns(self, connection: Connection, *, stream: str) -> int: ...
     def read_renamed(self, connection: Connection, *, stream: str) -> Iterator[ReadRenamedRow]: ...
+    def read_locks(self, connection: Connection, *, stream: str) -> Iterator[ReadLocksRow]: ...
     def read_triggers(self, connection: Connection, *, table: str) -> Iterator[ReadTriggersRow]: ...
     def read_holders(self, connection: Connection, *, stream: str, any_reader: bool) -> Iterator[ReadHoldersRow]: ...
     def read_dependents(self, connection: Connection, *, table: str) -> Iterator[ReadDependentsRow]: ...
@@ -396,6 +404,7 @@ ROWS: dict[str, Any] = {
     "read_incarnations": ReadIncarnationsRow,
     "read_columns": ReadColumnsRow,
     "read_renamed": ReadRenamedRow,
+    "read_locks": ReadLocksRow,
     "read_triggers": ReadTriggersRow,
     "read_holders": ReadHoldersRow,
     "read_dependents": ReadDependentsRow,

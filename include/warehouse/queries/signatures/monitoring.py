@@ -58,7 +58,7 @@ class Monitoring(Protocol):
         streams: Sequence[str],
         topics: Sequence[str],
         widths: Sequence[timedelta | str],
-        kept: Sequence[timedelta | str],
+        kept: Sequence[timedelta | str | None],
     ) -> int: ...
     def drop_settings(self, connection: Connection, *, streams: Sequence[str]) -> int: ...
     def add_samples(

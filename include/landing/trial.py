@@ -1,0 +1,140 @@
+"""What would become of some records of a topic, with the present definition of a stream. Nothing is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from msgspec import inspect
+
+from include.kafka.reader import Batch, place
+from include.landing.disposition import Disposition
+from include.streams.definition import Stream
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+
+@dataclass
+class Reason:
+    """Why some records would not land.
+
+    Attributes:
+        disposition: Dead letter or quarantined.
+        text: The reason of the first of them.
+        example: Its partition and offset.
+        records: How many records have this reason; its numbers and times may be others.
+    """
+
+    disposition: Disposition
+    text: str
+    example: str
+    records: int = 0
+
+
+@dataclass
+class Trial:
+    """What would become of some records.
+
+    Attributes:
+        records: The number of records.
+        landed: How many would land. PostgreSQL could still refuse their rows, for example by a constraint.
+        tombstones: How many would be skipped.
+        reasons: Why others would not land, the most frequent reason first.
+        unknown: For each field of the records that the definition does not have, the number of records with it.
+        unused: The fields of the definition that no record has.
+    """
+
+    records: int
+    landed: int
+    tombstones: int
+    reasons: Sequence[Reason] = ()
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    unused: Sequence[str] = ()
+
+    def count(self, disposition: Disposition) -> int:
+        """How many records would have this disposition."""
+        if disposition is Disposition.LANDED:
+            return self.landed
+        return sum(reason.records for reason in self.reasons if reason.disposition is disposition)
+
+
+def trial(stream: Stream, messages: Sequence[Message]) -> Trial:
+    """Decodes and classifies records as a drain would.
+
+    Args:
+        messages: Records of the stream's topic, by partition and offset.
+    """
+    from include.landing.batch import Preparer
+
+    ends = {partition: offset + 1 for partition, offset in map(place, messages)}
+    prepared = Preparer(stream, 1, dict.fromkeys(ends, 0)).prepare(Batch(list(messages), ends))
+    reasons: dict[tuple[Disposition, str], Reason] = {}
+    places = zip(prepared.letter_partitions, prepared.letter_offsets, strict=True)
+    for letter, (partition, offset) in zip(prepared.letters, places, strict=True):
+        kind = (letter.disposition, _pattern(letter.reason))
+        reason = reasons.setdefault(kind, Reason(letter.disposition, letter.reason, f"{partition}:{offset}"))
+        reason.records += 1
+    skipped = sum(entry.skipped for entry in prepared.entries)
+    values = [value for message in messages if (value := message.value()) is not None]
+    unknown, unused = _compared(stream, values)
+    return Trial(
+        len(messages),
+        len(messages) - skipped - len(prepared.letters),
+        skipped,
+        sorted(reasons.values(), key=lambda reason: -reason.records),
+        unknown,
+        unused,
+    )
+
+
+def _pattern(reason: str) -> str:
+    """A reason without the durations, times and numbers of a single record."""
+    return re.sub(r"[0-9]+([:.,-][0-9]+)*( days?,)?", "#", reason)
+
+
+def _compared(stream: Stream, values: Iterable[Any]) -> tuple[dict[str, int], list[str]]:
+    """The fields that only the records have, with the number of records, and those that only the definition has."""
+    declared = inspect.type_info(stream.event)
+    assert isinstance(declared, inspect.StructType)
+    unknown: Counter[str] = Counter()
+    seen: set[str] = set()
+    for value in values:
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict):
+            seen.update(found)
+            unknown.update(dict.fromkeys(_unknown(found, declared, ""), 1))
+    unused = [each.name for each in declared.fields if each.encode_name not in seen]
+    return dict(unknown.most_common()), unused
+
+
+def _unknown(found: Any, declared: inspect.Type, path: str) -> Iterator[str]:
+    """The paths of the fields of a value that its type does not have."""
+    match declared:
+        case inspect.Metadata():
+            yield from _unknown(found, declared.type, path)
+        case inspect.UnionType():
+            others = [each for each in declared.types if not isinstance(each, inspect.NoneType)]
+            # Of several types, it is not known which one the value has.
+            if len(others) == 1:
+                yield from _unknown(found, others[0], path)
+        case inspect.StructType() if isinstance(found, dict) and not declared.array_like:
+            fields = {each.encode_name: each.type for each in declared.fields}
+            for name, item in found.items():
+                if name in fields:
+                    yield from _unknown(item, fields[name], f"{path}{name}.")
+                elif name != declared.tag_field:
+                    yield f"{path}{name}"
+        case inspect.ListType() if isinstance(found, list):
+            for item in found:
+                yield from _unknown(item, declared.item_type, f"{path.removesuffix('.')}[].")
+        case inspect.DictType() if isinstance(found, dict):
+            for item in found.values():
+                yield from _unknown(item, declared.value_type, f"{path}*.")

@@ -1,0 +1,129 @@
+"""The profile of a sample: everything that the definition of a stream needs to know about its topic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from include.error_codes import Code
+from include.errors import UserError
+from include.streams.field import MAX_FIELDS
+from include.streams.profiling.envelope import Contents, Envelope, contents, envelope
+from include.streams.profiling.event_time import EventTime, event_time
+from include.streams.profiling.event_types import EventTypes, event_types
+from include.streams.profiling.key import Key, key
+from include.streams.profiling.record import Record
+from include.streams.profiling.types import STR, Choice, Field, Seen, fields_of
+
+_OPERATIONS = ("c", "d", "m", "r", "t", "u")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a sample of a topic shows.
+
+    Attributes:
+        topic: The topic's name.
+        records: The number of records in the sample.
+        events: The number of records that are JSON objects.
+        tombstones: The number of records without a value.
+        others: The number of other records by what they are; they cannot land.
+        examples: The partition and offset of the first of each.
+        envelope: What surrounds the events.
+        fields: The fields of the events.
+        time: The event time.
+        key: The Kafka keys.
+        types: The types of the events, if there are several.
+    """
+
+    topic: str
+    records: int
+    events: int
+    tombstones: int
+    others: Mapping[str, int]
+    examples: Mapping[str, str]
+    envelope: Envelope
+    fields: Sequence[Field]
+    time: EventTime
+    key: Key
+    types: EventTypes | None
+
+
+def profile(topic: str, records: Sequence[Record]) -> Profile:
+    """Describes the records of a sample.
+
+    Args:
+        topic: The topic's name.
+
+    Raises:
+        UserError: The topic is empty, or its records are not JSON objects.
+    """
+    found = contents(records)
+    _require_events(topic, len(records), found)
+    surrounding = envelope(found.events)
+    fields = fields_of([Seen(event.fields, event.record.stamp) for event in found.events])
+    if len(fields) > MAX_FIELDS:
+        raise UserError(
+            f"The {len(found.events):,} events of the sample of topic {topic!r} have {len(fields):,} different fields; "
+            f"a table has room for {MAX_FIELDS:,}.",
+            "Let the producer send an object whose names are data inside a field.",
+            code=Code.RECORDS_UNSUPPORTED,
+        )
+    keys = key(found.events)
+    types = event_types(found.events) if surrounding is Envelope.NONE else None
+    open_ended = {keys.field, types.field if types else None}
+    fields = tuple(_adapted(field, open_ended, surrounding) for field in fields)
+    if surrounding.has_schema:
+        fields = tuple(field for field in fields if field.name == "payload")
+    time = event_time(fields, found.events)
+    return Profile(
+        topic,
+        len(records),
+        len(found.events),
+        found.tombstones,
+        found.others,
+        found.examples,
+        surrounding,
+        fields,
+        time,
+        keys,
+        types,
+    )
+
+
+def _adapted(field: Field, open_ended: set[str | None], surrounding: Envelope) -> Field:
+    """The field, where the key, the types of events or the envelope show more about it than its values.
+
+    Args:
+        open_ended: The fields that will have other values, too: the key, and the types of events.
+    """
+    if isinstance(field.type, Choice) and field.name in open_ended:
+        return replace(field, type=STR)
+    if surrounding is Envelope.DEBEZIUM and field.name == "op" and not field.nullable:
+        return replace(field, type=Choice(_OPERATIONS), notes=("the operations of Debezium",))
+    return field
+
+
+def _require_events(topic: str, records: int, found: Contents) -> None:
+    if not records:
+        raise UserError(
+            f"The topic {topic!r} has no records to write a definition from.",
+            "Start its producer, or run ./millrace new stream without --from-topic and write the fields yourself.",
+            code=Code.TOPIC_EMPTY,
+        )
+    if found.tombstones == records:
+        raise UserError(
+            f"The {records:,} records of the sample of topic {topic!r} have no values: all are tombstones.",
+            "Start its producer, or take a larger sample with --sample.",
+            code=Code.TOPIC_EMPTY,
+        )
+    if len(found.events) * 2 < records - found.tombstones:
+        counts = {**({"JSON objects": len(found.events)} if found.events else {}), **found.others}
+        listed = ", ".join(f"{kind} ({count:,})" for kind, count in counts.items())
+        example = next(iter(found.examples.values()))
+        raise UserError(
+            f"The values of topic {topic!r} are not JSON objects but {listed}, such as the record {example}. "
+            "Millrace cannot land them.",
+            "Send each event as one JSON object, encoded in UTF-8.",
+            code=Code.RECORDS_UNSUPPORTED,
+        )
