@@ -209,7 +209,9 @@ class _Prover:
         self._table_partitions = partitions.listed(connection, stream.name) if self._has_table else []
         self._bounded = partitions.default(connection, stream.name) is None
         self._placed: dict[LogId, Placement] = {}
-        self._droppable_until = spans.droppable_until(stream, sql.read_clock(connection))
+        now = sql.read_clock(connection)
+        self._cut_off = (spans.cut_off(stream, now) - spans.UNIX_EPOCH) // spans.MICROSECOND
+        self._droppable_until = spans.droppable_until(stream, now)
         self._proof = Proof(entries=[LedgerEntry(*row) for row in sql.read_ledger(connection, stream=stream.name)])
 
     def prove(self) -> Proof:
@@ -255,7 +257,7 @@ class _Prover:
         """The tables agree with a ledger entry, and with its records as far as Kafka still has them."""
         readable = self._readable(entry)
         counts: Counter[Disposition] = Counter()
-        checksum = 0
+        checksum = dropped = 0
         for first in range(entry.first, entry.next, ROWS_PER_QUERY):
             until = min(first + ROWS_PER_QUERY, entry.next)
             found = self._tables(entry.log, first, until)
@@ -268,26 +270,34 @@ class _Prover:
                 checksum += sum(
                     zlib.crc32(record.value or b"", offset & 0xFFFFFFFF) for offset, record in records.items()
                 )
-                self._compare(entry, [each for each in found if each.offset >= begin], records)
-        self._prove_counts(entry, counts)
+                dropped += self._compare(entry, [each for each in found if each.offset >= begin], records)
+        self._prove_counts(entry, counts, dropped)
         if readable.start == entry.first and checksum != entry.checksum:
             self._proof.wrong.append(f"{entry}: the records' checksum is {checksum}, the ledger's {entry.checksum}")
 
-    def _prove_counts(self, entry: LedgerEntry, counts: Counter[Disposition]) -> None:
+    def _prove_counts(self, entry: LedgerEntry, counts: Counter[Disposition], dropped: int) -> None:
+        """The tables hold as many rows and dead letters as the ledger counts, without rows that retention dropped."""
         expected = {each: int(getattr(entry, each.column)) for each in Disposition}
         if counts[Disposition.LANDED] < entry.landed and entry.started_at < self._droppable_until:
-            self._proof.dropped += entry.landed - counts[Disposition.LANDED]
-            del expected[Disposition.LANDED]
+            dropped = entry.landed - counts[Disposition.LANDED]
+        self._proof.dropped += dropped
+        expected[Disposition.LANDED] -= dropped
         wrong = [f"{counts[each]:,} {each}, not {count:,}" for each, count in expected.items() if counts[each] != count]
         if wrong:
             self._proof.wrong.append(f"{entry}: the tables hold {'; '.join(wrong)}")
 
-    def _compare(self, entry: LedgerEntry, found: list[Found], records: Mapping[int, Record]) -> None:
-        """What the tables hold for some of an entry's offsets agrees with the records."""
+    def _compare(self, entry: LedgerEntry, found: list[Found], records: Mapping[int, Record]) -> int:
+        """What the tables hold for some of an entry's offsets agrees with the records.
+
+        Returns:
+            How many rows of these offsets retention has dropped, although they landed recently.
+        """
         offsets = {each.offset for each in found}
+        dropped = set[int]()
         if entry.started_at >= self._droppable_until:
-            missing = [o for o, record in records.items() if record.value is not None and o not in offsets]
-            self._proof.report(f"{entry}: records without a row or dead letter", missing)
+            missing = {o: record for o, record in records.items() if record.value is not None and o not in offsets}
+            dropped = self._past_retention(missing)
+            self._proof.report(f"{entry}: records without a row or dead letter", missing.keys() - dropped)
         self._proof.report(f"{entry}: rows or dead letters without a record", offsets - records.keys())
         landed = {
             each.offset: (records[each.offset], each.row)
@@ -296,6 +306,25 @@ class _Prover:
         }
         self._proof.report(f"{entry}: rows that differ from their records", self._differing(entry.log, landed))
         self._proof.compared += len(records)
+        return len(dropped)
+
+    def _past_retention(self, records: Mapping[int, Record]) -> set[int]:
+        """The offsets of events so old that the partitions of their rows are past their retention.
+
+        Events of a topic that was read long after its records were written can be older than ``keep`` when they land.
+        """
+        events, bad = self._decoder.events([record.value or b"" for record in records.values()])
+        good = [offset for index, offset in enumerate(records) if index not in bad]
+        column = next((column for column in self._columns if column.name == self._stream.event_time), None)
+        found = set()
+        for offset, event in zip(good, events, strict=True):
+            try:
+                time = records[offset].stamp * 1000 if column is None else copy.times(column, column.read([event]))[0]
+            except Exception:  # not a time for the present definition
+                continue
+            if time < self._cut_off:
+                found.add(offset)
+        return found
 
     def _tables(self, log: LogId, first: int, until: int) -> list[Found]:
         """What the tables hold for a range of offsets."""

@@ -194,6 +194,23 @@ def test_a_dead_letter_lands_later_at_the_time_of_its_record(timeless: Stream, w
     assert settle(warehouse, timeless).landed == 0
 
 
+def test_old_records_that_are_past_their_retention_are_proven(timeless: Stream, warehouse: Connection) -> None:
+    """A topic was read long after its records were written, so that retention drops what has just landed."""
+    for days in (200, 100, 1):
+        moment = NOW - timedelta(days=days)
+        send(timeless, [as_json(text=str(days))], timestamp=int(moment.timestamp() * 1_000))
+    assert drain(timeless, "test").landed == 3
+    assert len(maintenance.maintain(warehouse, timeless)[1]) == 2
+    found = proof.prove(warehouse, timeless)
+    assert (found.wrong, found.dropped, found.compared) == ([], 2, 3)
+    with warehouse.cursor() as cursor:
+        cursor.execute("DELETE FROM landing.readings")
+    warehouse.commit()
+    found = proof.prove(warehouse, timeless)
+    assert found.dropped == 2
+    assert [wrong.rpartition(": ")[2] for wrong in found.wrong] == ["2", "the tables hold 0 landed, not 1"], found.wrong
+
+
 def test_a_stream_cannot_change_to_the_timestamps_of_records(timeless: Stream, warehouse: Connection) -> None:
     table.bring_up_to_date(warehouse, timeless)
     assert table.changes(warehouse, timeless) == []
