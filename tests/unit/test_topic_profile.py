@@ -251,6 +251,30 @@ def test_without_a_time_in_every_event_the_timestamp_counts() -> None:
     assert "event_time=RECORD_TIMESTAMP," in topic_stream.source("clicks", sample, found)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2010/01/31 00:00",
+        "31.01.2010",
+        "1/31/2010 4:05 PM",
+        "Sun, 31 Jan 2010 10:00:00 GMT",
+        "Sun Jan 31 10:00:00 UTC 2010",
+        "Jan 31 2010",
+        "31-Jan-2010",
+    ],
+)
+def test_texts_that_may_be_times_in_another_notation_are_named(text: str) -> None:
+    values = [event(day=text) for _ in range(3)]
+    source = topic_stream.source("clicks", sample_of(values), profiled(*values))
+    assert "day: str" in source and "a notation that Millrace does not read" in source
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1", "1.2.3", "2010/1", "3.14", "hello", "A-12"])
+def test_other_texts_are_no_times(text: str) -> None:
+    values = [event(day=text) for _ in range(3)]
+    assert "does not read" not in topic_stream.source("clicks", sample_of(values), profiled(*values))
+
+
 def test_the_kafka_key() -> None:
     values = [event(user=f"u{n}", kind=n % 2, id=n) for n in range(4)]
     found = profiled(*values, keys=[b"u0", b"u1", b"u2", b"u3"])

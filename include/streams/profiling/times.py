@@ -11,6 +11,7 @@ from enum import Enum
 from include.streams.definition import CALENDAR
 
 LOCAL = "times without a time zone; declare the zone as in Annotated[datetime, Zone('Europe/Berlin')]"
+FOREIGN = "times or dates, it seems, in a notation that Millrace does not read; they are stored as text"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A number is a time if it is between the beginnings of these years.
@@ -20,6 +21,15 @@ _ZONE = r"([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)"
 _DATED = rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[Tt ]|[0-9]{{8}}[Tt]){_CLOCK}"
 _WITH_ZONE = re.compile(_DATED + _ZONE)
 _WITHOUT_ZONE = re.compile(_DATED)
+_MONTH = r"(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
+_AND_CLOCK = rf"([T ,]+[0-9]{{1,2}}:[0-9]{{2}}(:[0-9]{{2}}([.,][0-9]+)?)?( ?[AaPp][Mm])?)?( ?({_ZONE}|[A-Z]{{2,5}}))?( [0-9]{{4}})?"
+# 2010/01/31 00:00, 31.01.2010, 1/31/2010 4:05 PM, Sun, 31 Jan 2010 10:00:00 GMT, Jan 31 2010.
+_FOREIGN = re.compile(
+    r"([A-Z][a-z]{2,8},? )?"
+    r"([0-9]{4}([/.])[0-9]{1,2}\3[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\4([0-9]{4}|[0-9]{2})"
+    rf"|[0-9]{{1,2}}[ -]{_MONTH}[ -][0-9]{{2,4}}|{_MONTH} [0-9]{{1,2}},?( [0-9]{{4}})?)"
+    rf"{_AND_CLOCK}"
+)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -75,6 +85,11 @@ def is_local(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_foreign(text: str) -> bool:
+    """Whether a text looks like a date or a time in another notation than those that definitions decode."""
+    return _FOREIGN.fullmatch(text) is not None
 
 
 def is_date(text: str) -> bool:

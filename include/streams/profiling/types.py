@@ -316,6 +316,7 @@ def _text(name: str, values: Sequence[str], nested: bool) -> _Typed:
 _NOTATIONS: tuple[tuple[str, Callable[[str], bool], Plain], ...] = (
     ("times with a time zone", lambda text: times.moment(text) is not None, INSTANT),
     (times.LOCAL, times.is_local, STR),
+    (times.FOREIGN, times.is_foreign, STR),
     ("dates", times.is_date, DATE),
     ("UUIDs", lambda text: _UUID.fullmatch(text) is not None, UUID),
     ("decimal numbers", lambda text: _DECIMAL.fullmatch(text) is not None, DECIMAL),
