@@ -22,7 +22,8 @@ _DATED = rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[Tt ]|[0-9]{{8}}[Tt]){_CLOCK}"
 _WITH_ZONE = re.compile(_DATED + _ZONE)
 _WITHOUT_ZONE = re.compile(_DATED)
 _MONTH = r"(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
-_AND_CLOCK = rf"([T ,]+[0-9]{{1,2}}:[0-9]{{2}}(:[0-9]{{2}}([.,][0-9]+)?)?( ?[AaPp][Mm])?)?( ?({_ZONE}|[A-Z]{{2,5}}))?( [0-9]{{4}})?"
+_OF_DAY = r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?( ?[AaPp][Mm])?"
+_AND_CLOCK = rf"([T ,]+{_OF_DAY})?( ?({_ZONE}|[A-Z]{{2,5}}))?( [0-9]{{4}})?"
 # 2010/01/31 00:00, 31.01.2010, 1/31/2010 4:05 PM, Sun, 31 Jan 2010 10:00:00 GMT, Jan 31 2010.
 _FOREIGN = re.compile(
     r"([A-Z][a-z]{2,8},? )?"
