@@ -12,7 +12,7 @@ from include.kafka.position_errors import OffsetsGone
 from include.kafka.reader import Reader, place
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer, Message
+    from confluent_kafka import Message
 
     from include.kafka.topics import Extent
 
@@ -24,6 +24,9 @@ REPORT_EVERY_S = 1.0
 # From how many places of a partition records are read.
 WINDOWS = 10
 _ATTEMPTS = 3
+# After this long without progress, a new consumer continues. One whose partitions are assigned and paused in quick
+# turns has, once in some hundred samples on a busy machine, fetched no more.
+STALLED_S = 3.0
 _POLL_S = 0.2
 # A fetch that brings in much more than a window would read the topic as a whole.
 _CONSUMER = {"fetch_message_max_bytes": 256 * 1024, "queued_max_messages_kbytes": 8 * 1024, "fetch_wait_max_ms": 10}
@@ -150,30 +153,31 @@ class _Reading:
         self._max_bytes = self._bytes_left = max_bytes
         self._progress = progress
         self._reported_at = time.monotonic()
+        self._consumer = reader.connected(**_CONSUMER)
 
     def run(self, wanted: Mapping[int, Sequence[Window]]) -> None:
-        consumer = reader.connected(**_CONSUMER)
         try:
             for number in _order(max(map(len, wanted.values()), default=0)):
-                self._round(
-                    consumer, {partition: some[number] for partition, some in wanted.items() if number < len(some)}
-                )
+                self._round({partition: some[number] for partition, some in wanted.items() if number < len(some)})
                 if self._sample.cut:
                     break
         finally:
-            consumer.close()
+            self._consumer.close()
 
-    def _round(self, consumer: Consumer, some: Mapping[int, Window]) -> None:
+    def _round(self, some: Mapping[int, Window]) -> None:
         """Reads one window of each partition."""
-        from confluent_kafka import TopicPartition
-
-        topic = self._sample.topic
-        source = Reader(topic, {partition: window.start for partition, window in some.items()}, consumer=consumer)
-        # The window before has paused them.
-        consumer.resume([TopicPartition(topic, partition) for partition in some])
+        source = self._from({partition: window.start for partition, window in some.items()})
         left = {partition: window.records for partition, window in some.items()}
+        moved_at = time.monotonic()
         while left and not self._sample.cut:
             batch = source.batch(sum(left.values()), _POLL_S)
+            if batch.next_offsets or batch.at_end:
+                moved_at = time.monotonic()
+            elif time.monotonic() - moved_at > STALLED_S:
+                self._consumer.close()
+                self._consumer = reader.connected(**_CONSUMER)
+                source = self._from({partition: source.next_offsets[partition] for partition in left})
+                moved_at = time.monotonic()
             for message in batch.messages:
                 partition, offset = place(message)
                 if left.get(partition) and offset < some[partition].until:
@@ -184,6 +188,14 @@ class _Reading:
                 source.pause(partition)
                 del left[partition]
             self._check_limits()
+
+    def _from(self, starts: Mapping[int, int]) -> Reader:
+        from confluent_kafka import TopicPartition
+
+        source = Reader(self._sample.topic, starts, consumer=self._consumer)
+        # The window before has paused them.
+        self._consumer.resume([TopicPartition(self._sample.topic, partition) for partition in starts])
+        return source
 
     def _take(self, message: Message) -> None:
         if self._bytes_left > 0:

@@ -21,7 +21,7 @@ from cli.scaffold import stream as scaffold
 from cli.scaffold import topic_stream
 from include.error_codes import Code
 from include.errors import UserError
-from include.kafka import client, sample, topics
+from include.kafka import client, reader, sample, topics
 from include.landing.drain import drain
 from include.streams import definitions
 from include.streams.definition import Stream
@@ -433,6 +433,35 @@ def test_a_large_topic_is_sampled_in_every_part(topic: Callable[..., str]) -> No
     numbers = [json.loads(message.value() or b"")["n"] for message in found.messages]
     assert {0, 1, 29_998, 29_999} <= set(numbers) and len(set(numbers)) == 500
     assert all(any(low <= number < low + 5_000 for number in numbers) for low in range(0, 30_000, 5_000))
+
+
+def test_a_consumer_that_fetches_no_more_is_replaced(
+    topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent:
+        """A consumer that delivers nothing."""
+
+        def __init__(self, consumer: Any) -> None:
+            self._consumer = consumer
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._consumer, name)
+
+        def consume(self, *_: object) -> list[Any]:
+            return []
+
+    connected = reader.connected
+    made: list[Any] = []
+
+    def first_is_silent(**overrides: Any) -> Any:
+        made.append(connected(**overrides))
+        return Silent(made[0]) if len(made) == 1 else made[-1]
+
+    fill(name := topic("silent"), values(50, lambda random, number: {"n": number}))
+    monkeypatch.setattr(reader, "connected", first_is_silent)
+    monkeypatch.setattr(sample, "STALLED_S", 0.2)
+    found = sample.read(name)
+    assert (len(found.messages), found.cut, len(made)) == (50, "", 2)
 
 
 def test_a_sample_ends_at_its_limits(topic: Callable[..., str]) -> None:
