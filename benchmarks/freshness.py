@@ -130,7 +130,7 @@ def send(rate: int, seconds: int) -> None:
     import msgspec
 
     stream = definitions.get(STREAM)
-    assert stream.simulate and stream.key
+    assert stream.simulate and isinstance(stream.key, str)
     encode, producer = msgspec.json.Encoder().encode, client.producer()
     events = cycle(list(islice(stream.simulate(Random(1)), DISTINCT)))
     started, sent = time.monotonic(), 0

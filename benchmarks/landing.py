@@ -166,6 +166,12 @@ PEERS = {
         most=sys.maxsize,
         group=lambda task: topics.stream_of(ours.NAME, task.topic).reader,
     ),
+    ours.CURRENT: Peer(
+        OURS,
+        lambda task: [[*MODULE, ours.__name__, task.topic, ours.CURRENT]],
+        most=sys.maxsize,
+        group=lambda task: topics.stream_of(ours.NAME, task.topic).reader,
+    ),
     "bare_1": Peer("position", _bare(1), most=sys.maxsize),
     "bare_2": Peer("position", _bare(2), most=sys.maxsize),
     "operator_insert": _operator("insert"),

@@ -66,6 +66,8 @@ SELECT to_regclass('landing.bench_landing') IS NOT NULL;
 -- name: forget_ours#
 -- Drops Millrace's own table and whatever the warehouse knows of its stream.
 DROP TABLE IF EXISTS landing.bench_landing;
+DROP TABLE IF EXISTS landing.bench_landing_state CASCADE;
+DELETE FROM millrace.landing_current WHERE stream = 'bench_landing';
 DELETE FROM millrace.position WHERE reader = 'landing:bench_landing';
 DELETE FROM millrace.landing_ledger WHERE stream = 'bench_landing';
 DELETE FROM millrace.dead_letter WHERE stream = 'bench_landing';

@@ -312,6 +312,22 @@ class Code(StrEnum):
     )
 
     # Streams, landing and replay
+    KEY_MOVED = (
+        "key-moved",
+        "Records of one key are in two partitions of the topic, so that their offsets do not say which is newer. The "
+        "stream has stopped; no record was skipped.",
+        "Name the field that orders the records of a key in the definition, `order_by`, and unpause the DAG.",
+    )
+    STATE_REFUSED = (
+        "state-refused",
+        "PostgreSQL refuses a row of a stream's state table, because of a constraint or trigger that a user added.",
+        "Drop it. Constraints of the stream's own table make dead letters instead.",
+    )
+    DEFINITION_CHANGED = (
+        "definition-changed",
+        "The definition of a stream changed while a replay or a retry of dead letters was running.",
+        "Run the command again.",
+    )
     ALL_RECORDS_REJECTED = (
         "all-records-rejected",
         "None of the records of a large batch can be landed. The definition is probably wrong.",

@@ -13,17 +13,18 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from include.kafka.reader import Batch
-from include.landing import copy, dead_letters, spans
+from include.landing import copy, dead_letters, relation, spans
 from include.landing.copy import Rows
-from include.landing.dead_letters import NO_STAMP, STAMPS, DeadLetter
+from include.landing.dead_letters import NO_STAMP, DeadLetter
 from include.landing.decoder import Decoder
 from include.landing.disposition import Disposition
+from include.landing.effects import NO_TOMBSTONES, Effects, Reducer, Tombstones
+from include.landing.latest import Latest, Moved
 from include.landing.ledger import Entry
 from include.landing.spans import Span
-from include.landing.time_limits import TimeLimits
+from include.landing.time_limits import NO_RECORD_TIME, TimeLimits, record_times
 from include.streams.definition import Stream
 
-NO_RECORD_TIME = "the record has no timestamp in Kafka, which is the event time of this stream"
 _EMPTY = b""
 # The most partitions of the table that one transaction writes to.
 MAX_SPANS = 500
@@ -70,6 +71,7 @@ class ClassifiedBatch:
         ends: For each partition that moves, the offsets where the batch begins and ends (exclusive).
         unfilled: For each partition, the range of offsets whose events have values for columns that do not exist yet.
         has_nulls: Whether an event is null where the table does not allow it yet.
+        effects: What the records change in the current state; None for a stream without one.
     """
 
     messages: Sequence[Message]
@@ -83,6 +85,7 @@ class ClassifiedBatch:
     letters: dict[int, DeadLetter] = field(default_factory=dict)
     unfilled: dict[int, tuple[int, int]] = field(default_factory=dict)
     has_nulls: bool = False
+    effects: Effects | None = None
 
     def set_aside(self, index: int, letter: DeadLetter) -> None:
         """Marks a message as a dead letter or as quarantined."""
@@ -105,6 +108,7 @@ class PreparedBatch:
         rows: The rows that land.
         spans: The spans of the table's partitions that the rows belong to.
         letters: Dead letters and quarantined records; their partitions and offsets are in the next two lists.
+        latest: The last record of each key; None for a stream without a current state.
         entries: The ledger entries: the disposition of every offset, counted.
         classified: The messages that all of this was made from.
     """
@@ -117,6 +121,7 @@ class PreparedBatch:
     letter_offsets: Sequence[int]
     entries: Sequence[Entry]
     classified: ClassifiedBatch
+    latest: Latest | None = None
 
 
 class Preparer:
@@ -136,7 +141,8 @@ class Preparer:
         self._incarnation = incarnation
         self._next = dict(starts)
         self._decoder = Decoder(stream.event)
-        columns = copy.columns_of(stream.fields)
+        columns = copy.columns_of_stream(stream)
+        self._reducer = Reducer(stream, incarnation) if stream.current else None
         self._columns = tuple(column for column in columns if column.name not in pending.columns)
         self._absent = tuple(column for column in columns if column.name in pending.columns)
         self._strict = tuple(column for column in columns if column.name in pending.nulls)
@@ -151,7 +157,7 @@ class Preparer:
     @property
     def copied(self) -> tuple[str, ...]:
         """The table's columns in the order of ``PreparedBatch.rows``."""
-        return (*copied_of_records(self._stream), *(column.name for column in self._columns))
+        return (*relation.copied_of_records(self._stream), *(column.name for column in self._columns))
 
     def pieces(self, batch: Batch) -> list[PreparedBatch]:
         """Prepares a batch, in pieces if its events belong to more than ``MAX_SPANS`` partitions of the table.
@@ -178,8 +184,14 @@ class Preparer:
         )
         self._next |= batch.next_offsets
         self._classify_values(classified)
+        tombstones = self._classify_tombstones(classified)
         self._classify_times(classified)
         rows = self._format(classified)
+        if self._reducer is not None:
+            landed = np.flatnonzero(classified.codes == _LANDED)
+            classified.effects = self._reducer.effects(
+                classified.partitions, classified.offsets, (landed, classified.events, classified.times), tombstones
+            )
         self._note_pending(classified)
         # The events take most of a batch's memory, and it may have to wait for its transaction.
         classified.events = []
@@ -212,7 +224,19 @@ class Preparer:
             letter_offsets=classified.offsets[order].tolist(),
             entries=list(_count(classified)),
             classified=classified,
+            latest=self._latest(classified, rows),
         )
+
+    def _latest(self, classified: ClassifiedBatch, rows: Rows) -> Latest | None:
+        """The last record of each key among those that landed, and the tombstones."""
+        if classified.effects is None:
+            return None
+        try:
+            return classified.effects.latest(classified.codes == _LANDED, rows)
+        except Moved as error:
+            assert self._reducer is not None
+            first, second = (classified.messages[index] for index in (error.first, error.second))
+            raise self._reducer.moved(first, second) from None
 
     def _classify_values(self, classified: ClassifiedBatch) -> None:
         """Decodes the values. Tombstones are skipped, and values that are not events become dead letters."""
@@ -224,6 +248,17 @@ class Preparer:
                 classified.codes[index] = _SKIPPED
             else:
                 classified.set_aside(index, self._letter(classified, index, Disposition.DEAD_LETTER, reason))
+
+    def _classify_tombstones(self, classified: ClassifiedBatch) -> Tombstones:
+        """The tombstones that delete keys. Those whose key cannot be decoded become dead letters."""
+        if self._reducer is None or not self._reducer.has_tombstones:
+            return NO_TOMBSTONES
+        where = np.flatnonzero(classified.codes == _SKIPPED)
+        messages = [classified.messages[index] for index in where.tolist()]
+        tombstones, bad = self._reducer.tombstones(where, messages)
+        for index, reason in bad.items():
+            classified.set_aside(index, self._letter(classified, index, Disposition.DEAD_LETTER, reason))
+        return tombstones
 
     def _classify_times(self, classified: ClassifiedBatch) -> None:
         """Quarantines the events that are outside of the stream's time limits."""
@@ -321,21 +356,6 @@ class Preparer:
         return dead_letters.of(
             classified.messages[index], self._stream.name, disposition, reason, sqlstate=sqlstate, event_time=event_time
         )
-
-
-def copied_of_records(stream: Stream) -> tuple[str, ...]:
-    """The columns that a row has from its record, in the order in which they are copied."""
-    coordinates = ("kafka_incarnation", "kafka_partition", "kafka_offset")
-    return (*coordinates, *(field.name for field in stream.record_fields))
-
-
-def record_times(stamps: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The event times of records whose timestamp is their event time, in microseconds since 1970.
-
-    A timestamp outside of the calendar, which ``TimeLimits`` rejects, becomes the calendar's nearest end.
-    """
-    first, last = STAMPS
-    return np.clip(stamps, first, last) * 1000
 
 
 def _stamps(classified: ClassifiedBatch) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache, partial
@@ -33,8 +33,9 @@ from include.landing import instants
 from include.landing.decoder import MAX_DEPTH, is_too_deep
 from include.landing.instants import Instants
 from include.landing.spans import MICROSECOND, UNIX_EPOCH
-from include.streams.definition import CALENDAR
+from include.streams.definition import CALENDAR, Stream
 from include.streams.field import TIMESTAMP, Field
+from include.streams.keys import MAX_KEY_BYTES
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -136,6 +137,10 @@ class Rows:
         """All rows except those with these indices."""
         kept = np.ones(len(self), bool)
         kept[list(indices)] = False
+        return self.only(kept)
+
+    def only(self, kept: NDArray[np.bool_]) -> Rows:
+        """The rows for which ``kept``, bool[n], is true."""
         data = memoryview(self._data)
         # Consecutive rows that stay are copied as one piece.
         edges = np.flatnonzero(np.diff(np.concatenate(([False], kept, [False]))))
@@ -147,6 +152,16 @@ class Rows:
 def columns_of(fields: Iterable[Field]) -> tuple[Column, ...]:
     """The columns for the fields of an event, in their order."""
     return tuple(map(_column, fields))
+
+
+def columns_of_stream(stream: Stream) -> tuple[Column, ...]:
+    """The columns for the fields of a stream's event. The texts of the key of a current state have a limited length."""
+    columns = columns_of(stream.fields)
+    if not stream.current:
+        return columns
+    texts = [field.name for field in stream.fields if field.name in stream.keys and field.sql == "text"]
+    limited = partial(_key_texts, MAX_KEY_BYTES // max(len(texts), 1))
+    return tuple(replace(column, array=limited) if column.name in texts else column for column in columns)
 
 
 def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tuple[str, Any]] = ()) -> Rows:
@@ -255,6 +270,13 @@ def _texts(values: Sequence[str | None]) -> pa.Array:
         end = np.frombuffer(offsets, np.int32)[len(values)]
         if not np.frombuffer(data, np.uint8)[:end].all():
             raise ValueError("PostgreSQL's texts cannot hold a NUL character")
+    return array
+
+
+def _key_texts(most: int, values: Sequence[str | None]) -> pa.Array:
+    array = _texts(values)
+    if (longest := pc.max(pc.binary_length(array)).as_py() or 0) > most:
+        raise ValueError(f"it has {longest:,} bytes, and a text of the key can have {most:,}")
     return array
 
 

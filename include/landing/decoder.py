@@ -68,7 +68,7 @@ class Decoder:
             except KeyboardInterrupt:
                 raise
             except BaseException as raised:
-                bad[at] = _reason(raised)
+                bad[at] = reason_of(raised)
 
     @cached_property
     def _types(self) -> inspect.Type:
@@ -103,7 +103,8 @@ def _is_of_record(error: BaseException) -> bool:
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """The error of a record in words, for its dead letter."""
     try:
         text = str(error)
     except Exception:  # the definition's own class

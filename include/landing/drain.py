@@ -40,6 +40,7 @@ from include.landing import (
 from include.landing.partitions import Partitions
 from include.landing.prefetch import Prefetcher
 from include.landing.recovery import MIN_REJECTED, AllRecordsRejected
+from include.landing.state import State
 from include.landing.transaction_retry import TransactionRetry
 from include.streams.definition import Stream
 from include.warehouse import queries
@@ -172,6 +173,7 @@ class Drain:
         self._pending = pending or NO_CHANGES
         self._nulls_are_allowed = not self._pending.nulls
         self._preparer = Preparer(stream, self._incarnation, starts, self._pending)
+        self._state = State(stream, self._preparer.copied) if stream.current else None
         self._brokers = brokers
         self._reader = Reader(
             stream.topic,
@@ -297,6 +299,8 @@ class Drain:
             self._require_accepted_records(batch)
         else:
             self._copy(batch)
+        if self._state is not None and batch.latest is not None:
+            self._state.write(connection, batch.latest)
         dead_letters.keep(connection, self._incarnation, batch.letter_partitions, batch.letter_offsets, batch.letters)
         ledger.add(connection, self._stream.name, self._incarnation, claim, batch.entries)
         ledger.mark_unfilled(
@@ -373,6 +377,9 @@ def _claim(
     """Claims the partitions and brings the table up to date. Returns the connection that owns the claim."""
     connection = connect(f"millrace land {stream.name}", options=_SESSION)
     try:
+        if stream.current and any(change.fences for change in table.find_changes(connection, stream)):
+            # A state that is new, or kept in a new way, fences every drain, so it comes before the claim.
+            _log_changes(stream, table.bring_up_to_date(connection, stream))
         claim = position.claim(connection, stream.reader, topic, partitions, owner)
         pending = _follow_definition(connection, stream)
     except BaseException:
@@ -390,16 +397,16 @@ def _follow_definition(connection: Connection, stream: Stream) -> PendingChanges
     from include.landing.batch import NO_CHANGES, PendingChanges
 
     try:
-        for change in table.bring_up_to_date(connection, stream):
-            log.info("Stream %s: %s", stream.name, change)
+        _log_changes(stream, table.bring_up_to_date(connection, stream))
         return NO_CHANGES
     except locks.Locked as locked:
         needed = table.find_changes(connection, stream)
         fields = {field.name for field in stream.fields}
         nulls = {change.allows_null for change in needed if change.allows_null}
-        if any(change.creates_table for change in needed) or not nulls <= fields:
-            raise
         added = {change.adds_column for change in needed if change.adds_column}
+        decides = {stream.deletion.field} & added if stream.deletion is not None else set()
+        if any(change.creates_table or change.fences for change in needed) or not nulls <= fields or decides:
+            raise
         if added:
             log.warning(
                 "%s Until then, records land without %s; maintenance fills it later.",
@@ -407,6 +414,11 @@ def _follow_definition(connection: Connection, stream: Stream) -> PendingChanges
                 ", ".join(sorted(added)),
             )
         return PendingChanges(frozenset(added), frozenset(nulls))
+
+
+def _log_changes(stream: Stream, changes: Iterable[str]) -> None:
+    for change in changes:
+        log.info("Stream %s: %s", stream.name, change)
 
 
 @contextmanager

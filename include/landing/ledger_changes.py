@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from include.landing.batch import PreparedBatch
 
+# The code of a tombstone, after those of the dispositions.
+_SKIPPED = len(Disposition)
 Counts = Mapping[Disposition, int]
 """Numbers of records by their disposition."""
 
@@ -25,6 +27,7 @@ class ByClaim(TypedDict):
     landed: list[int]
     dead_letters: list[int]
     quarantined: list[int]
+    skipped: list[int]
 
 
 class LedgerChanges:
@@ -37,35 +40,41 @@ class LedgerChanges:
 
     def __init__(self, prepared: PreparedBatch, kept: Mapping[int, str], claims: Sequence[tuple[int, int]]) -> None:
         classified = prepared.classified
-        records = classified.codes < len(Disposition)
         codes = {disposition.value: code for code, disposition in enumerate(Disposition)}
-        offsets = classified.offsets[records]
+        offsets = classified.offsets
         self._epochs = [epoch for _, epoch in claims]
         entries = np.searchsorted([first for first, _ in claims], offsets, side="right") - 1
-        old = np.fromiter((codes[kept[o]] if o in kept else 0 for o in offsets.tolist()), np.int64, len(offsets))
-        self._before = self._table(entries, old)
-        self._after = self._table(entries, classified.codes[records].astype(np.int64))
+        # A tombstone was skipped before, unless it was a dead letter because its key could not be decoded.
+        others = [_SKIPPED if value is None else 0 for value in classified.values]
+        found = (codes[kept[o]] if o in kept else other for o, other in zip(offsets.tolist(), others, strict=True))
+        self._before = self._table(entries, np.fromiter(found, np.int64, len(offsets)))
+        self._after = self._table(entries, classified.codes.astype(np.int64))
 
     def before(self) -> Counts:
-        return dict(zip(Disposition, self._before.sum(axis=0).tolist(), strict=True))
+        return dict(zip(Disposition, self._before.sum(axis=0).tolist(), strict=False))
 
     def after(self) -> Counts:
-        return dict(zip(Disposition, self._after.sum(axis=0).tolist(), strict=True))
+        return dict(zip(Disposition, self._after.sum(axis=0).tolist(), strict=False))
+
+    def more_skipped(self) -> int:
+        """How many more tombstones are skipped than before, because they were dead letters."""
+        return int((self._after - self._before)[:, _SKIPPED].sum())
 
     def by_claim(self) -> ByClaim:
         """The entries that change, by their epochs, and the change of each count."""
         more = self._after - self._before
         changed = np.flatnonzero(more.any(axis=1)).tolist()
-        landed, dead_letters, quarantined = (more[changed, code].tolist() for code in range(len(Disposition)))
+        landed, dead_letters, quarantined, skipped = (more[changed, code].tolist() for code in range(_SKIPPED + 1))
         return {
             "epochs": [self._epochs[entry] for entry in changed],
             "landed": landed,
             "dead_letters": dead_letters,
             "quarantined": quarantined,
+            "skipped": skipped,
         }
 
     def _table(self, entries: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many records of each ledger entry have each disposition, int64[entries, dispositions]."""
-        kinds = len(Disposition)
+        """How many records of each ledger entry have each disposition or are skipped, int64[entries, dispositions]."""
+        kinds = _SKIPPED + 1
         counted = np.bincount(entries * kinds + codes, minlength=len(self._epochs) * kinds)
         return counted.reshape(len(self._epochs), kinds)

@@ -87,11 +87,15 @@ def place(
     return Placement(sorted(placed, key=lambda each: each.span), bounded, stream.event_time)
 
 
-def within(event_time: str, wanted: Iterable[Span]) -> sql.Composable:
-    """The condition that an event's time lies in one of the spans, so that PostgreSQL prunes all other partitions."""
+def within(event_time: str, wanted: Iterable[Span], of: str = "") -> sql.Composable:
+    """The condition that an event's time lies in one of the spans, so that PostgreSQL prunes all other partitions.
+
+    Args:
+        of: The name of the relation, if a query has several.
+    """
     from psycopg2 import sql
 
-    name = sql.Identifier(event_time)
+    name = sql.Identifier(of, event_time) if of else sql.Identifier(event_time)
     terms = []
     for span in spans.joined(wanted):
         ends = [

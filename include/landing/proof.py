@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from include.kafka import position, reader, topics
 from include.kafka.position_errors import TopicMissing
-from include.landing import copy, partitions, placement, spans, table
+from include.landing import copy, partitions, placement, relation, spans, state, table
 from include.landing.choice import Choice
 from include.landing.decoder import Decoder
 from include.landing.disposition import Disposition
 from include.landing.placement import Placement
+from include.landing.state_proof import StateProof
 from include.streams.definition import Stream
 from include.streams.field import TIMESTAMP, Field
 from include.warehouse import queries
 from include.warehouse.connection import connect
 
 if TYPE_CHECKING:
+    from confluent_kafka import Message
     from psycopg2.extensions import connection as Connection
 
     from include.landing.copy import Column
@@ -46,10 +48,11 @@ def log_of(gap: ReadGapsRow) -> LogId:
 
 
 class Record(NamedTuple):
-    """What Kafka holds for one offset: the value, and the timestamp in milliseconds since 1970."""
+    """What Kafka holds for one offset: the value, the timestamp in milliseconds since 1970, and a tombstone's key."""
 
     value: bytes | None
     stamp: int
+    key: bytes | None = None
 
 
 class Found(NamedTuple):
@@ -103,8 +106,8 @@ class Proof:
     unfilled: int = 0
     wrong: list[str] = field(default_factory=list)
 
-    def report(self, what: str, offsets: Iterable[int]) -> None:
-        """Reports an error at some offsets, if there are any."""
+    def report(self, what: str, offsets: Iterable[int] | Iterable[str]) -> None:
+        """Reports an error at some offsets or other places, if there are any."""
         found = sorted(offsets)
         if found:
             shown = ", ".join(map(str, found[:MAX_OFFSETS_SHOWN])) + (", …" if len(found) > MAX_OFFSETS_SHOWN else "")
@@ -169,7 +172,7 @@ class Snapshot:
         if self._other is not None:
             self._other.close()
 
-    def read(self, query: Any, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def read(self, query: Any, parameters: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
         """Runs a query in a transaction of its own."""
         if self._other is None:
             with self._connection.cursor() as cursor:
@@ -199,7 +202,7 @@ class _Prover:
         self._sql = sql
         self._has_table = sql.read_partition_key(connection, stream=stream.name) is not None
         self._decoder = Decoder(stream.event)
-        self._columns = copy.columns_of(stream.fields)
+        self._columns = copy.columns_of_stream(stream)
         self._absent = table.missing(connection, stream)
         self._unfilled = {
             LogId(incarnation, partition): (range(first, until), set(columns))
@@ -212,7 +215,19 @@ class _Prover:
         now = sql.read_clock(connection)
         self._cut_off = (spans.cut_off(stream, now) - spans.UNIX_EPOCH) // spans.MICROSECOND
         self._droppable_until = spans.droppable_until(stream, now)
-        self._proof = Proof(entries=[LedgerEntry(*row) for row in sql.read_ledger(connection, stream=stream.name)])
+        self._state: StateProof | None = None
+        missing = list[str]()
+        if stream.current and self._has_table and state.rules_kept(connection, stream) == state.rules_wanted(stream):
+            existing = [each.span for each in self._table_partitions if not each.detaching]
+            columns = relation.columns_of(connection, state.table_of(stream))
+            copied = [name for name in relation.copied(stream) if name in columns and name not in self._absent]
+            compared = [*copied, *state.others(connection, stream, copied)]
+            if columns:
+                self._state = StateProof(stream, snapshot.read, existing, self._bounded, now, compared)
+            else:
+                missing.append(f"the table landing.{state.table_of(stream)} is missing")
+        entries = [LedgerEntry(*row) for row in sql.read_ledger(connection, stream=stream.name)]
+        self._proof = Proof(entries, wrong=missing)
 
     def prove(self) -> Proof:
         entries: defaultdict[LogId, list[LedgerEntry]] = defaultdict(list)
@@ -222,11 +237,24 @@ class _Prover:
             self._prove_continuity(log, entries[log])
         for entry in self._proof.entries:
             self._prove_entry(entry)
+        self._prove_state()
         for incarnation, partition in self._sql.read_wrong_totals(self._connection, stream=self._stream.name):
             self._proof.wrong.append(
                 f"incarnation {incarnation}, partition {partition}: millrace.landing_total differs from the ledger"
             )
         return self._proof
+
+    def _prove_state(self) -> None:
+        """The current state equals the last record of each key, and shows no record past the ledger's end."""
+        if self._state is None:
+            return
+        for what, places in self._state.prove():
+            self._proof.report(what, places)
+        ends = {entry.log: entry.next for entry in self._proof.entries}
+        for incarnation, partition, highest in self._state.ends():
+            if highest >= ends.get(LogId(incarnation, partition), 0):
+                where = f"incarnation {incarnation}, partition {partition}"
+                self._proof.report(f"{where}: the current state shows an offset past the ledger's end", [highest])
 
     def _prove_continuity(self, log: LogId, entries: list[LedgerEntry]) -> None:
         """The ledger and the accepted gaps cover every offset below the position exactly once."""
@@ -305,6 +333,14 @@ class _Prover:
             if each.disposition is Disposition.LANDED and each.offset in records
         }
         self._proof.report(f"{entry}: rows that differ from their records", self._differing(entry.log, landed))
+        if self._state is not None:
+            tombstones = {
+                offset: (record.key, record.stamp)
+                for offset, record in records.items()
+                if record.value is None and offset not in offsets
+            }
+            for what, places in self._state.tombstones(*entry.log, tombstones):
+                self._proof.report(f"{entry}: {what}", places)
         self._proof.compared += len(records)
         return len(dropped)
 
@@ -379,7 +415,7 @@ class _Prover:
         """The committed records of some of an entry's offsets."""
         found: dict[int, Record] = {}
         for batch in reader.read_range(self._stream.topic, {entry.partition: (first, until)}, max_records=20_000):
-            found |= {reader.place(message)[1]: Record(message.value(), message.timestamp()[1]) for message in batch}
+            found |= {reader.place(message)[1]: _record(message) for message in batch}
         return found
 
     def _differing(self, log: LogId, landed: Mapping[int, tuple[Record, tuple[Any, ...]]]) -> set[int]:
@@ -415,6 +451,13 @@ class _Prover:
         """Whether a record determines a field's value, and not a default such as a random id or the current time."""
         events, _ = self._decoder.events([value])
         return bool(events) and _shown(column.read(events)[0], sql) == _shown(sent, sql)
+
+
+def _record(message: Message) -> Record:
+    value, key = message.value(), None
+    if value is None:
+        key = message.key()
+    return Record(value, message.timestamp()[1], key.encode() if isinstance(key, str) else key)
 
 
 def _stored(field: Field) -> str:

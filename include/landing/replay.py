@@ -20,7 +20,7 @@ from include.kafka.position import StoredPosition
 from include.kafka.position_errors import LogTruncated, OffsetsGone, PositionError, TopicRecreated
 from include.kafka.reader import Batch
 from include.kafka.topics import Topic
-from include.landing import database_errors, dead_letters, incarnation, recovery, refusals, table
+from include.landing import database_errors, dead_letters, incarnation, recovery, refusals, relation, state, table
 from include.landing.batch import Preparer
 from include.landing.disposition import Disposition
 from include.landing.ledger_changes import Counts, LedgerChanges
@@ -28,6 +28,7 @@ from include.landing.partitions import Partitions
 from include.landing.recovery import MIN_REJECTED
 from include.landing.replay_selection import NothingToReplay, OffsetSpan, Selection, Wanted, nothing_landed
 from include.landing.row_deletion import RowDeletion
+from include.landing.state import State
 from include.landing.transaction_retry import TransactionRetry
 from include.streams.definition import Stream
 from include.warehouse import queries
@@ -168,6 +169,7 @@ class _Replayer:
         connection.rollback()
         self._partitions = Partitions(stream)
         self._deletion = RowDeletion(connection, stream, self._incarnation)
+        self._state = State(stream, relation.copied(stream)) if stream.current else None
 
     def _read_claims(self) -> dict[int, list[tuple[int, int]]]:
         """The first offsets of the ledger's entries, with their epochs, by partition."""
@@ -279,11 +281,16 @@ class _Replayer:
         kept = dict(self._sql.hold_kept(connection, **span))
         self._sql.drop_kept(connection, **span, missing=missing)
         expected = LedgerChanges(prepared, kept, self._claims[partition]).before()[Disposition.LANDED]
+        if self._state is not None:
+            self._state.expect_removals(connection)
         self._deletion.delete(span | {"missing": missing}, prepared.spans, expected)
         if find_refused:
             prepared = refusals.copy_accepted(connection, preparer, prepared)
         else:
             prepared.rows.send(connection, f"{table.SCHEMA}.{stream}", preparer.copied)
+        if self._state is not None and prepared.latest is not None:
+            self._state.replace(connection, prepared.latest)
+        state.require_as_defined(connection, self._stream)
         dead_letters.keep(
             connection, self._incarnation, prepared.letter_partitions, prepared.letter_offsets, prepared.letters
         )
@@ -304,6 +311,7 @@ class _Replayer:
             more_landed=after[Disposition.LANDED] - before[Disposition.LANDED],
             more_dead_letters=after[Disposition.DEAD_LETTER] - before[Disposition.DEAD_LETTER],
             more_quarantined=after[Disposition.QUARANTINED] - before[Disposition.QUARANTINED],
+            more_skipped=changes.more_skipped(),
             replayed_by=self._who,
         )
         self._sql.close_unfilled(connection, **span)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from include.landing import batch, copy, refusals, spans, table
+from include.landing import copy, refusals, relation, spans, state, table
 from include.landing.dead_letters import MILLISECOND
 from include.landing.decoder import Decoder
+from include.landing.latest import NO_ROWS, Latest, Moved, last, numbers
 from include.landing.partitions import Partitions
-from include.landing.time_limits import TimeLimits
+from include.landing.state import State
+from include.landing.time_limits import TimeLimits, record_times
 from include.streams.definition import Stream
 from include.warehouse import queries
 
@@ -76,9 +78,10 @@ class _Retrier:
         self._sql = queries.load("landing")
         self._decoder = Decoder(stream.event)
         self._limits = TimeLimits(stream)
-        self._columns = copy.columns_of(stream.fields)
+        self._columns = copy.columns_of_stream(stream)
         self._time = next((column for column in self._columns if column.name == stream.event_time), None)
-        self._names = (*batch.copied_of_records(stream), *(column.name for column in self._columns))
+        self._names = relation.copied(stream)
+        self._state = State(stream, self._names) if stream.current else None
         self._partitions = Partitions(stream)
 
     def lock(self, after: Coordinates) -> list[ReadDeadLettersRow]:
@@ -114,6 +117,9 @@ class _Retrier:
             found = refusals.find(self._connection, rows, name, self._names)
             candidates = [candidate for index, candidate in enumerate(candidates) if index not in found]
             rows = rows.without(found)
+        if self._state is not None:
+            self._state.write(self._connection, self._latest(candidates, rows))
+        state.require_as_defined(self._connection, self._stream)
         landed = [candidate.coordinates for candidate in candidates]
         # This lock prevents maintenance from merging the entries that counted the letters.
         self._sql.hold_ledger(self._connection, stream=self._stream.name)
@@ -133,7 +139,7 @@ class _Retrier:
         ]
         stamps = np.fromiter((_stamp(letter) for letter, _ in found), np.int64, len(found))
         if self._time is None:
-            times = batch.record_times(stamps)
+            times = record_times(stamps)
         else:
             times = copy.times(self._time, self._time.read([event for _, event in found]))
         exceeded = self._limits.exceeded(times, stamps)
@@ -142,6 +148,28 @@ class _Retrier:
             for (letter, event), time, is_outside in zip(found, times.tolist(), exceeded.tolist(), strict=True)
             if not is_outside
         ]
+
+    def _latest(self, candidates: Sequence[_Candidate], rows: copy.Rows) -> Latest:
+        """The last record of each key among the candidates."""
+        places = {name: np.array(values) for name, values in _by_column([c.coordinates for c in candidates]).items()}
+        key = [column for name in self._stream.keys for column in self._columns if column.name == name]
+        order = next((column for column in self._columns if column.name == self._stream.order_by), None)
+        events = [candidate.event for candidate in candidates]
+        orders = None
+        if order is not None:
+            orders = order.array(order.read(events)).to_numpy(zero_copy_only=False)
+        elif self._stream.order_by is not None:
+            orders = np.fromiter((candidate.time for candidate in candidates), np.int64)
+        found = numbers(key, events)
+        try:
+            chosen = last(found, places["partitions"], orders, places["incarnations"])
+        except Moved as error:
+            first, second = (candidates[index] for index in (error.first, error.second))
+            values = [column.read([second.event])[0] for column in key]
+            raise state.moved(self._stream, values, first.coordinates.partition, second.coordinates.partition) from None
+        kept = np.zeros(len(rows), bool)
+        kept[chosen] = True
+        return Latest(rows.only(kept), NO_ROWS)
 
     def _still_there(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
         """Locks the candidates' letters, and returns those that still exist."""

@@ -9,6 +9,7 @@ from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.landing import partitions, placement, table
 from include.landing.spans import Span
+from include.landing.state import REMOVED, State
 from include.streams.definition import Stream
 from include.warehouse import queries
 from include.warehouse.connection import connected
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 
 
 class RowDeletion:
-    """Deletes rows of one incarnation of a stream's topic, inside the caller's transaction."""
+    """Deletes rows of one incarnation of a stream's topic, inside the caller's transaction.
+
+    If the stream keeps its current state, it notes their keys and coordinates for ``State.replace``.
+    """
 
     def __init__(self, connection: Connection, stream: Stream, incarnation: int) -> None:
         self._connection, self._stream, self._incarnation = connection, stream, incarnation
+        self._noted = State(stream, ()).removed_columns if stream.current else ()
 
     def delete(self, span: Mapping[str, object], likely: Sequence[Span], expected: int) -> None:
         """Deletes the rows of a range, by their coordinates.
@@ -55,8 +60,18 @@ class RowDeletion:
 
     def _delete(self, where: sql.Composable, span: Mapping[str, object]) -> int:
         with self._connection.cursor() as cursor:
-            cursor.execute(self._rows_of("DELETE", where), span)
+            cursor.execute(self._noting(self._rows_of("DELETE", where)), span)
             return cursor.rowcount
+
+    def _noting(self, deletion: sql.Composable) -> sql.Composable:
+        """The deletion, with a copy of the keys and coordinates of the deleted rows if the stream needs it."""
+        from psycopg2 import sql
+
+        if not self._noted:
+            return deletion
+        return sql.SQL("WITH gone AS ({} RETURNING {}) INSERT INTO {} SELECT * FROM gone").format(
+            deletion, sql.SQL(", ").join(map(sql.Identifier, self._noted)), sql.Identifier("pg_temp", REMOVED)
+        )
 
     def _require_deleted(self, where: sql.Composable, span: Mapping[str, object]) -> None:
         with self._connection.cursor() as cursor:

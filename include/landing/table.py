@@ -7,12 +7,12 @@ Millrace created.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from include.error_codes import Code
 from include.errors import NonRetryableError
-from include.landing import database_errors, locks
+from include.landing import database_errors, locks, state_table
+from include.landing.relation import COORDINATES, SCHEMA, Change, Column, columns_of, identifier
 from include.streams.definition import Stream
 from include.streams.field import Field, storable
 from include.warehouse import queries
@@ -21,12 +21,8 @@ if TYPE_CHECKING:
     from psycopg2 import sql
     from psycopg2.extensions import connection as Connection
 
-SCHEMA = "landing"
-COORDINATES = (
-    Field("kafka_offset", "bigint", False, "The record's offset in its partition"),
-    Field("kafka_partition", "integer", False, "The record's partition in the topic"),
-    Field("kafka_incarnation", "smallint", False, "Which topic of that name, see millrace.topic_incarnation"),
-)
+__all__ = ["SCHEMA", "bring_up_to_date", "changes", "find_changes", "identifier", "left_over", "missing"]
+
 _KINDS = {
     "r": "table without partitions",
     "v": "view",
@@ -37,55 +33,6 @@ _KINDS = {
     "i": "index",
     "I": "index",
 }
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change that a table needs.
-
-    Attributes:
-        description: The change in words.
-        statement: The change in SQL.
-        adds_column: The column that it adds to a table that exists.
-        allows_null: The column whose NOT NULL it drops.
-        creates_table: Whether it creates the table.
-        records: The columns to record as Millrace's own, and whether they are NOT NULL.
-    """
-
-    description: str
-    statement: sql.Composable
-    adds_column: str | None = None
-    allows_null: str | None = None
-    creates_table: bool = False
-    records: tuple[tuple[str, bool], ...] = ()
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a stream's table as it is.
-
-    Attributes:
-        sql: Its type.
-        required: Whether it is NOT NULL.
-        comment: Its comment; empty if it has none.
-        fills_itself: Whether it has a default, or is an identity column.
-        is_generated: Whether it is a generated column, which cannot be written.
-        made: None for a column that a user added; otherwise whether Millrace created it NOT NULL.
-    """
-
-    sql: str
-    required: bool
-    comment: str
-    fills_itself: bool
-    is_generated: bool
-    made: bool | None
-
-
-def identifier(name: str, schema: str = SCHEMA) -> sql.Identifier:
-    """A quoted table name, by default in the schema ``landing``."""
-    from psycopg2 import sql
-
-    return sql.Identifier(schema, name)
 
 
 def bring_up_to_date(connection: Connection, stream: Stream) -> list[str]:
@@ -110,11 +57,15 @@ def bring_up_to_date(connection: Connection, stream: Stream) -> list[str]:
 
 
 def changes(connection: Connection, stream: Stream) -> list[Change]:
-    """The changes that the table needs before the stream can land.
+    """The changes that the table, and the table of the current state, need before the stream can land.
 
     Raises:
         NonRetryableError: As for ``bring_up_to_date``.
     """
+    return [*_changes(connection, stream), *state_table.changes(connection, stream)]
+
+
+def _changes(connection: Connection, stream: Stream) -> list[Change]:
     kind = queries.load("landing").read_kind(connection, stream=stream.name)
     if kind is None:
         _require_no_renamed_table(connection, stream)
@@ -134,7 +85,7 @@ def changes(connection: Connection, stream: Stream) -> list[Change]:
             "Set event_time to its former value, or give the stream a new name and with it a new table.",
             code=Code.TABLE_INCOMPATIBLE,
         )
-    present = _columns(connection, stream)
+    present = columns_of(connection, stream.name)
     needed: list[Change] = []
     for field in stream.fields:
         if field.name in present:
@@ -159,13 +110,13 @@ def find_changes(connection: Connection, stream: Stream) -> list[Change]:
 
 def left_over(connection: Connection, stream: Stream) -> list[str]:
     """The columns whose fields were removed from the event. They keep their values, and new rows have NULL there."""
-    present = _columns(connection, stream)
+    present = columns_of(connection, stream.name)
     return [name for name in _unnamed(present, stream) if present[name].made is not None]
 
 
 def missing(connection: Connection, stream: Stream) -> set[str]:
     """The fields that have no column yet; none if the table does not exist."""
-    present = _columns(connection, stream)
+    present = columns_of(connection, stream.name)
     return {field.name for field in stream.fields if field.name not in present} if present else set()
 
 
@@ -177,20 +128,14 @@ def _change(connection: Connection, stream: Stream) -> list[str]:
         sql.forget_columns(connection, stream=stream.name)
     with connection.cursor() as cursor:
         for change in needed:
-            cursor.execute(change.statement)
+            if change.statement is not None:
+                cursor.execute(change.statement)
+            if change.work is not None:
+                change.work(connection)
             if change.records:
                 names, required = zip(*change.records, strict=True)
                 sql.note_columns(connection, stream=stream.name, names=list(names), required=list(required))
     return [change.description for change in needed]
-
-
-def _columns(connection: Connection, stream: Stream) -> dict[str, Column]:
-    """The columns of the stream's table; empty if it does not exist."""
-    found = queries.load("landing").read_columns(connection, stream=stream.name)
-    return {
-        row.name: Column(row.type, row.required, row.comment, row.fills_itself, row.is_generated, row.made_required)
-        for row in found
-    }
 
 
 def _unnamed(columns: Iterable[str], stream: Stream) -> list[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NO_RECORD_TIME = "the record has no timestamp in Kafka, which is the event time of this stream"
 _NO_LIMIT = 2**63 - 1
 
 
@@ -64,3 +65,12 @@ class TimeLimits:
                 f"{name} is {abs(age) * spans.MICROSECOND} {'older' if age > 0 else 'newer'} than the record; {limit}"
             )
         return f"{name} is too close to the calendar's end for a partition of {self._stream.partition}"
+
+
+def record_times(stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The event times of records whose timestamp is their event time, in microseconds since 1970.
+
+    A timestamp outside of the calendar, which ``TimeLimits`` rejects, becomes the calendar's nearest end.
+    """
+    first, last = STAMPS
+    return np.clip(stamps, first, last) * 1000

@@ -16,6 +16,7 @@ from include.definitions import InvalidDefinition
 from include.durations import NOTATION, duration_field
 from include.notifiers import Notifiers, check_notify
 from include.streams.field import MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
+from include.streams.keys import Deletion, check_current, deletion_of, names_of
 from include.streams.period import Period, period_field
 from include.streams.times import (
     RECORD_TIMESTAMP,
@@ -84,7 +85,13 @@ class Stream:
         late: An event that is older than its record in Kafka by more than this is quarantined; ``any`` sets no limit.
         early: An event that is newer than its record in Kafka by more than this is quarantined.
         topic: The Kafka topic, if it has another name.
-        key: The field whose value becomes the Kafka key of simulated events; None sends no key.
+        key: The field, or the fields, that identify what an event is about. ``current`` has one row for each key, and
+            ``./millrace produce`` sends it as the Kafka key: the text of one field, or several as a JSON object.
+        current: Whether to keep the current state: ``landing.<name>_current`` has the last event of each key.
+        order_by: The field that orders the events of a key, a time or a whole number. None orders them by their
+            offsets, and requires that all events of a key are in one partition of the topic.
+        deletes: Which records delete their key from the current state: ``tombstone``, the name of a boolean field, or a
+            field with values, such as ``("op", "d")``. None deletes no key.
         kafka_partitions: The number of partitions with which Millrace creates the topic.
         drains: How many tasks share the topic's partitions.
         window: How long a run drains before the next run takes over.
@@ -108,7 +115,10 @@ class Stream:
     late: str = "7 days"
     early: str = "1 hour"
     topic: str = ""
-    key: str | None = None
+    key: str | tuple[str, ...] | None = None
+    current: bool = False
+    order_by: str | None = None
+    deletes: str | tuple[str | int | bool, ...] | None = None
     kafka_partitions: int = 4
     drains: int = 1
     window: str = "5 minutes"
@@ -127,10 +137,7 @@ class Stream:
         self._check_event_time()
         self._check_durations()
         self._check_counts()
-        if self.key is not None and self.key not in self.event.__struct_fields__:
-            raise InvalidDefinition(
-                "key", f"the event has no field {self.key!r}.", f"Name one of {self._names()}, or None."
-            )
+        check_current(self)
         if self.simulate is not None and not callable(self.simulate):
             raise InvalidDefinition(
                 "simulate", f"{self.simulate!r} is not a function.", "Write a generator function, or None."
@@ -146,6 +153,16 @@ class Stream:
     def record_fields(self) -> tuple[Field, ...]:
         """What a row has of the record in Kafka besides its coordinates, each a column of the table."""
         return (_RECORD_TIME,) if self.has_record_time else ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The fields of ``key``, in their order."""
+        return names_of(self.key)
+
+    @property
+    def deletion(self) -> Deletion | None:
+        """The field of ``deletes`` with its values; None if no field deletes."""
+        return deletion_of(self.deletes)
 
     @property
     def reader(self) -> str:
@@ -255,7 +272,7 @@ class Stream:
                     "Use a type that msgspec decodes from JSON, or Any.",
                 )
             self._check_zone(field)
-        if len(fields) > (room := MAX_FIELDS - len(self.record_fields)):
+        if len(fields) > (room := MAX_FIELDS - len(self.record_fields) - bool(self.current)):
             raise InvalidDefinition(
                 "event",
                 f"{self.event.__name__} has {len(fields):,} fields; a table has room for {room:,}.",

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -77,7 +77,7 @@ def _simulated(stream: Stream, seed: int | None) -> Iterator[tuple[bytes | None,
     encode = msgspec.json.Encoder().encode
     try:
         for event in stream.simulate(Random(seed)):
-            yield None if stream.key is None else str(getattr(event, stream.key)).encode(), encode(event)
+            yield _key(stream, event), encode(event)
     except GeneratorExit:
         raise
     except Exception as error:
@@ -93,6 +93,15 @@ def _simulated(stream: Stream, seed: int | None) -> Iterator[tuple[bytes | None,
         "Yield events without end, as in while True: yield …",
         code=Code.SIMULATION_FAILED,
     )
+
+
+def _key(stream: Stream, event: Any) -> bytes | None:
+    """The Kafka key of an event: the text of one field, or several fields as a JSON object."""
+    if len(stream.keys) <= 1:
+        return str(getattr(event, stream.keys[0])).encode() if stream.keys else None
+    encoded = msgspec.to_builtins(event, str_keys=True)
+    names = dict(zip(event.__struct_fields__, event.__struct_encode_fields__, strict=True))
+    return msgspec.json.encode({names[name]: encoded[names[name]] for name in stream.keys})
 
 
 class _Sender:

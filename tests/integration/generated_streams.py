@@ -24,6 +24,9 @@ from include.streams.definition import (
     Stream,
     Zone,
 )
+from include.streams.field import TIMESTAMP, fields_of
+
+KEYS = ("text", "bigint", "uuid", "boolean", "date", TIMESTAMP)
 
 
 class Dice(Random):
@@ -360,10 +363,31 @@ def case(seed: int, name: str, topic: str) -> Case:
         "simulate": (5, list),
         "window": ("1000000 days", "0 seconds", 5),
     }
+    settings |= _current(Random(seed), event.struct)
     if random.random() < 0.15:
         setting = random.choice(sorted(odd))
         settings[setting] = random.choice(odd[setting])
     return Case(settings, [_record(random, event) for _ in range(random.randint(1, 25))])
+
+
+def _current(random: Random, event: type[msgspec.Struct]) -> dict[str, Any]:
+    """The settings of a current state, for some streams."""
+    if random.random() < 0.6:
+        return {}
+    try:
+        fields = fields_of(event)
+    except Exception:  # the definition is refused
+        return {}
+    possible = [field.name for field in fields if not field.nullable and field.sql in KEYS]
+    if not possible:
+        return {}
+    settings: dict[str, Any] = {"current": True, "key": tuple(random.sample(possible, min(len(possible), 2)))}
+    if random.random() < 0.3 and "ts" in possible:
+        settings["order_by"] = "ts"
+    flags = [field.name for field in fields if field.sql == "boolean"]
+    if flags and random.random() < 0.5:
+        settings["deletes"] = random.choice(flags)
+    return settings
 
 
 @dataclass

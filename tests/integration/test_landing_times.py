@@ -15,7 +15,7 @@ import pytest
 from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.kafka import topics
-from include.landing import batch, maintenance, partitions, problems, proof, retry, spans, table
+from include.landing import batch, maintenance, partitions, problems, proof, retry, spans, table, time_limits
 from include.landing.drain import drain
 from include.monitoring import sample
 from include.streams import definitions
@@ -169,7 +169,7 @@ def test_the_timestamp_of_a_record_is_the_time_of_its_event(timeless: Stream, wa
     ]
     assert len(rows(warehouse, "SELECT 1 FROM pg_inherits WHERE inhparent = 'landing.readings'::regclass")) == 3
     kept = kept_aside(warehouse)
-    assert kept[3] == ("dead letter", batch.NO_RECORD_TIME)
+    assert kept[3] == ("dead letter", time_limits.NO_RECORD_TIME)
     assert kept[4][0] == "quarantined"
     assert kept[4][1].endswith("is outside of the years 1 to 9999; its producer may count in another unit")
     with warehouse.cursor() as cursor:

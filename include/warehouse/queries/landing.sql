@@ -393,30 +393,32 @@ DELETE FROM millrace.dead_letter
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
   AND kafka_offset >= :first AND kafka_offset < :next AND kafka_offset <> ALL (CAST(:missing AS bigint[]));
 
--- name: correct_ledger(newest, epochs, landed, dead_letters, quarantined, stream, incarnation, partition)!
+-- name: correct_ledger(newest, epochs, landed, dead_letters, quarantined, skipped, stream, incarnation, partition)!
 -- Moves counts of ledger entries from one disposition to another; the changes of an entry add up to zero.
 -- Null: newest.
 UPDATE millrace.landing_ledger AS ledger
 SET landed = ledger.landed + change.landed,
     dead_letters = ledger.dead_letters + change.dead_letters,
     quarantined = ledger.quarantined + change.quarantined,
+    skipped = ledger.skipped + change.skipped,
     newest_event = greatest(ledger.newest_event, CAST(:newest AS timestamptz)),
     updated_at = clock_timestamp()
 FROM unnest(
-    CAST(:epochs AS bigint[]), CAST(:landed AS bigint[]), CAST(:dead_letters AS bigint[]), CAST(:quarantined AS bigint[])
-) AS change (epoch, landed, dead_letters, quarantined)
+    CAST(:epochs AS bigint[]), CAST(:landed AS bigint[]), CAST(:dead_letters AS bigint[]), CAST(:quarantined AS bigint[]),
+    CAST(:skipped AS bigint[])
+) AS change (epoch, landed, dead_letters, quarantined, skipped)
 WHERE ledger.stream = :stream AND ledger.kafka_incarnation = :incarnation AND ledger.kafka_partition = :partition
   AND ledger.epoch = change.epoch;
 
--- name: add_replay(stream, incarnation, partition, first, next, landed, dead_letters, quarantined, more_landed, more_dead_letters, more_quarantined, replayed_by)!
+-- name: add_replay(stream, incarnation, partition, first, next, landed, dead_letters, quarantined, more_landed, more_dead_letters, more_quarantined, more_skipped, replayed_by)!
 -- Records a range that was replayed.
 INSERT INTO millrace.landing_replay (
     stream, kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined,
-    more_landed, more_dead_letters, more_quarantined, replayed_by
+    more_landed, more_dead_letters, more_quarantined, more_skipped, replayed_by
 )
 VALUES (
     :stream, :incarnation, :partition, :first, :next, :landed, :dead_letters, :quarantined,
-    :more_landed, :more_dead_letters, :more_quarantined, :replayed_by
+    :more_landed, :more_dead_letters, :more_quarantined, :more_skipped, :replayed_by
 );
 
 -- name: add_unfilled(stream, incarnation, columns, partitions, first, next)!
@@ -556,3 +558,27 @@ ORDER BY 1, 2;
 -- Stores the result of a proof.
 INSERT INTO millrace.landing_proof (stream, proved_by, started_at, compared, dropped, unfilled, wrong)
 VALUES (:stream, :proved_by, :started_at, :compared, :dropped, :unfilled, CAST(:wrong AS text[]));
+
+-- name: read_current(stream)^
+-- What the current state of a stream is kept by: key, order, deletions. No row if none is kept.
+-- Null: order_by, deletes.
+SELECT key, order_by, deletes FROM millrace.landing_current WHERE stream = :stream;
+
+-- name: note_current(stream, key, order_by, deletes)!
+-- Records that the current state of a stream has been filled.
+-- Null: order_by, deletes.
+INSERT INTO millrace.landing_current (stream, key, order_by, deletes)
+VALUES (:stream, CAST(:key AS text[]), :order_by, :deletes)
+ON CONFLICT (stream) DO UPDATE
+SET key = excluded.key, order_by = excluded.order_by, deletes = excluded.deletes, filled_at = clock_timestamp();
+
+-- name: forget_current(stream)!
+-- Records that the current state of a stream is no longer kept up to date.
+DELETE FROM millrace.landing_current WHERE stream = :stream;
+
+-- name: read_key(stream)$
+-- The columns of the primary key of a table of the schema landing, in their order; null if it has none.
+SELECT array_agg(CAST(attname AS text) ORDER BY place)
+FROM pg_index, unnest(CAST(indkey AS smallint[])) WITH ORDINALITY AS part (number, place)
+JOIN pg_attribute ON attrelid = to_regclass('landing.' || quote_ident(:stream)) AND attnum = number
+WHERE indrelid = to_regclass('landing.' || quote_ident(:stream)) AND indisprimary;

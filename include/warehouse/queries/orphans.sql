@@ -2,9 +2,11 @@
 -- What is there of streams that are not among the given ones: tables, records by the ledger, topics they were read from.
 WITH tables AS (
     -- A table that retention has detached and not yet dropped is still named as a partition.
-    SELECT CASE relkind WHEN 'r' THEN regexp_replace(relname, '_[0-9]{8}(_[0-9]{4})?$', '') ELSE relname END AS stream,
+    SELECT CASE WHEN kept.stream IS NOT NULL THEN kept.stream
+                WHEN relkind = 'r' THEN regexp_replace(relname, '_[0-9]{8}(_[0-9]{4})?$', '') ELSE relname END AS stream,
            array_agg(CAST(relname AS text) ORDER BY relname) AS tables
     FROM pg_class
+    LEFT JOIN millrace.landing_current AS kept ON relkind = 'r' AND relname = kept.stream || '_state'
     WHERE relnamespace = to_regnamespace('landing') AND relkind IN ('p', 'r') AND NOT relispartition
     GROUP BY 1
 ), ledgers AS (

@@ -92,3 +92,7 @@ SELECT reader, topic, partition, topic_id, next_offset, leader_epoch, epoch, own
 FROM millrace.position
 JOIN unnest(CAST(:readers AS text[]), CAST(:topics AS text[])) AS asked (reader, topic) USING (reader, topic)
 ORDER BY reader, topic, partition;
+
+-- name: fence_positions(reader, topic)!
+-- Fences the reader in all partitions.
+UPDATE millrace.position SET epoch = epoch + 1, updated_at = clock_timestamp() WHERE reader = :reader AND topic = :topic;

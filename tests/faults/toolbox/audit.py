@@ -24,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 from include.streams.definition import Stream
 from include.streams.field import Field
 from tests.faults.toolbox.events import EXPECT, WAIT_S
+from tests.faults.toolbox.state_audit import Expected
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -179,8 +180,30 @@ def audit(
                 (first.get(partition, 0), ends.get(partition, 0)),
                 gone,
             ).audit()
+    if stream.current:
+        _audit_state(connection, stream, tables, dict(zip(numbers, incarnations, strict=False)), findings)
     connection.rollback()
     return findings
+
+
+def _audit_state(
+    connection: Connection, stream: Stream, tables: _Tables, topics: Mapping[int, Snapshot], findings: Findings
+) -> None:
+    """Compares the current state with the rows of the history and the tombstones below the positions."""
+    if not tables.exists:
+        return
+    expected = Expected(stream)
+    for (number, partition), landed in tables.landed.items():
+        for offset, row in landed:
+            expected.land((number, partition, offset), row)
+    for number, topic in topics.items():
+        ends = tables.ends(number)
+        for partition, log in topic.logs.items():
+            kept = {letter[0] for letter in tables.letters[number, partition]}
+            for offset, record in log.committed.items():
+                if record.value is None and offset < ends.get(partition, 0) and offset not in kept:
+                    expected.skip((number, partition, offset), record)
+    findings.report("keys whose state is wrong", list(expected.wrong(connection)))
 
 
 class _Tables:
@@ -189,7 +212,7 @@ class _Tables:
     def __init__(self, connection: Connection, stream: Stream) -> None:
         names = [f.name for f in stream.fields]
         columns = ", ".join(f'"{name}"' for name in names)
-        exists = _rows(connection, "SELECT to_regclass(%s)", f"landing.{stream.name}")[0][0]
+        self.exists = exists = _rows(connection, "SELECT to_regclass(%s)", f"landing.{stream.name}")[0][0]
         self.landed: defaultdict[tuple[int, int], list[tuple[int, dict[str, Any]]]] = defaultdict(list)
         if exists:
             coordinates = "kafka_incarnation, kafka_partition, kafka_offset"
@@ -218,7 +241,7 @@ class _Tables:
 
     def ends(self, number: int) -> dict[int, int]:
         """How far an incarnation was read, from the ledger: the positions are those of the current one."""
-        return {p: max(row[1] for row in rows) for (n, p), rows in self.ledger.items() if n == number}
+        return {p: max(row[1] for row in rows) for (n, p), rows in self.ledger.items() if n == number and rows}
 
 
 class _Partition:

@@ -39,6 +39,20 @@ def rows_are_committed_alone() -> None:
     Drain._copy = copy_and_commit  # type: ignore[method-assign]
 
 
+def states_are_committed_alone() -> None:
+    """The rest of a transaction is committed before the current state is written."""
+    from include.landing.state import State
+
+    write = State.write
+
+    def commit_and_write(self: Any, connection: Any, latest: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("END; BEGIN")
+        write(self, connection, latest)
+
+    State.write = commit_and_write  # type: ignore[method-assign]
+
+
 def positions_move_without_comparison() -> None:
     """The position moves for any owner and from any offset."""
     from include.kafka import position

@@ -204,6 +204,12 @@ class ReadWrongTotalsRow(NamedTuple):
     kafka_partition: int
 
 
+class ReadCurrentRow(NamedTuple):
+    key: list[str]
+    order_by: str | None
+    deletes: str | None
+
+
 class Landing(Protocol):
     def meet_incarnation(self, connection: Connection, *, topic: str, topic_id: str) -> int: ...
     def begin_incarnation(self, connection: Connection, *, topic: str, topic_id: str) -> int: ...
@@ -329,6 +335,7 @@ class Landing(Protocol):
         landed: Sequence[int],
         dead_letters: Sequence[int],
         quarantined: Sequence[int],
+        skipped: Sequence[int],
         stream: str,
         incarnation: int,
         partition: int,
@@ -348,6 +355,7 @@ class Landing(Protocol):
         more_landed: int,
         more_dead_letters: int,
         more_quarantined: int,
+        more_skipped: int,
         replayed_by: str,
     ) -> int: ...
     def add_unfilled(
@@ -398,6 +406,12 @@ class Landing(Protocol):
         unfilled: int,
         wrong: Sequence[str],
     ) -> int: ...
+    def read_current(self, connection: Connection, *, stream: str) -> ReadCurrentRow | None: ...
+    def note_current(
+        self, connection: Connection, *, stream: str, key: Sequence[str], order_by: str | None, deletes: str | None
+    ) -> int: ...
+    def forget_current(self, connection: Connection, *, stream: str) -> int: ...
+    def read_key(self, connection: Connection, *, stream: str) -> list[str] | None: ...
 
 
 ROWS: dict[str, Any] = {
@@ -427,4 +441,5 @@ ROWS: dict[str, Any] = {
     "read_unfilled": ReadUnfilledRow,
     "read_failures": ReadFailuresRow,
     "read_wrong_totals": ReadWrongTotalsRow,
+    "read_current": ReadCurrentRow,
 }

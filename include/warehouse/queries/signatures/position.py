@@ -83,6 +83,7 @@ class Position(Protocol):
     def read_all_positions(
         self, connection: Connection, *, readers: Sequence[str], topics: Sequence[str]
     ) -> Iterator[ReadAllPositionsRow]: ...
+    def fence_positions(self, connection: Connection, *, reader: str, topic: str) -> int: ...
 
 
 ROWS: dict[str, Any] = {

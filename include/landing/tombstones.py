@@ -1,0 +1,69 @@
+"""The keys of tombstones: a record without a value names in its Kafka key what it deletes."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from include.landing import copy
+from include.landing.copy import Column
+from include.landing.decoder import reason_of
+from include.streams.definition import Stream
+
+NO_KEY = "the tombstone has no Kafka key, so it deletes nothing"
+
+
+class KeyDecoder:
+    """Decodes Kafka keys to objects with the fields of a stream's key.
+
+    A Kafka key is a JSON object with these fields, or, for a key of one field, the field's JSON or its plain text.
+    """
+
+    def __init__(self, stream: Stream, columns: Sequence[Column]) -> None:
+        hints = typing.get_type_hints(stream.event, include_extras=True)
+        encoded = dict(zip(stream.event.__struct_fields__, stream.event.__struct_encode_fields__, strict=True))
+        self._key = msgspec.defstruct(
+            "Key", [(name, hints[name], msgspec.field(name=encoded[name])) for name in stream.keys]
+        )
+        self._decode = msgspec.json.Decoder(self._key).decode
+        self._single = hints[stream.keys[0]] if len(stream.keys) == 1 else None
+        self._columns = columns
+
+    def keys(self, texts: Sequence[bytes | None]) -> tuple[list[Any], dict[int, str]]:
+        """Decodes Kafka keys. Returns the keys in order, and for each text that is not one the reason, by its index."""
+        found: list[Any] = []
+        bad: dict[int, str] = {}
+        for index, text in enumerate(texts):
+            try:
+                found.append(self.key(text))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # the definition's own types may raise anything
+                bad[index] = NO_KEY if text is None else f"Kafka key: {reason_of(error)}"
+        good = [index for index in range(len(texts)) if index not in bad]
+        unfit = copy.refused(self._columns, found)
+        bad |= {good[position]: f"Kafka key: {reason}" for position, reason in unfit.items()}
+        return [key for position, key in enumerate(found) if position not in unfit], bad
+
+    def key(self, text: bytes | None) -> Any:
+        """The key that a text names.
+
+        Raises:
+            Exception: The text is not a key.
+        """
+        if text is None:
+            raise ValueError(NO_KEY)
+        if self._single is None:
+            return self._decode(text)
+        if text.startswith(b"{"):
+            try:
+                return self._decode(text)
+            except msgspec.DecodeError:
+                pass
+        try:
+            return self._key(msgspec.json.decode(text, type=self._single))
+        except msgspec.DecodeError:
+            return self._key(msgspec.convert(text.decode(), type=self._single, strict=False))
