@@ -328,6 +328,11 @@ class Code(StrEnum):
         "The schema registry refuses a request: the login is wrong or has no permission, or it rejects a schema.",
         "Correct the login of the connection, its permissions, or what the message names.",
     )
+    SCHEMA_NOT_MADE = (
+        "schema-not-made",
+        "`./millrace produce` cannot make a schema from the struct of a stream.",
+        "Change the type of the field that the message names, or send your own events to the topic.",
+    )
     NOTHING_TO_ACCEPT = (
         "nothing-to-accept",
         "The stream did not stop for the reason that was accepted.",

@@ -187,6 +187,7 @@ class Drain:
         self._grown = threading.Event()
         # Why a batch cannot be decoded yet.
         self._unavailable: RegistryUnavailable | None = None
+        self._preparing = False
         self._drained = Drained()
         self._shown_at = self._checked_at = time.monotonic()
 
@@ -220,8 +221,8 @@ class Drain:
         """
         arrived_at = time.monotonic()
         while (now := time.monotonic()) < until:
-            if self._unavailable is not None and not tail:
-                # Records have arrived, although none is ready.
+            if self._preparing and not (tail and self._unavailable):
+                # Records have arrived, and none is ready yet: the drain reads schemas, or waits for their registry.
                 arrived_at = now
             quiet_until = arrived_at + (TAIL_QUIET_S if tail else self._stream.quiet_s)
             if now > quiet_until:
@@ -264,6 +265,7 @@ class Drain:
     def _prepare(self, batch: Batch) -> list[PreparedBatch]:
         """Prepares a batch. Waits for a schema registry that does not answer; then no record is lost or skipped."""
         wait_s = RETRY_S
+        self._preparing = True
         while not self._stopping.is_set():
             try:
                 prepared = self._preparer.pieces(batch)
@@ -273,7 +275,7 @@ class Drain:
                 self._stopping.wait(wait_s)
                 wait_s = min(2 * wait_s, MAX_REGISTRY_WAIT_S)
             else:
-                self._unavailable = None
+                self._unavailable, self._preparing = None, False
                 return prepared
         return []
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 MAX_REFERENCES = 1_000
 """The most schemas that one schema may refer to, directly or not."""
+MAX_SUBJECTS = 3
+"""How many subjects of a schema a message names."""
 _NOT_FOUND = 404
 _CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 # A gateway in front of the registry, too many requests, or a request that took too long.
@@ -66,8 +68,17 @@ class SchemaRegistry:
             UserError: The registry refuses the request.
         """
         path = f"/schemas/guids/{key}" if isinstance(key, UUID) else f"/schemas/ids/{key}"
-        found = self._get(path)
-        return self._assembled(found, () if isinstance(key, UUID) else self._subjects(key))
+        return self._assembled(self._get(path), ())
+
+    def subjects(self, key: SchemaKey) -> tuple[str, ...]:
+        """The first subjects that have a schema, with the version, for messages; empty if the registry does not say."""
+        if isinstance(key, UUID):
+            return ()
+        try:
+            found = self._get(f"/schemas/ids/{key}/versions")
+            return tuple(f"{each['subject']} version {each['version']}" for each in found[:MAX_SUBJECTS])
+        except (SchemaMissing, UserError, LookupError, TypeError):
+            return ()
 
     def versions(self, subject: str) -> dict[int, tuple[int, Schema]]:
         """Every version of a subject, with its schema id and schema; empty if there is no such subject.
@@ -114,18 +125,10 @@ class SchemaRegistry:
             self._collect(answer.get("references") or [], found, parents | {name})
             found[name] = answer["schema"]
 
-    def _subjects(self, schema_id: int) -> tuple[str, ...]:
-        """The subjects that have a schema, for messages; empty if the registry cannot list them."""
-        try:
-            found = self._get(f"/schemas/ids/{schema_id}/versions")
-        except (SchemaMissing, UserError):
-            return ()
-        return tuple(f"{each['subject']} version {each['version']}" for each in found[:3] if "subject" in each)
-
     def _get(self, path: str) -> Any:
         return self._request("GET", path)
 
-    def _request(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         import httpx
 
         if self._client is None:

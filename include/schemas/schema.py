@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
@@ -42,7 +42,7 @@ class Schema:
     subjects: tuple[str, ...] = ()
 
 
-def shown(key: SchemaKey, schema: Schema | None = None) -> str:
+def shown(key: SchemaKey, subjects: Sequence[str] = ()) -> str:
     """A schema's name for messages, such as ``schema id 7 (orders-value version 3)``."""
     name = f"schema GUID {key}" if isinstance(key, UUID) else f"schema id {key}"
-    return f"{name} ({', '.join(schema.subjects)})" if schema is not None and schema.subjects else name
+    return f"{name} ({', '.join(subjects)})" if subjects else name

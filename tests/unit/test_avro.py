@@ -346,6 +346,9 @@ class FakeRegistry:
         self.schemas, self.asked = schemas, list[SchemaKey]()
         self.is_down = False
 
+    def subjects(self, key: SchemaKey) -> tuple[str, ...]:
+        return self.schemas[key].subjects
+
     def schema(self, key: SchemaKey) -> Schema:
         self.asked.append(key)
         if self.is_down:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from include.error_codes import Code
 from include.landing.decoder import Reason, StopReason, reason_of
 from include.landing.decoding.avro import AvroPlan
+from include.landing.decoding.json_schema import JsonSchemaPlan
 from include.landing.decoding.misfit import Incompatible
 from include.landing.decoding.plan import Plan
 from include.schemas import framing, registry
@@ -22,7 +23,10 @@ from include.streams.definition import Stream
 MAX_SCHEMAS = 2_000
 """How many schemas a decoder remembers. It asks the registry again for one that it has forgotten."""
 
-PLANS: dict[Format, Callable[[Schema, type[msgspec.Struct]], Plan]] = {Format.AVRO: AvroPlan}
+PLANS: dict[Format, Callable[[Schema, type[msgspec.Struct]], Plan]] = {
+    Format.AVRO: AvroPlan,
+    Format.JSON_SCHEMA: JsonSchemaPlan,
+}
 
 
 class FramedDecoder:
@@ -39,6 +43,7 @@ class FramedDecoder:
         self._registry = SchemaRegistry(stream.registry)
         self._format = Format(stream.format)
         self._known: OrderedDict[SchemaKey, _Known] = OrderedDict()
+        self._names: dict[SchemaKey, str] = {}
 
     def events(
         self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None
@@ -63,7 +68,9 @@ class FramedDecoder:
             else:
                 for at, event in zip(indices, decoded, strict=True):
                     found[at] = event
-            bad |= {indices[at]: reason_of(error, prefix=f"{known.name}: ") for at, error in errors.items()}
+            if errors:
+                name = self._name(key)
+                bad |= {indices[at]: _reason(error, f"{name}: ") for at, error in errors.items()}
         return ([event for at, event in enumerate(found) if at not in bad] if bad else found), bad
 
     def _groups(
@@ -95,26 +102,36 @@ class FramedDecoder:
         try:
             schema = self._registry.schema(key)
         except SchemaMissing:
-            return _Known(
-                shown(key), None, StopReason(registry.missing(key, self._stream.registry), Code.SCHEMA_UNKNOWN)
-            )
-        known = self._known[key] = self._planned(shown(key, schema), schema)
+            return _Known(None, StopReason(registry.missing(key, self._stream.registry), Code.SCHEMA_UNKNOWN))
+        known = self._known[key] = self._planned(key, schema)
         if len(self._known) > MAX_SCHEMAS:
             self._known.popitem(last=False)
         return known
 
-    def _planned(self, name: str, schema: Schema) -> _Known:
+    def _planned(self, key: SchemaKey, schema: Schema) -> _Known:
         try:
             if schema.kind != self._format.kind:
                 raise Incompatible(f"it is a schema of {schema.kind}, and the stream has format={str(self._format)!r}")
-            return _Known(name, PLANS[self._format](schema, self._stream.event), "")
+            return _Known(PLANS[self._format](schema, self._stream.event), "")
         except Incompatible as error:
-            reason = f"no record of {name} can become a {self._stream.event.__name__}: {error}"
-            return _Known(name, None, StopReason(reason, Code.SCHEMA_INCOMPATIBLE))
+            reason = f"no record of {self._name(key)} can become a {self._stream.event.__name__}: {error}"
+            return _Known(None, StopReason(reason, Code.SCHEMA_INCOMPATIBLE))
+
+    def _name(self, key: SchemaKey) -> str:
+        """A schema's name for messages. Asks the registry for its subjects, once."""
+        if key not in self._names:
+            self._names[key] = shown(key, self._registry.subjects(key))
+            if len(self._names) > MAX_SCHEMAS:
+                del self._names[next(iter(self._names))]
+        return self._names[key]
 
 
-class _Known:
+class _Known(NamedTuple):
     """A schema that was asked for: its plan, or the reason why it has none."""
 
-    def __init__(self, name: str, plan: Plan | None, reason: Reason) -> None:
-        self.name, self.plan, self.reason = name, plan, reason
+    plan: Plan | None
+    reason: Reason
+
+
+def _reason(error: BaseException | str, prefix: str) -> str:
+    return prefix + error if isinstance(error, str) else reason_of(error, prefix)

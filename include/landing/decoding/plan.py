@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-Decoded = tuple[list[Any], dict[int, BaseException]]
-"""For each value its event, or None; and the errors of those without one, by index."""
+Decoded = tuple[list[Any], dict[int, BaseException | str]]
+"""For each value its event, or None; and for those without one the error or the reason, by index."""
 
 
 class Plan(Protocol):
@@ -24,7 +24,7 @@ class Plan(Protocol):
 def one_by_one(values: Sequence[bytes], decode: Callable[[bytes], Any]) -> Decoded:
     """Decodes values one after the other."""
     events: list[Any] = [None] * len(values)
-    errors: dict[int, BaseException] = {}
+    errors: dict[int, BaseException | str] = {}
     for at, value in enumerate(values):
         try:
             events[at] = decode(value)
