@@ -30,8 +30,12 @@ TIMEOUT_S = 3
 
 
 @click.command()
-def check() -> None:
+@click.argument("stream", required=False)
+def check(stream: str | None) -> None:
     """Validate every dataset and stream definition. Exits with 1 if one is wrong. Starts, changes and deletes nothing.
+
+    With the name of a STREAM whose format is not json, compare every schema that is registered for its topic with the
+    definition instead, and show which of them would stop the stream, and why.
 
     For a dataset, check opens the source: it reads a file of up to 4 MiB completely, of a larger file the header and
     the first rows. PostgreSQL describes a query without running it. check also shows the schedule, and whether Airflow
@@ -45,6 +49,9 @@ def check() -> None:
     import include.datasets.definitions
     import include.streams.definitions
 
+    if stream is not None:
+        _check_schemas(include.streams.definitions.get(stream))
+        return
     datasets, streams = include.datasets.definitions.find(), include.streams.definitions.find()
     wrong: list[UserError] = [*datasets.broken.values(), *streams.broken.values()]
     remarks: list[str] = []
@@ -75,6 +82,30 @@ def check() -> None:
     for found in wrong:
         click.echo(f"wrong    {found}", err=True)
     if wrong:
+        sys.exit(1)
+
+
+def _check_schemas(stream: Stream) -> None:
+    """Prints how each registered schema of a stream's topic fits the definition. Exits with 1 if one does not."""
+    from embedded.platform import Platform
+    from include.landing.decoding import comparison
+    from include.schemas.schema import Format
+
+    if stream.format == Format.JSON:
+        raise UserError(
+            f"The stream {stream.name!r} has format='json', so its records name no schema.",
+            "Run ./millrace check without a name.",
+            code=Code.INVALID_USAGE,
+        )
+    os.environ.update(Platform().environment())
+    compared = comparison.compare(stream)
+    if not compared:
+        click.echo(f"The registry {stream.registry!r} has no schema for the subject {stream.subject!r}.")
+    for found in compared:
+        click.echo(f"{stream.subject} version {found.version}, schema id {found.schema_id}: {found.verdict}")
+        for line in found.reasons:
+            click.echo(f"         {line}")
+    if any(found.stops for found in compared):
         sys.exit(1)
 
 

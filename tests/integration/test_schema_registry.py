@@ -24,6 +24,7 @@ from include.errors import UserError
 from include.landing import proof, recovery, retry
 from include.landing import replay as replays
 from include.landing.choice import Choice
+from include.landing.decoding import comparison
 from include.landing.drain import drain
 from include.landing.recovery import SchemaStops
 from include.landing.replay_selection import Wanted
@@ -284,3 +285,19 @@ def test_the_client_sees_versions(registry: SchemaRegistry, stream: Stream) -> N
     ((number, (found, schema)),) = registry.versions(stream.subject).items()
     assert (number, found, json.loads(schema.text)["fields"]) == (1, key, READING["fields"])
     assert schema.subjects == (f"{stream.subject} version 1",)
+
+
+def test_check_compares_every_registered_schema(registry: SchemaRegistry, stream: Stream) -> None:
+    registry._request("PUT", f"/config/{stream.subject}", {"compatibility": "NONE"})
+    fields = READING["fields"]
+    for some in (fields, fields[:2], [*fields[:2], {"name": "number", "type": ["null", "long"]}], fields[1:]):
+        register(registry, stream, {**READING, "fields": some})
+    compared = comparison.compare(stream)
+    assert [(each.version, each.stops) for each in compared] == [(1, False), (2, False), (3, False), (4, True)]
+    assert [each.reasons for each in compared] == [
+        (),
+        (),
+        ("field 'number': the schema allows null, the definition does not",),
+        ("field 'ts': the schema does not have this field, and the definition gives it no default",),
+    ]
+    assert comparison.compare(replace(stream, format="json-schema"))[0].stops
