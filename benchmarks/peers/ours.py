@@ -13,4 +13,4 @@ if __name__ == "__main__":
     import_pyarrow_without_pandas()
     from include.landing.drain import drain
 
-    drain(topic.stream_of(NAME, sys.argv[1]), owner="benchmark")
+    drain(topic.stream_of(NAME, *sys.argv[1:]), owner="benchmark")
