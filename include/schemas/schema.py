@@ -24,6 +24,10 @@ class Format(StrEnum):
         return {Format.AVRO: "AVRO", Format.PROTOBUF: "PROTOBUF"}.get(self, "JSON")
 
 
+class InvalidSchema(Exception):
+    """A text that is not a schema, or not one that can be used."""
+
+
 @dataclass(frozen=True)
 class Schema:
     """A schema as the registry has it.

@@ -15,9 +15,9 @@ from msgspec import inspect
 
 from include.error_codes import Code
 from include.errors import UserError
-from include.schemas import framing
+from include.schemas import framing, protobuf
 from include.schemas.registry import SchemaRegistry
-from include.schemas.schema import Format
+from include.schemas.schema import Format, Schema
 from include.streams.definition import Stream
 from include.streams.times import Epoch, notation_of
 
@@ -35,6 +35,15 @@ _PRIMITIVES: dict[type[inspect.Type], Any] = {
     inspect.DateType: {"type": "int", "logicalType": "date"},
     inspect.TimeType: {"type": "long", "logicalType": "time-micros"},
     inspect.UUIDType: {"type": "string", "logicalType": "uuid"},
+}
+_PROTOBUF: dict[type[inspect.Type], str] = {
+    inspect.StrType: "string",
+    inspect.IntType: "int64",
+    inspect.FloatType: "double",
+    inspect.BoolType: "bool",
+    inspect.BytesType: "bytes",
+    inspect.DateTimeType: "google.protobuf.Timestamp",
+    **dict.fromkeys((inspect.DecimalType, inspect.DateType, inspect.TimeType, inspect.UUIDType), "string"),
 }
 # The types that the encoder of Avro takes as they are.
 _KEPT = (datetime, date, time, UUID, bytes)
@@ -54,12 +63,18 @@ def encoder(stream: Stream) -> Callable[[Any], bytes]:
         return _framed(stream, json.dumps(schema), _avro_encoder(schema))
     if stream.format == Format.JSON_SCHEMA:
         return _framed(stream, json.dumps(json_schema(stream.event)), encode)
-    raise _impossible(stream.event.__name__, f"events of the format {str(stream.format)!r} are not simulated")
+    text = protobuf_schema(stream.event)
+    return _framed(stream, text, _protobuf_encoder(text))
 
 
 def avro_schema(event: type[msgspec.Struct]) -> Any:
     """An Avro schema for the events of a struct. Raises UserError if a field has no type in Avro."""
     return _Avro().of(inspect.type_info(event), event.__name__)
+
+
+def protobuf_schema(event: type[msgspec.Struct]) -> str:
+    """The text of a Protobuf schema for the events of a struct. Raises UserError if a field has no type in Protobuf."""
+    return _Protobuf().file(inspect.type_info(event))
 
 
 def json_schema(event: type[msgspec.Struct]) -> dict[str, Any]:
@@ -84,6 +99,68 @@ def _avro_encoder(schema: Any) -> Callable[[Any], bytes]:
         return out.getvalue()
 
     return encode
+
+
+def _protobuf_encoder(text: str) -> Callable[[Any], bytes]:
+    from google.protobuf import json_format, message_factory
+
+    make = message_factory.GetMessageClass(protobuf.ProtobufFile(Schema(Format.PROTOBUF.kind, text)).message((0,)))
+    # The indexes of the first message.
+    first = b"\0"
+    parse = json_format.ParseDict
+    return lambda event: first + parse(msgspec.to_builtins(event, str_keys=True), make()).SerializeToString()
+
+
+class _Protobuf:
+    """Writes the text of a schema; all messages but the first are those of nested structs."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, str] = {}
+
+    def file(self, event: inspect.Type) -> str:
+        assert isinstance(event, inspect.StructType)
+        self._message(event)
+        head = ['syntax = "proto3";', 'import "google/protobuf/timestamp.proto";']
+        return "\n".join([*head, *self._messages.values()]) + "\n"
+
+    def _message(self, declared: inspect.StructType) -> str:
+        name = declared.cls.__name__
+        if name not in self._messages:
+            self._messages[name] = ""
+            fields = [
+                f"  {self._type(each.type, f'{name}.{each.name}')} {each.encode_name} = {number};"
+                for number, each in enumerate(declared.fields, 1)
+            ]
+            self._messages[name] = "\n".join([f"message {name} {{", *fields, "}"])
+        return name
+
+    def _type(self, declared: inspect.Type, path: str) -> str:
+        if isinstance(declared, inspect.Metadata):
+            return "int64" if isinstance(notation_of(declared.extra), Epoch) else self._type(declared.type, path)
+        if isinstance(declared, inspect.UnionType):
+            members = [each for each in declared.types if not isinstance(each, inspect.NoneType)]
+            if {type(each) for each in members} == {inspect.IntType, inspect.FloatType}:
+                members = [inspect.FloatType()]
+            if len(members) == 1:
+                found = self._type(members[0], path)
+                is_plain = not found.startswith(("optional ", "repeated ", "map<"))
+                return f"optional {found}" if is_plain and len(members) < len(declared.types) else found
+        if isinstance(declared, inspect.StructType) and not declared.array_like:
+            return self._message(declared)
+        if isinstance(declared, inspect.DictType) and isinstance(declared.key_type, inspect.StrType):
+            return f"map<string, {self._type(declared.value_type, path)}>"
+        if isinstance(declared, inspect.ListType | inspect.SetType | inspect.FrozenSetType | inspect.VarTupleType):
+            return f"repeated {self._type(declared.item_type, path)}"
+        if isinstance(declared, inspect.EnumType | inspect.LiteralType):
+            values = (
+                [each.value for each in declared.cls] if isinstance(declared, inspect.EnumType) else declared.values
+            )
+            return "int64" if all(isinstance(value, int) for value in values) else "string"
+        found = _PROTOBUF.get(type(declared), "")
+        if not found:
+            name = type(declared).__name__.removesuffix("Type")
+            raise _impossible(path, f"the type {name} has no counterpart in Protobuf")
+        return found
 
 
 class _Avro:

@@ -102,7 +102,7 @@ def texts(connection: Connection) -> list[str]:
     return [text for (text,) in rows(connection, "SELECT text FROM landing.readings ORDER BY kafka_offset")]
 
 
-@pytest.mark.parametrize("format", ["avro", "json-schema"])
+@pytest.mark.parametrize("format", ["avro", "protobuf", "json-schema"])
 def test_events_land_as_those_of_json(
     platform: Platform, warehouse: Connection, topic: Callable[..., str], format: str
 ) -> None:

@@ -27,7 +27,9 @@ class Brokers:
 
     def list_topics(self, topic: str, **_: Any) -> SimpleNamespace:
         partition = SimpleNamespace(leader=1)
-        return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions=dict.fromkeys(range(2), partition))})
+        return SimpleNamespace(
+            topics={topic: SimpleNamespace(error=None, partitions=dict.fromkeys(range(2), partition))}
+        )
 
     def list_offsets(self, wanted: dict[Any, Any], **_: Any) -> dict[Any, Future[Any]]:
         assert not self._is_busy, "librdkafka can crash: the request before this one is not answered yet"

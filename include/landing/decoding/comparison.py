@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from include.landing.decoding import avro, json_schema
-from include.landing.decoding.misfit import Incompatible, Misfit
+from include.landing.decoding import avro, json_schema, protobuf
+from include.landing.decoding.misfit import Misfit
 from include.schemas.registry import SchemaRegistry
-from include.schemas.schema import Format, Schema
+from include.schemas.schema import Format, InvalidSchema, Schema
 from include.streams.definition import Stream
 
 _MISFITS: Mapping[Format, Callable[[Schema, type[msgspec.Struct]], list[Misfit]]] = {
     Format.AVRO: avro.misfits,
     Format.JSON_SCHEMA: json_schema.misfits,
+    Format.PROTOBUF: protobuf.misfits,
 }
 
 
@@ -63,6 +64,6 @@ def _compared(stream: Stream, version: int, schema_id: int, schema: Schema) -> C
         return Compared(version, schema_id, True, (reason,))
     try:
         found = _MISFITS[wanted](schema, stream.event)
-    except Incompatible as error:
+    except InvalidSchema as error:
         return Compared(version, schema_id, True, (str(error),))
     return Compared(version, schema_id, any(each.is_fatal for each in found), tuple(map(str, found)))

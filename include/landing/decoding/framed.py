@@ -14,10 +14,11 @@ from include.landing.decoding.avro import AvroPlan
 from include.landing.decoding.json_schema import JsonSchemaPlan
 from include.landing.decoding.misfit import Incompatible
 from include.landing.decoding.plan import Plan
+from include.landing.decoding.protobuf import ProtobufPlan
 from include.schemas import framing, registry
 from include.schemas.framing import Headers, NotFramed, SchemaKey
 from include.schemas.registry import SchemaMissing, SchemaRegistry
-from include.schemas.schema import Format, Schema, shown
+from include.schemas.schema import Format, InvalidSchema, Schema, shown
 from include.streams.definition import Stream
 
 MAX_SCHEMAS = 2_000
@@ -26,6 +27,7 @@ MAX_SCHEMAS = 2_000
 PLANS: dict[Format, Callable[[Schema, type[msgspec.Struct]], Plan]] = {
     Format.AVRO: AvroPlan,
     Format.JSON_SCHEMA: JsonSchemaPlan,
+    Format.PROTOBUF: ProtobufPlan,
 }
 
 
@@ -113,7 +115,7 @@ class FramedDecoder:
             if schema.kind != self._format.kind:
                 raise Incompatible(f"it is a schema of {schema.kind}, and the stream has format={str(self._format)!r}")
             return _Known(PLANS[self._format](schema, self._stream.event), "")
-        except Incompatible as error:
+        except InvalidSchema as error:
             reason = f"no record of {self._name(key)} can become a {self._stream.event.__name__}: {error}"
             return _Known(None, StopReason(reason, Code.SCHEMA_INCOMPATIBLE))
 

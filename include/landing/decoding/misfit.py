@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import inspect
 
+from include.schemas.schema import InvalidSchema
 from include.streams.times import Epoch, notation_of
 
 
@@ -28,7 +29,7 @@ class Misfit:
         return f"field {self.path!r}: {self.reason}" if self.path else self.reason
 
 
-class Incompatible(Exception):
+class Incompatible(InvalidSchema):
     """No record of a schema can become an event."""
 
 
