@@ -91,11 +91,12 @@ def test_a_connection_without_a_host_is_an_error() -> None:
 
 
 def test_logins(server: Server, connect: Callable[..., SchemaRegistry]) -> None:
-    for fields, expected in [
+    logins: list[tuple[dict[str, Any], str | None]] = [
         ({}, None),
         ({"login": "me", "password": "pass"}, "Basic " + base64.b64encode(b"me:pass").decode()),
         ({"extra": {"token": "abc"}}, "Bearer abc"),
-    ]:
+    ]
+    for fields, expected in logins:
         with connect(host="127.0.0.1", port=server.port, **fields) as registry:
             assert registry.schema(7).text == '"string"'
         path, headers = server.requests[-1]

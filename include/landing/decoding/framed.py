@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +24,8 @@ from include.streams.definition import Stream
 
 MAX_SCHEMAS = 2_000
 """How many schemas a decoder remembers. It asks the registry again for one that it has forgotten."""
+
+_PREFIX: Callable[[bytes], bytes] = itemgetter(slice(framing.PREFIX_BYTES))
 
 PLANS: dict[Format, Callable[[Schema, type[msgspec.Struct]], Plan]] = {
     Format.AVRO: AvroPlan,
@@ -80,7 +83,7 @@ class FramedDecoder:
     ) -> dict[tuple[SchemaKey, int], tuple[Sequence[int], Sequence[bytes]]]:
         """The records by their schema and the beginning of their data: their indices, and the rest of their headers."""
         if headers is None or not any(headers):
-            prefixes = {value[: framing.PREFIX_BYTES] for value in values}
+            prefixes = set(map(_PREFIX, values))
             if len(prefixes) == 1 and len(prefix := next(iter(prefixes))) == framing.PREFIX_BYTES and prefix[0] == 0:
                 key, start, _ = framing.schema_of(prefix, None)
                 return {(key, start): (range(len(values)), [b""] * len(values))}

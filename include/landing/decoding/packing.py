@@ -184,6 +184,9 @@ class Batch:
 
         A varint of up to 8 bytes is taken from one word.
         """
+        first = self.bytes[at]
+        if first.max(initial=0) < 0x80:
+            return first.astype(np.uint64), np.ones(len(at), np.int64)
         words = self.words[at]
         stops = ~words & np.uint64(0x8080808080808080)
         lowest = stops & (~stops + np.uint64(1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -71,7 +72,7 @@ class ProtobufPlan:
         self, values: Sequence[bytes], start: int, after_key: Sequence[bytes], errors: dict[int, BaseException | str]
     ) -> dict[tuple[tuple[int, ...], int], Sequence[int]]:
         """The values by their message and the beginning of their data."""
-        if start and all(value[start : start + 1] == _FIRST for value in values):
+        if start and set(map(itemgetter(slice(start, start + 1)), values)) == {_FIRST}:
             return {((0,), start + 1): range(len(values))}
         groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for at, value in enumerate(values):

@@ -40,6 +40,7 @@ _VARINT, _FIXED64, _SIZED, _FIXED32 = 0, 1, 2, 5
 _ABSENT = -1
 _MAX_VARINT = 10
 _WIDTHS = {_FIXED64: 8, _FIXED32: 4}
+_KNOWN_WIRES = frozenset({_VARINT, _FIXED64, _SIZED, _FIXED32})
 _MAX_NUMBER = 1 << 29
 # Messages with many different fields at the same place are read one by one.
 _MAX_TAGS = 32
@@ -135,51 +136,74 @@ class _Messages(Batch):
             for field in fields
         ]
         by_number = {each.field.number: each for each in found}
-        at = begins.copy()
-        active = np.flatnonzero((at < ends) & ~self.bad[rows])
-        while active.size:
-            tags, lengths = self.varints(at[active])
-            at[active] += lengths
-            self._mark(rows[active], (lengths > _MAX_VARINT) | (at[active] > ends[active]))
-            different = tags[:1] if (tags == tags[0]).all() else np.unique(tags)
-            for tag in different[:_MAX_TAGS].tolist():
-                mine = active if len(different) == 1 else active[tags == tag]
-                self._step(by_number.get(tag >> 3), tag, rows, mine, at, ends)
-            if len(different) > _MAX_TAGS:
-                self._mark(rows[active], tags > different[_MAX_TAGS - 1])
-            active = active[(at[active] < ends[active]) & ~self.bad[rows[active]]]
+        index: Positions | slice = slice(None)
+        at, limit = begins, ends
+        unread = (at < limit) & ~self.bad[rows]
+        while unread.any():
+            if not unread.all():
+                # The messages that end earlier are left out.
+                index = np.flatnonzero(unread) if isinstance(index, slice) else index[unread]
+                at, limit = at[unread], limit[unread]
+            tags, lengths = self.varints(at)
+            at = np.minimum(at + lengths, limit)
+            wrong = lengths > _MAX_VARINT
+            if (tags == tags[0]).all():
+                at, wrong = self._step(by_number, int(tags[0]), index, at, wrong)
+            else:
+                different = np.unique(tags)
+                wrong |= tags > different[:_MAX_TAGS][-1]
+                for tag in different[:_MAX_TAGS].tolist():
+                    mine = np.flatnonzero(tags == tag)
+                    where = mine if isinstance(index, slice) else index[mine]
+                    at[mine], wrong[mine] = self._step(by_number, tag, where, at[mine], wrong[mine])
+            wrong |= at > limit
+            if wrong.any():
+                self.bad[rows[index][wrong]] = True
+            unread = (at < limit) & ~wrong
         return found
 
     def _step(
-        self, located: _Located | None, tag: int, rows: Positions, mine: Positions, at: Positions, ends: Positions
-    ) -> None:
-        """Moves some messages past a field with this tag, and notes where it is."""
-        payload = np.minimum(at[mine], ends[mine])
-        wire, sizes = tag & 7, np.zeros(1, np.int64)
-        if wire == _VARINT:
-            after = payload + self.varints(payload)[1]
-            wrong = after > payload + _MAX_VARINT
-        elif wire == _SIZED:
-            values, lengths = self.varints(payload)
-            sizes = values.view(np.int64)
-            wrong = (lengths > _MAX_VARINT) | (sizes < 0) | (sizes > len(self.bytes))
-            payload = payload + lengths
-            after = payload + np.where(wrong, 0, sizes)
-        else:
-            after = payload + _WIDTHS.get(wire, 0)
-            wrong = np.full(len(mine), wire not in _WIDTHS)
-        wrong |= (after > ends[mine]) | (not 0 < tag >> 3 < _MAX_NUMBER)
-        if located is not None:
-            wrong |= (located.at[mine] != _ABSENT) | (wire != located.field.wire)
-            located.at[mine] = np.where(wrong, self.zeros, payload)
-            if wire == _SIZED:
-                located.sizes[mine] = np.where(wrong, 0, sizes)
-        self._mark(rows[mine], wrong)
-        at[mine] = after
+        self,
+        by_number: dict[int, _Located],
+        tag: int,
+        index: Positions | slice,
+        at: Positions,
+        wrong: NDArray[np.bool_],
+    ) -> tuple[Positions, NDArray[np.bool_]]:
+        """Reads past a field with this tag in some messages. Returns where it ends, and which are wrong.
 
-    def _mark(self, rows: Positions, wrong: NDArray[np.bool_]) -> None:
-        if wrong.any():
-            self.bad[rows[wrong]] = True
+        Args:
+            index: Which of the messages they are.
+            at: Where the data of the field begin, after the tag.
+            wrong: Which are wrong already.
+        """
+        wire, located = tag & 7, by_number.get(tag >> 3)
+        sizes = None
+        if wire == _VARINT:
+            lengths = self.varints(at)[1]
+            after = at + lengths
+            wrong = wrong | (lengths > _MAX_VARINT)
+        elif wire == _SIZED:
+            values, lengths = self.varints(at)
+            sizes = values.view(np.int64)
+            wrong = wrong | (lengths > _MAX_VARINT) | (sizes < 0) | (sizes > len(self.bytes))
+            if wrong.any():
+                sizes = np.where(wrong, 0, sizes)
+            at = at + lengths
+            after = at + sizes
+        else:
+            after = at + _WIDTHS.get(wire, 0)
+        if not 0 < tag >> 3 < _MAX_NUMBER or wire not in _KNOWN_WIRES:
+            return after, np.ones(len(at), bool)
+        if located is not None:
+            if wire != located.field.wire:
+                return after, np.ones(len(at), bool)
+            wrong = wrong | (located.at[index] != _ABSENT)
+            # A position outside of the buffer is never read.
+            located.at[index] = np.minimum(at, self.zeros)
+            if sizes is not None:
+                located.sizes[index] = np.minimum(sizes, self.zeros - np.minimum(at, self.zeros))
+        return after, wrong
 
     def _field(self, located: _Located, layout: Layout) -> None:
         field, present = located.field, located.at != _ABSENT
