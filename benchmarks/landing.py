@@ -31,6 +31,7 @@ from include import connections
 from include.error_codes import Code
 from include.errors import UserError
 from include.project import ROOT
+from include.schemas.schema import Format
 from include.streams import vehicle_positions
 from include.warehouse.connection import connected
 
@@ -50,6 +51,7 @@ class Task:
     topic: str
     events: int
     work: Path
+    format: str = Format.JSON
 
     @property
     def group(self) -> str:
@@ -162,7 +164,7 @@ _BEFORE, _NEWEST = debezium.VERSIONS
 PEERS = {
     OURS: Peer(
         OURS,
-        lambda task: [[*MODULE, ours.__name__, task.topic]],
+        lambda task: [[*MODULE, ours.__name__, task.topic, task.format]],
         most=sys.maxsize,
         group=lambda task: topics.stream_of(ours.NAME, task.topic).reader,
     ),
@@ -184,9 +186,16 @@ NAMES = tuple(dict.fromkeys(BARE if name.startswith(BARE) else name for name in 
 
 
 def main(
-    events: int = 1_000_000, repetitions: int = 3, json_path: str | None = None, names: Sequence[str] = NAMES
+    events: int = 1_000_000,
+    repetitions: int = 3,
+    json_path: str | None = None,
+    names: Sequence[str] = NAMES,
+    format: str = Format.JSON,
 ) -> None:
     """Run the peers ``repetitions`` times, print the table, and write ``results`` and ``ratios`` to ``json_path``.
+
+    Args:
+        format: The format of the events. The peers read JSON only.
 
     Raises:
         UserError: A peer is unknown, failed, stalled, or did not land every event exactly once.
@@ -195,6 +204,8 @@ def main(
         raise UserError(
             f"Unknown peer: {', '.join(sorted(unknown))}.", f"Use some of {', '.join(NAMES)}.", code=Code.INVALID_USAGE
         )
+    if format != Format.JSON and set(names) != {OURS}:
+        raise UserError(f"The peers read JSON, and not {format}.", f"Add --peers {OURS}.", code=Code.INVALID_USAGE)
     events -= events % topics.PARTITIONS
     chosen = {name: peer for name, peer in PEERS.items() if name in names or (name.startswith(BARE) and BARE in names)}
     runs: dict[str, list[Landed]] = {name: [] for name in chosen}
@@ -202,26 +213,26 @@ def main(
         filled = {}
         for size in sorted({min(events, peer.most) for peer in chosen.values()}):
             figures.progress.print(f"  sending {size:,} events …")
-            filled[size] = stack.enter_context(topics.filled(size))
+            filled[size] = stack.enter_context(topics.filled(size, format))
         connection = stack.enter_context(observing())
         for repetition in range(repetitions):
             # In reverse order every other time, so that not always the same peer runs after a heavy one.
             for name in list(chosen)[:: -1 if repetition % 2 else 1]:
                 size = min(events, chosen[name].most)
-                landed = land(chosen[name], filled[size], size, connection)
+                landed = land(chosen[name], filled[size], size, connection, format)
                 figures.progress.print(f"  {repetition + 1}. {name}: {landed.rows_per_s:,.0f} rows/s")
                 runs[name].append(landed)
     _report(runs, events, repetitions, json_path)
 
 
-def land(peer: Peer, topic: str, events: int, connection: Connection) -> Landed:
+def land(peer: Peer, topic: str, events: int, connection: Connection, format: str = Format.JSON) -> Landed:
     """Run one peer until the last row is visible, and check that every event is in its table exactly once.
 
     Raises:
         UserError: It failed, stalled, or did not land every event exactly once.
     """
     with TemporaryDirectory(prefix="bench-") as work, _table(peer, connection) as sql:
-        task = Task(topic, events, Path(work))
+        task = Task(topic, events, Path(work), format)
         commands = peer.commands(task)
         with open(task.work / "log", "w+") as log, _started(commands, log) as processes:
             landed = _observe(peer, task, processes, connection, sql)

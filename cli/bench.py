@@ -13,6 +13,7 @@ import click
 
 from cli.parameters import WritableFile
 from cli.platform import steps
+from embedded.component import SCHEMA_REGISTRY
 from embedded.home import Home
 from embedded.platform import NAMES, SERVICES, Platform
 from include.project import ROOT
@@ -44,12 +45,22 @@ def bench() -> None:
 @click.option("--events", type=_AMOUNT, default=1_000_000, show_default=True, help="The slowest peers get fewer.")
 @click.option("--repetitions", type=_AMOUNT, default=3, show_default=True, help="Repetitions of each peer.")
 @click.option("--peers", help="Only these peers, such as ours,bare.")
+@click.option(
+    "--format",
+    "encoding",
+    type=click.Choice(["json", "avro", "protobuf", "json-schema"]),
+    default="json",
+    show_default=True,
+    help="The format of the events. With another one than json, only Millrace is measured.",
+)
 @_json
-def landing(events: int, repetitions: int, peers: str | None, json_path: str | None) -> None:
+def landing(events: int, repetitions: int, peers: str | None, encoding: str, json_path: str | None) -> None:
     """From a topic to a table. Compares Millrace, the bare loop, the Kafka provider's operator and Debezium."""
-    _use(SERVICES)
+    is_json = encoding == "json"
+    _use(SERVICES if is_json else (*SERVICES, SCHEMA_REGISTRY))
     module = _module("landing")
-    module.main(events, repetitions, json_path, tuple(peers.split(",")) if peers else module.NAMES)
+    names = tuple(peers.split(",")) if peers else module.NAMES if is_json else (module.OURS,)
+    module.main(events, repetitions, json_path, names, encoding)
 
 
 @bench.command()
@@ -175,7 +186,7 @@ def _use(components: Iterable[str]) -> None:
     from include.warehouse.migrations import migrate
 
     platform = Platform(report=steps)
-    healthy = {health.name for health in platform.status() if health.healthy}
+    healthy = {health.name for health in platform.status(tuple(components)) if health.healthy}
     if missing := [name for name in components if name not in healthy]:
         click.echo(f"Starting {', '.join(missing)}. They keep running; to stop them: ./millrace down", err=True)
         platform.up(components)

@@ -42,6 +42,9 @@ TIMEOUT_S = 3
 def check(stream: str | None, against_topic: bool, records: int | None) -> None:
     """Validate every dataset and stream definition. Exits with 1 if one is wrong. Starts, changes and deletes nothing.
 
+    With the name of a STREAM whose format is not json, compare every schema that is registered for its topic with the
+    definition instead, and show which of them would stop the stream, and why.
+
     For a dataset, check opens the source: it reads a file of up to 4 MiB completely, of a larger file the header and
     the first rows. PostgreSQL describes a query without running it. check also shows the schedule, and whether Airflow
     has paused it.
@@ -56,11 +59,14 @@ def check(stream: str | None, against_topic: bool, records: int | None) -> None:
     land, why others would not, and which of their fields the definition does not have. Exits with 1 if one would become
     a dead letter or be quarantined.
     """
-    if (stream is not None) != against_topic or (records is not None and not against_topic):
-        raise click.UsageError("STREAM, --against-topic and --sample belong together.")
-    if stream is not None:
+    if (against_topic and stream is None) or (records is not None and not against_topic):
+        raise click.UsageError("--against-topic needs a STREAM, and --sample needs --against-topic.")
+    if stream is None:
+        _check_all()
+    elif against_topic:
         sys.exit(0 if _fits(stream, records or DEFAULT_RECORDS) else 1)
-    _check_all()
+    else:
+        _check_schemas(stream)
 
 
 def _fits(name: str, records: int) -> bool:
@@ -107,6 +113,32 @@ def _check_all() -> None:
     for found in wrong:
         click.echo(f"wrong    {found}", err=True)
     if wrong:
+        sys.exit(1)
+
+
+def _check_schemas(name: str) -> None:
+    """Prints how each registered schema of a stream's topic fits the definition. Exits with 1 if one does not."""
+    from embedded.platform import Platform
+    from include.landing.decoding import comparison
+    from include.schemas.schema import Format
+    from include.streams import definitions
+
+    stream = definitions.get(name)
+    if stream.format == Format.JSON:
+        raise UserError(
+            f"The stream {stream.name!r} has format='json', so its records name no schema.",
+            "Run ./millrace check without a name, or with --against-topic.",
+            code=Code.INVALID_USAGE,
+        )
+    os.environ.update(Platform().environment())
+    compared = comparison.compare(stream)
+    if not compared:
+        click.echo(f"The registry {stream.registry!r} has no schema for the subject {stream.subject!r}.")
+    for found in compared:
+        click.echo(f"{stream.subject} version {found.version}, schema id {found.schema_id}: {found.verdict}")
+        for line in found.reasons:
+            click.echo(f"         {line}")
+    if any(found.stops for found in compared):
         sys.exit(1)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from embedded.component import NAMES
+from embedded.component import ALL
 from embedded.home import Home
 from embedded.platform import Health, Platform
 from include.error_codes import Code
@@ -23,14 +23,21 @@ def steps(text: str) -> None:
 
 
 @click.command()
-def up() -> None:
+@click.option(
+    "--registry/--no-registry",
+    default=None,
+    help="Also run a schema registry, from now on, or not any more. The first time, 160 MB are downloaded.",
+)
+def up(registry: bool | None) -> None:
     """Start Kafka, PostgreSQL and Airflow, and migrate the databases.
 
     Does nothing when they are running. Each listener uses its usual port when it is free, else another one, which it
-    keeps. MILLRACE_PORT_API, _KAFKA, _KAFKA_CONTROLLER, _POSTGRES and _SUPERVISOR set ports.
+    keeps. MILLRACE_PORT_API, _KAFKA, _KAFKA_CONTROLLER, _POSTGRES, _SCHEMA_REGISTRY and _SUPERVISOR set ports.
     """
     started = time.monotonic()
     platform = Platform(report=steps)
+    if registry is not None:
+        platform.use_schema_registry(registry)
     changed = platform.up()
     click.echo(f"ready after {time.monotonic() - started:.0f} s" if changed else "already up")
     show_addresses(platform)
@@ -38,6 +45,7 @@ def up() -> None:
 
 def show_addresses(platform: Platform) -> None:
     """Print the addresses, and the login of Airflow's UI."""
+    from embedded import schema_registry
     from embedded.environment import api_url, overrides
 
     click.echo(f"  Airflow   {api_url(platform.home)}   user admin, password {platform.home.password}")
@@ -48,6 +56,10 @@ def show_addresses(platform: Platform) -> None:
         postgres = "your own (MILLRACE_CONN_POSTGRES)"
     click.echo(f"  Kafka     {kafka}")
     click.echo(f"  Postgres  {postgres}   ./millrace psql")
+    if "AIRFLOW_CONN_MILLRACE_REGISTRY" in own:
+        click.echo("  Registry  your own (MILLRACE_CONN_REGISTRY)")
+    elif platform.home.state().get("schema_registry"):
+        click.echo(f"  Registry  {schema_registry.url(ports['schema_registry'])}")
 
 
 @click.command()
@@ -85,13 +97,13 @@ def status(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("component", type=click.Choice([*NAMES, "migrate", "supervisor"]), required=False)
+@click.argument("component", type=click.Choice([*ALL, "migrate", "supervisor"]), required=False)
 @click.option("-f", "--follow", is_flag=True, help="Print new lines until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Lines of each log.")
 def logs(component: str | None, follow: bool, lines: int) -> None:
     """Show the end of the log of a component, or of all logs."""
     directory = Home.current().logs
-    names = [component] if component else [*NAMES, "supervisor"]
+    names = [component] if component else [*ALL, "supervisor"]
     files = {name: _log_file(directory, name) for name in names}
     present = {name: file for name, file in files.items() if file.exists()}
     if not present:

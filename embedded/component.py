@@ -16,7 +16,7 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
-from embedded import kafka, postgres, processes
+from embedded import kafka, postgres, processes, schema_registry
 from embedded.home import Home
 from embedded.ports import HOST
 from include.airflow.patches import preload
@@ -31,6 +31,15 @@ AIRFLOW = {
 }
 # The long-running components, in the order in which `status` lists them.
 NAMES = ("postgres", "kafka", "api-server", "scheduler", "dag-processor", "triggerer")
+SCHEMA_REGISTRY = "schema-registry"
+# With those that a platform has on request only.
+ALL = (*NAMES, SCHEMA_REGISTRY)
+
+_COMMANDS = {
+    "postgres": postgres.command,
+    "kafka": kafka.command,
+    SCHEMA_REGISTRY: schema_registry.command,
+}
 
 
 def become(name: str) -> None:
@@ -42,7 +51,7 @@ def become(name: str) -> None:
     if name in AIRFLOW:
         _become_airflow(home, name)
     else:
-        command = postgres.command(home) if name == "postgres" else kafka.command(home)
+        command = _COMMANDS[name](home)
         os.execvpe(command[0], command, {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")})
 
 

@@ -4,9 +4,9 @@ import json
 import os
 from collections.abc import Mapping
 
-from embedded import settings
+from embedded import schema_registry, settings
 from embedded.home import Home
-from embedded.ports import HOST
+from embedded.ports import HOST, USUAL
 from include.project import ROOT
 
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
@@ -29,6 +29,7 @@ def of(home: Home) -> dict[str, str]:
         logs=str(home.logs / "tasks"),
         passwords=str(home.passwords),
         secrets=home.secrets,
+        registry=schema_registry.url(ports.get("schema_registry", USUAL["schema_registry"])),
     )
     own = {
         "MILLRACE_HOME": str(home.path),
@@ -60,12 +61,12 @@ def _warehouse(home: Home) -> dict[str, str | int]:
 
 
 def overrides() -> dict[str, str]:
-    """The user's variables MILLRACE_CONN_KAFKA, MILLRACE_CONN_POSTGRES and MILLRACE_AIRFLOW__<SECTION>__<KEY>, as
-    Airflow reads them.
+    """The user's variables MILLRACE_CONN_KAFKA, MILLRACE_CONN_POSTGRES, MILLRACE_CONN_REGISTRY and
+    MILLRACE_AIRFLOW__<SECTION>__<KEY>, as Airflow reads them.
     """
     found = {}
     for name, value in os.environ.items():
-        if name in ("MILLRACE_CONN_KAFKA", "MILLRACE_CONN_POSTGRES"):
+        if name in ("MILLRACE_CONN_KAFKA", "MILLRACE_CONN_POSTGRES", "MILLRACE_CONN_REGISTRY"):
             found[f"AIRFLOW_CONN_MILLRACE_{name.rpartition('_')[2]}"] = value
         elif name.startswith("MILLRACE_AIRFLOW__"):
             found[name.removeprefix("MILLRACE_")] = value

@@ -28,11 +28,13 @@ class State(TypedDict, total=False):
         ports: The port of each listener.
         migrated: The fingerprint of the code that last migrated the databases.
         generation: The fingerprint of the code that the platform runs; None while it starts.
+        schema_registry: Whether the platform has a schema registry.
     """
 
     ports: dict[str, int]
     migrated: str
     generation: str | None
+    schema_registry: bool
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Home:
     @property
     def kafka(self) -> Path:
         return self.path / "kafka"
+
+    @property
+    def schema_registry(self) -> Path:
+        return self.path / "schema-registry"
 
     @property
     def airflow(self) -> Path:

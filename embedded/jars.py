@@ -38,14 +38,14 @@ def lock(path: Path = LOCK) -> int:
     return len(dependencies)
 
 
-def install(directory: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
-    """Download every locked jar into `directory` and remove everything else from it.
+def install(directory: Path, lock: Path = LOCK, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
+    """Download every file of a lock file into `directory` and remove everything else from it.
 
-    Raises UserError, and changes nothing, when a jar cannot be downloaded or its checksum is wrong.
+    Raises UserError, and changes nothing, when a file cannot be downloaded or its checksum is wrong.
     """
     from jgo.env._lockfile import LockFile
 
-    locked = LockFile.load(LOCK).dependencies
+    locked = LockFile.load(lock).dependencies
     staging = directory.with_name(directory.name + ".new")
     shutil.rmtree(staging, ignore_errors=True)
     jars = staging / "jars"
@@ -98,13 +98,13 @@ def _download(dependency: Any, staging: Path) -> Path:
         jar = retrying(artifact.resolve)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"Kafka's {artifact.filename} could not be downloaded ({error}).",
+            f"{artifact.filename} could not be downloaded ({error}).",
             "Check the network, or name your own repository in jgo's settings file, and run the command again.",
             code=Code.DOWNLOAD_FAILED,
         ) from error
     if (found := compute_sha256(jar)) != dependency.sha256:
         raise UserError(
-            f"Kafka's {artifact.filename} has the SHA-256 {found}, and the lock file lists {dependency.sha256}.",
+            f"{artifact.filename} has the SHA-256 {found}, and the lock file lists {dependency.sha256}.",
             "Run the command again. If the error returns, do not use that repository.",
             code=Code.CHECKSUM_MISMATCH,
         )

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from embedded import environment, kafka, ports, postgres, processes
-from embedded.component import AIRFLOW, NAMES, created_marker, migrated_marker, starts
+from embedded import environment, kafka, ports, postgres, processes, schema_registry
+from embedded.component import AIRFLOW, ALL, NAMES, SCHEMA_REGISTRY, created_marker, migrated_marker, starts
 from embedded.home import Home
 from embedded.polling import wait_until
 from embedded.supervisor import START_SECONDS, ProcessInfo, Supervisor
@@ -30,7 +30,7 @@ _MAX_RESTARTS = 3
 _TASK_GRACE_S = 2.0
 
 # A component stops before the components that it needs.
-_STOP_ORDER = (("scheduler",), ("triggerer", "dag-processor", "api-server"), ("kafka",), ("postgres",))
+_STOP_ORDER = (("scheduler",), ("triggerer", "dag-processor", "api-server"), ("kafka", SCHEMA_REGISTRY), ("postgres",))
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,23 @@ class Platform:
         self._supervisor = Supervisor(self.home)
         self._starts_before: dict[str, int] = {}
 
-    def up(self, components: Iterable[str] = NAMES) -> bool:
+    def up(self, components: Iterable[str] | None = None) -> bool:
         """Start the components that are not running, migrate the databases, and wait until everything is healthy.
 
         A platform that runs other code, such as that from before a `git pull`, is stopped first. Returns False when
         everything was running.
 
+        Args:
+            components: What to start; by default everything that the platform has.
+
         Raises:
             UserError: The platform cannot be started. What this call started is stopped again.
         """
-        wanted = [name for name in NAMES if name in set(components)]
+        wanted = [name for name in ALL if name in set(self.names if components is None else components)]
         self.home.prepare()
+        if SCHEMA_REGISTRY in wanted:
+            schema_registry.install(self.home.environment)
+            self.home.schema_registry.mkdir(mode=0o700, exist_ok=True)
         with self.held():
             self.home.require_restored()
             self.home.clear_staging()
@@ -133,6 +139,18 @@ class Platform:
                     self.stop()
                 raise
         return True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The components that the platform has."""
+        return ALL if self.home.state().get("schema_registry") else NAMES
+
+    def use_schema_registry(self, wanted: bool) -> None:
+        """Make a schema registry part of the platform, from the next `up` on, or stop it."""
+        self.home.prepare()
+        self.home.update_state(schema_registry=wanted)
+        if not wanted and self._supervisor.is_alive():
+            self._supervisor.stop_component(SCHEMA_REGISTRY)
 
     def down(self) -> None:
         """Stop every component, dependent ones first, and end every process of the home."""
@@ -176,7 +194,7 @@ class Platform:
             yield
         finally:
             (self.home.run / "kafka.starts").unlink(missing_ok=True)
-            self._starts_before = {name: starts(self.home, name) for name in NAMES}
+            self._starts_before = {name: starts(self.home, name) for name in ALL}
             self._supervisor.start_component("kafka")
             self._wait_for_service("kafka")
 
@@ -194,14 +212,14 @@ class Platform:
         finally:
             lock.release()
 
-    def status(self, names: Sequence[str] = NAMES) -> list[Health]:
-        """The health of the named components, in this order. Empty when the platform is down."""
+    def status(self, names: Sequence[str] | None = None) -> list[Health]:
+        """The health of the named components, by default of all, in this order. Empty when the platform is down."""
         if not self._supervisor.is_alive():
             return []
         components = self._supervisor.components()
-        with ThreadPoolExecutor(len(NAMES) + 1) as pool:
+        with ThreadPoolExecutor(len(ALL) + 1) as pool:
             airflow = pool.submit(self._airflow_health).result
-            return list(pool.map(lambda name: self._health(name, components[name], airflow), names))
+            return list(pool.map(lambda name: self._health(name, components[name], airflow), names or self.names))
 
     def environment(self) -> dict[str, str]:
         """The environment variables of a child process that uses this platform. Raises UserError before `up`."""
@@ -223,7 +241,7 @@ class Platform:
         return not running and not ports.is_free(self.home.state()["ports"]["api"])
 
     def _start(self, wanted: list[str]) -> None:
-        self._starts_before = {name: starts(self.home, name) for name in NAMES}
+        self._starts_before = {name: starts(self.home, name) for name in ALL}
         airflow = [name for name in wanted if name in AIRFLOW]
         self._report("starting PostgreSQL and Kafka")
         self._supervisor.start_component("kafka")
@@ -239,6 +257,8 @@ class Platform:
         postgres.make_databases(self.home, self.home.state()["ports"]["postgres"])
         created_marker(self.home).touch()
         self._wait_for_service("kafka")
+        if SCHEMA_REGISTRY in wanted:
+            self._supervisor.start_component(SCHEMA_REGISTRY)
         if migrating:
             self._report("migrating the databases")
             self._wait_for_migration()
@@ -346,17 +366,19 @@ class Platform:
 
     def _check_service(self, name: str, pid: int) -> str:
         """The address at which the service answers. Raises UserError when it does not, or another process does."""
-        port = self.home.state()["ports"]["api" if name == "api-server" else name]
+        port = self.home.state()["ports"]["api" if name == "api-server" else name.replace("-", "_")]
         if not ports.is_listening(pid, port):
             raise UserError(f"it does not listen on port {port}", code=Code.COMPONENT_UNREACHABLE)
         if name == "postgres":
             postgres.check(self.home, port)
         elif name == "kafka":
             kafka.check(port)
+        elif name == SCHEMA_REGISTRY:
+            schema_registry.check(port)
         return f"{ports.HOST}:{port}"
 
     def _check(self, name: str, pid: int, airflow: Callable[[], dict[str, Any]]) -> str:
-        if name in SERVICES:
+        if name in SERVICES or name == SCHEMA_REGISTRY:
             return self._check_service(name, pid)
         if name == "api-server":
             self._check_service(name, pid)

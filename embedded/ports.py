@@ -18,6 +18,7 @@ USUAL: Mapping[str, int] = {
     "kafka": 9092,
     "kafka_controller": 9093,
     "postgres": 5432,
+    "schema_registry": 8081,
     "supervisor": 9001,
 }
 HOST = "127.0.0.1"

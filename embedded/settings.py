@@ -43,6 +43,14 @@ KAFKA: Mapping[str, str] = {
 }
 KAFKA_HEAP = "512m"
 
+SCHEMA_REGISTRY: Mapping[str, str] = {
+    # Schemas must outlive the process: records refer to them by id.
+    "apicurio.storage.kind": "sql",
+    "apicurio.storage.sql.kind": "h2",
+    "quarkus.http.access-log.enabled": "false",
+}
+SCHEMA_REGISTRY_HEAP = "256m"
+
 POSTGRES: Mapping[str, str] = {
     "max_connections": "200",
     "shared_buffers": "256MB",
@@ -125,6 +133,7 @@ class Airflow:
         logs: Directory of the tasks' logs.
         passwords: File of the UI's users.
         secrets: fernet_key, api_secret, jwt_secret.
+        registry: The URL of the schema registry's API; empty without one.
     """
 
     metadata: str
@@ -136,6 +145,7 @@ class Airflow:
     logs: str
     passwords: str
     secrets: Mapping[str, str]
+    registry: str = ""
 
     def environment(self) -> dict[str, str]:
         """The environment variables of every Airflow process of the platform."""
@@ -155,6 +165,8 @@ class Airflow:
             "CONN_MILLRACE_KAFKA": json.dumps({"conn_type": "kafka", "extra": {"bootstrap.servers": self.brokers}}),
             "CONN_MILLRACE_POSTGRES": json.dumps({"conn_type": "postgres", **self.warehouse}),
         }
+        if self.registry:
+            own["CONN_MILLRACE_REGISTRY"] = json.dumps({"conn_type": "http", "host": self.registry})
         connections = {f"AIRFLOW_{name}": value for name, value in own.items() if name.startswith("CONN_")}
         others = {f"AIRFLOW__{name}": value for name, value in own.items() if not name.startswith("CONN_")}
         # Airflow hides its database from tasks, and the task of maintain__history that cleans it needs the address.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, TypedDict, cast
 
 from embedded import environment, processes
-from embedded.component import NAMES
+from embedded.component import ALL
 from embedded.home import Home, write_private
 from embedded.polling import wait_until
 from embedded.ports import HOST
@@ -27,6 +27,7 @@ STOP_SECONDS = {
     "api-server": 5,
     "dag-processor": 5,
     "triggerer": 5,
+    "schema-registry": 10,
 }
 
 _NOT_RUNNING, _ALREADY_STARTED = 70, 60
@@ -171,7 +172,7 @@ class Supervisor:
             stdout_logfile_backups = 2
             """
         ]
-        for name in NAMES:
+        for name in ALL:
             sections.append(f"""
             [program:{name}]
             command = {_command(name)}

@@ -1,4 +1,4 @@
-"""The connections to Kafka and PostgreSQL: from the environment, or from Airflow inside its processes."""
+"""The connections to servers: from the environment, or from Airflow inside its processes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,27 @@ class Postgres:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Registry:
+    """The address of a schema registry and how to log in.
+
+    Attributes:
+        url: The address of its API, such as ``https://registry.example:8081/apis/ccompat/v7``.
+        login, password: For HTTP basic authentication; None for none.
+        token: For a bearer token; None for none.
+        ca: The file of the certificates that its certificate is checked with; None for those of the system.
+        cert, key: The files of this client's certificate and key; None for none.
+    """
+
+    url: str
+    login: str | None = None
+    password: str | None = None
+    token: str | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
 class Source(Protocol):
     """Where connections come from. Each method raises UserError when the connection is undefined or invalid."""
 
@@ -39,6 +60,9 @@ class Source(Protocol):
 
     def postgres(self, name: str) -> Postgres:
         """The address and login of a connection."""
+
+    def registry(self, name: str) -> Registry:
+        """The address and login of a connection to a schema registry."""
 
 
 class Environment:
@@ -67,6 +91,12 @@ class Environment:
             json.loads(extra) if isinstance(extra, str) else extra,
         )
 
+    def registry(self, name: str) -> Registry:
+        """See ``Source``."""
+        found = self._read(name)
+        extra = found.get("extra") or {}
+        return registry_of(name, found | {"extra": json.loads(extra) if isinstance(extra, str) else extra})
+
     @staticmethod
     def _read(name: str) -> dict[str, Any]:
         variable = f"AIRFLOW_CONN_{name.upper()}"
@@ -76,6 +106,7 @@ class Environment:
         if "://" in text and not text.startswith("{"):
             url = urlsplit(text)
             return {
+                "conn_type": url.scheme,
                 "host": unquote(url.hostname or ""),
                 "port": url.port,
                 "login": unquote(url.username or ""),
@@ -90,6 +121,34 @@ class Environment:
         if not isinstance(found, dict):
             raise invalid(name, f"{variable} is not a JSON object.", "Set it as `./millrace env` prints it.")
         return found
+
+
+def registry_of(name: str, found: Mapping[str, Any]) -> Registry:
+    """The connection to a schema registry from the fields of Airflow's HTTP connection.
+
+    Args:
+        found: ``host``, which may be a whole URL, ``port``, ``schema`` (``http`` or ``https``), ``login``, ``password``
+            and ``extra`` with ``token``, ``path``, ``ca``, ``cert`` and ``key``.
+
+    Raises:
+        UserError: It has no host.
+    """
+    host, extra = str(found.get("host") or ""), found.get("extra") or {}
+    if not host:
+        raise invalid(name, "it has no host.", 'Set the registry\'s address as its host, such as "https://host:8081".')
+    if "://" not in host:
+        schemes = [found.get("schema"), found.get("conn_type")]
+        scheme = next((each for each in schemes if each in ("http", "https")), "http")
+        host = f"{scheme}://{host}"
+    parts = urlsplit(host)
+    if found.get("port") and parts.port is None:
+        host = parts._replace(netloc=f"{parts.netloc}:{found['port']}").geturl()
+    return Registry(
+        url=host.rstrip("/") + str(extra.get("path") or "").rstrip("/"),
+        login=found.get("login") or None,
+        password=found.get("password") or None,
+        **{field: extra.get(field) or None for field in ("token", "ca", "cert", "key")},
+    )
 
 
 def undefined(name: str) -> UserError:
@@ -126,3 +185,8 @@ def kafka() -> dict[str, Any]:
 def postgres() -> Postgres:
     """The address of the warehouse, ``millrace_postgres``. Raises UserError when it is undefined."""
     return _sources[0].postgres(POSTGRES)
+
+
+def registry(name: str) -> Registry:
+    """The address of a schema registry. Raises UserError when the connection is undefined or has no host."""
+    return _sources[0].registry(name)

@@ -333,6 +333,34 @@ class Code(StrEnum):
         "None of the records of a large batch can be landed. The definition is probably wrong.",
         "Correct the definition. If the records are bad: `./millrace accept STREAM bad` makes them dead letters.",
     )
+    SCHEMA_UNKNOWN = (
+        "schema-unknown",
+        "The schema registry does not have the schema that a record names. No record was skipped.",
+        "Register the schema under this id again, or correct the connection to the registry. If the schema is lost: "
+        "`./millrace accept STREAM bad` makes these records dead letters.",
+    )
+    SCHEMA_INCOMPATIBLE = (
+        "schema-incompatible",
+        "No record of a schema can become an event of the stream: a required field is missing in the schema, a type "
+        "does not fit, or the schema is of another format. No record was skipped.",
+        "Correct the definition; `./millrace check STREAM` compares it with all schemas of the topic. If the records "
+        "are bad: `./millrace accept STREAM bad` makes them dead letters.",
+    )
+    REGISTRY_UNAVAILABLE = (
+        "registry-unavailable",
+        "The schema registry does not answer, or answers with an error. No record was skipped.",
+        "Start it, or correct the connection that the definition names. Landing waits, and continues by itself.",
+    )
+    REGISTRY_REFUSED = (
+        "registry-refused",
+        "The schema registry refuses a request: the login is wrong or has no permission, or it rejects a schema.",
+        "Correct the login of the connection, its permissions, or what the message names.",
+    )
+    SCHEMA_NOT_MADE = (
+        "schema-not-made",
+        "`./millrace produce` cannot make a schema from the struct of a stream.",
+        "Change the type of the field that the message names, or send your own events to the topic.",
+    )
     NOTHING_TO_ACCEPT = (
         "nothing-to-accept",
         "The stream did not stop for the reason that was accepted.",

@@ -17,5 +17,6 @@ if __name__ == "__main__":
     import_pyarrow_without_pandas()
     from include.landing.drain import drain
 
-    stream = topic.stream_of(NAME, sys.argv[1])
+    options = [each for each in sys.argv[2:] if each != CURRENT]
+    stream = topic.stream_of(NAME, sys.argv[1], *options)
     drain(replace(stream, key=_KEY, current=True) if CURRENT in sys.argv[2:] else stream, owner="benchmark")

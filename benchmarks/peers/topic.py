@@ -9,12 +9,11 @@ from itertools import islice
 from random import Random
 from uuid import uuid4
 
-import msgspec
-
 from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client, topics
-from include.streams import produce, vehicle_positions
+from include.schemas.schema import Format
+from include.streams import encoding, produce, vehicle_positions
 from include.streams.definition import Stream
 
 # The simulation takes 20 µs for an event, so the topic repeats this many events at other offsets.
@@ -30,24 +29,32 @@ FETCH = {
 _QUEUE = {"queue_buffering_max_messages": 200_000, "queue_buffering_max_kbytes": 262_144, "batch_size": 1_000_000}
 
 
-def stream_of(name: str, topic: str) -> Stream:
+def stream_of(name: str, topic: str, format: str = Format.JSON) -> Stream:
     """The shipped stream of bus positions under another name, with a window that outlasts any run here."""
     return replace(
-        vehicle_positions.stream, name=name, topic=topic, kafka_partitions=PARTITIONS, window="1 hour", quiet="1 second"
+        vehicle_positions.stream,
+        name=name,
+        topic=topic,
+        format=format,
+        registry="",
+        kafka_partitions=PARTITIONS,
+        window="1 hour",
+        quiet="1 second",
     )
 
 
 @contextmanager
-def filled(events: int) -> Iterator[str]:
+def filled(events: int, format: str = Format.JSON) -> Iterator[str]:
     """A new topic with that many events, a multiple of the partitions' number; deleted at the end.
 
     Raises:
         UserError: Kafka is unavailable, or did not store every event.
     """
     topic = f"bench-{uuid4().hex[:8]}"
-    produce.make_topic(stream_of("bench", topic))
+    stream = stream_of("bench", topic, format)
+    produce.make_topic(stream)
     try:
-        _fill(topic, events)
+        _fill(stream, events)
         yield topic
     finally:
         delete(topic)
@@ -82,9 +89,10 @@ def leave(group: str) -> None:
             raise
 
 
-def _fill(topic: str, events: int) -> None:
+def _fill(stream: Stream, events: int) -> None:
+    topic = stream.topic
     simulated = islice(vehicle_positions.drive(Random(1)), DISTINCT)
-    messages = [{"value": msgspec.json.encode(event)} for event in simulated]
+    messages = [{"value": value} for value in map(encoding.encoder(stream), simulated)]
     parts = [messages[partition::PARTITIONS] for partition in range(PARTITIONS)]
     producer = client.producer(**_QUEUE)
     for sent in range(0, events, DISTINCT):

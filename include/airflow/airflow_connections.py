@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.connections import Postgres, invalid, undefined
+from include.connections import Postgres, Registry, invalid, registry_of, undefined
 
 
 class AirflowConnections:
@@ -29,11 +29,23 @@ class AirflowConnections:
 
     def postgres(self, name: str) -> Postgres:
         """See ``connections.Source``."""
+        found = self._get(name)
+        return Postgres(found.host, found.port, found.login, found.password, found.schema, found.extra_dejson)
+
+    def registry(self, name: str) -> Registry:
+        """See ``connections.Source``."""
+        found = self._get(name)
+        fields = {
+            field: getattr(found, field) for field in ("conn_type", "host", "port", "schema", "login", "password")
+        }
+        return registry_of(name, fields | {"extra": found.extra_dejson})
+
+    @staticmethod
+    def _get(name: str) -> Any:
         from airflow.sdk import Connection
         from airflow.sdk.exceptions import AirflowNotFoundException
 
         try:
-            found = Connection.get(name)
+            return Connection.get(name)
         except AirflowNotFoundException as error:
             raise undefined(name) from error
-        return Postgres(found.host, found.port, found.login, found.password, found.schema, found.extra_dejson)

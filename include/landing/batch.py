@@ -13,10 +13,10 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from include.kafka.reader import Batch
-from include.landing import copy, dead_letters, relation, spans
+from include.landing import copy, dead_letters, decoders, relation, spans
 from include.landing.copy import Rows
 from include.landing.dead_letters import NO_STAMP, DeadLetter
-from include.landing.decoder import Decoder
+from include.landing.decoder import StopReason
 from include.landing.disposition import Disposition
 from include.landing.effects import NO_TOMBSTONES, Effects, Reducer, Tombstones
 from include.landing.latest import Latest, Moved
@@ -69,6 +69,7 @@ class ClassifiedBatch:
         events: The events that land, in the order of their messages; empty once they have become rows.
         times: The times of the events that land, in microseconds since 1970, int64.
         ends: For each partition that moves, the offsets where the batch begins and ends (exclusive).
+        stops: The reasons of the dead letters for which the stream stops, unless a user has accepted them.
         unfilled: For each partition, the range of offsets whose events have values for columns that do not exist yet.
         has_nulls: Whether an event is null where the table does not allow it yet.
         effects: What the records change in the current state; None for a stream without one.
@@ -83,6 +84,7 @@ class ClassifiedBatch:
     events: list[Any] = field(default_factory=list)
     times: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     letters: dict[int, DeadLetter] = field(default_factory=dict)
+    stops: dict[int, StopReason] = field(default_factory=dict)
     unfilled: dict[int, tuple[int, int]] = field(default_factory=dict)
     has_nulls: bool = False
     effects: Effects | None = None
@@ -123,6 +125,15 @@ class PreparedBatch:
     classified: ClassifiedBatch
     latest: Latest | None = None
 
+    @property
+    def stops(self) -> list[tuple[int, int, StopReason]]:
+        """The partition and offset of each record for which the stream stops, and the reason."""
+        where = self.classified
+        return [
+            (int(where.partitions[index]), int(where.offsets[index]), reason)
+            for index, reason in sorted(where.stops.items())
+        ]
+
 
 class Preparer:
     """Prepares the batches of one drain, in the order in which they were read.
@@ -140,7 +151,7 @@ class Preparer:
         self._stream = stream
         self._incarnation = incarnation
         self._next = dict(starts)
-        self._decoder = Decoder(stream.event)
+        self._decoder = decoders.of(stream)
         columns = copy.columns_of_stream(stream)
         self._reducer = Reducer(stream, incarnation) if stream.current else None
         self._columns = tuple(column for column in columns if column.name not in pending.columns)
@@ -162,14 +173,19 @@ class Preparer:
     def pieces(self, batch: Batch) -> list[PreparedBatch]:
         """Prepares a batch, in pieces if its events belong to more than ``MAX_SPANS`` partitions of the table.
 
-        A transaction holds locks on every partition that it writes to, and the server has a few thousand in all.
+        A transaction holds locks on every partition that it writes to, and the server has a few thousand in all. After
+        an error, the batch can be prepared again.
         """
         starts = dict(self._next)
         prepared = self.prepare(batch)
         if len(prepared.spans) <= MAX_SPANS:
             return [prepared]
         self._next = starts
-        return [self.prepare(piece) for piece in _pieces(batch)]
+        try:
+            return [self.prepare(piece) for piece in _pieces(batch)]
+        except BaseException:
+            self._next = starts
+            raise
 
     def prepare(self, batch: Batch) -> PreparedBatch:
         """Decodes, classifies and formats the records of a batch."""
@@ -182,8 +198,8 @@ class Preparer:
             codes=np.zeros(len(messages), np.int8),
             ends={p: (self._next[p], end) for p, end in sorted(batch.next_offsets.items())},
         )
-        self._next |= batch.next_offsets
         self._classify_values(classified)
+        self._next |= batch.next_offsets
         tombstones = self._classify_tombstones(classified)
         self._classify_times(classified)
         rows = self._format(classified)
@@ -240,13 +256,16 @@ class Preparer:
 
     def _classify_values(self, classified: ClassifiedBatch) -> None:
         """Decodes the values. Tombstones are skipped, and values that are not events become dead letters."""
+        headers = list(map(Message.headers, classified.messages)) if self._decoder.reads_headers else None
         classified.events, bad = self._decoder.events(
-            [_EMPTY if value is None else value for value in classified.values]
+            [_EMPTY if value is None else value for value in classified.values], cast(Any, headers)
         )
         for index, reason in bad.items():
             if classified.values[index] is None:
                 classified.codes[index] = _SKIPPED
             else:
+                if isinstance(reason, StopReason):
+                    classified.stops[index] = reason
                 classified.set_aside(index, self._letter(classified, index, Disposition.DEAD_LETTER, reason))
 
     def _classify_tombstones(self, classified: ClassifiedBatch) -> Tombstones:

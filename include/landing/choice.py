@@ -23,5 +23,7 @@ CHOICES: Mapping[Code, Choice] = {
     Code.TOPIC_RECREATED: Choice.RECREATED,
     Code.LOG_TRUNCATED: Choice.TRUNCATED,
     Code.ALL_RECORDS_REJECTED: Choice.BAD,
+    Code.SCHEMA_UNKNOWN: Choice.BAD,
+    Code.SCHEMA_INCOMPATIBLE: Choice.BAD,
 }
 """The choice that lets a stream continue after an error."""

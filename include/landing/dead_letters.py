@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cache
@@ -11,6 +12,7 @@ import msgspec
 
 from include.landing.disposition import Disposition
 from include.landing.spans import UNIX_EPOCH
+from include.schemas.framing import Headers
 from include.streams.definition import CALENDAR, Instant
 from include.streams.field import fields_of, storable
 
@@ -64,6 +66,13 @@ def of(
         value=_bytes(message.value()),
         headers=[(storable(name), _bytes(value)) for name, value in headers] or None,
     )
+
+
+def headers_of(stored: Sequence[tuple[str, str | None]] | None) -> Headers | None:
+    """The headers of a record, as ``millrace.dead_letter`` has them: pairs of name and value, the value base64."""
+    if not stored:
+        return None
+    return [(name, None if value is None else b64decode(value)) for name, value in stored]
 
 
 def appended_at(stamp_ms: int) -> datetime:

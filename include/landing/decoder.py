@@ -1,17 +1,19 @@
-"""The decoder of a stream's events, which drain, replay, retry and proof share."""
+"""The decoder of events from JSON, and what decoders of all formats have in common."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from msgspec import inspect
 
+from include.error_codes import Code
 from include.landing import moments
+from include.schemas.framing import Headers
 
 MAX_DEPTH = 500
 """The most levels of lists and objects that JSON may nest. A decoder's own limit depends on its caller's stack."""
@@ -24,26 +26,70 @@ _WITHOUT_ZONE = "Expected `datetime` with a timezone component"
 _TOO_DEEP = f"ValidationError: nested deeper than {MAX_DEPTH} levels"
 
 
+class StopReason(str):
+    """The reason why a record cannot be decoded, if the stream stops for it, unless a user accepts such records.
+
+    Args:
+        text: The reason.
+        code: The kind of error.
+    """
+
+    code: Code
+
+    def __new__(cls, text: str, code: Code) -> StopReason:
+        """A reason from its text and its code."""
+        reason = super().__new__(cls, text)
+        reason.code = code
+        return reason
+
+
+Reason = str | StopReason
+"""Why a record is not an event."""
+
+
+class EventDecoder(Protocol):
+    """Decodes the records of one stream. Drain, replay, retry and proof share it.
+
+    Attributes:
+        reads_headers: Whether ``events`` needs the headers of the records.
+    """
+
+    reads_headers: bool
+
+    def events(
+        self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None
+    ) -> tuple[list[Any], dict[int, Reason]]:
+        """Decodes values. Returns the events in order, and for each value that is not one the reason, by its index.
+
+        Args:
+            headers: The headers of each record, if ``reads_headers``.
+        """
+
+
 class Decoder:
-    """Decodes the records of one stream.
+    """Decodes the records of one stream from JSON.
 
     Args:
         event: The struct that a record is decoded to.
     """
 
+    reads_headers = False
+
     def __init__(self, event: type[msgspec.Struct]) -> None:
         self._decode = msgspec.json.Decoder(event).decode
         self._event = event
 
-    def events(self, values: Sequence[bytes]) -> tuple[list[Any], dict[int, str]]:
-        """Decodes values. Returns the events in order, and for each value that is not one the reason, by its index.
+    def events(
+        self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None
+    ) -> tuple[list[Any], dict[int, Reason]]:
+        """See ``EventDecoder``.
 
         A bad value costs one exception, and no value is decoded twice: ``list.extend`` keeps the items that an iterator
         returned before it raised, and the iterator continues after the value that raised. If the definition's own code
         raises an exception, that is the value's reason.
         """
         events: list[Any] = []
-        bad: dict[int, str] = {}
+        bad: dict[int, Reason] = {}
         deep: set[int] = set()
         if max(map(len, values), default=0) > MAX_DEPTH:
             deep = {index for index, value in enumerate(values) if is_too_deep(value)}
@@ -57,7 +103,7 @@ class Decoder:
             except KeyboardInterrupt:
                 raise
             except BaseException as raised:
-                if not _is_of_record(raised):
+                if not is_of_record(raised):
                     raise
                 error = raised
             at = len(events) + len(bad)
@@ -96,20 +142,20 @@ def _depth(text: bytes) -> int:
     return int(np.cumsum(opened.astype(np.int64) - closed).max(initial=0))
 
 
-def _is_of_record(error: BaseException) -> bool:
+def is_of_record(error: BaseException) -> bool:
     """Whether a record, or the definition's code for it, raised the error, and not the decoder for lack of memory."""
     return not isinstance(error, MemoryError) or (
         error.__traceback__ is not None and error.__traceback__.tb_next is not None
     )
 
 
-def reason_of(error: BaseException) -> str:
-    """The error of a record in words, for its dead letter."""
+def reason_of(error: BaseException, prefix: str = "") -> str:
+    """The reason why a record is not an event, from the error that it raised."""
     try:
         text = str(error)
     except Exception:  # the definition's own class
         text = "(its message cannot be read)"
-    return f"{type(error).__name__}: {text}{_hint(error, text)}"[:_MAX_REASON]
+    return f"{prefix}{type(error).__name__}: {text}{_hint(error, text)}"[:_MAX_REASON]
 
 
 def _hint(error: BaseException, text: str) -> str:

@@ -24,7 +24,7 @@ from include.errors import UserError
 from include.kafka import client, position, reader, topics
 from include.kafka.position import Position
 from include.kafka.position_errors import Fenced, PositionError, TopicRecreated
-from include.kafka.reader import Reader
+from include.kafka.reader import Batch, Reader
 from include.kafka.topics import Topic
 from include.landing import (
     dead_letters,
@@ -39,9 +39,10 @@ from include.landing import (
 )
 from include.landing.partitions import Partitions
 from include.landing.prefetch import Prefetcher
-from include.landing.recovery import MIN_REJECTED, AllRecordsRejected
+from include.landing.recovery import MIN_REJECTED, AllRecordsRejected, SchemaStops
 from include.landing.state import State
 from include.landing.transaction_retry import TransactionRetry
+from include.schemas.registry import RegistryUnavailable
 from include.streams.definition import Stream
 from include.warehouse import queries
 from include.warehouse.connection import connect
@@ -63,6 +64,8 @@ GATHER_S = 0.05
 SHOW_EVERY_S = 2.0
 CHECK_EVERY_S = 3.0
 RETRY_S = 1.0
+# The longest time between two tries while the schema registry does not answer; the first is RETRY_S.
+MAX_REGISTRY_WAIT_S = 15.0
 # In the tail of a window, a drain ends when no records arrive for this time.
 TAIL_QUIET_S = 3.0
 # A transaction that is open for longer belongs to a stopped process. The server ends it, which frees its locks.
@@ -184,6 +187,9 @@ class Drain:
         self._partitions = Partitions(stream)
         self._stopping = threading.Event()
         self._grown = threading.Event()
+        # Why a batch cannot be decoded yet.
+        self._unavailable: RegistryUnavailable | None = None
+        self._preparing = False
         self._drained = Drained()
         self._shown_at = self._checked_at = time.monotonic()
 
@@ -217,6 +223,9 @@ class Drain:
         """
         arrived_at = time.monotonic()
         while (now := time.monotonic()) < until:
+            if self._preparing and not (tail and self._unavailable):
+                # Records have arrived, and none is ready yet: the drain reads schemas, or waits for their registry.
+                arrived_at = now
             quiet_until = arrived_at + (TAIL_QUIET_S if tail else self._stream.quiet_s)
             if now > quiet_until:
                 return f"no records arrived for {self._stream.quiet}"
@@ -226,6 +235,8 @@ class Drain:
                 self._write(batch, deadline)
                 arrived_at = time.monotonic()
             del batch
+        if (unavailable := self._unavailable) is not None:
+            raise unavailable
         return None
 
     def _batches(self) -> Iterator[PreparedBatch]:
@@ -246,11 +257,28 @@ class Drain:
         if batch.next_offsets:
             # If the topic has the same id after the read, it had it before.
             description = topics.request_description(self._topic.name, self._brokers)
-            prepared = self._preparer.pieces(batch)
+            prepared = self._prepare(batch)
             self._confirm(description)
             return [] if self._stopping.is_set() else prepared
         if time.monotonic() - self._checked_at > CHECK_EVERY_S:
             self._confirm(topics.request_description(self._topic.name, self._brokers))
+        return []
+
+    def _prepare(self, batch: Batch) -> list[PreparedBatch]:
+        """Prepares a batch. Waits for a schema registry that does not answer; then no record is lost or skipped."""
+        wait_s = RETRY_S
+        self._preparing = True
+        while not self._stopping.is_set():
+            try:
+                prepared = self._preparer.pieces(batch)
+            except RegistryUnavailable as error:
+                log.warning("Trying again in %.0f s: %s", wait_s, error.what)
+                self._unavailable = error
+                self._stopping.wait(wait_s)
+                wait_s = min(2 * wait_s, MAX_REGISTRY_WAIT_S)
+            else:
+                self._unavailable, self._preparing = None, False
+                return prepared
         return []
 
     def _confirm(self, description: Callable[[], Topic]) -> None:
@@ -319,7 +347,15 @@ class Drain:
         batch.rows.send(self._connection, f"{table.SCHEMA}.{self._stream.name}", self._preparer.copied)
 
     def _require_accepted_records(self, batch: PreparedBatch) -> None:
-        """Raises AllRecordsRejected when none of many records can be landed, unless a user has accepted that."""
+        """Raises an error if the stream must not continue past records that a user has not accepted as dead letters.
+
+        Raises:
+            SchemaStops: A record names a schema that is unknown, or that does not fit the definition.
+            AllRecordsRejected: None of many records can be landed.
+        """
+        for partition, offset, reason in batch.stops:
+            if offset >= self._accepted_bad.get(partition, 0):
+                raise SchemaStops(self._stream.name, partition, offset, reason)
         if len(batch.rows) or len(batch.letters) < MIN_REJECTED:
             return
         unaccepted = [

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from include.errors import NonRetryableError
-from include.landing import copy, state
+from include.landing import copy, decoders, state
 from include.landing.copy import Rows
 from include.landing.dead_letters import NO_STAMP
-from include.landing.decoder import Decoder
 from include.landing.latest import Latest, Moved, last, numbers
 from include.landing.time_limits import NO_RECORD_TIME, record_times
 from include.landing.tombstones import KeyDecoder
@@ -149,7 +148,7 @@ class Reducer:
         if value is None and self._keys is not None:
             key = self._keys.key(_key_of(second))
         else:
-            key = Decoder(self._stream.event).events([value or b""])[0][0]
+            key = decoders.of(self._stream).events([value or b""], cast(Any, [second.headers()]))[0][0]
         values = [column.read([key])[0] for column in self._key]
         return state.moved(self._stream, values, int(first.partition() or 0), int(second.partition() or 0))
 

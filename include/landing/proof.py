@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from include.kafka import position, reader, topics
 from include.kafka.position_errors import TopicMissing
-from include.landing import copy, partitions, placement, relation, spans, state, table
+from include.landing import copy, decoders, partitions, placement, relation, spans, state, table
 from include.landing.choice import Choice
-from include.landing.decoder import Decoder
+from include.landing.decoder import Reason
 from include.landing.disposition import Disposition
 from include.landing.placement import Placement
 from include.landing.state_proof import StateProof
+from include.schemas.framing import Headers
 from include.streams.definition import Stream
 from include.streams.field import TIMESTAMP, Field
 from include.warehouse import queries
@@ -48,11 +49,19 @@ def log_of(gap: ReadGapsRow) -> LogId:
 
 
 class Record(NamedTuple):
-    """What Kafka holds for one offset: the value, the timestamp in milliseconds since 1970, and a tombstone's key."""
+    """What Kafka holds for one offset.
+
+    Attributes:
+        value: The value; None for a tombstone.
+        stamp: The timestamp, in milliseconds since 1970.
+        key: The key of a tombstone.
+        headers: The headers.
+    """
 
     value: bytes | None
     stamp: int
     key: bytes | None = None
+    headers: Headers | None = None
 
 
 class Found(NamedTuple):
@@ -201,7 +210,7 @@ class _Prover:
         self._gaps = list(sql.read_gaps(connection, stream=stream.name))
         self._sql = sql
         self._has_table = sql.read_partition_key(connection, stream=stream.name) is not None
-        self._decoder = Decoder(stream.event)
+        self._decoder = decoders.of(stream)
         self._columns = copy.columns_of_stream(stream)
         self._absent = table.missing(connection, stream)
         self._unfilled = {
@@ -424,8 +433,8 @@ class _Prover:
         Args:
             landed: For each offset the record and the row.
         """
-        values = {offset: record.value or b"" for offset, (record, _) in landed.items()}
-        events, bad = self._decoder.events(list(values.values()))
+        records = {offset: record for offset, (record, _) in landed.items()}
+        events, bad = self._events(records.values())
         offsets = list(landed)
         decoded = [offset for index, offset in enumerate(offsets) if index not in bad]
         differing = {offsets[index] for index in bad}
@@ -442,14 +451,18 @@ class _Prover:
                     continue
                 if stored is None and column.name in columns and offset in marked:
                     waiting.add(offset)
-                elif column.name not in self._absent and self._is_determined(column, sql, values[offset], sent):
+                elif column.name not in self._absent and self._is_determined(column, sql, records[offset], sent):
                     differing.add(offset)
         self._proof.unfilled += len(waiting - differing)
         return differing
 
-    def _is_determined(self, column: Column, sql: str, value: bytes, sent: Any) -> bool:
+    def _events(self, records: Collection[Record]) -> tuple[list[Any], dict[int, Reason]]:
+        """The events of records; see ``EventDecoder``."""
+        return self._decoder.events([each.value or b"" for each in records], [each.headers for each in records])
+
+    def _is_determined(self, column: Column, sql: str, record: Record, sent: Any) -> bool:
         """Whether a record determines a field's value, and not a default such as a random id or the current time."""
-        events, _ = self._decoder.events([value])
+        events, _ = self._events([record])
         return bool(events) and _shown(column.read(events)[0], sql) == _shown(sent, sql)
 
 
@@ -457,7 +470,8 @@ def _record(message: Message) -> Record:
     value, key = message.value(), None
     if value is None:
         key = message.key()
-    return Record(value, message.timestamp()[1], key.encode() if isinstance(key, str) else key)
+    headers = cast(Any, message.headers())
+    return Record(value, message.timestamp()[1], key.encode() if isinstance(key, str) else key, headers)
 
 
 def _stored(field: Field) -> str:

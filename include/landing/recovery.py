@@ -12,6 +12,7 @@ from include.kafka.position import StoredPosition
 from include.kafka.position_errors import PositionError
 from include.kafka.topics import Topic
 from include.landing.choice import CHOICES, Choice
+from include.landing.decoder import StopReason
 from include.streams import produce
 from include.streams.definition import Stream
 from include.warehouse import queries
@@ -34,6 +35,17 @@ class AllRecordsRejected(PositionError):
         )
 
 
+class SchemaStops(PositionError):
+    """A record names a schema that the registry does not have, or of which no record can be an event."""
+
+    def __init__(self, stream: str, partition: int, offset: int, reason: StopReason) -> None:
+        super().__init__(
+            f"Stream {stream!r} has stopped at partition {partition}, offset {offset}: {str(reason).rstrip('.')}. No "
+            "record was skipped.",
+            code=reason.code,
+        )
+
+
 def with_remedy(error: PositionError, stream: Stream) -> PositionError:
     """The error with the command that lets the stream continue."""
     purposes = {
@@ -41,6 +53,10 @@ def with_remedy(error: PositionError, stream: Stream) -> PositionError:
         Code.TOPIC_MISSING: "To create it and continue from offset 0",
         Code.TOPIC_RECREATED: "To continue with the new topic from offset 0",
         Code.LOG_TRUNCATED: "To keep their rows and continue where the log was cut",
+        Code.SCHEMA_UNKNOWN: "Register the schema under this id again, or correct the connection to the registry. Or, "
+        "to keep the records that the topic has now as dead letters and continue",
+        Code.SCHEMA_INCOMPATIBLE: f"Correct the definition; ./millrace check {stream.name} compares it with all "
+        "schemas. Or, to keep the records that the topic has now as dead letters and continue",
         Code.ALL_RECORDS_REJECTED: "Correct the definition or the producer. Or, to keep these records as dead letters "
         "and continue",
     }

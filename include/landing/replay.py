@@ -320,7 +320,19 @@ class _Replayer:
     def _require_landed(
         self, prepared: PreparedBatch, changes: LedgerChanges, partition: int, first: int, until: int
     ) -> None:
-        """Refuses a range of which no record can be landed any more, although some had landed."""
+        """Refuses a range of which no record can be landed any more, although some had landed.
+
+        Also refuses to replace rows by dead letters whose schema is unknown or does not fit the definition.
+        """
+        lost = changes.before()[Disposition.LANDED] - changes.after()[Disposition.LANDED]
+        if prepared.stops and lost > 0:
+            _, offset, reason = prepared.stops[0]
+            raise UserError(
+                f"The replay of stream {self._stream.name!r} would replace rows by dead letters in partition "
+                f"{partition}, offset {offset}: {reason}. The rows of offsets {first} to {until - 1} are unchanged.",
+                "Register the schema again or correct the definition, and run the command again.",
+                code=reason.code,
+            )
         if len(prepared.rows) or len(prepared.letters) < MIN_REJECTED or not changes.before()[Disposition.LANDED]:
             return
         raise UserError(

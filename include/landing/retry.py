@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from include.landing import copy, refusals, relation, spans, state, table
+from include.landing import copy, dead_letters, decoders, refusals, relation, spans, state, table
 from include.landing.dead_letters import MILLISECOND
-from include.landing.decoder import Decoder
 from include.landing.latest import NO_ROWS, Latest, Moved, last, numbers
 from include.landing.partitions import Partitions
 from include.landing.state import State
@@ -76,7 +75,7 @@ class _Retrier:
     def __init__(self, connection: Connection, stream: Stream) -> None:
         self._connection, self._stream = connection, stream
         self._sql = queries.load("landing")
-        self._decoder = Decoder(stream.event)
+        self._decoder = decoders.of(stream)
         self._limits = TimeLimits(stream)
         self._columns = copy.columns_of_stream(stream)
         self._time = next((column for column in self._columns if column.name == stream.event_time), None)
@@ -129,7 +128,8 @@ class _Retrier:
 
     def _decoded(self, letters: Sequence[ReadDeadLettersRow]) -> list[_Candidate]:
         """The letters that decode now, fit their columns, and are within the time limits."""
-        events, bad = self._decoder.events([bytes(letter.value or b"") for letter in letters])
+        headers = [dead_letters.headers_of(letter.headers) for letter in letters]
+        events, bad = self._decoder.events([bytes(letter.value or b"") for letter in letters], headers)
         good = [letter for index, letter in enumerate(letters) if index not in bad]
         unfit = copy.refused(self._columns, events)
         found = [

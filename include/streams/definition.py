@@ -15,6 +15,7 @@ import msgspec
 from include.definitions import InvalidDefinition
 from include.durations import NOTATION, duration_field
 from include.notifiers import Notifiers, check_notify
+from include.schemas.schema import Format
 from include.streams.field import MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
 from include.streams.keys import Deletion, check_current, deletion_of, names_of
 from include.streams.period import Period, period_field
@@ -51,6 +52,8 @@ NAME_RULE = (
     "name must not end in a date (_20260131) or _pkey, the suffixes of partitions and their indexes."
 )
 RESERVED_PREFIX = "kafka_"
+REGISTRY = "millrace_registry"
+"""The connection to the schema registry, if a definition names no other."""
 _RECORD_TIME = Field(RECORD_TIMESTAMP, TIMESTAMP, False, "The record's timestamp in Kafka")
 # PostgreSQL's documentation, "System Columns".
 SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
@@ -72,7 +75,7 @@ _MAX_DURATION = {
 
 @dataclass(frozen=True)
 class Stream:
-    """A topic of JSON events, and the partitioned table ``landing.<name>`` where each event lands exactly once.
+    """A topic of events, and the partitioned table ``landing.<name>`` where each event lands exactly once.
 
     Durations are a number and a unit, such as ``90 seconds`` or ``7 days``.
 
@@ -85,6 +88,9 @@ class Stream:
         late: An event that is older than its record in Kafka by more than this is quarantined; ``any`` sets no limit.
         early: An event that is newer than its record in Kafka by more than this is quarantined.
         topic: The Kafka topic, if it has another name.
+        format: How the topic encodes events: ``json``, ``avro``, ``protobuf`` or ``json-schema``. In all but the first,
+            each record names its schema, which a schema registry has.
+        registry: The Airflow connection to the schema registry; empty for ``millrace_registry``.
         key: The field, or the fields, that identify what an event is about. ``current`` has one row for each key, and
             ``./millrace produce`` sends it as the Kafka key: the text of one field, or several as a JSON object.
         current: Whether to keep the current state: ``landing.<name>_current`` has the last event of each key.
@@ -115,6 +121,8 @@ class Stream:
     late: str = "7 days"
     early: str = "1 hour"
     topic: str = ""
+    format: Format | str = Format.JSON
+    registry: str = ""
     key: str | tuple[str, ...] | None = None
     current: bool = False
     order_by: str | None = None
@@ -133,6 +141,7 @@ class Stream:
             raise InvalidDefinition("name", f"{self.name!r} is not a valid name for a stream.", NAME_RULE)
         object.__setattr__(self, "topic", self.topic or self.name)
         self._check_topic()
+        self._check_format()
         self._check_event()
         self._check_event_time()
         self._check_durations()
@@ -209,6 +218,11 @@ class Stream:
         """``fresh`` as a duration."""
         return self._duration("fresh")
 
+    @property
+    def subject(self) -> str:
+        """The registry's name for the schemas of the topic's values."""
+        return f"{self.topic}-value"
+
     def _duration(self, field: str) -> timedelta | None:
         """The duration in a field; None if the field sets no limit."""
         text, word = getattr(self, field), _UNLIMITED.get(field)
@@ -230,6 +244,26 @@ class Stream:
                 f"{self.topic!r} is not a valid name for a Kafka topic.",
                 "Use up to 249 letters, digits, '.', '_' and '-'. A stream reads one topic, not a pattern.",
             )
+
+    def _check_format(self) -> None:
+        known = [each.value for each in Format]
+        if self.format not in known:
+            raise InvalidDefinition(
+                "format", f"{self.format!r} is not a format.", f"Use one of {', '.join(map(repr, known))}."
+            )
+        object.__setattr__(self, "format", Format(self.format))
+        if not isinstance(self.registry, str):
+            raise InvalidDefinition(
+                "registry", f"{self.registry!r} is not the name of a connection.", f'Write "{REGISTRY}".'
+            )
+        if self.format == Format.JSON and self.registry:
+            raise InvalidDefinition(
+                "registry",
+                "events of the format 'json' need no schema registry.",
+                'Omit it, or write format="avro", "protobuf" or "json-schema".',
+            )
+        if self.format != Format.JSON:
+            object.__setattr__(self, "registry", self.registry or REGISTRY)
 
     def _check_counts(self) -> None:
         for name, limit in MAX_COUNT.items():
@@ -272,6 +306,12 @@ class Stream:
                     "Use a type that msgspec decodes from JSON, or Any.",
                 )
             self._check_zone(field)
+            if field.has_raw and self.format in (Format.AVRO, Format.PROTOBUF):
+                raise InvalidDefinition(
+                    f"event.{field.name}",
+                    f"msgspec.Raw is undecoded JSON, and events of the format {str(self.format)!r} are not JSON.",
+                    "Use Any.",
+                )
         if len(fields) > (room := MAX_FIELDS - len(self.record_fields) - bool(self.current)):
             raise InvalidDefinition(
                 "event",

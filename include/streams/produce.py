@@ -13,6 +13,7 @@ import msgspec
 from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client, topics
+from include.streams import encoding
 from include.streams.definition import Stream
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def produce(
 def _simulated(stream: Stream, seed: int | None) -> Iterator[tuple[bytes | None, bytes]]:
     """Keys and values of simulated events. Any exception of the definition's code becomes a UserError."""
     assert stream.simulate is not None
-    encode = msgspec.json.Encoder().encode
+    encode = encoding.encoder(stream)
     try:
         for event in stream.simulate(Random(seed)):
             yield _key(stream, event), encode(event)

@@ -132,6 +132,7 @@ class ReadDeadLettersRow(NamedTuple):
     kafka_offset: int
     appended_at: datetime
     value: memoryview | None
+    headers: Any | None
 
 
 class HoldDeadLettersRow(NamedTuple):

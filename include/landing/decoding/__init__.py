@@ -1,0 +1,1 @@
+"""The decoders of the formats that name their schema, which a schema registry has."""
