@@ -36,6 +36,7 @@ LANES = {
         "tests/integration/test_landing",
         "tests/integration/test_platform",
         "tests/integration/test_installation",
+        "tests/integration/test_schema_registry",
     ),
     "contract": (
         "tests/integration/test_contract",

@@ -1,4 +1,4 @@
-"""Events from Avro: its types, the batch reader beside fastavro, values that do not fit, and schemas that do not."""
+"""Events from Avro: its types, batches compared with single values, and values and schemas that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events from Protobuf: schemas from text, the batch reader beside the package protobuf, and what does not fit."""
+"""Events from Protobuf: schemas from text, batches compared with single values, and what does not fit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from google.protobuf import message_factory
 from include.landing.decoding import protobuf
 from include.landing.decoding.misfit import Incompatible
 from include.landing.decoding.protobuf import ProtobufPlan
+from include.landing.decoding.protobuf_batch import ProtobufBatch
 from include.schemas import protobuf as schemas
 from include.schemas.schema import InvalidSchema, Schema
 from include.streams.definition import EpochMillis, Instant
@@ -162,13 +163,20 @@ def alone(plan: ProtobufPlan, value: bytes) -> tuple[Any, str]:
     return event, str(errors.get(0, ""))
 
 
+both = pytest.mark.parametrize(
+    ("text", "indexes"),
+    [(TEXT, ORDER), (TEXT.replace("message Ignored { int64 x = 1; }", ""), b"\0")],
+    ids=["second message", "first message"],
+)
+
+
+@both
 @pytest.mark.parametrize("seed", range(5))
-def test_a_batch_gives_the_events_of_its_values_alone(seed: int) -> None:
+def test_a_batch_gives_the_events_of_its_values_alone(seed: int, text: str, indexes: bytes) -> None:
     rng = random.Random(seed)
-    plan = ProtobufPlan(schema(), Order)
-    assert plan._message((1,))._batch is not None  # type: ignore[union-attr]
+    plan = ProtobufPlan(schema(text), Order)
     messages = [order(rng) for _ in range(500)]
-    values = [b"12345" + ORDER + each.SerializeToString() for each in messages]
+    values = [b"12345" + indexes + each.SerializeToString() for each in messages]
     events, errors = plan.events(values, 5, [])
     assert not errors
     assert events == [alone(plan, value)[0] for value in values]
@@ -184,13 +192,17 @@ def test_a_batch_gives_the_events_of_its_values_alone(seed: int) -> None:
         assert (event.at is None) == (not message.HasField("at"))
 
 
+@both
 @pytest.mark.parametrize("seed", range(20))
-def test_a_batch_with_damaged_values_gives_the_events_and_errors_of_its_values_alone(seed: int) -> None:
+def test_a_batch_with_damaged_values_gives_the_events_and_errors_of_its_values_alone(
+    seed: int, text: str, indexes: bytes
+) -> None:
     rng = random.Random(seed)
-    values = [b"12345" + ORDER + order(rng).SerializeToString() for _ in range(300)]
+    values = [b"12345" + indexes + order(rng).SerializeToString() for _ in range(300)]
     for at in range(0, len(values), 3):
         value = bytearray(values[at])
-        begin = 5 + len(ORDER)
+        # Some have other message indexes.
+        begin = 5 + len(indexes) * (rng.random() < 0.9)
         kind = rng.randrange(5)
         if kind == 0:
             value = value[: rng.randrange(begin, len(value))]
@@ -202,12 +214,19 @@ def test_a_batch_with_damaged_values_gives_the_events_and_errors_of_its_values_a
             for _ in range(kind):
                 value[rng.randrange(begin, len(value))] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
         values[at] = bytes(value)
-    plan = ProtobufPlan(schema(), Order)
+    plan = ProtobufPlan(schema(text), Order)
     events, errors = plan.events(values, 5, [])
     for at, damaged in enumerate(values):
         event, error = alone(plan, damaged)
         assert (repr(events[at]), str(errors.get(at, ""))) == (repr(event), error)
     assert errors
+
+
+def test_messages_without_lists_are_read_in_batches() -> None:
+    for text, index in ((TEXT, 1), (TEXT.replace("message Ignored { int64 x = 1; }", ""), 0)):
+        found = ProtobufPlan(schema(text), Order)._message((index,))
+        assert not isinstance(found, InvalidSchema) and found.batch is not None
+    assert ProtobufBatch.of(schemas.ProtobufFile(schema()).message((2,)), Lists) is None
 
 
 def test_lists_maps_wrappers_and_messages_inside_themselves() -> None:

@@ -86,7 +86,7 @@ class AvroType:
         symbols: Of an enum.
         items: The types inside: of an array or map its only one, of a union its branches.
         size: Of a fixed, in bytes.
-        scale: Of a decimal.
+        scale, precision: Of a decimal.
         is_recursive: Of a record: whether it contains itself.
     """
 

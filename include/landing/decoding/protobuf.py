@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -52,6 +51,17 @@ class ProtobufPlan:
 
     def events(self, values: Sequence[bytes], start: int, after_key: Sequence[bytes]) -> Decoded:
         """See ``Plan``."""
+        first = self._message((0,)) if start else None
+        if not isinstance(first, _MessagePlan) or first.batch is None or len(values) < _MIN_BATCH:
+            return self._by_message(values, start, after_key)
+        # Nearly all values have the first message.
+        events, unread = first.batch.events(values, start, after=_FIRST)
+        others, errors = self._by_message([values[at] for at in unread], start, after_key)
+        for at, event in zip(unread, others, strict=True):
+            events[at] = event
+        return events, {unread[at]: error for at, error in errors.items()}
+
+    def _by_message(self, values: Sequence[bytes], start: int, after_key: Sequence[bytes]) -> Decoded:
         events: list[Any] = [None] * len(values)
         errors: dict[int, BaseException | str] = {}
         for (indexes, begin), where in self._groups(values, start, after_key, errors).items():
@@ -59,21 +69,16 @@ class ProtobufPlan:
             if isinstance(found, InvalidSchema):
                 errors |= dict.fromkeys(where, found)
                 continue
-            is_whole = len(where) == len(values)
-            decoded, wrong = found.events(values if is_whole else [values[at] for at in where], begin)
+            decoded, wrong = found.events([values[at] for at in where], begin)
             errors |= {where[at]: error for at, error in wrong.items()}
-            if is_whole:
-                return decoded, errors
             for at, event in zip(where, decoded, strict=True):
                 events[at] = event
         return events, errors
 
     def _groups(
         self, values: Sequence[bytes], start: int, after_key: Sequence[bytes], errors: dict[int, BaseException | str]
-    ) -> dict[tuple[tuple[int, ...], int], Sequence[int]]:
+    ) -> dict[tuple[tuple[int, ...], int], list[int]]:
         """The values by their message and the beginning of their data."""
-        if start and set(map(itemgetter(slice(start, start + 1)), values)) == {_FIRST}:
-            return {((0,), start + 1): range(len(values))}
         groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for at, value in enumerate(values):
             try:
@@ -85,7 +90,7 @@ class ProtobufPlan:
                 errors[at] = error
                 continue
             groups.setdefault((indexes, begin), []).append(at)
-        return dict(groups)
+        return groups
 
     def _message(self, indexes: tuple[int, ...]) -> _MessagePlan | InvalidSchema:
         found = self._messages.get(indexes)
@@ -126,14 +131,14 @@ class _MessagePlan:
         require(list(protobuf_schema.misfits(message, declared)))
         self._parse = message_factory.GetMessageClass(message).FromString
         self._read = _record(message, declared)
-        self._batch = ProtobufBatch.of(message, event)
+        self.batch = ProtobufBatch.of(message, event)
         self._message, self._event, self._types = message, event, declared
 
     def events(self, values: Sequence[bytes], start: int) -> Decoded:
         """Decodes values; see ``Plan``."""
-        if self._batch is None or len(values) < _MIN_BATCH:
+        if self.batch is None or len(values) < _MIN_BATCH:
             return one_by_one(values, partial(self._event_of, start=start))
-        events, unread = self._batch.events(values, start)
+        events, unread = self.batch.events(values, start)
         alone, errors = one_by_one([values[at] for at in unread], partial(self._event_of, start=start))
         for at, event in zip(unread, alone, strict=True):
             events[at] = event

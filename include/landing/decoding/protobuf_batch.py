@@ -103,12 +103,17 @@ class ProtobufBatch:
         fields = _fields(message, inspect.type_info(event), frozenset())
         return None if fields is None else cls(fields, event)
 
-    def events(self, values: Sequence[bytes], start: int) -> tuple[list[Any], list[int]]:
-        """The events of values, in order, and the indices of those that must be read alone; their events are None."""
+    def events(self, values: Sequence[bytes], start: int, after: bytes = b"") -> tuple[list[Any], list[int]]:
+        """The events of values, in order, and the indices of those that must be read alone; their events are None.
+
+        Args:
+            after: What each message comes after: one byte, or nothing.
+        """
         found: list[Any] = []
         unread: list[int] = []
         for some in packing.parts(values):
             batch = _Messages(some, start)
+            batch.skip(after)
             packed = batch.message(self._fields, np.arange(len(some)), batch.begins, batch.ends)
             events, indices = self._unpacker.events(packed, batch.bad)
             unread += [len(found) + at for at in indices]
@@ -118,6 +123,12 @@ class ProtobufBatch:
 
 class _Messages(Batch):
     """The messages of a batch."""
+
+    def skip(self, after: bytes) -> None:
+        """Moves the beginnings past a byte. Marks the values that begin with another one."""
+        if after:
+            self.bad |= (self.begins >= self.ends) | (self.bytes[self.begins] != after[0])
+            self.begins = np.minimum(self.begins + 1, self.ends)
 
     def message(self, fields: Sequence[_Field], rows: Positions, begins: Positions, ends: Positions) -> pa.Array:
         """Some messages as MessagePack."""
@@ -300,9 +311,12 @@ class _Messages(Batch):
 
     def sized_field(self, located: _Located) -> Pieces:
         """A text or bytes. Arrow takes positions in order only, and an absent field has none of its own."""
-        begins = np.where(located.sizes == 0, self.begins[located.rows], located.at)
-        begins = np.where(self.bad[located.rows], self.begins[located.rows], begins)
-        sizes = np.where(self.bad[located.rows], 0, located.sizes)
+        begins, sizes, wrong = located.at, located.sizes, self.bad[located.rows]
+        if wrong.any():
+            sizes = np.where(wrong, 0, sizes)
+        empty = sizes == 0
+        if empty.any():
+            begins = np.where(empty, self.begins[located.rows], begins)
         found = self.sized(begins, sizes)
         if located.field.is_text and not located.field.is_kept and not packing.is_utf8(found):
             self.bad[located.rows] = True
