@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing.connection import wait
 from typing import Any
 
 from include import forked
@@ -112,7 +112,7 @@ class _Work:
         self._send(True, None, result)
 
     def _end_in_time(self) -> None:
-        select.select(self._worker, [], [], LIMIT_S)
+        wait(self._worker, LIMIT_S)
         os._exit(0)
 
     def _send(self, detached: bool, error: ErrorParts | None, result: object) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import time
 import traceback
 from collections.abc import Callable
 from enum import StrEnum
+from multiprocessing.connection import wait
 from typing import Any
 
 from include.error_codes import Code
@@ -70,7 +70,7 @@ def _watch(child: Child, memory: int, seconds: float, about: str) -> dict[str, A
     from include.training.memory_monitor import MemoryMonitor
 
     started, monitor = time.monotonic(), MemoryMonitor(child.pid)
-    while not select.select([child.answer], [], [], CHECK_EVERY_S)[0]:
+    while not wait([child.answer], CHECK_EVERY_S):
         if (used := monitor.read()) > memory:
             raise Exceeded(
                 f"{about} used {_mb(used)} of memory, more than its memory_limit of {_mb(memory)}, and was ended.",

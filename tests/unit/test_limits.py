@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import time
 from pathlib import Path
@@ -29,6 +30,19 @@ def within(work, memory: int = ROOMY, seconds: float = 60) -> None:  # type: ign
 def test_work_within_its_limits_runs_in_another_process(tmp_path: Path) -> None:
     within(lambda: (tmp_path / "by").write_text(str(os.getpid())) and None)
     assert int((tmp_path / "by").read_text()) != os.getpid()
+
+
+def test_a_process_with_many_open_files_starts_work() -> None:
+    """``select`` takes no descriptor above 1,023."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4_096, most[1]), most[1]))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
+    try:
+        within(lambda: None)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
 
 
 def test_too_much_memory_is_an_error() -> None:
