@@ -198,7 +198,7 @@ def test_the_numbers_refresh_and_rest_while_the_tab_is_hidden(open_page: Open, l
 
 
 def test_everything_is_reached_with_the_keyboard(open_page: Open, questions: list[str]) -> None:
-    """Each link, button and region that scrolls gets the focus in turn, and shows it."""
+    """Each link, button and region that scrolls gets the focus in turn."""
     page = open_page("user", f"/millrace/models/{DATASET}")
     expect(page.get_by_role("heading", name=DATASET, level=1)).to_be_visible()
     wanted = page.evaluate(

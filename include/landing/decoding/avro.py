@@ -10,17 +10,13 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from include.landing import moments
 from include.landing.decoding import avro_schema
 from include.landing.decoding.avro_batch import BatchReader
-from include.landing.decoding.avro_reader import AvroReader, Unreadable
+from include.landing.decoding.avro_reader import AvroReader
 from include.landing.decoding.avro_schema import AvroType
 from include.landing.decoding.misfit import Misfit, require
-from include.landing.decoding.plan import Decoded, one_by_one
+from include.landing.decoding.plan import MIN_BATCH, Decoded, Unreadable, completed, converted, one_by_one
 from include.schemas.schema import Schema
-
-# A batch costs as much as this many values one by one.
-_MIN_BATCH = 64
 
 
 class AvroPlan:
@@ -45,13 +41,11 @@ class AvroPlan:
 
     def events(self, values: Sequence[bytes], start: int, after_key: Sequence[bytes]) -> Decoded:
         """See ``Plan``."""
-        if self._batch is None or len(values) < _MIN_BATCH:
+        if self._batch is None or len(values) < MIN_BATCH:
             return one_by_one(values, partial(self._event_of, start=start))
         events, unread = self._batch.events(values, start)
-        alone, errors = one_by_one([values[at] for at in unread], partial(self._event_of, start=start))
-        for at, event in zip(unread, alone, strict=True):
-            events[at] = event
-        return events, {unread[at]: error for at, error in errors.items()}
+        alone = one_by_one([values[at] for at in unread], partial(self._event_of, start=start))
+        return completed(events, unread, alone)
 
     def _event_of(self, value: bytes, start: int) -> Any:
         try:
@@ -60,15 +54,7 @@ class AvroPlan:
             # The slow reader names the field.
             self._reader.read(value, start)
             raise Unreadable(f"{type(error).__name__}: {error}") from error
-        try:
-            return msgspec.convert(record, self._event)
-        except msgspec.ValidationError as error:
-            if not moments.are_refused(error):
-                raise
-            rewritten = moments.rewritten(msgspec.json.encode(record), self._types)
-            if rewritten is None:
-                raise
-            return msgspec.json.decode(rewritten, type=self._event)
+        return converted(record, self._event, self._types)
 
 
 def misfits(schema: Schema, event: type[msgspec.Struct]) -> list[Misfit]:

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from include.landing.decoding.avro_schema import LOCAL_TIMESTAMPS, TIMESTAMPS, AvroType
+from include.landing.decoding.plan import Unreadable
 
 MAX_DEPTH = 100
 """The most levels of records, lists and maps. Python limits how deeply functions may call each other."""
@@ -23,10 +24,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOCAL_EPOCH = datetime(1970, 1, 1)
 _EPOCH_DAY = date(1970, 1, 1)
 _PER_SECOND = 1_000_000
-
-
-class Unreadable(ValueError):
-    """Bytes that do not fit a schema."""
 
 
 class AvroReader:

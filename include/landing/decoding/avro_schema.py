@@ -14,7 +14,19 @@ from typing import Any
 
 from msgspec import inspect
 
-from include.landing.decoding.misfit import ANYTHING, Alternative, Incompatible, Misfit, alternatives, name_of
+from include.landing.decoding.misfit import (
+    ANYTHING,
+    BYTES,
+    LISTS,
+    OBJECTS,
+    TEXT,
+    WHOLE,
+    Alternative,
+    Incompatible,
+    Misfit,
+    alternatives,
+    name_of,
+)
 from include.streams.times import MICROSECONDS, MILLISECONDS, NANOSECONDS
 
 MAX_TYPES = 20_000
@@ -35,35 +47,20 @@ _LOGICAL: Mapping[str, frozenset[str]] = {
     "decimal": frozenset({"bytes", "fixed"}),
     "uuid": frozenset({"string", "fixed"}),
 }
-_TEXT = (
-    inspect.StrType,
-    inspect.DateTimeType,
-    inspect.DateType,
-    inspect.TimeType,
-    inspect.TimeDeltaType,
-    inspect.UUIDType,
-    inspect.DecimalType,
-    inspect.EnumType,
-    inspect.LiteralType,
-)
-_BYTES = (inspect.BytesType, inspect.ByteArrayType, inspect.MemoryViewType, inspect.UUIDType)
-_WHOLE = (inspect.IntType, inspect.FloatType, inspect.DecimalType, inspect.EnumType, inspect.LiteralType)
-_LISTS = (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType, inspect.TupleType)
-_OBJECTS = (inspect.StructType, inspect.DictType, inspect.TypedDictType, inspect.DataclassType)
 _FITS: Mapping[str, tuple[type[inspect.Type], ...]] = {
     "null": (inspect.NoneType,),
     "boolean": (inspect.BoolType,),
-    "int": _WHOLE,
-    "long": _WHOLE,
+    "int": WHOLE,
+    "long": WHOLE,
     "float": (inspect.FloatType, inspect.DecimalType),
     "double": (inspect.FloatType, inspect.DecimalType),
-    "string": _TEXT,
-    "enum": _TEXT,
-    "bytes": _BYTES,
-    "fixed": _BYTES,
-    "array": _LISTS,
-    "map": _OBJECTS,
-    "record": _OBJECTS,
+    "string": TEXT,
+    "enum": TEXT,
+    "bytes": BYTES,
+    "fixed": BYTES,
+    "array": LISTS,
+    "map": OBJECTS,
+    "record": OBJECTS,
 }
 _LOGICAL_FITS: Mapping[str, tuple[type[inspect.Type], ...]] = {
     **dict.fromkeys((*TIMESTAMPS, *LOCAL_TIMESTAMPS), (inspect.DateTimeType,)),

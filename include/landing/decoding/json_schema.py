@@ -15,36 +15,34 @@ import msgspec
 from msgspec import inspect
 
 from include.landing.decoder import Decoder
-from include.landing.decoding.misfit import ANYTHING, Incompatible, Misfit, alternatives, name_of, require
+from include.landing.decoding.misfit import (
+    ANYTHING,
+    LISTS,
+    OBJECTS,
+    TEXT,
+    WHOLE,
+    Incompatible,
+    Misfit,
+    alternatives,
+    name_of,
+    require,
+)
 from include.landing.decoding.plan import Decoded
 from include.schemas.schema import Schema
 
 MAX_DEPTH = 20
 """How many levels of a schema are compared."""
 
-_TEXT = (
-    inspect.StrType,
-    inspect.DateTimeType,
-    inspect.DateType,
-    inspect.TimeType,
-    inspect.TimeDeltaType,
-    inspect.UUIDType,
-    inspect.DecimalType,
-    inspect.BytesType,
-    inspect.ByteArrayType,
-    inspect.EnumType,
-    inspect.LiteralType,
-)
-_WHOLE = (inspect.IntType, inspect.FloatType, inspect.DecimalType, inspect.EnumType, inspect.LiteralType)
+_TEXT = (*TEXT, inspect.BytesType, inspect.ByteArrayType)
 _FITS: Mapping[str, tuple[type[inspect.Type], ...]] = {
     "string": _TEXT,
-    "integer": _WHOLE,
+    "integer": WHOLE,
     # A number may be whole.
-    "number": _WHOLE,
+    "number": WHOLE,
     "boolean": (inspect.BoolType,),
     "null": (inspect.NoneType,),
-    "array": (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType, inspect.TupleType),
-    "object": (inspect.StructType, inspect.DictType, inspect.TypedDictType, inspect.DataclassType),
+    "array": LISTS,
+    "object": OBJECTS,
 }
 # A struct may be an array in JSON.
 _ARRAY_LIKE = ("array", "object")

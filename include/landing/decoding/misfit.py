@@ -10,6 +10,23 @@ from msgspec import inspect
 from include.schemas.schema import InvalidSchema
 from include.streams.times import Epoch, notation_of
 
+# What a struct may declare for the types of a schema.
+TEXT = (
+    inspect.StrType,
+    inspect.DateTimeType,
+    inspect.DateType,
+    inspect.TimeType,
+    inspect.TimeDeltaType,
+    inspect.UUIDType,
+    inspect.DecimalType,
+    inspect.EnumType,
+    inspect.LiteralType,
+)
+BYTES = (inspect.BytesType, inspect.ByteArrayType, inspect.MemoryViewType, inspect.UUIDType)
+WHOLE = (inspect.IntType, inspect.FloatType, inspect.DecimalType, inspect.EnumType, inspect.LiteralType)
+LISTS = (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType, inspect.TupleType)
+OBJECTS = (inspect.StructType, inspect.DictType, inspect.TypedDictType, inspect.DataclassType)
+
 
 @dataclass(frozen=True)
 class Misfit:

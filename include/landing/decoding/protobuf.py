@@ -10,10 +10,9 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from include.landing import moments
 from include.landing.decoding import protobuf_schema, protobuf_wire
 from include.landing.decoding.misfit import Misfit, alternatives, require
-from include.landing.decoding.plan import Decoded, one_by_one
+from include.landing.decoding.plan import MIN_BATCH, Decoded, Unreadable, completed, converted, one_by_one
 from include.landing.decoding.protobuf_batch import ProtobufBatch
 from include.landing.decoding.protobuf_schema import DURATION, JSON_TYPES, TIMESTAMP, WRAPPERS, by_encoded_name
 from include.schemas import framing
@@ -26,8 +25,6 @@ MAX_MESSAGES = 100
 
 _FIRST = b"\0"
 """The message indexes of the first message."""
-# A batch costs as much as this many values one by one.
-_MIN_BATCH = 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Read = Callable[[Any], Any]
 
@@ -52,14 +49,11 @@ class ProtobufPlan:
     def events(self, values: Sequence[bytes], start: int, after_key: Sequence[bytes]) -> Decoded:
         """See ``Plan``."""
         first = self._message((0,)) if start else None
-        if not isinstance(first, _MessagePlan) or first.batch is None or len(values) < _MIN_BATCH:
+        if not isinstance(first, _MessagePlan) or first.batch is None or len(values) < MIN_BATCH:
             return self._by_message(values, start, after_key)
         # Nearly all values have the first message.
         events, unread = first.batch.events(values, start, after=_FIRST)
-        others, errors = self._by_message([values[at] for at in unread], start, after_key)
-        for at, event in zip(unread, others, strict=True):
-            events[at] = event
-        return events, {unread[at]: error for at, error in errors.items()}
+        return completed(events, unread, self._by_message([values[at] for at in unread], start, after_key))
 
     def _by_message(self, values: Sequence[bytes], start: int, after_key: Sequence[bytes]) -> Decoded:
         events: list[Any] = [None] * len(values)
@@ -136,13 +130,11 @@ class _MessagePlan:
 
     def events(self, values: Sequence[bytes], start: int) -> Decoded:
         """Decodes values; see ``Plan``."""
-        if self.batch is None or len(values) < _MIN_BATCH:
+        if self.batch is None or len(values) < MIN_BATCH:
             return one_by_one(values, partial(self._event_of, start=start))
         events, unread = self.batch.events(values, start)
-        alone, errors = one_by_one([values[at] for at in unread], partial(self._event_of, start=start))
-        for at, event in zip(unread, alone, strict=True):
-            events[at] = event
-        return events, {unread[at]: error for at, error in errors.items()}
+        alone = one_by_one([values[at] for at in unread], partial(self._event_of, start=start))
+        return completed(events, unread, alone)
 
     def _event_of(self, value: bytes, start: int) -> Any:
         from google.protobuf.message import DecodeError
@@ -154,19 +146,7 @@ class _MessagePlan:
             where = protobuf_wire.broken_field(self._message, data)
             raise Unreadable(f"{where}the bytes are not a {self._message.full_name}: {error}") from error
         record = self._read(message)
-        try:
-            return msgspec.convert(record, self._event)
-        except msgspec.ValidationError as error:
-            if not moments.are_refused(error):
-                raise
-            rewritten = moments.rewritten(msgspec.json.encode(record), self._types)
-            if rewritten is None:
-                raise
-            return msgspec.json.decode(rewritten, type=self._event)
-
-
-class Unreadable(ValueError):
-    """Bytes that do not fit a schema."""
+        return converted(record, self._event, self._types)
 
 
 def _record(message: Any, declared: inspect.Type | None) -> _Read:

@@ -7,7 +7,17 @@ from typing import Any
 
 from msgspec import inspect
 
-from include.landing.decoding.misfit import ANYTHING, Alternative, Misfit, alternatives, name_of
+from include.landing.decoding.misfit import (
+    ANYTHING,
+    BYTES,
+    OBJECTS,
+    TEXT,
+    WHOLE,
+    Alternative,
+    Misfit,
+    alternatives,
+    name_of,
+)
 
 TIMESTAMP, DURATION = "google.protobuf.Timestamp", "google.protobuf.Duration"
 WRAPPERS = frozenset(
@@ -17,23 +27,9 @@ WRAPPERS = frozenset(
 JSON_TYPES = frozenset(f"google.protobuf.{name}" for name in ("Struct", "Value", "ListValue"))
 """Messages that hold any JSON."""
 
-_WHOLE = (inspect.IntType, inspect.FloatType, inspect.DecimalType, inspect.EnumType, inspect.LiteralType)
 _REAL = (inspect.FloatType, inspect.DecimalType)
-_TEXT = (
-    inspect.StrType,
-    inspect.DateTimeType,
-    inspect.DateType,
-    inspect.TimeType,
-    inspect.TimeDeltaType,
-    inspect.UUIDType,
-    inspect.DecimalType,
-    inspect.EnumType,
-    inspect.LiteralType,
-)
-_BYTES = (inspect.BytesType, inspect.ByteArrayType, inspect.MemoryViewType, inspect.UUIDType)
 _ENUM = (inspect.StrType, inspect.IntType, inspect.EnumType, inspect.LiteralType)
 _LISTS = (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)
-_OBJECTS = (inspect.StructType, inspect.DictType, inspect.TypedDictType, inspect.DataclassType)
 _MAX_DEPTH = 20
 
 
@@ -84,7 +80,7 @@ def _field_misfits(field: Any, each: inspect.Field, path: str, depth: int) -> It
 def fits(field: Any, option: Alternative) -> bool:
     """Whether the values of a field fit one type of the struct."""
     if is_map(field):
-        return isinstance(option.type, _OBJECTS)
+        return isinstance(option.type, OBJECTS)
     if field.is_repeated:
         return isinstance(option.type, _LISTS)
     if field.message_type is not None:
@@ -95,7 +91,7 @@ def fits(field: Any, option: Alternative) -> bool:
             return isinstance(option.type, inspect.TimeDeltaType)
         if name in WRAPPERS:
             return fits(field.message_type.fields_by_name["value"], option)
-        return name in JSON_TYPES or isinstance(option.type, _OBJECTS)
+        return name in JSON_TYPES or isinstance(option.type, OBJECTS)
     if option.epoch is not None:
         return field.type not in (field.TYPE_BOOL, field.TYPE_BYTES, field.TYPE_ENUM)
     return isinstance(option.type, _accepted(field))
@@ -116,11 +112,11 @@ def _accepted(field: Any) -> tuple[type[inspect.Type], ...]:
         field.TYPE_DOUBLE: _REAL,
         field.TYPE_FLOAT: _REAL,
         field.TYPE_BOOL: (inspect.BoolType,),
-        field.TYPE_STRING: _TEXT,
-        field.TYPE_BYTES: _BYTES,
+        field.TYPE_STRING: TEXT,
+        field.TYPE_BYTES: BYTES,
         field.TYPE_ENUM: _ENUM,
     }
-    return by_type.get(field.type, _WHOLE)
+    return by_type.get(field.type, WHOLE)
 
 
 def _takes_none(options: Iterable[Alternative]) -> bool:
