@@ -152,11 +152,7 @@ def test_a_model_is_trained_approved_and_rolled_back(
     open_page: Open, airflow_api: AirflowApi, questions: list[str], first_champion: champion_history.Champion
 ) -> None:
     page = open_page("user")
-    # An older question compares with the champion of its time.
-    page.goto(f"/millrace/approve?dag={PROMOTE}&run={questions[-1]}")
-    expect(page.get_by_text("an approval is refused. Decline")).to_be_visible()
-    expect(page.get_by_role("button", name="Decline")).to_be_visible()
-    expect(page.get_by_role("button", name="Approve")).to_have_count(0)
+    decline_an_outdated_question(page, airflow_api, questions[-1])
 
     page.goto("/")
     pages = open_models(page)
@@ -183,11 +179,29 @@ def test_a_model_is_trained_approved_and_rolled_back(
     expect(pages.get_by_text(f"The champion is now {first_champion.model}")).to_be_visible()
     back = champion()
     assert back is not None and (back.model, back.cause, back.decider) == (first_champion.model, "rollback", "uma")
-    assert actions("uma")[-3:] == [
+    assert actions("uma")[-4:] == [
+        ("decline", "done"),
         ("trigger", "done"),
         ("approve", "done"),
         ("rollback", "done"),
     ]
+
+
+def decline_an_outdated_question(page: Page, airflow: AirflowApi, question: str) -> None:
+    """Declines a question that compares with the champion of its time, and finds the answer with the user's name."""
+    before = champion()
+    page.goto(f"/millrace/approve?dag={PROMOTE}&run={question}")
+    expect(page.get_by_text("an approval is refused. Decline")).to_be_visible()
+    expect(page.get_by_role("button", name="Approve")).to_have_count(0)
+    page.get_by_role("button", name="Decline").click()
+    expect(page.get_by_role("heading", name="Done")).to_be_visible()
+    expect(page.get_by_text("Declined: the champion stays")).to_be_visible()
+    assert airflow.wait(PROMOTE, question, timeout=PATIENCE_MS / 1000).state == "success"
+    with connected("test") as connection:
+        run = int(airflow.run(PROMOTE, question).conf["run"])
+        answers = ask(connection, "SELECT answer, model, decider FROM millrace.approval WHERE run = %s", run)
+    assert answers == [("declined", None, "uma")]
+    assert champion() == before
 
 
 def test_the_second_of_two_people_who_act_on_a_champion_learns_who_was_faster(
@@ -231,6 +245,7 @@ def test_a_viewer_sees_no_action_and_may_do_none(open_page: Open) -> None:
         f"streams/{STREAM}/accept/lost",
         f"again?dag={TRAIN}&run=x",
         f"approve?dag={PROMOTE}&run=x",
+        f"again?dag=replay__{STREAM}&run=x",
     ):
         for method in ("GET", "POST"):
             headers = {"sec-fetch-site": "same-origin"}
@@ -262,6 +277,83 @@ def test_dead_letters_land_once_the_definition_is_fixed(
     until("all have landed", lambda: landed_rows("levels") == 13, PATIENCE_MS / 1000, every_s=1)
     assert dead_letters("levels") == 0
     assert actions("uma")[-1] == ("retry", "done")
+
+
+def test_a_range_is_replayed_and_replayed_again_with_the_same_parameters(
+    open_page: Open, airflow_api: AirflowApi, levels: Callable[[int], None]
+) -> None:
+    """The definition is wrong in the first replay, and corrected before the second."""
+    levels(1_000)
+    airflow_api.wait_for_dags(["land__levels", "replay__levels"])
+    make_topic(streams.get("levels"))
+    before = landed_rows("levels")
+    send_levels(*range(1, 11))
+    airflow_api.unpause("land__levels")
+    until("rows", lambda: landed_rows("levels") == before + 10, PATIENCE_MS / 1000, every_s=1)
+    first, last = offsets_of("levels")[-10], offsets_of("levels")[-3]
+
+    page = open_page("user")
+    levels(5)
+    pages = open_stream(page, "levels")
+    choose(pages, "Replay…", "Replay records of levels")
+    pages.get_by_label("Partition", exact=True).select_option("0")
+    pages.get_by_label("First offset").fill(f"{first}")
+    pages.get_by_label("Last offset").fill(f"{last}")
+    pages.get_by_role("button", name="Replay").click()
+    expect(pages.get_by_role("heading", name="Done")).to_be_visible()
+    pages.get_by_role("link", name="Follow the run in Airflow").click()
+    page.wait_for_url("**/dags/replay__levels/runs/**")
+    expect(page.get_by_text("Success").first).to_be_visible(timeout=PATIENCE_MS)
+    # Of the eight records, those above 5 are rejected; the last two are not in the range.
+    assert (landed_rows("levels"), dead_letters("levels")) == (before + 7, 3)
+    assert replays("levels")[-1] == (first, last + 1, 5, 3, "uma")
+
+    levels(1_000)
+    run = page.url.partition("/runs/")[2].partition("/")[0]
+    refuse_a_viewer(open_page, "replay__levels", run)
+    page.get_by_role("link", name="Millrace", exact=True).click()
+    pages = page.frame_locator("iframe")
+    choose(pages, "Trigger again with the same parameters…", "Trigger again")
+    expect(pages.get_by_text(f"first: {first}", exact=True)).to_be_visible()
+    pages.get_by_role("button", name="Trigger again").click()
+    expect(pages.get_by_role("heading", name="Done")).to_be_visible()
+    pages.get_by_role("link", name="Follow the run in Airflow").click()
+    page.wait_for_url("**/dags/replay__levels/runs/trigger__**")
+    expect(page.get_by_text("Success").first).to_be_visible(timeout=PATIENCE_MS)
+    again = page.url.partition("/runs/")[2].partition("/")[0]
+    assert airflow_api.run("replay__levels", again).conf == airflow_api.run("replay__levels", run).conf
+    assert (landed_rows("levels"), dead_letters("levels")) == (before + 10, 0)
+    assert replays("levels")[-1] == (first, last + 1, 8, 0, "uma")
+    assert actions("uma")[-2:] == [("replay", "done"), ("trigger", "done")]
+
+    pages = open_stream(page, "levels")
+    shown = pages.get_by_role("region", name="Table of replays").get_by_role("row").filter(has_text="uma")
+    expect(shown.filter(has_text="+3")).to_have_count(2)
+
+
+def refuse_a_viewer(open_page: Open, dag: str, run: str) -> None:
+    """A viewer sees the run's page without the action, and the action refuses the viewer."""
+    page = open_page("viewer", f"/millrace/run?dag={dag}&run={run}")
+    expect(page.get_by_text("What this run landed is counted with its stream.")).to_be_visible()
+    expect(page.get_by_role("link", name="Trigger again with the same parameters…")).to_have_count(0)
+    answer = page.request.post(f"/millrace/again?dag={dag}&run={run}", headers={"sec-fetch-site": "same-origin"})
+    assert answer.status == 403
+
+
+def offsets_of(stream: str) -> list[int]:
+    with connected("test") as connection:
+        found = ask(connection, f"SELECT kafka_offset FROM landing.{stream} ORDER BY kafka_offset")
+    return [offset for (offset,) in found]
+
+
+def replays(stream: str) -> list[tuple[int, int, int, int, str]]:
+    """What the warehouse has of each replay of a stream, the newest last."""
+    statement = (
+        "SELECT first_offset, next_offset, landed, dead_letters, replayed_by"
+        " FROM millrace.landing_replay WHERE stream = %s ORDER BY replay"
+    )
+    with connected("test") as connection:
+        return [tuple(row) for row in ask(connection, statement, stream)]
 
 
 def test_a_stopped_stream_continues_once_a_user_accepts_it(open_page: Open, airflow_api: AirflowApi) -> None:
