@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from include.kafka.sample import DEFAULT_RECORDS, MAX_RECORDS
+from include.streams.definition import REGISTRY
 
 if TYPE_CHECKING:
     from cli.scaffold.dataset import Data, Written
@@ -26,7 +27,12 @@ def new() -> None:
     type=click.IntRange(min=1, max=MAX_RECORDS),
     help=f"With --from-topic: how many records to read at most. Default: {DEFAULT_RECORDS:,}.",
 )
-def stream(name: str, topic: str | None, records: int | None) -> None:
+@click.option(
+    "--registry",
+    metavar="CONNECTION",
+    help=f"With --from-topic: the Airflow connection to the topic's schema registry. Default: {REGISTRY}.",
+)
+def stream(name: str, topic: str | None, records: int | None, registry: str | None) -> None:
     """Write include/streams/NAME.py, a stream that runs without changes.
 
     With --from-topic, the command reads records from the beginning of each partition, from its end and from between. It
@@ -37,21 +43,22 @@ def stream(name: str, topic: str | None, records: int | None) -> None:
 
     if topic is not None:
         free(name)
-        _new_stream_from(topic, name, records or DEFAULT_RECORDS)
+        _new_stream_from(topic, name, records or DEFAULT_RECORDS, registry or REGISTRY)
         return
-    if records is not None:
-        raise click.UsageError("--sample needs --from-topic.")
+    for option, value in (("--sample", records), ("--registry", registry)):
+        if value is not None:
+            raise click.UsageError(f"{option} needs --from-topic.")
     file = write(name)
     click.echo(f"Wrote {file}. Edit it, then run ./millrace check and ./millrace produce {name}.")
     click.echo(f"Its DAG is land__{name}, its table landing.{name}.")
 
 
-def _new_stream_from(topic: str, name: str, records: int) -> None:
+def _new_stream_from(topic: str, name: str, records: int, registry: str) -> None:
     from cli import topic_sample
     from cli.scaffold import topic_stream
 
     sample = topic_sample.read(topic, records)
-    written = topic_stream.write(name, sample)
+    written = topic_stream.write(name, sample, registry=registry)
     profile = written.profile
     for line in topic_stream.summary(profile):
         click.echo(f"  {line}")

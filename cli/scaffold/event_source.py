@@ -31,10 +31,10 @@ _MODULES = {
     "Literal": "typing",
     "UUID": "uuid",
     "Decimal": "decimal",
-    "date": "datetime",
+    **dict.fromkeys(("date", "time", "timedelta"), "datetime"),
     "Instant": _DEFINITION,
     **dict.fromkeys(("EpochSeconds", "EpochMillis", "EpochMicros", "EpochNanos"), _DEFINITION),
-    **dict.fromkeys(("str", "int", "float", "bool", "list", "dict"), "builtins"),
+    **dict.fromkeys(("str", "int", "float", "bool", "bytes", "list", "dict"), "builtins"),
 }
 _UNDECODABLE = re.compile(r'["\\\x00-\x1f]')
 IMPORTED = frozenset({*_MODULES, "Stream"})

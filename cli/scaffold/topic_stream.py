@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.scaffold.event_source import IMPORTED, WIDTH, EventSource, comment_lines, event_source, literal
 from cli.scaffold.stream import FOLDER, class_name, free
+from include.landing.profiling import sampled
 from include.project import ROOT
+from include.schemas.schema import Format
 from include.streams import definitions
+from include.streams.definition import REGISTRY
 from include.streams.profiling import Profile, profile, record
 from include.streams.profiling.envelope import Envelope
 from include.streams.profiling.types import ANY, Field, ListOf, Struct
@@ -19,6 +22,13 @@ from include.streams.profiling.types import ANY, Field, ListOf, Struct
 if TYPE_CHECKING:
     from include.kafka.sample import Sample
     from include.streams.definition import Stream
+
+_LISTED = 5
+_KINDS = {
+    Format.AVRO: "Avro",
+    Format.PROTOBUF: "Protobuf messages",
+    Format.JSON_SCHEMA: "JSON objects with a JSON Schema",
+}
 
 
 @dataclass(frozen=True)
@@ -36,14 +46,18 @@ class Written:
     stream: Stream
 
 
-def write(name: str, sample: Sample, folder: Path = FOLDER) -> Written:
+def write(name: str, sample: Sample, folder: Path = FOLDER, *, registry: str = REGISTRY) -> Written:
     """Writes the definition of a stream of the sample's topic.
+
+    Args:
+        registry: The connection to the schema registry, if the records name schemas.
 
     Raises:
         UserError: The name is invalid or taken, or no definition can be written for the topic.
     """
     file = free(name, folder)
-    found = profile(sample.topic, list(map(record.of, sample.messages)))
+    decoded = sampled.decoded(sample.topic, sample.messages, registry)
+    found = profile(sample.topic, list(map(record.of, sample.messages)), decoded)
     text = source(name, sample, found)
     ast.parse(text)
     file.write_text(text, encoding="utf-8")
@@ -75,7 +89,12 @@ def source(name: str, sample: Sample, found: Profile) -> str:
 def summary(found: Profile) -> Iterator[str]:
     """Lines about the topic as a whole: its envelope, its types of events, its keys, and records that do not fit."""
     values = found.records - found.tombstones
-    yield f"The values are JSON objects in {found.events:,} of {values:,} records with a value."
+    kind = "JSON objects"
+    if found.decoded is not None:
+        kind = _KINDS[found.decoded.format]
+    yield f"The values are {kind} in {found.events:,} of {values:,} records with a value."
+    if found.decoded is not None:
+        yield f"The schemas of the registry {found.decoded.registry!r}: {_first(found.decoded.schemas)}."
     for kind, count in found.others.items():
         yield f"{kind[0].upper()}{kind[1:]} in {count:,}, such as {found.examples[kind]}: these become dead letters."
     if found.tombstones:
@@ -89,6 +108,11 @@ def summary(found: Profile) -> Iterator[str]:
             "in one table, where the fields of the other types are null."
         )
     yield _printable(found.key.note)
+
+
+def _first(names: Sequence[str]) -> str:
+    left = len(names) - _LISTED
+    return ", ".join(map(_printable, names[:_LISTED])) + (f" and {left:,} more" if left > 0 else "")
 
 
 def unknown(fields: Iterable[Field], path: str = "") -> Iterator[str]:
@@ -172,6 +196,10 @@ def _stream(name: str, event: str, found: Profile, written: EventSource) -> Iter
     if found.topic != name:
         yield f"    topic={literal(found.topic)},"
     yield f"    event={event},"
+    if found.decoded is not None:
+        yield f"    format={literal(str(found.decoded.format))},"
+        if found.decoded.registry != REGISTRY:
+            yield f"    registry={literal(found.decoded.registry)},"
     for note in time.notes:
         yield from comment_lines(_printable(note))
     yield f"    event_time={'RECORD_TIMESTAMP' if time.field is None else literal(written.names[time.field])},"

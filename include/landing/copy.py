@@ -219,7 +219,11 @@ def times(column: Column, values: Sequence[Any]) -> NDArray[np.int64]:
 
 def json_text(value: Any) -> bytes:
     """A value as the JSON for a jsonb column."""
-    return _ENCODE(value)
+    try:
+        return _ENCODE(value)
+    except TypeError:
+        # The encoder sorts names only if they are texts; keys may also be numbers, dates or enums.
+        return _ENCODE(msgspec.to_builtins(value, str_keys=True, order="deterministic"))
 
 
 def _reader(field: Field) -> Callable[[Sequence[Any]], list[Any]]:

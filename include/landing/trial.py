@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from msgspec import inspect
 
 from include.kafka.reader import Batch, place
 from include.landing.disposition import Disposition
+from include.schemas.schema import Format
 from include.streams.definition import Stream
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ def trial(stream: Stream, messages: Sequence[Message]) -> Trial:
         reason = reasons.setdefault(kind, Reason(letter.disposition, letter.reason, f"{partition}:{offset}"))
         reason.records += 1
     skipped = sum(entry.skipped for entry in prepared.entries)
-    values = [value for message in messages if (value := message.value()) is not None]
-    unknown, unused = _compared(stream, values)
+    unknown, unused = _compared(stream, _objects(stream, messages))
     return Trial(
         len(messages),
         len(messages) - skipped - len(prepared.letters),
@@ -97,20 +97,32 @@ def _pattern(reason: str) -> str:
     return re.sub(r"[0-9]+([:.,-][0-9]+)*( days?,)?", "#", reason)
 
 
-def _compared(stream: Stream, values: Iterable[Any]) -> tuple[dict[str, int], list[str]]:
-    """The fields that only the records have, with the number of records, and those that only the definition has."""
-    declared = inspect.type_info(stream.event)
-    assert isinstance(declared, inspect.StructType)
-    unknown: Counter[str] = Counter()
-    seen: set[str] = set()
-    for value in values:
+def _objects(stream: Stream, messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The values that are objects, with all of their fields, also those that the definition does not have."""
+    if stream.format != Format.JSON:
+        from include.landing.profiling import sampled
+
+        return sampled.values(messages, stream.registry)
+    objects = []
+    for value in (value for message in messages if (value := message.value()) is not None):
         try:
             found = json.loads(value)
         except (ValueError, RecursionError):
             continue
         if isinstance(found, dict):
-            seen.update(found)
-            unknown.update(dict.fromkeys(_unknown(found, declared, ""), 1))
+            objects.append(found)
+    return objects
+
+
+def _compared(stream: Stream, objects: Sequence[dict[str, Any]]) -> tuple[dict[str, int], list[str]]:
+    """The fields that only the records have, with the number of records, and those that only the definition has."""
+    declared = inspect.type_info(stream.event)
+    assert isinstance(declared, inspect.StructType)
+    unknown: Counter[str] = Counter()
+    seen: set[str] = set()
+    for found in objects:
+        seen.update(found)
+        unknown.update(dict.fromkeys(_unknown(found, declared, ""), 1))
     unused = [each.name for each in declared.fields if each.encode_name not in seen]
     return dict(unknown.most_common()), unused
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import sys
+from decimal import Decimal
 from types import ModuleType
+from typing import Any
 
+import fastavro
+import msgspec
 import pytest
+from google.protobuf import json_format, message_factory
 
 from include.landing.decoder import Decoder
+from include.landing.decoding.framed import PLANS
 from include.project import ROOT
+from include.schemas.protobuf import ProtobufFile
+from include.schemas.schema import Format, Schema
 from include.streams.definition import Stream
 
 # What the definitions of the page import.
@@ -25,15 +35,21 @@ from include.streams.definition import *
 _RECIPE = re.compile(r"^## (?P<title>.+?)$.*?```json\n(?P<records>.*?)```.*?```python\n(?P<source>.*?)```", re.M | re.S)
 
 
+_SCHEMA = re.compile(r"^```(?:avro|proto|json-schema)\n(?P<schema>.*?)```", re.M | re.S)
+
+
+def sections() -> list[str]:
+    return re.split(r"^(?=## )", (ROOT / "docs/streams.md").read_text(), flags=re.M)
+
+
 def recipes() -> list[tuple[str, str, str]]:
     """The title of each recipe, its records and its definition."""
-    sections = re.split(r"^(?=## )", (ROOT / "docs/streams.md").read_text(), flags=re.M)
-    found = filter(None, map(_RECIPE.match, sections))
+    found = filter(None, map(_RECIPE.match, sections()))
     return [(each["title"], each["records"], each["source"]) for each in found]
 
 
 def test_the_page_has_recipes() -> None:
-    assert len(recipes()) >= 10
+    assert len(recipes()) >= 20
 
 
 @pytest.mark.parametrize(("title", "records", "source"), recipes(), ids=[title for title, _, _ in recipes()])
@@ -47,5 +63,40 @@ def test_the_definition_decodes_the_records(
     stream = module.__dict__["stream"]
     assert isinstance(stream, Stream)
     values = [line.encode() for line in records.splitlines()]
-    events, bad = Decoder(stream.event).events(values)
+    if stream.format == Format.JSON:
+        events, bad = Decoder(stream.event).events(values)
+    else:
+        events, bad = in_format(stream, schema_of(title), values)
     assert (len(events), bad) == (len(values), {})
+    assert None not in events
+
+
+def schema_of(title: str) -> str:
+    """The schema that a recipe shows before its records."""
+    section = next(each for each in sections() if each.startswith(f"## {title}\n"))
+    found = _SCHEMA.search(section)
+    assert found is not None
+    return found["schema"]
+
+
+def in_format(stream: Stream, schema: str, values: list[bytes]) -> tuple[list[Any], dict[int, Any]]:
+    """The events of records that are encoded with a schema; the records are shown as JSON."""
+    encode = {Format.AVRO: in_avro, Format.PROTOBUF: in_protobuf, Format.JSON_SCHEMA: lambda _, value: value}
+    format = Format(stream.format)
+    encoded = [encode[format](schema, value) for value in values]
+    plan = PLANS[format](Schema(format.kind, schema), stream.event)
+    return plan.events(encoded, 0, [b""] * len(encoded))
+
+
+def in_avro(schema: str, value: bytes) -> bytes:
+    record, out = msgspec.json.decode(value), io.BytesIO()
+    for field in json.loads(schema)["fields"]:
+        if isinstance(field["type"], dict) and field["type"].get("logicalType") == "decimal":
+            record[field["name"]] = Decimal(record[field["name"]])
+    fastavro.schemaless_writer(out, fastavro.parse_schema(json.loads(schema)), record)
+    return out.getvalue()
+
+
+def in_protobuf(schema: str, value: bytes) -> bytes:
+    message = ProtobufFile(Schema(Format.PROTOBUF.kind, schema)).message((0,))
+    return json_format.Parse(value, message_factory.GetMessageClass(message)()).SerializeToString()

@@ -295,7 +295,8 @@ PROTOBUF = b"\0\0\0\0\7\0\x0a\x03abc\x10\x96\x01"
     ("value", "kind"),
     [
         (b"hello", "plain text"),
-        (b"12", "plain text"),
+        (b"2026-03-01,17,open", "lines of fields with ','"),
+        (b"12", "single numbers"),
         (b'"hello"', "JSON strings"),
         (b'"{\\"a\\": 1}"', "JSON inside a JSON string"),
         (b"[1, 2]", "JSON arrays"),

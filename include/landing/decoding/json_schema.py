@@ -89,7 +89,7 @@ class _Comparison:
         self._document = document
 
     def misfits(self, schema: Any, declared: inspect.Type, path: str, always: bool, depth: int) -> Iterator[Misfit]:
-        schema = self._resolved(schema)
+        schema = resolved(schema, self._document)
         options = alternatives(declared)
         if not isinstance(schema, dict) or depth > MAX_DEPTH:
             return
@@ -135,18 +135,19 @@ class _Comparison:
             if field.required and name not in required and (name in properties or not is_closed):
                 yield Misfit(inner, "the schema does not require this field, and the definition does", False)
 
-    def _resolved(self, schema: Any) -> Any:
-        """The schema that a reference within the document leads to; True, which takes everything, if it is outside."""
-        for _ in range(MAX_DEPTH):
-            if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
-                return schema
-            if not schema["$ref"].startswith("#"):
-                return True
-            found: Any = self._document
-            for step in schema["$ref"].lstrip("#").strip("/").split("/"):
-                found = found.get(step.replace("~1", "/").replace("~0", "~"), True) if isinstance(found, dict) else True
-            schema = found if schema["$ref"] != "#" else self._document
-        return True
+
+def resolved(schema: Any, document: Any) -> Any:
+    """The schema that a reference within a document leads to; True, which takes everything, if it is outside."""
+    for _ in range(MAX_DEPTH):
+        if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
+            return schema
+        if not schema["$ref"].startswith("#"):
+            return True
+        found: Any = document
+        for step in schema["$ref"].lstrip("#").strip("/").split("/"):
+            found = found.get(step.replace("~1", "/").replace("~0", "~"), True) if isinstance(found, dict) else True
+        schema = found if schema["$ref"] != "#" else document
+    return True
 
 
 def _kinds(schema: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from include.streams.profiling.record import Record
+from include.streams.profiling.schema import Decoded
 
 # The registry's header that holds the id of the schema of the value, instead of five bytes in front of it.
 SCHEMA_HEADER = "__value_schema_id"
@@ -26,6 +27,11 @@ _MAGIC = {
     b"PK\x03\x04": "zip archives",
     b"\xef\xbb\xbf": "text with a byte order mark",
 }
+# What the values of a topic may be instead of events.
+TEXT, LINES, NUMBERS, ARRAYS = "plain text", "lines of fields with ", "single numbers, booleans or nulls", "JSON arrays"
+INVALID, SEVERAL = "JSON that is incomplete or invalid", "several JSON documents in one record"
+STRING_OF_JSON = "JSON inside a JSON string"
+_DELIMITERS, _MIN_DELIMITERS = "\t;|,", 2
 _FRAME = 5
 _MAX_VARINT_BYTES = 10
 
@@ -47,11 +53,12 @@ class Envelope(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """A record whose value is a JSON object.
+    """A record whose value is a JSON object, or was decoded with its schema.
 
     Attributes:
         record: The record.
-        fields: The object. Its numbers with a fraction or an exponent are Decimals.
+        fields: The object. Its numbers with a fraction or an exponent are Decimals. A value that was decoded with its
+            schema has the types of the schema, such as datetime.
     """
 
     record: Record
@@ -63,7 +70,7 @@ class Contents:
     """What the values of a sample are.
 
     Attributes:
-        events: The records that are JSON objects.
+        events: The records that are events.
         tombstones: The number of records without a value.
         others: The number of other records by what they are, such as ``plain text``, the most frequent first.
         examples: For each kind of the others, the partition and offset of the first.
@@ -75,8 +82,12 @@ class Contents:
     examples: Mapping[str, str]
 
 
-def contents(records: Sequence[Record]) -> Contents:
-    """Recognizes the format of each record."""
+def contents(records: Sequence[Record], decoded: Decoded | None = None) -> Contents:
+    """Recognizes the format of each record.
+
+    Args:
+        decoded: The records that name schemas, if the events of the topic do.
+    """
     events: list[Event] = []
     others: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -86,13 +97,13 @@ def contents(records: Sequence[Record]) -> Contents:
         if record.value is None:
             tombstones += 1
             continue
-        kind = _decoded(record.value)
+        kind = _decoded(record.value) if decoded is None else _with_schema(record, decoded)
         if isinstance(kind, dict):
             events.append(Event(record, kind))
         elif kind == _FRAMED:
             framed.append(record)
         else:
-            if SCHEMA_HEADER in record.headers:
+            if decoded is None and SCHEMA_HEADER in record.headers:
                 kind = f"{kind} with the id of a registry's schema in the header {SCHEMA_HEADER}"
             others[kind] += 1
             examples.setdefault(kind, f"{record.partition}:{record.offset}")
@@ -135,6 +146,15 @@ def is_protobuf(message: bytes) -> bool:
 _FRAMED = "framed"
 
 
+def _with_schema(record: Record, decoded: Decoded) -> dict[str, Any] | str:
+    """The event of a record in a topic whose events name schemas, or what the record is instead."""
+    found = decoded.values.get((record.partition, record.offset))
+    if found is not None:
+        return found
+    kind = _decoded(record.value or b"")
+    return f"{'JSON objects' if isinstance(kind, dict) else kind} without the id of a schema"
+
+
 def _decoded(value: bytes) -> dict[str, Any] | str:
     """The JSON object of a value, or what the value is instead."""
     if not value:
@@ -165,19 +185,29 @@ def _decoded_text(value: bytes, text: str) -> dict[str, Any] | str:
     if isinstance(found, dict):
         return found
     if isinstance(found, list):
-        return "JSON arrays"
+        return ARRAYS
     if isinstance(found, str) and _holds_json(found):
-        return "JSON inside a JSON string"
-    return "plain text" if not isinstance(found, str) else "JSON strings"
+        return STRING_OF_JSON
+    return "JSON strings" if isinstance(found, str) else NUMBERS
 
 
 def _text(text: str) -> str:
     lines = text.splitlines()
     if len(lines) > 1 and all(_holds_json(line) for line in lines):
-        return "several JSON documents in one record"
+        return SEVERAL
     if re.match(r"\s*<[?!A-Za-z]", text):
         return "XML"
-    return "JSON that is incomplete or invalid" if re.match(r'\s*[{\[]\s*["{\[]', text) else "plain text"
+    if re.match(r'\s*[{\[]\s*["{\[]', text):
+        return INVALID
+    if len(lines) == 1 and (delimiter := _delimiter(text)):
+        return f"{LINES}{delimiter!r} between them"
+    return TEXT
+
+
+def _delimiter(line: str) -> str | None:
+    """The character between the fields of a line; None for a sentence."""
+    found = (each for each in _DELIMITERS if len(re.findall(f"{re.escape(each)}(?! )", line)) >= _MIN_DELIMITERS)
+    return next(found, None)
 
 
 class _NotJson(Exception):

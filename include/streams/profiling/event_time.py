@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
 from typing import Any
 
@@ -186,7 +187,8 @@ def _days(microseconds: int) -> str:
 
 
 def _is_time(field: Field) -> bool:
-    return not field.nullable and (field.type == INSTANT or isinstance(field.type, Epoch))
+    # A schema may allow null, although no event has it.
+    return not field.lacking and (field.type == INSTANT or isinstance(field.type, Epoch))
 
 
 def _why_not(field: Field) -> str | None:
@@ -220,7 +222,7 @@ def _candidate(field: Field, events: Sequence[Event]) -> Candidate:
 def _microseconds(value: Any, field: Field) -> int:
     if isinstance(field.type, Epoch):
         return field.type.unit.microseconds(int(value) if isinstance(value, str) else value)
-    found = times.moment(value)
+    found = value if isinstance(value, datetime) else times.moment(value)
     assert found is not None
     return times.microseconds(found)
 

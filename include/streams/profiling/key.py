@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -44,7 +45,7 @@ def key(events: Sequence[Event]) -> Key:
 
 def _equals(found: bytes, fields: dict[str, Any], name: str) -> bool:
     value = fields.get(name)
-    is_id = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+    is_id = isinstance(value, str | UUID) or (isinstance(value, int) and not isinstance(value, bool))
     return is_id and found == str(value).encode("utf-8", "replace")
 
 

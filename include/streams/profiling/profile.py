@@ -8,13 +8,36 @@ from dataclasses import dataclass, replace
 from include.error_codes import Code
 from include.errors import UserError
 from include.streams.field import MAX_FIELDS
-from include.streams.profiling.envelope import Contents, Envelope, contents, envelope
+from include.streams.profiling.envelope import (
+    ARRAYS,
+    LINES,
+    NUMBERS,
+    SEVERAL,
+    STRING_OF_JSON,
+    TEXT,
+    Contents,
+    Envelope,
+    contents,
+    envelope,
+)
 from include.streams.profiling.event_time import EventTime, event_time
 from include.streams.profiling.event_types import EventTypes, event_types
 from include.streams.profiling.key import Key, key
 from include.streams.profiling.record import Record
+from include.streams.profiling.schema import Decoded
 from include.streams.profiling.types import STR, Choice, Field, Seen, fields_of
 
+_REMEDIES = {
+    TEXT: 'Let the producer send each text as a field of a JSON object, such as {"text": "…"}.',
+    LINES: 'Let the producer send each line as a JSON object with the names of its fields, such as {"id": 17}.',
+    NUMBERS: 'Let the producer send each value as a field of a JSON object, such as {"value": 17}.',
+    ARRAYS: "If each position has a meaning, write the definition yourself (./millrace new stream NAME), with a struct "
+    "whose fields are the positions: class Event(msgspec.Struct, array_like=True). Otherwise send each item as an "
+    "object.",
+    STRING_OF_JSON: "The producer serializes each event twice. Let it send the bytes of the JSON object itself; in "
+    "Kafka's clients, use a serializer of bytes or strings for a text that is JSON already.",
+    SEVERAL: "Let the producer send one record for each.",
+}
 _OPERATIONS = ("c", "d", "m", "r", "t", "u")
 
 
@@ -25,7 +48,7 @@ class Profile:
     Attributes:
         topic: The topic's name.
         records: The number of records in the sample.
-        events: The number of records that are JSON objects.
+        events: The number of records that are events.
         tombstones: The number of records without a value.
         others: The number of other records by what they are; they cannot land.
         examples: The partition and offset of the first of each.
@@ -34,6 +57,7 @@ class Profile:
         time: The event time.
         key: The Kafka keys.
         types: The types of the events, if there are several.
+        decoded: The records that name schemas of a registry, if the events do.
     """
 
     topic: str
@@ -47,21 +71,24 @@ class Profile:
     time: EventTime
     key: Key
     types: EventTypes | None
+    decoded: Decoded | None = None
 
 
-def profile(topic: str, records: Sequence[Record]) -> Profile:
+def profile(topic: str, records: Sequence[Record], decoded: Decoded | None = None) -> Profile:
     """Describes the records of a sample.
 
     Args:
         topic: The topic's name.
+        decoded: The records that name schemas of a registry, if most of them do.
 
     Raises:
-        UserError: The topic is empty, or its records are not JSON objects.
+        UserError: The topic is empty, or its records are neither JSON objects nor decoded.
     """
-    found = contents(records)
+    found = contents(records, decoded)
     _require_events(topic, len(records), found)
     surrounding = envelope(found.events)
-    fields = fields_of([Seen(event.fields, event.record.stamp) for event in found.events])
+    seen = [Seen(event.fields, event.record.stamp) for event in found.events]
+    fields = fields_of(seen) if decoded is None else decoded.fields_in(seen)
     if len(fields) > MAX_FIELDS:
         raise UserError(
             f"The {len(found.events):,} events of the sample of topic {topic!r} have {len(fields):,} different fields; "
@@ -70,12 +97,13 @@ def profile(topic: str, records: Sequence[Record]) -> Profile:
             code=Code.RECORDS_UNSUPPORTED,
         )
     keys = key(found.events)
-    types = event_types(found.events) if surrounding is Envelope.NONE else None
+    types = event_types(found.events) if surrounding is Envelope.NONE and decoded is None else None
     open_ended = {keys.field, types.field if types else None}
     fields = tuple(_adapted(field, open_ended, surrounding) for field in fields)
     if surrounding.has_schema:
         fields = tuple(field for field in fields if field.name == "payload")
     time = event_time(fields, found.events)
+    fields = tuple(_always(field) if field.name == time.field and field.optional else field for field in fields)
     return Profile(
         topic,
         len(records),
@@ -88,7 +116,14 @@ def profile(topic: str, records: Sequence[Record]) -> Profile:
         time,
         keys,
         types,
+        decoded,
     )
+
+
+def _always(field: Field) -> Field:
+    """The event time, which is never null, whatever its schema allows."""
+    note = "the schema allows records without it, which become dead letters"
+    return replace(field, optional=False, notes=(*field.notes, note))
 
 
 def _adapted(field: Field, open_ended: set[str | None], surrounding: Envelope) -> Field:
@@ -124,6 +159,12 @@ def _require_events(topic: str, records: int, found: Contents) -> None:
         raise UserError(
             f"The values of topic {topic!r} are not JSON objects but {listed}, such as the record {example}. "
             "Millrace cannot land them.",
-            "Send each event as one JSON object, encoded in UTF-8.",
+            _remedy(next(iter(found.others))),
             code=Code.RECORDS_UNSUPPORTED,
         )
+
+
+def _remedy(kind: str) -> str:
+    """What to do about a topic whose values are not events."""
+    found = next((remedy for beginning, remedy in _REMEDIES.items() if kind.startswith(beginning)), "")
+    return found or "Send each event as one JSON object, encoded in UTF-8."

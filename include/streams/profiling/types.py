@@ -120,6 +120,7 @@ class Field:
         present: The number of objects that have it, with a value or null.
         nulls: The number of objects that have null for it.
         notes: What the sample shows about it, besides these numbers.
+        optional: Whether its schema allows that it is null or missing.
     """
 
     name: str
@@ -128,17 +129,24 @@ class Field:
     present: int
     nulls: int
     notes: tuple[str, ...] = ()
+    optional: bool = False
+
+    @property
+    def lacking(self) -> bool:
+        """Whether it is null or missing in an object of the sample."""
+        return self.nulls > 0 or self.present < self.objects
 
     @property
     def nullable(self) -> bool:
-        """Whether it is null or missing in an object."""
-        return self.nulls > 0 or self.present < self.objects
+        """Whether it is null or missing in an object, or may be."""
+        return self.optional or self.lacking
 
 
 STR, INT, FLOAT, BOOL, ANY = (Plain(name) for name in ("str", "int", "float", "bool", "Any"))
 # Inside a jsonb column, a whole number stays one.
 NUMBER = Plain("int | float")
 INSTANT, DATE, UUID, DECIMAL = (Plain(name) for name in ("Instant", "date", "UUID", "Decimal"))
+BYTES, TIME, DURATION = (Plain(name) for name in ("bytes", "time", "timedelta"))
 
 
 def fields_of(objects: Sequence[Seen], *, nested: bool = False, level: int = 0) -> tuple[Field, ...]:
@@ -182,15 +190,16 @@ def words_of(name: str) -> list[str]:
 
 def _field(name: str, seen: Sequence[Seen], objects: int, nested: bool, level: int) -> Field:
     values = [each for each in seen if each.value is not None]
-    declared, notes = _type(name, values, nested, level) if values else (ANY, ("its type is unknown",))
+    declared, notes = type_of(name, values, nested=nested, level=level) if values else (ANY, ("its type is unknown",))
     return Field(name, declared, objects, len(seen), len(seen) - len(values), notes)
 
 
-_Typed = tuple[Type, tuple[str, ...]]
+Typed = tuple[Type, tuple[str, ...]]
+"""A type, and remarks about it."""
 
 
-def _type(name: str, seen: Sequence[Seen], nested: bool, level: int) -> _Typed:
-    """The type of values that are not null, and remarks about them."""
+def type_of(name: str, seen: Sequence[Seen], *, nested: bool = False, level: int = 0) -> Typed:
+    """The type of values that are not null, and remarks about them; the arguments are those of ``fields_of``."""
     kinds = Counter(_kind(each.value) for each in seen)
     if len(kinds) > 1:
         listed = ", ".join(f"{kind} ({count:,})" for kind, count in kinds.most_common())
@@ -225,7 +234,7 @@ def _kind(value: Any) -> str:
     return "list"
 
 
-def _object(seen: Sequence[Seen], level: int) -> _Typed:
+def _object(seen: Sequence[Seen], level: int) -> Typed:
     names = Counter(name for each in seen for name in each.value)
     if not names:
         return ANY, ("always an empty object, so its fields are unknown",)
@@ -238,7 +247,7 @@ def _object(seen: Sequence[Seen], level: int) -> _Typed:
     return Struct(fields_of(seen, nested=True, level=level + 1)), ()
 
 
-def _list(name: str, seen: Sequence[Seen], level: int) -> _Typed:
+def _list(name: str, seen: Sequence[Seen], level: int) -> Typed:
     items = [Seen(item, each.stamp) for each in seen for item in each.value]
     if not items:
         return ListOf(ANY), ("always empty, so the type of its items is unknown",)
@@ -248,7 +257,7 @@ def _list(name: str, seen: Sequence[Seen], level: int) -> _Typed:
     return ListOf(item.type, item.nullable), tuple(f"items: {note}" for note in item.notes)
 
 
-def _number(name: str, seen: Sequence[Seen], nested: bool) -> _Typed:
+def _number(name: str, seen: Sequence[Seen], nested: bool) -> Typed:
     numbers = [each.value for each in seen]
     is_whole = all(isinstance(number, int) for number in numbers)
     is_measure = any(map(_MEASURED.fullmatch, words_of(name)))
@@ -266,7 +275,7 @@ def _number(name: str, seen: Sequence[Seen], nested: bool) -> _Typed:
     return (plain, (f"{note}, and are rounded",)) if nested else (DECIMAL, (note,))
 
 
-def _epoch(numbers: Sequence[int | Decimal], unit: Unit, reason: str, plain: Plain, nested: bool) -> _Typed:
+def _epoch(numbers: Sequence[int | Decimal], unit: Unit, reason: str, plain: Plain, nested: bool) -> Typed:
     """The type of numbers since 1970.
 
     Args:
@@ -295,7 +304,7 @@ def _why_time(name: str, seen: Sequence[Seen], unit: Unit) -> str:
     return "recognized by the name" if named_like_a_time(name) else ""
 
 
-def _text(name: str, values: Sequence[str], nested: bool) -> _Typed:
+def _text(name: str, values: Sequence[str], nested: bool) -> Typed:
     for description, test, declared in _NOTATIONS:
         count = sum(map(test, values))
         if count == len(values):
