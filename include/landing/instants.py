@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.landing.spans import MICROSECOND, UNIX_EPOCH, moment_of
-from include.streams.times import EPOCHS, Epoch, LocalTime, Notation
+from include.streams.times import EPOCHS, Epoch, LocalTime, Midnight, Notation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def converter(notation: Notation | None) -> Instants:
         return partial(of_numbers, unit=notation)
     if isinstance(notation, LocalTime):
         return partial(of_local_times, place=notation)
-    return of_moments
+    return of_dates if isinstance(notation, Midnight) else of_moments
 
 
 def of_moments(moments: Sequence[datetime | None]) -> pa.Array:
@@ -50,6 +50,11 @@ def of_moments(moments: Sequence[datetime | None]) -> pa.Array:
     return pa.array([None if moment is None else moment - UNIX_EPOCH for moment in moments], pa.duration("us")).view(
         pa.int64()
     )
+
+
+def of_dates(dates: Sequence[date | None]) -> pa.Array:
+    """The moments at which dates begin in UTC."""
+    return pa.array(dates, pa.date32()).cast(pa.timestamp("us")).view(pa.int64())
 
 
 def of_numbers(numbers: Sequence[Number | None], unit: Epoch) -> pa.Array:

@@ -160,7 +160,7 @@ def start_of(stream: Stream, name: str) -> datetime:
 
 def cut_off(stream: Stream, now: datetime) -> datetime:
     """The moment before which partitions are past their retention at ``now``; ``FIRST`` if they are kept forever."""
-    return FIRST if stream.retention is None else now - stream.retention
+    return FIRST if stream.kept is None else stream.kept.before(now)
 
 
 def kept(stream: Stream) -> int:

@@ -34,7 +34,7 @@ def sample(connection: Connection) -> int:
         streams=names,
         topics=[streams[name].topic for name in names],
         widths=[streams[name].period.interval for name in names],
-        kept=[streams[name].retention for name in names],
+        kept=[None if (kept := streams[name].kept) is None else kept.interval for name in names],
     )
     sql.drop_settings(connection, streams=names)
     connection.commit()

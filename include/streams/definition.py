@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from random import Random
@@ -16,10 +16,11 @@ from include.definitions import InvalidDefinition
 from include.durations import NOTATION, duration_field
 from include.notifiers import Notifiers, check_notify
 from include.schemas.schema import Format
-from include.streams.field import MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
+from include.streams.field import DATE, MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
 from include.streams.keys import Deletion, check_current, deletion_of, names_of
-from include.streams.period import Period, period_field
+from include.streams.period import Period, length_field, period_field
 from include.streams.times import (
+    MIDNIGHT,
     RECORD_TIMESTAMP,
     EpochMicros,
     EpochMillis,
@@ -61,7 +62,7 @@ MAX_COLUMN_BYTES = 63
 MAX_COUNT = {"kafka_partitions": 10_000, "drains": 1_000}
 FOREVER, ANY = "forever", "any"
 # What a field with a duration may be instead.
-_UNLIMITED = {"keep": FOREVER, "late": ANY, "fresh": None}
+_UNLIMITED = {"late": ANY, "fresh": None}
 # With these limits, no sum of a time and a duration exceeds the year 9999.
 _MAX_DURATION = {
     "keep": timedelta(days=500_000),
@@ -82,9 +83,10 @@ class Stream:
     Args:
         name: The name of the table, of the DAG ``land__<name>`` and, by default, of the Kafka topic.
         event: The struct that decodes and validates events. Its fields are the table's columns.
-        event_time: The field by which the table is partitioned, a time that is never null; or ``RECORD_TIMESTAMP``.
+        event_time: The field by which the table is partitioned, a time or a date that is never null; or
+            ``RECORD_TIMESTAMP``. A date becomes the moment at which it begins in UTC.
         partition: The time that one partition of the table spans, in UTC: a duration, months or years.
-        keep: How long a partition is kept after its end; ``forever`` drops none.
+        keep: How long a partition is kept after its end: a duration, months or years; ``forever`` drops none.
         late: An event that is older than its record in Kafka by more than this is quarantined; ``any`` sets no limit.
         early: An event that is newer than its record in Kafka by more than this is quarantined.
         topic: The Kafka topic, if it has another name.
@@ -156,7 +158,12 @@ class Stream:
     @cached_property
     def fields(self) -> tuple[Field, ...]:
         """The event's fields, each a column of the table."""
-        return fields_of(self.event)
+        return tuple(map(self._as_column, fields_of(self.event)))
+
+    def _as_column(self, field: Field) -> Field:
+        """The field; as a moment if it is the event time and a date."""
+        is_day = field.name == self.event_time and field.sql == DATE
+        return replace(field, sql=TIMESTAMP, notation=MIDNIGHT) if is_day else field
 
     @cached_property
     def record_fields(self) -> tuple[Field, ...]:
@@ -188,10 +195,17 @@ class Stream:
         """``partition`` as a period."""
         return period_field("partition", self.partition)
 
+    @cached_property
+    def kept(self) -> Period | None:
+        """``keep`` as a period; None for ``forever``."""
+        if self.keep == FOREVER:
+            return None
+        return length_field("keep", self.keep, f'{NOTATION} Or write months, years or "{FOREVER}".')
+
     @property
     def retention(self) -> timedelta | None:
-        """``keep`` as a duration; None for ``forever``."""
-        return self._duration("keep")
+        """The longest time that ``keep`` can be; None for ``forever``."""
+        return None if self.kept is None else self.kept.longest
 
     @property
     def lateness(self) -> timedelta | None:
@@ -375,20 +389,20 @@ class Stream:
                 "event_time",
                 f"the field {self.event_time!r} is not always a time with a time zone.",
                 f"Declare it as {self.event_time}: Instant. If the topic has numbers, as EpochSeconds, EpochMillis, "
-                "EpochMicros or EpochNanos.",
+                "EpochMicros or EpochNanos. If it has dates, as date.",
             )
 
     def _check_durations(self) -> None:
         for field, longest in _MAX_DURATION.items():
-            duration = self._duration(field)
+            duration = self.retention if field == "keep" else self._duration(field)
             if duration is not None and duration > longest:
                 raise InvalidDefinition(
                     field,
                     f"{getattr(self, field)!r} is longer than {longest.days:,} days.",
                     f'Write "{longest.days} days" or less.',
                 )
-        longest, keep, late = self.period.longest, self.retention, self.lateness
-        if keep is None:
+        longest, late = self.period.longest, self.lateness
+        if self.kept is None:
             return
         if late is None:
             raise InvalidDefinition(
@@ -396,7 +410,7 @@ class Stream:
                 f"{self.keep!r} limits the age of rows, and late={ANY!r} does not, so that new rows would be dropped.",
                 f'Write "{FOREVER}", or set late to a duration.',
             )
-        if keep < late + longest:
+        if self.kept.shortest < late + longest:
             raise InvalidDefinition(
                 "keep",
                 f"{self.keep!r} is shorter than late and partition together, so that new rows would be dropped.",

@@ -23,7 +23,7 @@ _SQL: dict[type[inspect.Type], str] = {
     inspect.UUIDType: "uuid",
     inspect.DecimalType: "numeric",
 }
-TIMESTAMP = _SQL[inspect.DateTimeType]
+TIMESTAMP, DATE = _SQL[inspect.DateTimeType], _SQL[inspect.DateType]
 # PostgreSQL's documentation, appendix "PostgreSQL Limits", without the three columns of the Kafka coordinates.
 MAX_FIELDS = 1600 - 3
 # The space for one row in a page of 8 kB; long texts are stored elsewhere.

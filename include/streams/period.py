@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from include.definitions import InvalidDefinition
 from include.durations import duration_field
@@ -32,6 +33,19 @@ class Period:
     duration: timedelta | None
     months: int = 0
 
+    def before(self, moment: datetime) -> datetime:
+        """The moment that is this long before another one, by the calendar in UTC.
+
+        A month has fewer days than another: one month before March 31 is the last day of February.
+
+        Raises:
+            ValueError, OverflowError: It is before the year 1.
+        """
+        if self.duration is not None:
+            return moment - self.duration
+        year, month = divmod(moment.year * MONTHS_OF_YEAR + moment.month - 1 - self.months, MONTHS_OF_YEAR)
+        return moment.replace(year=year, month=month + 1, day=min(moment.day, monthrange(year, month + 1)[1]))
+
     @property
     def longest(self) -> timedelta:
         """The duration, or the length of the longest period with this number of months."""
@@ -55,6 +69,23 @@ class Period:
         return self.duration if self.duration is not None else f"{self.months} months"
 
 
+def length_field(field: str, text: str, remedy: str) -> Period:
+    """Parses a duration, or a number of months or years, in a field of a definition.
+
+    Args:
+        remedy: What to write instead.
+
+    Raises:
+        InvalidDefinition: The text is neither, or not positive.
+    """
+    match = _MONTHS.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return Period(duration_field(field, text, remedy))
+    if not (count := _count(match)):
+        raise InvalidDefinition(field, f"{text!r} is not a duration.", remedy)
+    return Period(None, count)
+
+
 def period_field(field: str, text: str) -> Period:
     """Parses the period in a field of a definition.
 
@@ -74,8 +105,7 @@ def period_field(field: str, text: str) -> Period:
 
 
 def _months(field: str, text: str, match: re.Match[str]) -> Period:
-    # A number of many digits is above the limit in any case.
-    count = int(match[1][:6]) * (MONTHS_OF_YEAR if match[2] == "year" else 1)
+    count = _count(match)
     if not count or (MONTHS_OF_YEAR % count and count % MONTHS_OF_YEAR):
         raise InvalidDefinition(field, f"{text!r} does not divide years evenly.", NOTATION)
     if count > MAX_YEARS * MONTHS_OF_YEAR:
@@ -83,3 +113,9 @@ def _months(field: str, text: str, match: re.Match[str]) -> Period:
             field, f"{text!r} is longer than {MAX_YEARS} years.", f'Write "{MAX_YEARS} years" or less.'
         )
     return Period(None, count)
+
+
+def _count(match: re.Match[str]) -> int:
+    """The months of a number of months or years."""
+    # A number of many digits is above the limit in any case.
+    return int(match[1][:6]) * (MONTHS_OF_YEAR if match[2] == "year" else 1)

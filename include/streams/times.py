@@ -54,11 +54,17 @@ class LocalTime:
         return ZoneInfo(self.zone)
 
 
-Notation = Epoch | LocalTime
+@dataclass(frozen=True)
+class Midnight:
+    """Dates, each the moment at which it begins in UTC."""
+
+
+Notation = Epoch | LocalTime | Midnight
 """How producers write a time, if not as a text with a time zone."""
 
 SECONDS, MILLISECONDS = Epoch("seconds", 1), Epoch("milliseconds", 1_000)
 MICROSECONDS, NANOSECONDS = Epoch("microseconds", 1_000_000), Epoch("nanoseconds", 1_000_000_000)
+MIDNIGHT = Midnight()
 EPOCHS = (SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS)
 
 Instant = Annotated[datetime, Meta(tz=True)]

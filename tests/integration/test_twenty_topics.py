@@ -247,6 +247,12 @@ TOPICS = {
         {"at": TEXT, "machine": TEXT},
         stated=["times without a time zone; declare the zone"],
     ),
+    "dates": Topic(
+        lambda n: {"day": f"{NOW - timedelta(days=n % 3):%Y-%m-%d}", "sales": n},
+        "day",
+        {"day": TIME, "sales": INT},
+        stated=["A date is the moment at which it begins in UTC"],
+    ),
     "no time": Topic(
         lambda n: {"sensor": "north", "value": n / 2},
         "kafka_timestamp",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from include.landing import copy
+from include.landing import copy, instants
 from include.landing.copy import Column
 from include.landing.decoder import Decoder
 from include.landing.instants import converter
@@ -185,6 +185,13 @@ def test_each_refused_number_is_found() -> None:
 def local(*times: datetime | None, place: LocalTime = BERLIN) -> list[datetime | None]:
     found = converter(place)(times).to_pylist()
     return [None if each is None else UNIX_EPOCH + each * MICROSECOND for each in found]
+
+
+def test_dates_begin_at_midnight_in_utc() -> None:
+    days = [date(1969, 12, 31), None, date(2026, 3, 1), date(1, 1, 1), date(9999, 12, 31)]
+    moments = [None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) for day in days]
+    assert instants.of_dates(days).equals(instants.of_moments(moments))
+    assert instants.of_dates([]).equals(instants.of_moments([]))
 
 
 def test_local_times_are_in_their_zone() -> None:

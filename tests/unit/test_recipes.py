@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from collections.abc import Callable
 from decimal import Decimal
 from types import ModuleType
 from typing import Any
@@ -81,7 +82,11 @@ def schema_of(title: str) -> str:
 
 def in_format(stream: Stream, schema: str, values: list[bytes]) -> tuple[list[Any], dict[int, Any]]:
     """The events of records that are encoded with a schema; the records are shown as JSON."""
-    encode = {Format.AVRO: in_avro, Format.PROTOBUF: in_protobuf, Format.JSON_SCHEMA: lambda _, value: value}
+    encode: dict[Format, Callable[[str, bytes], bytes]] = {
+        Format.AVRO: in_avro,
+        Format.PROTOBUF: in_protobuf,
+        Format.JSON_SCHEMA: lambda _, value: value,
+    }
     format = Format(stream.format)
     encoded = [encode[format](schema, value) for value in values]
     plan = PLANS[format](Schema(format.kind, schema), stream.event)
@@ -99,4 +104,5 @@ def in_avro(schema: str, value: bytes) -> bytes:
 
 def in_protobuf(schema: str, value: bytes) -> bytes:
     message = ProtobufFile(Schema(Format.PROTOBUF.kind, schema)).message((0,))
-    return json_format.Parse(value, message_factory.GetMessageClass(message)()).SerializeToString()
+    found = json_format.Parse(value, message_factory.GetMessageClass(message)())
+    return bytes(found.SerializeToString())

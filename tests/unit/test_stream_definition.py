@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 from cli.scaffold import stream as new
 from include.definitions import InvalidDefinition
 from include.error_codes import Code
+from include.landing import spans
 from include.streams import definitions
 from include.streams.definition import (
     RECORD_TIMESTAMP,
@@ -152,6 +153,45 @@ def test_partitions_span_months_and_years(partition: str, months: int, longest: 
     assert stream.period.interval == f"{months} months"
 
 
+@pytest.mark.parametrize(
+    ("keep", "now", "cut_off"),
+    [
+        ("13 months", datetime(2026, 3, 31, 5, tzinfo=UTC), datetime(2025, 2, 28, 5, tzinfo=UTC)),
+        ("1 month", datetime(2026, 1, 15, tzinfo=UTC), datetime(2025, 12, 15, tzinfo=UTC)),
+        ("7 years", datetime(2028, 2, 29, tzinfo=UTC), datetime(2021, 2, 28, tzinfo=UTC)),
+        ("90 days", datetime(2026, 3, 31, tzinfo=UTC), datetime(2025, 12, 31, tzinfo=UTC)),
+    ],
+)
+def test_keep_may_be_months_and_years(keep: str, now: datetime, cut_off: datetime) -> None:
+    assert spans.cut_off(replace(GOOD, keep=keep), now) == cut_off
+
+
+@pytest.mark.parametrize("keep", ["0 months", "1 months ago", "1000000 years", "20000 months"])
+def test_a_keep_that_is_not_a_length_is_an_error(keep: str) -> None:
+    with pytest.raises(InvalidDefinition) as wrong:
+        replace(GOOD, keep=keep)
+    assert wrong.value.field == "keep"
+
+
+def test_a_month_of_keep_may_have_28_days() -> None:
+    with pytest.raises(InvalidDefinition):
+        replace(GOOD, keep="1 month", late="28 days")
+    assert replace(GOOD, keep="1 month", late="27 days").retention == timedelta(days=31)
+
+
+class Daily(msgspec.Struct):
+    day: date
+    other: date
+    maybe: date | None = None
+
+
+def test_a_date_may_be_the_event_time() -> None:
+    stream = Stream(name="daily", event=Daily, event_time="day")
+    assert [field.sql for field in stream.fields] == ["timestamp with time zone", "date", "date"]
+    with pytest.raises(InvalidDefinition):
+        replace(stream, event_time="maybe")
+
+
 def test_forever_and_any_set_no_limit() -> None:
     stream = replace(GOOD, keep="forever", late="any")
     assert (stream.retention, stream.lateness, stream.earliness) == (None, None, timedelta(hours=1))
@@ -229,7 +269,6 @@ def test_a_stream_of_events_without_a_time_uses_the_timestamps_of_records() -> N
         ({"event": Reserved}, "event.kafka_offset", "'kafka_'"),
         ({"event": Naive}, "event.ts", "Instant"),
         ({"event_time": "when"}, "event_time", "'when'"),
-        ({"event_time": "day"}, "event_time", "'day'"),
         ({"partition": "5 hours"}, "partition", "'5 hours'"),
         ({"partition": "5 months"}, "partition", "'5 months' does not divide years evenly"),
         ({"partition": "18 months"}, "partition", "'18 months' does not divide years evenly"),
@@ -238,7 +277,7 @@ def test_a_stream_of_events_without_a_time_uses_the_timestamps_of_records() -> N
         ({"partition": "1 month", "keep": "37 days"}, "keep", '"39 days"'),
         ({"partition": "1 year", "keep": "366 days"}, "keep", '"374 days"'),
         ({"late": "any"}, "keep", 'Write "forever"'),
-        ({"keep": "always"}, "keep", 'Or write "forever"'),
+        ({"keep": "always"}, "keep", 'months, years or "forever"'),
         ({"late": "forever"}, "late", 'Or write "any"'),
         ({"event": Numbered, "event_time": "us"}, "event_time", "EpochMillis"),
         ({"event": event(("odd", Annotated[Instant, Zone("Europe/Berlin")]))}, "event.odd", "Zone has no effect"),

@@ -227,6 +227,14 @@ def test_the_event_time(fields: dict[str, Any], chosen: str) -> None:
     assert all(name in " ".join(found.time.notes) for name in fields)
 
 
+def test_a_date_is_the_event_time_if_no_time_is() -> None:
+    found = profiled(*({"day": f"2026-02-{day:02}", "n": day} for day in range(20, 28)))
+    assert found.time.field == "day" and "begins in UTC" in " ".join(found.time.notes)
+    assert found.time.late == "19 days"
+    assert profiled({"delivery": "2026-03-01"}).time.field is None
+    assert profiled({"date": "2026-03-01", "seen": instant(seconds=1)}).time.field == "seen"
+
+
 def test_late_and_keep_cover_a_history() -> None:
     found = profiled(*({"ts": instant(days=days)} for days in range(100, 1000)))
     assert (found.time.late, found.time.early, found.time.partition) == ("1998 days", "1 hour", "1 day")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 from statistics import median
 from typing import Any
 
 from include.streams.profiling import times
 from include.streams.profiling.envelope import Event
-from include.streams.profiling.types import INSTANT, Epoch, Field, Struct, words_of
+from include.streams.profiling.types import DATE, INSTANT, Epoch, Field, Struct, words_of
 
 # Names of event times, the most specific first, as words without the unit.
 _NAMES: tuple[tuple[str, ...], ...] = (
@@ -30,6 +30,7 @@ _NAMES: tuple[tuple[str, ...], ...] = (
     ("datetime",),
     ("date", "time"),
     ("date",),
+    ("day",),
     ("observed", "at"),
     ("measured", "at"),
     ("recorded", "at"),
@@ -98,17 +99,19 @@ class Candidate:
         return self.timely >= _TIMELY * len(self.ages)
 
     @property
-    def rank(self) -> tuple[bool, int, float]:
+    def rank(self) -> tuple[bool, bool, int, float]:
         """Candidates in the order of this are the most likely first."""
         words = tuple(word for word in words_of(self.field.name) if word not in _UNITS)
         known = next((number for number, name in enumerate(_NAMES) if name == words), len(_NAMES))
         other = bool(_OTHER & set(words))
-        return not self.is_timely, known + other * len(_NAMES), abs(median(self.ages)) if self.ages else 0.0
+        distance = abs(median(self.ages)) if self.ages else 0.0
+        return not self.is_timely, self.field.type == DATE, known + other * len(_NAMES), distance
 
     @property
     def is_likely(self) -> bool:
-        """Whether its values or its name show that it is the time of the event."""
-        return (self.is_timely and bool(self.ages)) or self.rank[1] < len(_NAMES)
+        """Whether its values or its name show that it is the time of the event; of a date, only its name does."""
+        has_name = self.rank[2] < len(_NAMES)
+        return has_name or (self.is_timely and bool(self.ages) and self.field.type != DATE)
 
     @property
     def age(self) -> str:
@@ -157,6 +160,8 @@ def event_time(fields: Sequence[Field], events: Sequence[Event]) -> EventTime:
     notes = [
         f"Compared with its record, {best.field.name} is {best.age}." if best.ages else f"{best.age.capitalize()}."
     ]
+    if best.field.type == DATE:
+        notes.append("A date is the moment at which it begins in UTC.")
     if others:
         notes.append(f"It could also be {'; '.join(others)}.")
     if reasons:
@@ -175,6 +180,9 @@ def _with_durations(best: Candidate, notes: list[str]) -> EventTime:
             late = _days(2 * oldest)
         if 2 * (newest := -min(best.ages)) > EARLY_US:
             early = _days(2 * newest) if 2 * newest > _DAY_US else f"{math.ceil(2 * newest / EARLY_US)} hours"
+    if best.field.type == DATE and early == "1 hour":
+        # East of Greenwich, a day begins before it does in UTC.
+        early = "1 day"
     if best.last - best.first > _MAX_PARTITIONS * _DAY_US:
         partition, partition_days = "1 month", 31
     days = int(late.split()[0]) + partition_days
@@ -188,7 +196,7 @@ def _days(microseconds: int) -> str:
 
 def _is_time(field: Field) -> bool:
     # A schema may allow null, although no event has it.
-    return not field.lacking and (field.type == INSTANT or isinstance(field.type, Epoch))
+    return not field.lacking and (field.type in (INSTANT, DATE) or isinstance(field.type, Epoch))
 
 
 def _why_not(field: Field) -> str | None:
@@ -222,6 +230,9 @@ def _candidate(field: Field, events: Sequence[Event]) -> Candidate:
 def _microseconds(value: Any, field: Field) -> int:
     if isinstance(field.type, Epoch):
         return field.type.unit.microseconds(int(value) if isinstance(value, str) else value)
+    if field.type == DATE:
+        day = value if isinstance(value, date) else date.fromisoformat(value)
+        return times.microseconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
     found = value if isinstance(value, datetime) else times.moment(value)
     assert found is not None
     return times.microseconds(found)
