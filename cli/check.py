@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Stop counting due intervals here: there may be a hundred thousand.
 MAX_DUE = 1_000
+# The formats whose records name their schemas.
+_WITH_SCHEMAS = ("avro", "protobuf", "json-schema")
 # `check` does not wait longer for servers that are down.
 TIMEOUT_S = 3
 
@@ -120,25 +122,29 @@ def _check_schemas(name: str) -> None:
     """Prints how each registered schema of a stream's topic fits the definition. Exits with 1 if one does not."""
     from embedded.platform import Platform
     from include.landing.decoding import comparison
-    from include.schemas.schema import Format
     from include.streams import definitions
 
     stream = definitions.get(name)
-    if stream.format == Format.JSON:
+    parts = [of_key for of_key, form in ((False, stream.format), (True, stream.key_format)) if form in _WITH_SCHEMAS]
+    if not parts:
         raise UserError(
             f"The stream {stream.name!r} has format='json', so its records name no schema.",
             "Run ./millrace check without a name, or with --against-topic.",
             code=Code.INVALID_USAGE,
         )
     os.environ.update(Platform().environment())
-    compared = comparison.compare(stream)
-    if not compared:
-        click.echo(f"The registry {stream.registry!r} has no schema for the subject {stream.subject!r}.")
-    for found in compared:
-        click.echo(f"{stream.subject} version {found.version}, schema id {found.schema_id}: {found.verdict}")
-        for line in found.reasons:
-            click.echo(f"         {line}")
-    if any(found.stops for found in compared):
+    stops = False
+    for of_key in parts:
+        subject = stream.key_subject if of_key else stream.subject
+        compared = comparison.compare(stream, of_key=of_key)
+        if not compared:
+            click.echo(f"The registry {stream.registry!r} has no schema for the subject {subject!r}.")
+        for found in compared:
+            click.echo(f"{subject} version {found.version}, schema id {found.schema_id}: {found.verdict}")
+            for line in found.reasons:
+                click.echo(f"         {line}")
+        stops |= any(found.stops for found in compared)
+    if stops:
         sys.exit(1)
 
 

@@ -256,10 +256,8 @@ class Preparer:
 
     def _classify_values(self, classified: ClassifiedBatch) -> None:
         """Decodes the values. Tombstones are skipped, and values that are not events become dead letters."""
-        headers = list(map(Message.headers, classified.messages)) if self._decoder.reads_headers else None
-        classified.events, bad = self._decoder.events(
-            [_EMPTY if value is None else value for value in classified.values], cast(Any, headers)
-        )
+        values = [_EMPTY if value is None else value for value in classified.values]
+        classified.events, bad = decoders.events_of(self._decoder, values, classified.messages)
         for index, reason in bad.items():
             if classified.values[index] is None:
                 classified.codes[index] = _SKIPPED
@@ -276,6 +274,8 @@ class Preparer:
         messages = [classified.messages[index] for index in where.tolist()]
         tombstones, bad = self._reducer.tombstones(where, messages)
         for index, reason in bad.items():
+            if isinstance(reason, StopReason):
+                classified.stops[index] = reason
             classified.set_aside(index, self._letter(classified, index, Disposition.DEAD_LETTER, reason))
         return tombstones
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -47,22 +47,37 @@ Reason = str | StopReason
 """Why a record is not an event."""
 
 
+class Others(NamedTuple):
+    """What records have besides their values and headers.
+
+    Attributes:
+        keys: Their Kafka keys.
+        stamps: Their timestamps in milliseconds since 1970.
+    """
+
+    keys: Sequence[bytes | None]
+    stamps: Sequence[int]
+
+
 class EventDecoder(Protocol):
     """Decodes the records of one stream. Drain, replay, retry and proof share it.
 
     Attributes:
         reads_headers: Whether ``events`` needs the headers of the records.
+        reads_others: Whether it needs their Kafka keys and timestamps.
     """
 
     reads_headers: bool
+    reads_others: bool
 
     def events(
-        self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None
+        self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None, others: Others | None = None
     ) -> tuple[list[Any], dict[int, Reason]]:
         """Decodes values. Returns the events in order, and for each value that is not one the reason, by its index.
 
         Args:
             headers: The headers of each record, if ``reads_headers``.
+            others: If ``reads_others``.
         """
 
 
@@ -74,13 +89,14 @@ class Decoder:
     """
 
     reads_headers = False
+    reads_others = False
 
     def __init__(self, event: type[msgspec.Struct]) -> None:
         self._decode = msgspec.json.Decoder(event).decode
         self._event = event
 
     def events(
-        self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None
+        self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None, others: Others | None = None
     ) -> tuple[list[Any], dict[int, Reason]]:
         """See ``EventDecoder``.
 

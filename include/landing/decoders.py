@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-from include.landing.decoder import Decoder, EventDecoder
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from include.landing.decoder import Decoder, EventDecoder, Others, Reason
 from include.schemas.schema import Format
 from include.streams.definition import Stream
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 
 def of(stream: Stream) -> EventDecoder:
     """The decoder of a stream's records."""
+    if not stream.parts:
+        return _of_values(stream)
+    from include.landing.parts import RecordDecoder
+
+    return RecordDecoder(stream, _of_values(stream))
+
+
+def events_of(
+    decoder: EventDecoder, values: Sequence[bytes], messages: Sequence[Message]
+) -> tuple[list[Any], dict[int, Reason]]:
+    """The events of messages; see ``EventDecoder``.
+
+    Args:
+        values: The values of the messages; empty for a tombstone.
+    """
+    headers: Any = [message.headers() for message in messages] if decoder.reads_headers else None
+    return decoder.events(values, headers, others_of(messages) if decoder.reads_others else None)
+
+
+def others_of(messages: Sequence[Message]) -> Others:
+    """The keys and timestamps of messages."""
+    key: Callable[[Message], str | bytes | None] = cast(Any, lambda message: message.key())
+    keys = [found.encode() if isinstance(found, str) else found for found in map(key, messages)]
+    return Others(keys, [message.timestamp()[1] for message in messages])
+
+
+def _of_values(stream: Stream) -> EventDecoder:
     if stream.format == Format.JSON:
-        return Decoder(stream.event)
+        return Decoder(stream.value_event)
     from include.landing.decoding.framed import FramedDecoder
 
     return FramedDecoder(stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from confluent_kafka import Message
@@ -148,7 +148,7 @@ class Reducer:
         if value is None and self._keys is not None:
             key = self._keys.key(_key_of(second))
         else:
-            key = decoders.of(self._stream).events([value or b""], cast(Any, [second.headers()]))[0][0]
+            key = decoders.events_of(decoders.of(self._stream), [value or b""], [second])[0][0]
         values = [column.read([key])[0] for column in self._key]
         return state.moved(self._stream, values, int(first.partition() or 0), int(second.partition() or 0))
 

@@ -15,7 +15,7 @@ from include.kafka import position, reader, topics
 from include.kafka.position_errors import TopicMissing
 from include.landing import copy, decoders, partitions, placement, relation, spans, state, table
 from include.landing.choice import Choice
-from include.landing.decoder import Reason
+from include.landing.decoder import Others, Reason
 from include.landing.disposition import Disposition
 from include.landing.placement import Placement
 from include.landing.state_proof import StateProof
@@ -54,7 +54,7 @@ class Record(NamedTuple):
     Attributes:
         value: The value; None for a tombstone.
         stamp: The timestamp, in milliseconds since 1970.
-        key: The key of a tombstone.
+        key: The key of a tombstone, or of every record if an event needs it.
         headers: The headers.
     """
 
@@ -358,7 +358,7 @@ class _Prover:
 
         Events of a topic that was read long after its records were written can be older than ``keep`` when they land.
         """
-        events, bad = self._decoder.events([record.value or b"" for record in records.values()])
+        events, bad = self._events(records.values())
         good = [offset for index, offset in enumerate(records) if index not in bad]
         column = next((column for column in self._columns if column.name == self._stream.event_time), None)
         found = set()
@@ -424,7 +424,7 @@ class _Prover:
         """The committed records of some of an entry's offsets."""
         found: dict[int, Record] = {}
         for batch in reader.read_range(self._stream.topic, {entry.partition: (first, until)}, max_records=20_000):
-            found |= {reader.place(message)[1]: _record(message) for message in batch}
+            found |= {reader.place(message)[1]: _record(message, self._decoder.reads_others) for message in batch}
         return found
 
     def _differing(self, log: LogId, landed: Mapping[int, tuple[Record, tuple[Any, ...]]]) -> set[int]:
@@ -458,7 +458,8 @@ class _Prover:
 
     def _events(self, records: Collection[Record]) -> tuple[list[Any], dict[int, Reason]]:
         """The events of records; see ``EventDecoder``."""
-        return self._decoder.events([each.value or b"" for each in records], [each.headers for each in records])
+        others = Others([each.key for each in records], [each.stamp for each in records])
+        return self._decoder.events([each.value or b"" for each in records], [each.headers for each in records], others)
 
     def _is_determined(self, column: Column, sql: str, record: Record, sent: Any) -> bool:
         """Whether a record determines a field's value, and not a default such as a random id or the current time."""
@@ -466,9 +467,9 @@ class _Prover:
         return bool(events) and _shown(column.read(events)[0], sql) == _shown(sent, sql)
 
 
-def _record(message: Message) -> Record:
+def _record(message: Message, with_key: bool) -> Record:
     value, key = message.value(), None
-    if value is None:
+    if value is None or with_key:
         key = message.key()
     headers = cast(Any, message.headers())
     return Record(value, message.timestamp()[1], key.encode() if isinstance(key, str) else key, headers)

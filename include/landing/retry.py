@@ -10,6 +10,7 @@ import numpy as np
 
 from include.landing import copy, dead_letters, decoders, refusals, relation, spans, state, table
 from include.landing.dead_letters import MILLISECOND
+from include.landing.decoder import Others
 from include.landing.latest import NO_ROWS, Latest, Moved, last, numbers
 from include.landing.partitions import Partitions
 from include.landing.state import State
@@ -129,7 +130,9 @@ class _Retrier:
     def _decoded(self, letters: Sequence[ReadDeadLettersRow]) -> list[_Candidate]:
         """The letters that decode now, fit their columns, and are within the time limits."""
         headers = [dead_letters.headers_of(letter.headers) for letter in letters]
-        events, bad = self._decoder.events([bytes(letter.value or b"") for letter in letters], headers)
+        keys = [None if letter.key is None else bytes(letter.key) for letter in letters]
+        others = Others(keys, list(map(_stamp, letters)))
+        events, bad = self._decoder.events([bytes(letter.value or b"") for letter in letters], headers, others)
         good = [letter for index, letter in enumerate(letters) if index not in bad]
         unfit = copy.refused(self._columns, events)
         found = [

@@ -11,6 +11,7 @@ import msgspec
 from include.landing import copy
 from include.landing.copy import Column
 from include.landing.decoder import reason_of
+from include.landing.parts import PartsDecoder
 from include.streams.definition import Stream
 
 NO_KEY = "the tombstone has no Kafka key, so it deletes nothing"
@@ -23,6 +24,11 @@ class KeyDecoder:
     """
 
     def __init__(self, stream: Stream, columns: Sequence[Column]) -> None:
+        self._columns = columns
+        self._parts = _parts_of_key(stream)
+        if self._parts is not None:
+            self._key = msgspec.defstruct("Key", stream.keys)
+            return
         hints = typing.get_type_hints(stream.event, include_extras=True)
         encoded = dict(zip(stream.event.__struct_fields__, stream.event.__struct_encode_fields__, strict=True))
         self._key = msgspec.defstruct(
@@ -30,12 +36,13 @@ class KeyDecoder:
         )
         self._decode = msgspec.json.Decoder(self._key).decode
         self._single = hints[stream.keys[0]] if len(stream.keys) == 1 else None
-        self._columns = columns
 
     def keys(self, texts: Sequence[bytes | None]) -> tuple[list[Any], dict[int, str]]:
         """Decodes Kafka keys. Returns the keys in order, and for each text that is not one the reason, by its index."""
         found: list[Any] = []
         bad: dict[int, str] = {}
+        if self._parts is not None:
+            return self._keys_of_parts(self._parts, texts)
         for index, text in enumerate(texts):
             try:
                 found.append(self.key(text))
@@ -43,6 +50,20 @@ class KeyDecoder:
                 raise
             except BaseException as error:  # the definition's own types may raise anything
                 bad[index] = NO_KEY if text is None else f"Kafka key: {reason_of(error)}"
+        return self._fitting(texts, found, bad)
+
+    def _keys_of_parts(self, parts: PartsDecoder, texts: Sequence[bytes | None]) -> tuple[list[Any], dict[int, str]]:
+        """The keys of a stream whose fields of ``key`` come from the Kafka key."""
+        columns, reasons = parts.columns(texts, None, None, len(texts))
+        bad: dict[int, str] = {at: NO_KEY if texts[at] is None else reason for at, reason in reasons.items()}
+        rows = zip(*(columns[name] for name in self._key.__struct_fields__), strict=True)
+        found = [self._key(*row) for at, row in enumerate(rows) if at not in bad]
+        return self._fitting(texts, found, bad)
+
+    def _fitting(
+        self, texts: Sequence[bytes | None], found: list[Any], bad: dict[int, str]
+    ) -> tuple[list[Any], dict[int, str]]:
+        """The keys that fit the columns, and the reasons for the others."""
         good = [index for index in range(len(texts)) if index not in bad]
         unfit = copy.refused(self._columns, found)
         bad |= {good[position]: f"Kafka key: {reason}" for position, reason in unfit.items()}
@@ -56,6 +77,9 @@ class KeyDecoder:
         """
         if text is None:
             raise ValueError(NO_KEY)
+        if self._parts is not None:
+            (key,), _ = self._keys_of_parts(self._parts, [text])
+            return key
         if self._single is None:
             return self._decode(text)
         if text.startswith(b"{"):
@@ -67,3 +91,9 @@ class KeyDecoder:
             return self._key(msgspec.json.decode(text, type=self._single))
         except msgspec.DecodeError:
             return self._key(msgspec.convert(text.decode(), type=self._single, strict=False))
+
+
+def _parts_of_key(stream: Stream) -> PartsDecoder | None:
+    """The decoder of the fields of ``key``, if they come from the Kafka key."""
+    fields = [field for field in stream.parts if field.name in stream.keys]
+    return PartsDecoder(stream, fields) if fields else None

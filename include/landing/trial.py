@@ -116,7 +116,7 @@ def _objects(stream: Stream, messages: Sequence[Message]) -> list[dict[str, Any]
 
 def _compared(stream: Stream, objects: Sequence[dict[str, Any]]) -> tuple[dict[str, int], list[str]]:
     """The fields that only the records have, with the number of records, and those that only the definition has."""
-    declared = inspect.type_info(stream.event)
+    declared = inspect.type_info(stream.value_event)
     assert isinstance(declared, inspect.StructType)
     unknown: Counter[str] = Counter()
     seen: set[str] = set()

@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+VALUE, KEY = "value", "key"
+"""The parts of a record that name a schema."""
+
 HEADER = "__value_schema_id"
-"""The header that names the schema of a record's value."""
+"""The header that names the schema of a record's value; ``__key_schema_id`` names that of its key."""
 
 SchemaKey = int | UUID
 """What names a schema: its id in the registry, or its GUID."""
@@ -31,24 +34,28 @@ class NotFramed(ValueError):
     """A record names no schema."""
 
 
-def schema_of(value: bytes, headers: Headers | None) -> tuple[SchemaKey, int, bytes]:
+def schema_of(value: bytes, headers: Headers | None, part: str = VALUE) -> tuple[SchemaKey, int, bytes]:
     """What names the schema of a record, where its data begin in the value, and what a header has after the name.
+
+    Args:
+        value: The value, or the key if ``part`` is ``KEY``.
 
     Raises:
         NotFramed: Neither the value nor a header names a schema.
     """
+    header = HEADER if part == VALUE else f"__{part}_schema_id"
     for name, found in headers or ():
-        if name == HEADER:
+        if name == header:
             named = found.encode() if isinstance(found, str) else found or b""
-            key, size = _key(named, f"the header {HEADER}")
+            key, size = _key(named, f"the header {header}")
             return key, 0, named[size:]
     if not value or value[0] != _BY_ID:
         start = value[:_ID_BYTES].hex(" ") or "nothing"
         raise NotFramed(
-            f"the value names no schema: it begins with {start}, and not with 00 and a schema id, and the record has "
-            f"no header {HEADER}"
+            f"the {part} names no schema: it begins with {start}, and not with 00 and a schema id, and the record has "
+            f"no header {header}"
         )
-    key, size = _key(value, "the value")
+    key, size = _key(value, f"the {part}")
     return key, size, b""
 
 

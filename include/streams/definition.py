@@ -18,6 +18,17 @@ from include.notifiers import Notifiers, check_notify
 from include.schemas.schema import Format
 from include.streams.field import DATE, MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
 from include.streams.keys import Deletion, check_current, deletion_of, names_of
+from include.streams.parts import (
+    PLAIN,
+    Header,
+    Key,
+    PartField,
+    RecordTimestamp,
+    check_parts,
+    parts_of,
+    value_struct,
+)
+from include.streams.paths import paths_of_key
 from include.streams.period import Period, length_field, period_field
 from include.streams.times import (
     MIDNIGHT,
@@ -36,7 +47,10 @@ __all__ = [
     "EpochMillis",
     "EpochNanos",
     "EpochSeconds",
+    "Header",
     "Instant",
+    "Key",
+    "RecordTimestamp",
     "Stream",
     "Zone",
 ]
@@ -92,6 +106,8 @@ class Stream:
         topic: The Kafka topic, if it has another name.
         format: How the topic encodes events: ``json``, ``avro``, ``protobuf`` or ``json-schema``. In all but the first,
             each record names its schema, which a schema registry has.
+        key_format: How the topic encodes the Kafka keys that fields come from: ``plain`` for text or JSON, or ``avro``,
+            ``protobuf`` or ``json-schema`` with a schema registry.
         registry: The Airflow connection to the schema registry; empty for ``millrace_registry``.
         key: The field, or the fields, that identify what an event is about. ``current`` has one row for each key, and
             ``./millrace produce`` sends it as the Kafka key: the text of one field, or several as a JSON object.
@@ -124,6 +140,7 @@ class Stream:
     early: str = "1 hour"
     topic: str = ""
     format: Format | str = Format.JSON
+    key_format: Format | str = PLAIN
     registry: str = ""
     key: str | tuple[str, ...] | None = None
     current: bool = False
@@ -149,6 +166,7 @@ class Stream:
         self._check_durations()
         self._check_counts()
         check_current(self)
+        check_parts(self)
         if self.simulate is not None and not callable(self.simulate):
             raise InvalidDefinition(
                 "simulate", f"{self.simulate!r} is not a function.", "Write a generator function, or None."
@@ -164,6 +182,16 @@ class Stream:
         """The field; as a moment if it is the event time and a date."""
         is_day = field.name == self.event_time and field.sql == DATE
         return replace(field, sql=TIMESTAMP, notation=MIDNIGHT) if is_day else field
+
+    @cached_property
+    def parts(self) -> tuple[PartField, ...]:
+        """The event's fields that do not come from the record's value."""
+        return parts_of(self.event)
+
+    @cached_property
+    def value_event(self) -> type[msgspec.Struct]:
+        """The event without these fields: what a value is decoded to."""
+        return value_struct(self.event, self.parts)
 
     @cached_property
     def record_fields(self) -> tuple[Field, ...]:
@@ -237,6 +265,11 @@ class Stream:
         """The registry's name for the schemas of the topic's values."""
         return f"{self.topic}-value"
 
+    @property
+    def key_subject(self) -> str:
+        """The registry's name for the schemas of the topic's keys."""
+        return f"{self.topic}-key"
+
     def _duration(self, field: str) -> timedelta | None:
         """The duration in a field; None if the field sets no limit."""
         text, word = getattr(self, field), _UNLIMITED.get(field)
@@ -270,13 +303,13 @@ class Stream:
             raise InvalidDefinition(
                 "registry", f"{self.registry!r} is not the name of a connection.", f'Write "{REGISTRY}".'
             )
-        if self.format == Format.JSON and self.registry:
+        if self.format == Format.JSON and self.key_format == PLAIN and self.registry:
             raise InvalidDefinition(
                 "registry",
                 "events of the format 'json' need no schema registry.",
                 'Omit it, or write format="avro", "protobuf" or "json-schema".',
             )
-        if self.format != Format.JSON:
+        if self.format != Format.JSON or self.key_format != PLAIN:
             object.__setattr__(self, "registry", self.registry or REGISTRY)
 
     def _check_counts(self) -> None:
@@ -305,6 +338,10 @@ class Stream:
         try:
             msgspec.json.Decoder(self.event)
             fields, foreign = self.fields, undecodable(self.event)
+            msgspec.json.Decoder(self.value_event)
+            paths_of_key(self.parts)
+        except InvalidDefinition:
+            raise
         except Exception as error:  # msgspec evaluates annotations, which are arbitrary code
             raise InvalidDefinition(
                 "event",

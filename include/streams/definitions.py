@@ -8,7 +8,9 @@ from include import definitions
 from include.definitions import Found
 from include.streams.definition import Stream
 
-MACHINERY = frozenset({"definition", "definitions", "encoding", "field", "keys", "period", "produce", "times"})
+MACHINERY = frozenset(
+    {"definition", "definitions", "encoding", "field", "keys", "parts", "paths", "period", "produce", "times"}
+)
 
 
 def find(folder: Path | None = None) -> Found[Stream]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 from collections.abc import Callable
 from datetime import date, datetime, time
 from typing import Any
@@ -19,6 +20,8 @@ from include.schemas import framing, protobuf
 from include.schemas.registry import SchemaRegistry
 from include.schemas.schema import Format, Schema
 from include.streams.definition import Stream
+from include.streams.parts import PLAIN, KeyPart, PartField
+from include.streams.paths import Paths
 from include.streams.times import Epoch, notation_of
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -55,16 +58,105 @@ def encoder(stream: Stream) -> Callable[[Any], bytes]:
     Raises:
         UserError: No schema can be made from the struct, or the registry does not take it.
     """
+    if stream.parts:
+        encode_value, names = _encoder_of_values(stream), stream.value_event.__struct_fields__
+        return lambda event: encode_value(stream.value_event(**{name: getattr(event, name) for name in names}))
+    return _encoder_of_values(stream)
+
+
+def _encoder_of_values(stream: Stream) -> Callable[[Any], bytes]:
     encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
     if stream.format == Format.JSON:
         return encode
     if stream.format == Format.AVRO:
-        schema = avro_schema(stream.event)
+        schema = avro_schema(stream.value_event)
         return _framed(stream, json.dumps(schema), _avro_encoder(schema))
     if stream.format == Format.JSON_SCHEMA:
-        return _framed(stream, json.dumps(json_schema(stream.event)), encode)
-    text = protobuf_schema(stream.event)
+        return _framed(stream, json.dumps(json_schema(stream.value_event)), encode)
+    text = protobuf_schema(stream.value_event)
     return _framed(stream, text, _protobuf_encoder(text))
+
+
+def key_encoder(stream: Stream) -> Callable[[Any], bytes | None] | None:
+    """The function that encodes the Kafka key of an event; None if no field comes from it.
+
+    Raises:
+        UserError: No schema can be made for the key, or the registry does not take it.
+    """
+    fields = [field for field in stream.parts if isinstance(field.part, KeyPart)]
+    if not fields:
+        return None
+    whole = next((field for field in fields if not field.part.path), None)  # type: ignore[union-attr]
+    if whole is not None:
+        encode = _encoder_of(stream, whole)
+        name = whole.name
+
+        def encode_whole(event: Any) -> bytes | None:
+            value = getattr(event, name)
+            return None if value is None else encode(value)
+
+        return encode_whole
+    paths = [(field.part.path, field) for field in fields if isinstance(field.part, KeyPart)]
+    document_type = Paths(paths).struct
+    encode_document = _encoder_of_struct(stream, document_type)
+
+    def encode_fields(event: Any) -> bytes | None:
+        document: dict[str, Any] = {}
+        for path, field in paths:
+            inner = document
+            for each in path[:-1]:
+                inner = inner.setdefault(each, {})
+            inner[path[-1]] = msgspec.to_builtins(getattr(event, field.name), builtin_types=_KEPT)
+        return encode_document(msgspec.convert(document, document_type, strict=False))
+
+    return encode_fields
+
+
+def part_text(value: Any) -> bytes | None:
+    """A value as the text or JSON of a header or a Kafka key."""
+    if value is None or value is msgspec.UNSET:
+        return None
+    if isinstance(value, bytes):
+        return value
+    found = msgspec.to_builtins(value)
+    return found.encode() if isinstance(found, str) else msgspec.json.encode(found)
+
+
+def _encoder_of(stream: Stream, field: PartField) -> Callable[[Any], bytes]:
+    assert isinstance(field.part, KeyPart)
+    if stream.key_format == PLAIN:
+        return _binary if field.part.is_binary else lambda value: part_text(value) or b""
+    if isinstance(field.kind, type) and issubclass(field.kind, msgspec.Struct):
+        return _encoder_of_struct(stream, field.kind)
+    if stream.key_format == Format.AVRO:
+        schema = _Avro().of(inspect.type_info(field.kind), field.name)
+        return _framed_key(stream, json.dumps(schema), _avro_encoder(schema))
+    described = {"$schema": _JSON_SCHEMA, **msgspec.json.schema(field.kind)}
+    return _framed_key(stream, json.dumps(described), msgspec.json.Encoder().encode)
+
+
+def _encoder_of_struct(stream: Stream, declared: type[msgspec.Struct]) -> Callable[[Any], bytes]:
+    if stream.key_format == PLAIN:
+        return msgspec.json.Encoder().encode
+    if stream.key_format == Format.AVRO:
+        schema = avro_schema(declared)
+        return _framed_key(stream, json.dumps(schema), _avro_encoder(schema))
+    if stream.key_format == Format.JSON_SCHEMA:
+        return _framed_key(stream, json.dumps(json_schema(declared)), msgspec.json.Encoder().encode)
+    text = protobuf_schema(declared)
+    return _framed_key(stream, text, _protobuf_encoder(text))
+
+
+def _framed_key(stream: Stream, schema: str, encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    with SchemaRegistry(stream.registry) as registry:
+        prefix = framing.prefix(registry.register(stream.key_subject, Format(stream.key_format).kind, schema))
+    return lambda value: prefix + encode(value)
+
+
+def _binary(value: Any) -> bytes:
+    if isinstance(value, UUID):
+        return value.bytes
+    return struct.pack(">q" if isinstance(value, int) else ">d", value)
 
 
 def avro_schema(event: type[msgspec.Struct]) -> Any:

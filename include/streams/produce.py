@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,16 @@ from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import client, topics
 from include.streams import encoding
-from include.streams.definition import Stream
+from include.streams.definition import Header, Stream
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
 # LogAppendTime: late and early are relative to the broker's clock, which producers cannot change.
 TOPIC_CONFIG = {"message.timestamp.type": "LogAppendTime"}
+SentHeaders = list[tuple[str, str | bytes | None]] | None
+"""The headers of a record to send."""
+
 REPORT_EVERY_S = 1.0
 _PACE_EVERY_S = 0.02
 
@@ -72,13 +76,13 @@ def produce(
     progress(events)
 
 
-def _simulated(stream: Stream, seed: int | None) -> Iterator[tuple[bytes | None, bytes]]:
-    """Keys and values of simulated events. Any exception of the definition's code becomes a UserError."""
+def _simulated(stream: Stream, seed: int | None) -> Iterator[tuple[bytes | None, bytes, SentHeaders]]:
+    """Keys, values and headers of simulated events. Any exception of the definition's code becomes a UserError."""
     assert stream.simulate is not None
-    encode = encoding.encoder(stream)
+    encode, key_of, headers_of = encoding.encoder(stream), _key_encoder(stream), _headers(stream)
     try:
         for event in stream.simulate(Random(seed)):
-            yield _key(stream, event), encode(event)
+            yield key_of(event), encode(event), headers_of(event)
     except GeneratorExit:
         raise
     except Exception as error:
@@ -94,6 +98,22 @@ def _simulated(stream: Stream, seed: int | None) -> Iterator[tuple[bytes | None,
         "Yield events without end, as in while True: yield …",
         code=Code.SIMULATION_FAILED,
     )
+
+
+def _key_encoder(stream: Stream) -> Callable[[Any], bytes | None]:
+    """The function that encodes the Kafka key of an event."""
+    found = encoding.key_encoder(stream) if stream.parts else None
+    return partial(_key, stream) if found is None else found
+
+
+def _headers(stream: Stream) -> Callable[[Any], SentHeaders]:
+    """The function that makes the headers of an event."""
+    named = [(field.name, field.part.name) for field in stream.parts if isinstance(field.part, Header)]
+    if not named:
+        return lambda event: None
+    return lambda event: [
+        (header, text) for name, header in named if (text := encoding.part_text(getattr(event, name))) is not None
+    ]
 
 
 def _key(stream: Stream, event: Any) -> bytes | None:
@@ -113,10 +133,10 @@ class _Sender:
         self._producer = client.producer(linger_ms=20)
         self._rejection: KafkaError | None = None
 
-    def send(self, key: bytes | None, value: bytes) -> None:
+    def send(self, key: bytes | None, value: bytes, headers: SentHeaders) -> None:
         while True:
             try:
-                self._producer.produce(self._stream.topic, value, key, on_delivery=self._delivered)
+                self._producer.produce(self._stream.topic, value, key, on_delivery=self._delivered, headers=headers)
             except BufferError:
                 self._producer.poll(0.1)
             else:

@@ -65,7 +65,7 @@ def test_the_definition_decodes_the_records(
     assert isinstance(stream, Stream)
     values = [line.encode() for line in records.splitlines()]
     if stream.format == Format.JSON:
-        events, bad = Decoder(stream.event).events(values)
+        events, bad = Decoder(stream.value_event).events(values)
     else:
         events, bad = in_format(stream, schema_of(title), values)
     assert (len(events), bad) == (len(values), {})

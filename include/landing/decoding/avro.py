@@ -36,7 +36,7 @@ class AvroPlan:
         self._event = event
         self._types = inspect.type_info(event)
         self._reader = AvroReader(found)
-        self._read = self._reader.read if _needs_limits(found) else _fast_reader(found)
+        self._read = self._reader.read if _needs_limits(found) else fast_reader(found)
         self._batch = BatchReader.of(found, event)
 
     def events(self, values: Sequence[bytes], start: int, after_key: Sequence[bytes]) -> Decoded:
@@ -79,7 +79,8 @@ def _is_empty(schema: AvroType) -> bool:
     return schema.kind == "null" or (schema.kind == "fixed" and schema.size == 0)
 
 
-def _fast_reader(schema: AvroType) -> Callable[[bytes, int], Any]:
+def fast_reader(schema: AvroType) -> Callable[[bytes, int], Any]:
+    """The function that reads data of a schema, with a compiled library, from where they begin in some bytes."""
     import fastavro
 
     parsed = fastavro.parse_schema(avro_schema.fastavro_schema(schema))

@@ -12,6 +12,7 @@ from include.landing.decoding.misfit import Misfit
 from include.schemas.registry import SchemaRegistry
 from include.schemas.schema import Format, InvalidSchema, Schema
 from include.streams.definition import Stream
+from include.streams.paths import key_struct
 
 _MISFITS: Mapping[Format, Callable[[Schema, type[msgspec.Struct]], list[Misfit]]] = {
     Format.AVRO: avro.misfits,
@@ -44,26 +45,33 @@ class Compared:
         return "some of its records may become dead letters" if self.reasons else "fits"
 
 
-def compare(stream: Stream) -> list[Compared]:
+def compare(stream: Stream, *, of_key: bool = False) -> list[Compared]:
     """Every version of the subject of a stream's topic, in order.
+
+    Args:
+        of_key: Whether to compare the schemas of Kafka keys, and not those of values.
 
     Raises:
         UserError: The registry does not answer, or refuses the request.
     """
     with SchemaRegistry(stream.registry) as registry:
+        subject = stream.key_subject if of_key else stream.subject
         return [
-            _compared(stream, version, schema_id, schema)
-            for version, (schema_id, schema) in registry.versions(stream.subject).items()
+            _compared(stream, of_key, version, schema_id, schema)
+            for version, (schema_id, schema) in registry.versions(subject).items()
         ]
 
 
-def _compared(stream: Stream, version: int, schema_id: int, schema: Schema) -> Compared:
-    wanted = Format(stream.format)
+def _compared(stream: Stream, of_key: bool, version: int, schema_id: int, schema: Schema) -> Compared:
+    wanted = Format(stream.key_format if of_key else stream.format)
     if schema.kind != wanted.kind:
-        reason = f"it is a schema of {schema.kind}, and the stream has format={str(wanted)!r}"
+        option = "key_format" if of_key else "format"
+        reason = f"it is a schema of {schema.kind}, and the stream has {option}={str(wanted)!r}"
         return Compared(version, schema_id, True, (reason,))
     try:
-        found = _MISFITS[wanted](schema, stream.event)
+        event = key_struct(stream.parts) if of_key else stream.value_event
+        # A key that is one value has no fields to compare.
+        found = [] if event is None else _MISFITS[wanted](schema, event)
     except InvalidSchema as error:
         return Compared(version, schema_id, True, (str(error),))
     return Compared(version, schema_id, any(each.is_fatal for each in found), tuple(map(str, found)))

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from include.error_codes import Code
-from include.landing.decoder import Reason, StopReason, reason_of
+from include.landing.decoder import Others, Reason, StopReason, reason_of
 from include.landing.decoding.avro import AvroPlan
 from include.landing.decoding.json_schema import JsonSchemaPlan
 from include.landing.decoding.misfit import Incompatible
 from include.landing.decoding.plan import Plan
 from include.landing.decoding.protobuf import ProtobufPlan
+from include.landing.decoding.whole import WholePlan
 from include.schemas import framing, registry
 from include.schemas.framing import Headers, NotFramed, SchemaKey
 from include.schemas.registry import SchemaMissing, SchemaRegistry
@@ -39,19 +40,24 @@ class FramedDecoder:
 
     Args:
         stream: The stream.
+        of_key: The type to decode Kafka keys to, instead of values.
     """
 
     reads_headers = True
+    reads_others = False
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, of_key: Any = None) -> None:
         self._stream = stream
         self._registry = SchemaRegistry(stream.registry)
-        self._format = Format(stream.format)
+        self._format = Format(stream.format if of_key is None else stream.key_format)
+        self._option = "format" if of_key is None else "key_format"
+        self._part = framing.VALUE if of_key is None else framing.KEY
+        self._event = stream.value_event if of_key is None else of_key
         self._known: OrderedDict[SchemaKey, _Known] = OrderedDict()
         self._names: dict[SchemaKey, str] = {}
 
     def events(
-        self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None
+        self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None, others: Others | None = None
     ) -> tuple[list[Any], dict[int, Reason]]:
         """See ``EventDecoder``.
 
@@ -90,7 +96,7 @@ class FramedDecoder:
         groups: dict[tuple[SchemaKey, int], tuple[list[int], list[bytes]]] = defaultdict(lambda: ([], []))
         for at, value in enumerate(values):
             try:
-                key, start, rest = framing.schema_of(value, headers[at] if headers is not None else None)
+                key, start, rest = framing.schema_of(value, headers[at] if headers is not None else None, self._part)
             except NotFramed as error:
                 bad[at] = str(error)
                 continue
@@ -116,11 +122,18 @@ class FramedDecoder:
     def _planned(self, key: SchemaKey, schema: Schema) -> _Known:
         try:
             if schema.kind != self._format.kind:
-                raise Incompatible(f"it is a schema of {schema.kind}, and the stream has format={str(self._format)!r}")
-            return _Known(PLANS[self._format](schema, self._stream.event), "")
+                raise Incompatible(
+                    f"it is a schema of {schema.kind}, and the stream has {self._option}={str(self._format)!r}"
+                )
+            return _Known(self._plan(schema), "")
         except InvalidSchema as error:
             reason = f"no record of {self._name(key)} can become a {self._stream.event.__name__}: {error}"
             return _Known(None, StopReason(reason, Code.SCHEMA_INCOMPATIBLE))
+
+    def _plan(self, schema: Schema) -> Plan:
+        if isinstance(self._event, type) and issubclass(self._event, msgspec.Struct):
+            return PLANS[self._format](schema, self._event)
+        return WholePlan(self._format, schema, self._event)
 
     def _name(self, key: SchemaKey) -> str:
         """A schema's name for messages. Asks the registry for its subjects, once."""

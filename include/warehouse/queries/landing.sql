@@ -284,9 +284,9 @@ LIMIT :most
 FOR UPDATE SKIP LOCKED;
 
 -- name: read_dead_letters(incarnations, partitions, offsets, stream)
--- The values and headers of dead letters, in the order of their coordinates.
--- Null: value, headers.
-SELECT kafka_incarnation, kafka_partition, kafka_offset, appended_at, value, headers
+-- The keys, values and headers of dead letters, in the order of their coordinates.
+-- Null: key, value, headers.
+SELECT kafka_incarnation, kafka_partition, kafka_offset, appended_at, key, value, headers
 FROM millrace.dead_letter
 JOIN unnest(
     CAST(:incarnations AS smallint[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[])

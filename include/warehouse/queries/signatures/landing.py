@@ -131,6 +131,7 @@ class ReadDeadLettersRow(NamedTuple):
     kafka_partition: int
     kafka_offset: int
     appended_at: datetime
+    key: memoryview | None
     value: memoryview | None
     headers: Any | None
 
