@@ -24,6 +24,7 @@ from tests import lanes, rows
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
     from xdist.remote import Producer
+    from xdist.workermanage import WorkerController
 
     from embedded.airflow_api import AirflowApi
 
@@ -63,6 +64,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.INTERRUPTED
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the option that runs the long tests, too."""
+    parser.addoption(lanes.ALL, action="store_true", help="run the tests of tests.lanes.LONG, too")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: "WorkerController") -> None:
+    """Tell a process of the tests what this run leaves out."""
+    node.workerinput[lanes.LEAVES_OUT_LONG] = lanes.leaves_out_long(node.config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says which command runs what was left out."""
+    if lanes.leaves_out_long(config):
+        terminalreporter.write_line(f"The long tests were left out. ./millrace test {lanes.ALL} runs them.")
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Called because pyproject.toml sets ``-n auto``."""
     return lanes.processes(config)
@@ -88,8 +106,11 @@ def pytest_collection() -> Generator[None, object, object]:
     return done
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests, when several processes run them."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests, and order the others, when several processes run them."""
+    if lanes.leaves_out_long(config):
+        config.hook.pytest_deselected(items=[item for item in items if lanes.is_long(item.nodeid)])
+        items[:] = [item for item in items if not lanes.is_long(item.nodeid)]
     if _WORKER:
         lanes.sort_tests(items)
 

@@ -47,6 +47,9 @@ LANES = {
     "retraining": ("tests/integration/",),
     "no servers": ("tests/unit/", "tests/dags/"),
 }
+# Tests that take a tenth of the suite's time or more for one subject, and of which a shorter one exists. They run with
+# ``--all``, or when they are named.
+LONG: tuple[str, ...] = ("tests/browser/",)
 # How many of the tests without a lane start before a lane starts; lanes that are not listed start first. So tests that
 # wait and tests that compute run at the same time, from the beginning to the end.
 START_AFTER = {
@@ -63,6 +66,7 @@ AIRFLOW_LANES = ("airflow", "airflow in a browser, and that fails")
 # The lanes that can use fixtures which are created once per process and are expensive.
 SERVER_LANES = ("contract", "landing", "landing events", "landing tables", "promotion", "retraining")
 FIXTURE_LANES = {"airflow_platform": AIRFLOW_LANES, "services": (*AIRFLOW_LANES, *SERVER_LANES)}
+ALL, LEAVES_OUT_LONG = "--all", "leaves_out_long"
 # Seconds to wait for the tests of other processes to end. The longest takes a few minutes.
 MAX_WAIT_S = 240.0
 # The home of the run. The homes of its processes are next to it.
@@ -87,6 +91,20 @@ def processes(config: pytest.Config) -> int:
     paths = [config.invocation_params.dir / argument for argument in config.args]
     chosen = config.option.keyword or config.option.markexpr
     return 0 if chosen or not any(faults.is_relative_to(path) for path in paths) else PROCESSES
+
+
+def is_long(nodeid: str) -> bool:
+    """Whether a test is one of ``LONG``."""
+    return nodeid.startswith(LONG)
+
+
+def leaves_out_long(config: pytest.Config) -> bool:
+    """Whether this run leaves out the tests of ``LONG``: it was started without a choice of tests."""
+    if (given := getattr(config, "workerinput", None)) is not None:
+        # A process of pytest-xdist gets all paths as arguments.
+        return bool(given[LEAVES_OUT_LONG])
+    chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword
+    return not (chosen or config.option.markexpr or config.getoption(ALL))
 
 
 def sort_tests(items: list[pytest.Item]) -> None:

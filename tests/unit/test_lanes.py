@@ -37,6 +37,36 @@ def test_several_processes_run_all_of_the_faults(arguments: list[str], chosen: s
     assert lanes.processes(config) == (lanes.PROCESSES if several else 0)
 
 
+@pytest.mark.parametrize(
+    ("named", "options", "left_out"),
+    [
+        (False, {}, True),
+        (False, {"all": True}, False),
+        (False, {"keyword": "position"}, False),
+        (False, {"markexpr": "any_executor"}, False),
+        (True, {}, False),
+    ],
+)
+def test_the_long_tests_are_left_out_unless_tests_are_chosen(
+    named: bool, options: dict[str, Any], left_out: bool
+) -> None:
+    source = pytest.Config.ArgsSource.ARGS if named else pytest.Config.ArgsSource.TESTPATHS
+    config: Any = SimpleNamespace(
+        args_source=source,
+        option=SimpleNamespace(**{"keyword": "", "markexpr": ""} | options),
+        getoption=lambda name: options.get(name.lstrip("-"), False),
+    )
+    assert lanes.leaves_out_long(config) is left_out
+    process: Any = SimpleNamespace(workerinput={lanes.LEAVES_OUT_LONG: left_out})
+    assert lanes.leaves_out_long(process) is left_out
+
+
+def test_every_long_test_and_every_lane_exists() -> None:
+    for prefix in (*lanes.LONG, *(prefix for prefixes in lanes.LANES.values() for prefix in prefixes)):
+        path = prefix.partition("::")[0]
+        assert list(ROOT.glob(f"{path}*")), prefix
+
+
 def test_a_test_that_is_alone_waits_for_running_ones_and_delays_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
