@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -64,11 +64,13 @@ class Peer:
     """One way from the topic to the table.
 
     Attributes:
-        table: The table of landing.sql that it fills.
+        table: The table of landing.sql that it fills, with one row for each event unless it is ``state``.
         commands: The command lines of its processes.
         ends: Whether the processes end by themselves.
         most: The most events that it lands, for slow peers; the result is a rate.
         group: The consumer group that it leaves behind, if any.
+        state: The name of the table with one row for each key, if it fills one.
+        sample_s: The time between two queries of the observer, in seconds.
     """
 
     table: str
@@ -76,6 +78,8 @@ class Peer:
     ends: bool = True
     most: int = 1_000_000
     group: Callable[[Task], str] | None = None
+    state: str = ""
+    sample_s: float = SAMPLE_S
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def _operator(how: str) -> Peer:
     return Peer("position", commands, most=300_000 if how == "insert" else 1_000_000, group=lambda task: task.group)
 
 
-def _debezium(version: str, mode: Mapping[str, str]) -> Peer:
+def _debezium(version: str, mode: Mapping[str, str], table: str = "debezium") -> Peer:
     def commands(task: Task) -> list[list[str]]:
         jars = Home.current().environment / f"debezium-{version}"
         debezium.install(version, jars)
@@ -154,10 +158,16 @@ def _debezium(version: str, mode: Mapping[str, str]) -> Peer:
             postgres = {**connection.get_dsn_parameters(), "password": connection.info.password}
         schema = debezium.schema_of(vehicle_positions.stream.fields)
         worker = debezium.worker_settings(task.work, connections.kafka()["bootstrap.servers"], schema)
-        sink = debezium.sink_settings(task.group, task.topic, "bench.debezium", postgres, mode)
+        sink = debezium.sink_settings(task.group, task.topic, f"bench.{table}", postgres, mode)
         return [debezium.command(jars, task.work, worker, sink)]
 
-    return Peer("debezium", commands, ends=False, group=lambda task: f"connect-{task.group}")
+    return Peer(table, commands, ends=False, group=lambda task: f"connect-{task.group}")
+
+
+def _debezium_state() -> Peer:
+    # The observer reads the whole table, as it has no index on the offsets.
+    table = "debezium_state"
+    return replace(_debezium(_BEFORE, debezium.STATE, table), state=table, sample_s=0.25)
 
 
 _BEFORE, _NEWEST = debezium.VERSIONS
@@ -173,6 +183,7 @@ PEERS = {
         lambda task: [[*MODULE, ours.__name__, task.topic, ours.CURRENT]],
         most=sys.maxsize,
         group=lambda task: topics.stream_of(ours.NAME, task.topic).reader,
+        state="ours_state",
     ),
     "bare_1": Peer("position", _bare(1), most=sys.maxsize),
     "bare_2": Peer("position", _bare(2), most=sys.maxsize),
@@ -181,6 +192,7 @@ PEERS = {
     "debezium_insert": _debezium(_BEFORE, debezium.INSERT),
     "debezium_upsert": _debezium(_BEFORE, debezium.UPSERT),
     "debezium_unnest": _debezium(_NEWEST, debezium.UNNEST),
+    "debezium_state": _debezium_state(),
 }
 NAMES = tuple(dict.fromkeys(BARE if name.startswith(BARE) else name for name in PEERS))
 
@@ -240,10 +252,13 @@ def land(peer: Peer, topic: str, events: int, connection: Connection, format: st
                 processes[0].terminate()
             if any(process.wait(END_S) for process in processes) and peer.ends:
                 raise _failure(peer, log.name)
-        if (found := getattr(sql, f"count_{peer.table}")(connection)) != events:
-            raise UserError(
-                f"The table of {commands[0]} has {found} rows for {events} events.", code=Code.BENCHMARK_FAILED
-            )
+        expected = {peer.table: events} | ({peer.state: min(events, topics.DISTINCT)} if peer.state else {})
+        for table, rows in expected.items():
+            if (found := getattr(sql, f"count_{table}")(connection)) != rows:
+                raise UserError(
+                    f"The table {table!r} has {found} rows for {events} events, and not {rows}.",
+                    code=Code.BENCHMARK_FAILED,
+                )
         if peer.group:
             topics.leave(peer.group(task))
     return landed
@@ -315,7 +330,7 @@ def _observe(
         peak = max(peak, sum(each.rss for each in usage))
         if any(process.poll() for process in processes) or now - moved_at > STALLED_AFTER_S:
             raise _failure(peer, str(task.work / "log"))
-        time.sleep(SAMPLE_S)
+        time.sleep(peer.sample_s)
     return Landed(samples, peak, sum(each.cpu_s for each in usage) - cpu_before)
 
 
@@ -337,6 +352,12 @@ def _sql() -> Any:
     return aiosql.from_path(Path(__file__).with_suffix(".sql"), "psycopg2", mandatory_parameters=False)
 
 
+def _compared(name: str) -> str:
+    """Which of ours a peer is compared with."""
+    keeps_state = name in PEERS and PEERS[name].state and name != ours.CURRENT
+    return ours.CURRENT if keeps_state else OURS
+
+
 def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_path: str | None) -> None:
     rates = {name: Spread.of([landed.rows_per_s for landed in landeds]) for name, landeds in runs.items()}
     memory = {name: max(landed.peak_rss for landed in landeds) / 1e6 for name, landeds in runs.items()}
@@ -354,8 +375,11 @@ def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_p
     bares = [name for name in results if name.startswith(BARE)]
     if bares:
         results[BARE] = results[max(bares, key=lambda name: results[name]["rows_per_s"])]
-    ours_rate = results[OURS]["rows_per_s"] if OURS in results else None
-    ratios = {name: ours_rate / found["rows_per_s"] for name, found in results.items() if ours_rate and name != OURS}
+    ratios = {
+        name: results[base]["rows_per_s"] / found["rows_per_s"]
+        for name, found in results.items()
+        if (base := _compared(name)) in results and base != name
+    }
     rows = [
         [
             name,

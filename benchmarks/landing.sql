@@ -59,6 +59,29 @@ CREATE TABLE bench.debezium (
 -- Drops it.
 DROP TABLE bench.debezium;
 
+-- name: make_debezium_state#
+-- The table of Debezium's sink with one row for each key. An index on the offsets, by which the observer could find the
+-- newest, would make each update slower.
+CREATE TABLE bench.debezium_state (
+    __connect_topic     text             NOT NULL,
+    __connect_partition integer          NOT NULL,
+    __connect_offset    bigint           NOT NULL,
+    vehicle             text             NOT NULL,
+    trip                text             NOT NULL,
+    ts                  timestamptz      NOT NULL,
+    lat                 double precision NOT NULL,
+    lon                 double precision NOT NULL,
+    bearing             double precision,
+    speed               double precision NOT NULL,
+    stop_sequence       bigint           NOT NULL,
+    status              text             NOT NULL,
+    PRIMARY KEY (vehicle, ts)
+);
+
+-- name: drop_debezium_state#
+-- Drops it.
+DROP TABLE bench.debezium_state;
+
 -- name: ours_exists$
 -- Whether Millrace's own table is there yet.
 SELECT to_regclass('landing.bench_landing') IS NOT NULL;
@@ -88,6 +111,14 @@ CROSS JOIN LATERAL (
     WHERE __connect_topic = :topic AND __connect_partition = number
 ) AS newest;
 
+-- name: seen_debezium_state$
+-- How many records are visible.
+SELECT coalesce(sum(last + 1), 0)
+FROM (
+    SELECT max(__connect_offset) AS last FROM bench.debezium_state
+    WHERE __connect_topic = :topic GROUP BY __connect_partition
+) AS newest;
+
 -- name: seen_ours$
 -- How many rows are visible.
 SELECT coalesce(sum(last + 1), 0)
@@ -105,6 +136,14 @@ SELECT count(*) FROM bench.position;
 -- How many rows there are.
 SELECT count(*) FROM bench.debezium;
 
+-- name: count_debezium_state$
+-- How many rows there are.
+SELECT count(*) FROM bench.debezium_state;
+
 -- name: count_ours$
 -- How many rows there are.
 SELECT count(*) FROM landing.bench_landing;
+
+-- name: count_ours_state$
+-- How many rows the current state has.
+SELECT count(*) FROM landing.bench_landing_state;

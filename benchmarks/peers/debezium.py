@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.topic import KEY
 from embedded import jars
 
 CONNECT = "4.3.1"
@@ -21,17 +22,27 @@ CONNECT = "4.3.1"
 VERSIONS = ("3.4.0.Final", "3.5.0.Final")
 INSERT = {"insert.mode": "insert", "primary.key.mode": "kafka"}
 UPSERT = {"insert.mode": "upsert", "primary.key.mode": "kafka"}
+_PLACE = {
+    "transforms": "place",
+    "transforms.place.type": "org.apache.kafka.connect.transforms.InsertField$Value",
+    "transforms.place.topic.field": "__connect_topic",
+    "transforms.place.partition.field": "__connect_partition",
+    "transforms.place.offset.field": "__connect_offset",
+}
+# The offset shows the observer how far it is.
+STATE = {
+    "insert.mode": "upsert",
+    "primary.key.mode": "record_value",
+    "primary.key.fields": ",".join(KEY),
+    **_PLACE,
+}
 # UNNEST reads the key only from fields of the value (3.5.0), so a transformation adds it there.
 UNNEST = {
     "insert.mode": "insert",
     "dialect.postgres.unnest.insert.enabled": "true",
     "primary.key.mode": "record_value",
     "primary.key.fields": "__connect_topic,__connect_partition,__connect_offset",
-    "transforms": "place",
-    "transforms.place.type": "org.apache.kafka.connect.transforms.InsertField$Value",
-    "transforms.place.topic.field": "__connect_topic",
-    "transforms.place.partition.field": "__connect_partition",
-    "transforms.place.offset.field": "__connect_offset",
+    **_PLACE,
 }
 TASKS = 2
 BATCH = 5_000

@@ -10,8 +10,6 @@ from include.airflow.drain_task import import_pyarrow_without_pandas
 
 NAME = "bench_landing"
 CURRENT = "current"
-# Each of the topic's distinct events is a key, always in one partition.
-_KEY = ("vehicle", "ts")
 
 if __name__ == "__main__":
     import_pyarrow_without_pandas()
@@ -19,4 +17,4 @@ if __name__ == "__main__":
 
     options = [each for each in sys.argv[2:] if each != CURRENT]
     stream = topic.stream_of(NAME, sys.argv[1], *options)
-    drain(replace(stream, key=_KEY, current=True) if CURRENT in sys.argv[2:] else stream, owner="benchmark")
+    drain(replace(stream, key=topic.KEY, current=True) if CURRENT in sys.argv[2:] else stream, owner="benchmark")

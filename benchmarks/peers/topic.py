@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
+from operator import attrgetter
 from random import Random
 from uuid import uuid4
 
@@ -16,8 +17,10 @@ from include.schemas.schema import Format
 from include.streams import encoding, produce, vehicle_positions
 from include.streams.definition import Stream
 
-# The simulation takes 20 µs for an event, so the topic repeats this many events at other offsets.
-DISTINCT = 20_000
+# The simulation takes 20 µs for an event, so the topic repeats this many events at other offsets. Each is a key of its
+# own, always in the same partition.
+DISTINCT = 100_000
+KEY = ("vehicle", "ts")
 PARTITIONS = 4
 # Without these librdkafka pauses for a second whenever its queue has been full.
 FETCH = {
@@ -89,10 +92,19 @@ def leave(group: str) -> None:
             raise
 
 
+def _distinct() -> Iterator[vehicle_positions.VehiclePosition]:
+    """Simulated events, without those whose key another one has."""
+    seen = set()
+    for event in vehicle_positions.drive(Random(1)):
+        key = attrgetter(*KEY)(event)
+        if key not in seen:
+            seen.add(key)
+            yield event
+
+
 def _fill(stream: Stream, events: int) -> None:
     topic = stream.topic
-    simulated = islice(vehicle_positions.drive(Random(1)), DISTINCT)
-    messages = [{"value": value} for value in map(encoding.encoder(stream), simulated)]
+    messages = [{"value": value} for value in map(encoding.encoder(stream), islice(_distinct(), DISTINCT))]
     parts = [messages[partition::PARTITIONS] for partition in range(PARTITIONS)]
     producer = client.producer(**_QUEUE)
     for sent in range(0, events, DISTINCT):
