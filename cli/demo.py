@@ -199,11 +199,11 @@ def _summary() -> None:
                 names = ("", "", "")
             models.add_section()
         landing = Table("stream", box=SIMPLE_HEAD)
-        for heading in ("offsets", "landed", "dead letters", "quarantined", "skipped", "no records"):
+        for heading in ("offsets", "landed", "dead letters", "quarantined", "filtered", "skipped", "no records"):
             landing.add_column(heading, justify="right")
         incomplete = []
         for row in sql.list_reconciliation(connection):
-            dispositions = (row.landed, row.dead_letters, row.quarantined, row.skipped, row.no_records)
+            dispositions = (row.landed, row.dead_letters, row.quarantined, row.filtered, row.skipped, row.no_records)
             landing.add_row(row.stream, *(f"{count:,}" for count in (row.offsets, *dispositions)))
             if row.offsets != sum(dispositions):
                 incomplete.append(row.stream)

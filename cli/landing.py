@@ -108,16 +108,15 @@ def dead_letters(stream: str, action: str | None, most: int, reason: str, place:
     os.environ.update(Platform().environment())
     with connected("millrace dead-letters") as connection:
         if action == "retry":
-            landed, kept = retry.retry(connection, definition, _report_retried)
-            click.echo(f"{landed:,} landed, {kept:,} remain dead letters.")
+            click.echo(f"{retry.retry(connection, definition, _report_retried)}.")
         elif place:
             _show_dead_letter(connection, stream, place)
         else:
             _list_dead_letters(connection, stream, most, reason)
 
 
-def _report_retried(landed: int, kept: int) -> None:
-    click.echo(f"  {landed + kept:,} tried, {landed:,} landed …", err=True)
+def _report_retried(landed: int, kept: int, filtered: int) -> None:
+    click.echo(f"  {landed + kept + filtered:,} tried, {landed:,} landed …", err=True)
 
 
 def _list_dead_letters(connection: "Connection", stream: str, most: int, reason: str) -> None:
@@ -244,7 +243,7 @@ def _show_replayed(spans: "list[Replayed]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("partition", "offsets", "records", "landed", "dead letters", "quarantined")
+    shown = Table("partition", "offsets", "records", "landed", "dead letters", "quarantined", "filtered")
     for done in spans:
         counts = [f"{done.after[each]:,} ({done.after[each] - done.before[each]:+,})" for each in done.after]
         offsets = f"{done.span.first:,} to {done.span.next - 1:,}"

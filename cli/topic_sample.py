@@ -57,6 +57,8 @@ def show(stream: Stream, sample: Sample) -> bool:
     found = trial(stream, sample.messages)
     click.echo(f"  {found.landed:,} of {found.records:,} records would land")
     _show_reasons(found)
+    if found.filtered:
+        click.echo(f"  {found.filtered:,} would be filtered by where")
     if found.tombstones:
         click.echo(f"  {found.tombstones:,} are tombstones and would be skipped")
     if found.unknown:

@@ -38,7 +38,7 @@ def stream(stream: str) -> None:
         click.echo(f"Stream {stream!r} has not landed any records yet.")
         return
     several = len({entry.incarnation for entry in found.entries}) > 1
-    shown = Table("partition", "offsets", "landed", "dead letters", "quarantined", "skipped", "no record")
+    shown = Table("partition", "offsets", "landed", "dead letters", "quarantined", "filtered", "skipped", "no record")
     for (incarnation, partition), group in groupby(found.entries, key=lambda entry: entry.log):
         entries = list(group)
         shown.add_row(
@@ -46,7 +46,7 @@ def stream(stream: str) -> None:
             f"{entries[0].first:,} to {entries[-1].next - 1:,}",
             *(
                 f"{sum(getattr(entry, column) for entry in entries):,}"
-                for column in ("landed", "dead_letters", "quarantined", "skipped", "no_records")
+                for column in ("landed", "dead_letters", "quarantined", "filtered", "skipped", "no_records")
             ),
         )
     Console(width=max(100, Console().width)).print(shown)

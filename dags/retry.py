@@ -37,17 +37,16 @@ records stay. `./millrace dead-letters {stream.name} retry` does the same.
             from include.streams import definitions
             from include.warehouse.connection import connected
 
-            def report(landed: int, kept: int) -> None:
-                print(f"{landed + kept:,} tried, {landed:,} landed …")
+            def report(landed: int, kept: int, filtered: int) -> None:
+                print(f"{landed + kept + filtered:,} tried, {landed:,} landed …")
 
             with dag_runs.airflow_errors():
                 dag_runs.require_known(get_current_context())
                 with connected(f"millrace retry {stream.name}") as connection:
-                    landed, kept = retries.retry(connection, definitions.get(stream.name), report)
-            result = f"{landed:,} landed, {kept:,} remain dead letters"
-            print(f"{result}.")
-            run_notes.leave(result)
-            return {"landed": landed, "remain": kept}
+                    retried = retries.retry(connection, definitions.get(stream.name), report)
+            print(f"{retried}.")
+            run_notes.leave(str(retried))
+            return {"landed": retried.landed, "remain": retried.kept, "filtered": retried.filtered}
 
         retry()
 

@@ -12,7 +12,8 @@ from include.datasets.definition import TOPIC_PREFIX
 def landed_table(stream: str) -> Asset:
     """The table of a stream. An event for each drain that has landed rows, once its window is over.
 
-    The event's ``extra``: ``stream``, ``table``, and the numbers ``landed``, ``dead_letters`` and ``quarantined``.
+    The event's ``extra``: ``stream``, ``table``, and the numbers ``landed``, ``dead_letters``, ``quarantined`` and
+    ``filtered``.
     """
     return Asset(name=f"landing.{stream}", uri=f"postgres://millrace/millrace/landing/{stream}")
 

@@ -46,7 +46,12 @@ def drain_in_task(stream_name: str, shard: int) -> None:
             # A drain records all other failures itself.
             failures.note(stream_name, failures.drain_of(shard), killed)
             raise
-    counts = {"landed": drained.landed, "dead letters": drained.dead_letters, "quarantined": drained.quarantined}
+    counts = {
+        "landed": drained.landed,
+        "dead letters": drained.dead_letters,
+        "quarantined": drained.quarantined,
+        "filtered": drained.filtered,
+    }
     run_notes.leave(counts)
     if drained.landed:
         facts = {name.replace(" ", "_"): count for name, count in counts.items()}
@@ -70,10 +75,11 @@ def _drain(stream: Stream, owner: str, shard: int, detach: Detach) -> Drained:
 
 def _log_result(drained: Drained) -> None:
     log.info(
-        "%s landed, %s dead letters, %s quarantined, in %s transactions. The drain ended because %s.",
+        "%s landed, %s dead letters, %s quarantined, %s filtered, in %s transactions. The drain ended because %s.",
         drained.landed,
         drained.dead_letters,
         drained.quarantined,
+        drained.filtered,
         drained.batches,
         drained.reason,
     )

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import compress
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from include.kafka.reader import Batch
-from include.landing import copy, dead_letters, decoders, relation, spans
+from include.landing import copy, dead_letters, decoders, relation, selection, spans
 from include.landing.copy import Rows
 from include.landing.dead_letters import NO_STAMP, DeadLetter
 from include.landing.decoder import StopReason
@@ -21,6 +22,7 @@ from include.landing.disposition import Disposition
 from include.landing.effects import NO_TOMBSTONES, Effects, Reducer, Tombstones
 from include.landing.latest import Latest, Moved
 from include.landing.ledger import Entry
+from include.landing.selection import EventSelection
 from include.landing.spans import Span
 from include.landing.time_limits import NO_RECORD_TIME, TimeLimits, record_times
 from include.streams.definition import Stream
@@ -29,7 +31,7 @@ _EMPTY = b""
 # The most partitions of the table that one transaction writes to.
 MAX_SPANS = 500
 # The codes of dispositions in arrays: indices into Disposition, and a tombstone's.
-_LANDED, _DEAD_LETTER, _QUARANTINED, _SKIPPED = range(4)
+_LANDED, _DEAD_LETTER, _QUARANTINED, _FILTERED, SKIPPED = range(5)
 _CODES = {Disposition.LANDED: _LANDED, Disposition.DEAD_LETTER: _DEAD_LETTER, Disposition.QUARANTINED: _QUARANTINED}
 # A delivered record has both; the type stubs also describe messages that were not delivered.
 _partition: Callable[[Message], int] = cast(Any, Message.partition)
@@ -65,7 +67,7 @@ class ClassifiedBatch:
     """The messages of a batch with their dispositions; arrays have one element for each message.
 
     Attributes:
-        codes: Indices into ``Disposition``, or 3 for a tombstone; int8.
+        codes: Indices into ``Disposition``, or ``SKIPPED`` for a tombstone; int8.
         events: The events that land, in the order of their messages; empty once they have become rows.
         times: The times of the events that land, in microseconds since 1970, int64.
         ends: For each partition that moves, the offsets where the batch begins and ends (exclusive).
@@ -152,6 +154,7 @@ class Preparer:
         self._incarnation = incarnation
         self._next = dict(starts)
         self._decoder = decoders.of(stream)
+        self._selection = selection.of(stream)
         columns = copy.columns_of_stream(stream)
         self._reducer = Reducer(stream, incarnation) if stream.current else None
         self._columns = tuple(column for column in columns if column.name not in pending.columns)
@@ -199,6 +202,8 @@ class Preparer:
             ends={p: (self._next[p], end) for p, end in sorted(batch.next_offsets.items())},
         )
         self._classify_values(classified)
+        if self._selection is not None:
+            self._select(classified, self._selection)
         self._next |= batch.next_offsets
         tombstones = self._classify_tombstones(classified)
         self._classify_times(classified)
@@ -260,17 +265,27 @@ class Preparer:
         classified.events, bad = decoders.events_of(self._decoder, values, classified.messages)
         for index, reason in bad.items():
             if classified.values[index] is None:
-                classified.codes[index] = _SKIPPED
+                classified.codes[index] = SKIPPED
             else:
                 if isinstance(reason, StopReason):
                     classified.stops[index] = reason
                 classified.set_aside(index, self._letter(classified, index, Disposition.DEAD_LETTER, reason))
 
+    def _select(self, classified: ClassifiedBatch, wanted: EventSelection) -> None:
+        """Filters the events that do not land. Those that ``where`` cannot decide become dead letters."""
+        selected, undecided = wanted.select(classified.events)
+        where = np.flatnonzero(classified.codes == _LANDED)
+        classified.codes[where[~np.array(selected, bool)]] = _FILTERED
+        classified.events = list(compress(classified.events, selected))
+        for position, reason in undecided.items():
+            index = int(where[position])
+            classified.set_aside(index, self._letter(classified, index, Disposition.DEAD_LETTER, reason))
+
     def _classify_tombstones(self, classified: ClassifiedBatch) -> Tombstones:
         """The tombstones that delete keys. Those whose key cannot be decoded become dead letters."""
         if self._reducer is None or not self._reducer.has_tombstones:
             return NO_TOMBSTONES
-        where = np.flatnonzero(classified.codes == _SKIPPED)
+        where = np.flatnonzero(classified.codes == SKIPPED)
         messages = [classified.messages[index] for index in where.tolist()]
         tombstones, bad = self._reducer.tombstones(where, messages)
         for index, reason in bad.items():
@@ -409,7 +424,7 @@ def _count(classified: ClassifiedBatch) -> Iterator[Entry]:
     landed_partitions = classified.partitions[classified.codes == _LANDED]
     for partition, (first, end) in classified.ends.items():
         low, high = np.searchsorted(classified.partitions, [partition, partition + 1])
-        counts = np.bincount(classified.codes[low:high], minlength=4).tolist()
+        counts = np.bincount(classified.codes[low:high], minlength=SKIPPED + 1).tolist()
         mine = classified.times[landed_partitions == partition]
         yield Entry(
             partition=partition,
@@ -418,7 +433,8 @@ def _count(classified: ClassifiedBatch) -> Iterator[Entry]:
             landed=counts[_LANDED],
             dead_letters=counts[_DEAD_LETTER],
             quarantined=counts[_QUARANTINED],
-            skipped=counts[_SKIPPED],
+            filtered=counts[_FILTERED],
+            skipped=counts[SKIPPED],
             no_records=end - first - int(high - low),
             checksum=int(crcs[low:high].sum()),
             newest=spans.moment_of(int(mine.max())) if len(mine) else None,

@@ -11,8 +11,13 @@ class Disposition(StrEnum):
     LANDED = "landed"
     DEAD_LETTER = "dead letter"
     QUARANTINED = "quarantined"
+    FILTERED = "filtered"
 
     @property
     def column(self) -> str:
         """The column of the ledger that counts it."""
         return "dead_letters" if self is Disposition.DEAD_LETTER else self.value
+
+
+STORED = (Disposition.LANDED, Disposition.DEAD_LETTER, Disposition.QUARANTINED)
+"""The dispositions of records that are a row or a dead letter; the ledger alone counts those that are filtered."""

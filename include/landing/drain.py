@@ -86,7 +86,7 @@ class Drained:
     """The result of one window.
 
     Attributes:
-        landed, dead_letters, quarantined: Numbers of records by their disposition.
+        landed, dead_letters, quarantined, filtered: Numbers of records by their disposition.
         batches: Number of transactions.
         reason: Why the window ended.
     """
@@ -96,6 +96,7 @@ class Drained:
     quarantined: int = 0
     batches: int = 0
     reason: str = WINDOW_OVER
+    filtered: int = 0
 
 
 def drain(stream: Stream, owner: str, shard: int = 0, detach: Callable[[Drained], None] | None = None) -> Drained:
@@ -356,7 +357,7 @@ class Drain:
         for partition, offset, reason in batch.stops:
             if offset >= self._accepted_bad.get(partition, 0):
                 raise SchemaStops(self._stream.name, partition, offset, reason)
-        if len(batch.rows) or len(batch.letters) < MIN_REJECTED:
+        if len(batch.rows) or len(batch.letters) < MIN_REJECTED or any(entry.filtered for entry in batch.entries):
             return
         unaccepted = [
             (partition, offset, letter)
@@ -385,6 +386,7 @@ class Drain:
             self._drained.landed += entry.landed
             self._drained.dead_letters += entry.dead_letters
             self._drained.quarantined += entry.quarantined
+            self._drained.filtered += entry.filtered
 
     def _roll_back(self) -> None:
         import psycopg2

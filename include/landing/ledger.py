@@ -22,7 +22,7 @@ class Entry:
     """The dispositions of consecutive offsets of one partition; the counts add up to ``next - first``.
 
     Attributes:
-        landed, dead_letters, quarantined: Numbers of records by their disposition.
+        landed, dead_letters, quarantined, filtered: Numbers of records by their disposition.
         skipped: Number of tombstones.
         no_records: Offsets of commit markers and of aborted or compacted records.
         checksum: The sum of the CRC-32s of the records' values, each started from its offset. It does not depend on
@@ -36,6 +36,7 @@ class Entry:
     landed: int
     dead_letters: int
     quarantined: int
+    filtered: int
     skipped: int
     no_records: int
     checksum: int
@@ -57,6 +58,7 @@ def add(
         landed=[entry.landed for entry in entries],
         dead_letters=[entry.dead_letters for entry in entries],
         quarantined=[entry.quarantined for entry in entries],
+        filtered=[entry.filtered for entry in entries],
         skipped=[entry.skipped for entry in entries],
         no_records=[entry.no_records for entry in entries],
         checksums=[entry.checksum for entry in entries],

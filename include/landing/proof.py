@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from include.kafka import position, reader, topics
 from include.kafka.position_errors import TopicMissing
-from include.landing import copy, decoders, partitions, placement, relation, spans, state, table
+from include.landing import copy, decoders, partitions, placement, relation, selection, spans, state, table
 from include.landing.choice import Choice
 from include.landing.decoder import Others, Reason
-from include.landing.disposition import Disposition
+from include.landing.disposition import STORED, Disposition
 from include.landing.placement import Placement
 from include.landing.state_proof import StateProof
 from include.schemas.framing import Headers
@@ -83,6 +83,7 @@ class LedgerEntry:
     landed: int
     dead_letters: int
     quarantined: int
+    filtered: int
     skipped: int
     no_records: int
     checksum: Decimal
@@ -211,6 +212,7 @@ class _Prover:
         self._sql = sql
         self._has_table = sql.read_partition_key(connection, stream=stream.name) is not None
         self._decoder = decoders.of(stream)
+        self._selection = selection.of(stream)
         self._columns = copy.columns_of_stream(stream)
         self._absent = table.missing(connection, stream)
         self._unfilled = {
@@ -294,7 +296,7 @@ class _Prover:
         """The tables agree with a ledger entry, and with its records as far as Kafka still has them."""
         readable = self._readable(entry)
         counts: Counter[Disposition] = Counter()
-        checksum = dropped = 0
+        checksum = dropped = filtered = 0
         for first in range(entry.first, entry.next, ROWS_PER_QUERY):
             until = min(first + ROWS_PER_QUERY, entry.next)
             found = self._tables(entry.log, first, until)
@@ -307,14 +309,21 @@ class _Prover:
                 checksum += sum(
                     zlib.crc32(record.value or b"", offset & 0xFFFFFFFF) for offset, record in records.items()
                 )
-                dropped += self._compare(entry, [each for each in found if each.offset >= begin], records)
+                gone, left_out = self._compare(entry, [each for each in found if each.offset >= begin], records)
+                dropped, filtered = dropped + gone, filtered + left_out
         self._prove_counts(entry, counts, dropped)
-        if readable.start == entry.first and checksum != entry.checksum:
+        is_whole = readable.start == entry.first
+        if filtered > entry.filtered or (is_whole and filtered < entry.filtered):
+            self._proof.wrong.append(
+                f"{entry}: the definition filters {filtered:,} records without a row or dead letter, and the ledger "
+                f"counts {entry.filtered:,}"
+            )
+        if is_whole and checksum != entry.checksum:
             self._proof.wrong.append(f"{entry}: the records' checksum is {checksum}, the ledger's {entry.checksum}")
 
     def _prove_counts(self, entry: LedgerEntry, counts: Counter[Disposition], dropped: int) -> None:
         """The tables hold as many rows and dead letters as the ledger counts, without rows that retention dropped."""
-        expected = {each: int(getattr(entry, each.column)) for each in Disposition}
+        expected = {each: int(getattr(entry, each.column)) for each in STORED}
         if counts[Disposition.LANDED] < entry.landed and entry.started_at < self._droppable_until:
             dropped = entry.landed - counts[Disposition.LANDED]
         self._proof.dropped += dropped
@@ -323,16 +332,19 @@ class _Prover:
         if wrong:
             self._proof.wrong.append(f"{entry}: the tables hold {'; '.join(wrong)}")
 
-    def _compare(self, entry: LedgerEntry, found: list[Found], records: Mapping[int, Record]) -> int:
+    def _compare(self, entry: LedgerEntry, found: list[Found], records: Mapping[int, Record]) -> tuple[int, int]:
         """What the tables hold for some of an entry's offsets agrees with the records.
 
         Returns:
-            How many rows of these offsets retention has dropped, although they landed recently.
+            How many rows of these offsets retention has dropped, although they landed recently; and how many records
+            are filtered.
         """
         offsets = {each.offset for each in found}
         dropped = set[int]()
+        missing = {o: record for o, record in records.items() if record.value is not None and o not in offsets}
+        filtered = self._filtered(missing)
+        missing = {offset: record for offset, record in missing.items() if offset not in filtered}
         if entry.started_at >= self._droppable_until:
-            missing = {o: record for o, record in records.items() if record.value is not None and o not in offsets}
             dropped = self._past_retention(missing)
             self._proof.report(f"{entry}: records without a row or dead letter", missing.keys() - dropped)
         self._proof.report(f"{entry}: rows or dead letters without a record", offsets - records.keys())
@@ -341,6 +353,10 @@ class _Prover:
             for each in found
             if each.disposition is Disposition.LANDED and each.offset in records
         }
+        self._proof.report(
+            f"{entry}: rows of records that the definition filters",
+            self._filtered({offset: record for offset, (record, _) in landed.items()}),
+        )
         self._proof.report(f"{entry}: rows that differ from their records", self._differing(entry.log, landed))
         if self._state is not None:
             tombstones = {
@@ -351,7 +367,20 @@ class _Prover:
             for what, places in self._state.tombstones(*entry.log, tombstones):
                 self._proof.report(f"{entry}: {what}", places)
         self._proof.compared += len(records)
-        return len(dropped)
+        return len(dropped), len(filtered)
+
+    def _filtered(self, records: Mapping[int, Record]) -> set[int]:
+        """The offsets of the records that ``where`` filters."""
+        if self._selection is None or not records:
+            return set()
+        events, bad = self._events(records.values())
+        good = [offset for index, offset in enumerate(records) if index not in bad]
+        selected, undecided = self._selection.select(events)
+        return {
+            offset
+            for index, (offset, lands) in enumerate(zip(good, selected, strict=True))
+            if not lands and index not in undecided
+        }
 
     def _past_retention(self, records: Mapping[int, Record]) -> set[int]:
         """The offsets of events so old that the partitions of their rows are past their retention.

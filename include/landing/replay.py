@@ -23,7 +23,7 @@ from include.kafka.topics import Topic
 from include.landing import database_errors, dead_letters, incarnation, recovery, refusals, relation, state, table
 from include.landing.batch import Preparer
 from include.landing.disposition import Disposition
-from include.landing.ledger_changes import Counts, LedgerChanges
+from include.landing.ledger_changes import Claim, Counts, LedgerChanges
 from include.landing.partitions import Partitions
 from include.landing.recovery import MIN_REJECTED
 from include.landing.replay_selection import NothingToReplay, OffsetSpan, Selection, Wanted, nothing_landed
@@ -168,21 +168,24 @@ class _Replayer:
         self._claims = self._read_claims()
         connection.rollback()
         self._partitions = Partitions(stream)
-        self._deletion = RowDeletion(connection, stream, self._incarnation)
+        may_be_filtered = stream.where is not None or any(
+            claim.filtered for claims in self._claims.values() for claim in claims
+        )
+        self._deletion = RowDeletion(connection, stream, self._incarnation, lists=may_be_filtered)
         self._state = State(stream, relation.copied(stream)) if stream.current else None
 
-    def _read_claims(self) -> dict[int, list[tuple[int, int]]]:
-        """The first offsets of the ledger's entries, with their epochs, by partition."""
-        claims: dict[int, list[tuple[int, int]]] = {}
-        for partition, first, epoch in self._sql.read_claims(
+    def _read_claims(self) -> dict[int, list[Claim]]:
+        """The ledger's entries by partition."""
+        claims: dict[int, list[Claim]] = {}
+        for partition, *entry in self._sql.read_claims(
             self._connection, stream=self._stream.name, incarnation=self._incarnation
         ):
-            claims.setdefault(partition, []).append((first, epoch))
+            claims.setdefault(partition, []).append(Claim(*entry))
         return claims
 
     def spans(self, wanted: Wanted) -> list[OffsetSpan]:
         """The spans that are wanted, have landed and that Kafka still has."""
-        first_landed = {partition: claims[0][0] for partition, claims in self._claims.items()}
+        first_landed = {partition: claims[0].first for partition, claims in self._claims.items()}
         return Selection(self._stream, self._topic, self._positions, first_landed).spans(wanted)
 
     def replay(self, span: OffsetSpan, report: Callable[[Replayed], None]) -> Replayed:
@@ -280,10 +283,14 @@ class _Replayer:
         span: dict[str, Any] = {"stream": stream, **place, "first": first, "next": until}
         kept = dict(self._sql.hold_kept(connection, **span))
         self._sql.drop_kept(connection, **span, missing=missing)
-        expected = LedgerChanges(prepared, kept, self._claims[partition]).before()[Disposition.LANDED]
         if self._state is not None:
             self._state.expect_removals(connection)
-        self._deletion.delete(span | {"missing": missing}, prepared.spans, expected)
+        # Without a row are dead letters, tombstones and the records that were filtered, which the ledger only counts.
+        expected = sum(
+            value is not None and offset not in kept
+            for offset, value in zip(offsets.tolist(), prepared.classified.values, strict=True)
+        )
+        deleted = self._deletion.delete(span | {"missing": missing}, prepared.spans, expected)
         if find_refused:
             prepared = refusals.copy_accepted(connection, preparer, prepared)
         else:
@@ -296,7 +303,7 @@ class _Replayer:
         )
         # Maintenance may have merged ledger entries since the replay began. This lock prevents more merges.
         self._sql.hold_ledger(connection, stream=stream)
-        changes = LedgerChanges(prepared, kept, self._read_claims()[partition])
+        changes = LedgerChanges(prepared, kept, deleted, self._read_claims()[partition])
         self._require_landed(prepared, changes, partition, first, until)
         self._sql.correct_ledger(
             connection, stream=stream, **place, **changes.by_claim(), newest=prepared.entries[0].newest
@@ -308,9 +315,11 @@ class _Replayer:
             landed=after[Disposition.LANDED],
             dead_letters=after[Disposition.DEAD_LETTER],
             quarantined=after[Disposition.QUARANTINED],
+            filtered=after[Disposition.FILTERED],
             more_landed=after[Disposition.LANDED] - before[Disposition.LANDED],
             more_dead_letters=after[Disposition.DEAD_LETTER] - before[Disposition.DEAD_LETTER],
             more_quarantined=after[Disposition.QUARANTINED] - before[Disposition.QUARANTINED],
+            more_filtered=after[Disposition.FILTERED] - before[Disposition.FILTERED],
             more_skipped=changes.more_skipped(),
             replayed_by=self._who,
         )
@@ -324,7 +333,9 @@ class _Replayer:
 
         Also refuses to replace rows by dead letters whose schema is unknown or does not fit the definition.
         """
-        lost = changes.before()[Disposition.LANDED] - changes.after()[Disposition.LANDED]
+        before, after = changes.before(), changes.after()
+        had_landed = before[Disposition.LANDED] - (after[Disposition.FILTERED] - before[Disposition.FILTERED])
+        lost = had_landed - after[Disposition.LANDED]
         if prepared.stops and lost > 0:
             _, offset, reason = prepared.stops[0]
             raise UserError(
@@ -333,7 +344,9 @@ class _Replayer:
                 "Register the schema again or correct the definition, and run the command again.",
                 code=reason.code,
             )
-        if len(prepared.rows) or len(prepared.letters) < MIN_REJECTED or not changes.before()[Disposition.LANDED]:
+        if len(prepared.rows) or len(prepared.letters) < MIN_REJECTED or not before[Disposition.LANDED]:
+            return
+        if after[Disposition.FILTERED]:
             return
         raise UserError(
             f"None of {len(prepared.letters):,} records of stream {self._stream.name!r} in partition {partition}, "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from include.landing import copy, dead_letters, decoders, refusals, relation, spans, state, table
+from include.landing import copy, dead_letters, decoders, refusals, relation, selection, spans, state, table
 from include.landing.dead_letters import MILLISECOND
 from include.landing.decoder import Others
 from include.landing.latest import NO_ROWS, Latest, Moved, last, numbers
@@ -36,6 +37,18 @@ class Coordinates(NamedTuple):
     offset: int
 
 
+class Retried(NamedTuple):
+    """How many dead letters have landed, remain, and are gone because ``where`` filters their events."""
+
+    landed: int
+    kept: int
+    filtered: int
+
+    def __str__(self) -> str:
+        filtered = f"{self.filtered:,} filtered, " if self.filtered else ""
+        return f"{self.landed:,} landed, {filtered}{self.kept:,} remain dead letters"
+
+
 @dataclass(frozen=True)
 class _Candidate:
     coordinates: Coordinates
@@ -44,8 +57,10 @@ class _Candidate:
 
 
 def retry(
-    connection: Connection, stream: Stream, report: Callable[[int, int], None] = lambda landed, kept: None
-) -> tuple[int, int]:
+    connection: Connection,
+    stream: Stream,
+    report: Callable[[int, int, int], None] = lambda landed, kept, filtered: None,
+) -> Retried:
     """Tries every dead letter of a stream once; commits up to a thousand at a time.
 
     A letter is deleted in the transaction in which its row lands and its ledger entry changes. Retries that run at the
@@ -53,23 +68,20 @@ def retry(
     nothing, and the next one continues.
 
     Args:
-        report: Called after each commit with the numbers of letters that have landed and that remain, so far.
-
-    Returns:
-        How many landed, and how many remain dead letters.
+        report: Called after each commit with the numbers of ``Retried`` so far.
     """
     table.bring_up_to_date(connection, stream)
     retrier = _Retrier(connection, stream)
-    landed = kept = 0
+    done = Retried(0, 0, 0)
     after = Coordinates(0, 0, -1)
     while letters := retrier.lock(after):
         after = _coordinates(letters[-1])
-        now = retrier.land(letters)
-        landed += now
-        kept += len(letters) - now
-        report(landed, kept)
+        landed, filtered = retrier.land(letters)
+        kept = len(letters) - landed - filtered
+        done = Retried(done.landed + landed, done.kept + kept, done.filtered + filtered)
+        report(*done)
     connection.rollback()
-    return landed, kept
+    return done
 
 
 class _Retrier:
@@ -77,6 +89,7 @@ class _Retrier:
         self._connection, self._stream = connection, stream
         self._sql = queries.load("landing")
         self._decoder = decoders.of(stream)
+        self._selection = selection.of(stream)
         self._limits = TimeLimits(stream)
         self._columns = copy.columns_of_stream(stream)
         self._time = next((column for column in self._columns if column.name == stream.event_time), None)
@@ -104,13 +117,15 @@ class _Retrier:
         rows = self._sql.read_dead_letters(self._connection, stream=self._stream.name, **_by_column(found))
         return list(rows)
 
-    def land(self, letters: Sequence[ReadDeadLettersRow]) -> int:
-        """Lands the locked letters that can land, and commits. Returns how many."""
-        candidates = self._decoded(letters)
+    def land(self, letters: Sequence[ReadDeadLettersRow]) -> tuple[int, int]:
+        """Lands the locked letters that can land, and commits. Returns how many, and how many were filtered."""
+        candidates, filtered = self._decoded(letters)
         # Creating partitions commits, which releases the locks on the letters: _still_there locks them again.
         times = np.fromiter((candidate.time for candidate in candidates), np.int64)
         self._partitions.ensure(self._connection, spans.spans_of(self._stream, times))
-        candidates = self._still_there(candidates)
+        held = self._still_there([*(candidate.coordinates for candidate in candidates), *filtered])
+        candidates = [candidate for candidate in candidates if candidate.coordinates in held]
+        filtered = [coordinates for coordinates in filtered if coordinates in held]
         rows = self._rows(candidates)
         name = f"{table.SCHEMA}.{self._stream.name}"
         while not refusals.accepts(self._connection, rows, name, self._names):
@@ -123,17 +138,31 @@ class _Retrier:
         landed = [candidate.coordinates for candidate in candidates]
         # This lock prevents maintenance from merging the entries that counted the letters.
         self._sql.hold_ledger(self._connection, stream=self._stream.name)
-        self._sql.close_dead_letters(self._connection, stream=self._stream.name, **_by_column(landed))
+        self._sql.close_dead_letters(
+            self._connection,
+            stream=self._stream.name,
+            **_by_column([*landed, *filtered]),
+            filtered=[False] * len(landed) + [True] * len(filtered),
+        )
         self._connection.commit()
-        return len(landed)
+        return len(landed), len(filtered)
 
-    def _decoded(self, letters: Sequence[ReadDeadLettersRow]) -> list[_Candidate]:
-        """The letters that decode now, fit their columns, and are within the time limits."""
+    def _decoded(self, letters: Sequence[ReadDeadLettersRow]) -> tuple[list[_Candidate], list[Coordinates]]:
+        """The letters that decode now, fit their columns, and are within the time limits; and those to be filtered."""
         headers = [dead_letters.headers_of(letter.headers) for letter in letters]
         keys = [None if letter.key is None else bytes(letter.key) for letter in letters]
         others = Others(keys, list(map(_stamp, letters)))
         events, bad = self._decoder.events([bytes(letter.value or b"") for letter in letters], headers, others)
         good = [letter for index, letter in enumerate(letters) if index not in bad]
+        filtered: list[Coordinates] = []
+        if self._selection is not None:
+            selected, undecided = self._selection.select(events)
+            filtered = [
+                _coordinates(letter)
+                for index, (letter, lands) in enumerate(zip(good, selected, strict=True))
+                if not lands and index not in undecided
+            ]
+            good, events = list(compress(good, selected)), list(compress(events, selected))
         unfit = copy.refused(self._columns, events)
         found = [
             (letter, event)
@@ -146,11 +175,12 @@ class _Retrier:
         else:
             times = copy.times(self._time, self._time.read([event for _, event in found]))
         exceeded = self._limits.exceeded(times, stamps)
-        return [
+        candidates = [
             _Candidate(_coordinates(letter), event, time)
             for (letter, event), time, is_outside in zip(found, times.tolist(), exceeded.tolist(), strict=True)
             if not is_outside
         ]
+        return candidates, filtered
 
     def _latest(self, candidates: Sequence[_Candidate], rows: copy.Rows) -> Latest:
         """The last record of each key among the candidates."""
@@ -174,14 +204,12 @@ class _Retrier:
         kept[chosen] = True
         return Latest(rows.only(kept), NO_ROWS)
 
-    def _still_there(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
-        """Locks the candidates' letters, and returns those that still exist."""
-        wanted = [candidate.coordinates for candidate in candidates]
-        held = {
+    def _still_there(self, wanted: Sequence[Coordinates]) -> set[Coordinates]:
+        """Locks letters, and returns those that still exist."""
+        return {
             Coordinates(*row)
             for row in self._sql.hold_dead_letters(self._connection, stream=self._stream.name, **_by_column(wanted))
         }
-        return [candidate for candidate in candidates if candidate.coordinates in held]
 
     def _rows(self, candidates: Sequence[_Candidate]) -> copy.Rows:
         coordinates = _by_column([candidate.coordinates for candidate in candidates])

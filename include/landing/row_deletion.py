@@ -23,14 +23,18 @@ class RowDeletion:
     """Deletes rows of one incarnation of a stream's topic, inside the caller's transaction.
 
     If the stream keeps its current state, it notes their keys and coordinates for ``State.replace``.
+
+    Args:
+        lists: Whether ``delete`` returns the offsets of the rows.
     """
 
-    def __init__(self, connection: Connection, stream: Stream, incarnation: int) -> None:
+    def __init__(self, connection: Connection, stream: Stream, incarnation: int, lists: bool = False) -> None:
         self._connection, self._stream, self._incarnation = connection, stream, incarnation
+        self._lists = lists
         self._noted = State(stream, ()).removed_columns if stream.current else ()
 
-    def delete(self, span: Mapping[str, object], likely: Sequence[Span], expected: int) -> None:
-        """Deletes the rows of a range, by their coordinates.
+    def delete(self, span: Mapping[str, object], likely: Sequence[Span], expected: int) -> list[int] | None:
+        """Deletes the rows of a range, by their coordinates. Returns their offsets, if they are listed.
 
         If rows are missing in the likely partitions, it searches every partition, over a connection of its own that
         keeps no locks.
@@ -38,15 +42,17 @@ class RowDeletion:
         Args:
             span: The parameters ``incarnation``, ``partition``, ``first``, ``next`` and ``missing``, offsets to keep.
             likely: The partitions of the table that most of the rows are in.
-            expected: How many rows there are, unless retention has dropped some.
+            expected: How many rows there are at most. Fewer are there if records were filtered, or if retention has
+                dropped some.
 
         Raises:
             NonRetryableError: A trigger or a rule of the table prevents rows from being deleted.
         """
         within = placement.within(self._stream.event_time, likely)
-        deleted = self._delete(within, span) if likely else 0
+        offsets: list[int] | None = [] if self._lists else None
+        deleted = self._delete(within, span, offsets) if likely else 0
         if deleted >= expected:
-            return
+            return offsets
         first, until, partition = (cast(int, span[name]) for name in ("first", "next", "partition"))
         existing = partitions.listed(self._connection, self._stream.name)
         bounded = partitions.default(self._connection, self._stream.name) is None
@@ -55,12 +61,21 @@ class RowDeletion:
                 placement.reader(searching), existing, bounded, self._stream, self._incarnation, partition
             )
         for where in placed.conditions(first, until):
-            deleted += self._delete(where, span)
+            deleted += self._delete(where, span, offsets)
             self._require_deleted(where, span)
+        return offsets
 
-    def _delete(self, where: sql.Composable, span: Mapping[str, object]) -> int:
+    def _delete(self, where: sql.Composable, span: Mapping[str, object], offsets: list[int] | None) -> int:
+        """Deletes rows, and adds their offsets to the list, if there is one. Returns how many there were."""
+        from psycopg2 import sql
+
+        deletion = self._noting(self._rows_of("DELETE", where))
+        if offsets is not None:
+            deletion = sql.SQL("{} RETURNING kafka_offset").format(deletion)
         with self._connection.cursor() as cursor:
-            cursor.execute(self._noting(self._rows_of("DELETE", where)), span)
+            cursor.execute(deletion, span)
+            if offsets is not None:
+                offsets += [offset for (offset,) in cursor]
             return cursor.rowcount
 
     def _noting(self, deletion: sql.Composable) -> sql.Composable:

@@ -24,13 +24,14 @@ class Totals:
 
     Attributes:
         newest_event: The newest event time that landed.
-        landed, dead_letters, quarantined: Numbers of records by their disposition.
+        landed, dead_letters, quarantined, filtered: Numbers of records by their disposition.
     """
 
     newest_event: datetime | None
     landed: int
     dead_letters: int
     quarantined: int
+    filtered: int
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class Status(Totals):
 
 def totals(stream: Stream, connection: Connection) -> Totals:
     """The dispositions of the stream's records so far, without reading Kafka."""
-    landed, dead_letters, quarantined, _, _, newest, _ = queries.load("landing").read_totals(
+    landed, dead_letters, quarantined, filtered, _, _, newest, _ = queries.load("landing").read_totals(
         connection, stream=stream.name
     )
     connection.rollback()
-    return Totals(newest, int(landed), int(dead_letters), int(quarantined))
+    return Totals(newest, int(landed), int(dead_letters), int(quarantined), int(filtered))
 
 
 def of(stream: Stream, connection: Connection) -> Status:

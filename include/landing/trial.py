@@ -45,6 +45,7 @@ class Trial:
         records: The number of records.
         landed: How many would land. PostgreSQL could still refuse their rows, for example by a constraint.
         tombstones: How many would be skipped.
+        filtered: How many ``where`` would filter.
         reasons: Why others would not land, the most frequent reason first.
         unknown: For each field of the records that the definition does not have, the number of records with it.
         unused: The fields of the definition that no record has.
@@ -53,6 +54,7 @@ class Trial:
     records: int
     landed: int
     tombstones: int
+    filtered: int
     reasons: Sequence[Reason] = ()
     unknown: Mapping[str, int] = field(default_factory=dict)
     unused: Sequence[str] = ()
@@ -61,6 +63,8 @@ class Trial:
         """How many records would have this disposition."""
         if disposition is Disposition.LANDED:
             return self.landed
+        if disposition is Disposition.FILTERED:
+            return self.filtered
         return sum(reason.records for reason in self.reasons if reason.disposition is disposition)
 
 
@@ -81,11 +85,13 @@ def trial(stream: Stream, messages: Sequence[Message]) -> Trial:
         reason = reasons.setdefault(kind, Reason(letter.disposition, letter.reason, f"{partition}:{offset}"))
         reason.records += 1
     skipped = sum(entry.skipped for entry in prepared.entries)
+    filtered = sum(entry.filtered for entry in prepared.entries)
     unknown, unused = _compared(stream, _objects(stream, messages))
     return Trial(
         len(messages),
-        len(messages) - skipped - len(prepared.letters),
+        len(messages) - skipped - filtered - len(prepared.letters),
         skipped,
+        filtered,
         sorted(reasons.values(), key=lambda reason: -reason.records),
         unknown,
         unused,

@@ -63,6 +63,9 @@ KINDS: dict[str, Kind] = {
         "gauge", ("stream",), "seconds", "The newest event time that has landed."
     ),
     "millrace_stream_landed_records_total": Kind("counter", ("stream",), "", "Records that have landed in the table."),
+    "millrace_stream_filtered_records_total": Kind(
+        "counter", ("stream",), "", "Records that the definition's where has filtered."
+    ),
     "millrace_stream_dead_letters": Kind(
         "gauge", ("stream", "disposition"), "", "Records that are stored as dead letters or quarantined."
     ),
@@ -185,6 +188,7 @@ def _add_streams(samples: _Samples, connection: Connection) -> dict[str, str]:
     for row in sql.streams(connection):
         samples.add("millrace_stream_newest_event_timestamp_seconds", row.newest_event, row.stream)
         samples.add("millrace_stream_landed_records_total", row.landed, row.stream)
+        samples.add("millrace_stream_filtered_records_total", row.filtered, row.stream)
         samples.add("millrace_stream_dead_letters", row.dead_letters, row.stream, "dead letter")
         samples.add("millrace_stream_dead_letters", row.quarantined, row.stream, "quarantined")
         samples.add("millrace_stream_oldest_dead_letter_timestamp_seconds", row.oldest_dead_letter_at, row.stream)

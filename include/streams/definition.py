@@ -109,6 +109,8 @@ class Stream:
         key_format: How the topic encodes the Kafka keys that fields come from: ``plain`` for text or JSON, or ``avro``,
             ``protobuf`` or ``json-schema`` with a schema registry.
         registry: The Airflow connection to the schema registry; empty for ``millrace_registry``.
+        where: A function that an event is given to; events for which it returns False do not land, and are counted as
+            filtered. None lands all.
         key: The field, or the fields, that identify what an event is about. ``current`` has one row for each key, and
             ``./millrace produce`` sends it as the Kafka key: the text of one field, or several as a JSON object.
         current: Whether to keep the current state: ``landing.<name>_current`` has the last event of each key.
@@ -142,6 +144,7 @@ class Stream:
     format: Format | str = Format.JSON
     key_format: Format | str = PLAIN
     registry: str = ""
+    where: Callable[[Any], bool] | None = None
     key: str | tuple[str, ...] | None = None
     current: bool = False
     order_by: str | None = None
@@ -167,6 +170,12 @@ class Stream:
         self._check_counts()
         check_current(self)
         check_parts(self)
+        if self.where is not None and not callable(self.where):
+            raise InvalidDefinition(
+                "where",
+                f"{self.where!r} is not a function.",
+                'Write a function of an event, such as lambda event: event.country == "DE", or omit the field.',
+            )
         if self.simulate is not None and not callable(self.simulate):
             raise InvalidDefinition(
                 "simulate", f"{self.simulate!r} is not a function.", "Write a generator function, or None."

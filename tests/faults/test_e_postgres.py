@@ -371,7 +371,7 @@ def test_e48_pgbouncer(stage: Stage, pooled: Pooler) -> None:
     assert stage.landed() == 2_300
     with stage.connected(stage.postgres) as connection:
         maintenance.maintain(connection, stage.stream)
-        assert retry.retry(connection, stage.stream) == (0, 30)
+        assert retry.retry(connection, stage.stream) == (0, 30, 0)
         assert sum(done.records for done in replay.replay(connection, stage.stream, Wanted(), "a test")) == 2_330
     assert pooled.switches > 20
     stage.prove()

@@ -251,8 +251,8 @@ def test_h84_a_retry_is_interrupted(fixed: Stage, moment: str, skip: int, landed
     until("the interrupted retry's backend has ended", lambda: fixed.backends("faults") == 0, 10)
     assert fixed.landed() == 330 + landed_then
     with fixed.connected() as connection:
-        assert retry.retry(connection, fixed.stream) == (300 - landed_then, 6)
-        assert retry.retry(connection, fixed.stream) == (0, 6)
+        assert retry.retry(connection, fixed.stream) == (300 - landed_then, 6, 0)
+        assert retry.retry(connection, fixed.stream) == (0, 6, 0)
     assert fixed.prove().dispositions == {"landed": 630, "dead letter": 6}
 
 
@@ -266,7 +266,7 @@ def test_h84_concurrent_retries_share_the_letters(fixed: Stage) -> None:
         try:
             trap.wait()
             with fixed.connected() as free:
-                assert retry.retry(free, fixed.stream) == (0, 6)
+                assert retry.retry(free, fixed.stream) == (0, 6, 0)
                 waiting = threading.Thread(target=replay.replay, args=(free, fixed.stream, EVERYTHING, "a test"))
                 waiting.start()
                 try:

@@ -112,7 +112,8 @@ def one_disposition_each(connection: Connection, stream: Stream) -> None:
     assert all(offset < ends[partition] for _, partition, offset in found)
     ledger = rows(
         connection,
-        "SELECT kafka_partition, first_offset, next_offset, landed + dead_letters + quarantined, skipped + no_records "
+        "SELECT kafka_partition, first_offset, next_offset, landed + dead_letters + quarantined, "
+        "filtered + skipped + no_records "
         "FROM millrace.landing_ledger WHERE stream = %s ORDER BY 1, 2",
         stream.name,
     )

@@ -155,7 +155,7 @@ def test_a_retry_of_an_old_dead_letter_does_not_change_the_state(accounts: Strea
     send(accounts, [account(1, "bad"), account(2, "bad"), account(1, "good"), account(2, "older"), account(2, "bad")])
     assert drain(strict, "test").dead_letters == 3
     assert current(warehouse) == [(1, "good"), (2, "older")]
-    assert retry.retry(warehouse, accounts) == (3, 0)
+    assert retry.retry(warehouse, accounts) == (3, 0, 0)
     assert current(warehouse) == [(1, "good"), (2, "bad")]
     proven(warehouse, accounts)
 
@@ -196,7 +196,7 @@ def test_a_tombstone_without_a_usable_key_is_a_dead_letter_until_a_replay(
     assert drain(stream, "test").dead_letters == 2
     assert kept_aside(warehouse)[1][1].startswith("Kafka key: ValidationError")
     assert kept_aside(warehouse)[2] == ("dead letter", "the tombstone has no Kafka key, so it deletes nothing")
-    assert retry.retry(warehouse, stream) == (0, 0)
+    assert retry.retry(warehouse, stream) == (0, 0, 0)
     proven(warehouse, stream)
     # Without deletes, tombstones are skipped.
     replay.replay(warehouse, accounts, Wanted(), "test")

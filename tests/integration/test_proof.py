@@ -38,6 +38,10 @@ def test_a_correct_landing_is_proven(landed: Stream, warehouse: Connection) -> N
 
 
 PLANTED = {
+    "a record that is counted as filtered": (
+        "UPDATE millrace.landing_ledger SET landed = landed - 1, filtered = filtered + 1 WHERE first_offset = 53",
+        "offsets 53 to 105: the definition filters 0 records without a row or dead letter, and the ledger counts 1",
+    ),
     "a lost row": ("DELETE FROM landing.readings WHERE kafka_offset = 5", "records without a row or dead letter: 5"),
     "a row twice": (
         "ALTER TABLE landing.readings DROP CONSTRAINT readings_pkey;"

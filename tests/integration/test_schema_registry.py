@@ -194,7 +194,7 @@ def test_bytes_that_do_not_fit_become_dead_letters_that_name_schema_and_field(
     assert found[2][1].startswith("the value names no schema: it begins with 7b 22")
     assert found[3][1] == name + "1 bytes are left after the last field"
     assert found[5][1].startswith(name + "field 'ts'")
-    assert retry.retry(warehouse, stream) == (0, 4)
+    assert retry.retry(warehouse, stream) == (0, 4, 0)
     one_disposition_each(warehouse, stream)
 
 
@@ -208,7 +208,7 @@ def test_a_header_names_the_schema_also_for_a_retry(
     send(stream, [value], headers=[(framing.HEADER, framing.prefix(key))])
     assert drain(positive, "test").dead_letters == 1
     assert "Expected `int` >= 0" in kept_aside(warehouse)[0][1]
-    assert retry.retry(warehouse, stream) == (1, 0)
+    assert retry.retry(warehouse, stream) == (1, 0, 0)
     assert rows(warehouse, "SELECT number FROM landing.readings") == [(-5,)]
     assert not proof.prove(warehouse, stream).wrong
 

@@ -22,7 +22,7 @@ SELECT run_id FROM millrace.training_run WHERE state = 'failed' ORDER BY run;
 -- name: list_reconciliation()
 -- For each stream, the offsets below its positions beside what became of them, by the ledger.
 SELECT stream, sum(next_offset) AS offsets, sum(landed) AS landed, sum(dead_letters) AS dead_letters,
-       sum(quarantined) AS quarantined, sum(skipped) AS skipped, sum(no_records) AS no_records
+       sum(quarantined) AS quarantined, sum(filtered) AS filtered, sum(skipped) AS skipped, sum(no_records) AS no_records
 FROM millrace.reconciliation
 GROUP BY stream
 ORDER BY stream;

@@ -194,25 +194,26 @@ WHERE relnamespace = 'landing'::regnamespace AND relkind = 'r' AND NOT relispart
   AND relname ~ ('^' || :stream || '_[0-9]{8}(_[0-9]{4})?$') AND obj_description(oid, 'pg_class') = :mark
 ORDER BY relname;
 
--- name: add_to_ledger(stream, incarnation, partitions, epochs, first, next, landed, dead_letters, quarantined, skipped, no_records, checksums, newest)!
+-- name: add_to_ledger(stream, incarnation, partitions, epochs, first, next, landed, dead_letters, quarantined, filtered, skipped, no_records, checksums, newest)!
 -- Adds the dispositions of a batch's offsets to the ledger entries of its claims.
 -- Null: newest[].
 INSERT INTO millrace.landing_ledger AS ledger (
     stream, kafka_incarnation, kafka_partition, epoch, first_offset, next_offset,
-    landed, dead_letters, quarantined, skipped, no_records, checksum, newest_event
+    landed, dead_letters, quarantined, filtered, skipped, no_records, checksum, newest_event
 )
 SELECT :stream, :incarnation, batch.*
 FROM unnest(
     CAST(:partitions AS integer[]), CAST(:epochs AS bigint[]), CAST(:first AS bigint[]), CAST(:next AS bigint[]),
     CAST(:landed AS bigint[]), CAST(:dead_letters AS bigint[]), CAST(:quarantined AS bigint[]),
-    CAST(:skipped AS bigint[]), CAST(:no_records AS bigint[]), CAST(:checksums AS numeric[]),
-    CAST(:newest AS timestamptz[])
+    CAST(:filtered AS bigint[]), CAST(:skipped AS bigint[]), CAST(:no_records AS bigint[]),
+    CAST(:checksums AS numeric[]), CAST(:newest AS timestamptz[])
 ) AS batch
 ON CONFLICT (stream, kafka_incarnation, kafka_partition, epoch) DO UPDATE
 SET next_offset = excluded.next_offset,
     landed = ledger.landed + excluded.landed,
     dead_letters = ledger.dead_letters + excluded.dead_letters,
     quarantined = ledger.quarantined + excluded.quarantined,
+    filtered = ledger.filtered + excluded.filtered,
     skipped = ledger.skipped + excluded.skipped,
     no_records = ledger.no_records + excluded.no_records,
     checksum = ledger.checksum + excluded.checksum,
@@ -224,7 +225,8 @@ SET next_offset = excluded.next_offset,
 -- Null: newest_event, updated_at.
 -- Always a row.
 SELECT CAST(coalesce(sum(landed), 0) AS bigint) AS landed, CAST(coalesce(sum(dead_letters), 0) AS bigint) AS dead_letters,
-       CAST(coalesce(sum(quarantined), 0) AS bigint) AS quarantined, CAST(coalesce(sum(skipped), 0) AS bigint) AS skipped,
+       CAST(coalesce(sum(quarantined), 0) AS bigint) AS quarantined, CAST(coalesce(sum(filtered), 0) AS bigint) AS filtered,
+       CAST(coalesce(sum(skipped), 0) AS bigint) AS skipped,
        CAST(coalesce(sum(no_records), 0) AS bigint) AS no_records, max(newest_event) AS newest_event, max(updated_at) AS updated_at
 FROM millrace.landing_total
 WHERE stream = :stream;
@@ -260,7 +262,7 @@ GROUP BY kafka_partition;
 -- name: read_ledger(stream)
 -- The dispositions of a stream's offsets, by claim.
 SELECT kafka_incarnation, kafka_partition, first_offset, next_offset,
-       landed, dead_letters, quarantined, skipped, no_records, checksum, started_at
+       landed, dead_letters, quarantined, filtered, skipped, no_records, checksum, started_at
 FROM millrace.landing_ledger
 WHERE stream = :stream
 ORDER BY kafka_incarnation, kafka_partition, first_offset, epoch;
@@ -305,11 +307,13 @@ WHERE stream = :stream AND disposition = 'dead letter'
 ORDER BY kafka_incarnation, kafka_partition, kafka_offset
 FOR UPDATE OF dead_letter SKIP LOCKED;
 
--- name: close_dead_letters(incarnations, partitions, offsets, stream)!
--- Deletes dead letters that have landed, and counts them as landed in the ledger entries that counted them.
+-- name: close_dead_letters(incarnations, partitions, offsets, filtered, stream)!
+-- Deletes dead letters that have landed or are filtered, and counts them so in the ledger entries that counted them.
 WITH asked AS (
-    SELECT * FROM unnest(CAST(:incarnations AS smallint[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[]))
-        AS asked (kafka_incarnation, kafka_partition, kafka_offset)
+    SELECT * FROM unnest(
+        CAST(:incarnations AS smallint[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[]),
+        CAST(:filtered AS boolean[])
+    ) AS asked (kafka_incarnation, kafka_partition, kafka_offset, is_filtered)
 ), closed AS (
     DELETE FROM millrace.dead_letter
     USING asked
@@ -319,7 +323,8 @@ WITH asked AS (
       AND dead_letter.kafka_offset = asked.kafka_offset
     RETURNING asked.*
 ), counted AS (
-    SELECT ledger.kafka_incarnation, ledger.kafka_partition, ledger.epoch, count(*) AS closed
+    SELECT ledger.kafka_incarnation, ledger.kafka_partition, ledger.epoch, count(*) AS closed,
+           count(*) FILTER (WHERE is_filtered) AS filtered
     FROM closed
     JOIN millrace.landing_ledger AS ledger
       ON ledger.stream = :stream
@@ -329,8 +334,8 @@ WITH asked AS (
     GROUP BY ledger.kafka_incarnation, ledger.kafka_partition, ledger.epoch
 )
 UPDATE millrace.landing_ledger AS ledger
-SET landed = ledger.landed + counted.closed, dead_letters = ledger.dead_letters - counted.closed,
-    updated_at = clock_timestamp()
+SET landed = ledger.landed + counted.closed - counted.filtered, filtered = ledger.filtered + counted.filtered,
+    dead_letters = ledger.dead_letters - counted.closed, updated_at = clock_timestamp()
 FROM counted
 WHERE ledger.stream = :stream
   AND ledger.kafka_incarnation = counted.kafka_incarnation
@@ -368,8 +373,8 @@ ORDER BY kafka_incarnation DESC
 LIMIT 1;
 
 -- name: read_claims(stream, incarnation)
--- The first offsets of the ledger's entries of one incarnation, with their claims.
-SELECT kafka_partition, first_offset, epoch
+-- The ledger's entries of one incarnation, by their first offsets, with their claims and how many records were filtered.
+SELECT kafka_partition, first_offset, epoch, filtered
 FROM millrace.landing_ledger
 WHERE stream = :stream AND kafka_incarnation = :incarnation
 ORDER BY kafka_partition, first_offset, epoch;
@@ -393,32 +398,33 @@ DELETE FROM millrace.dead_letter
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
   AND kafka_offset >= :first AND kafka_offset < :next AND kafka_offset <> ALL (CAST(:missing AS bigint[]));
 
--- name: correct_ledger(newest, epochs, landed, dead_letters, quarantined, skipped, stream, incarnation, partition)!
+-- name: correct_ledger(newest, epochs, landed, dead_letters, quarantined, filtered, skipped, stream, incarnation, partition)!
 -- Moves counts of ledger entries from one disposition to another; the changes of an entry add up to zero.
 -- Null: newest.
 UPDATE millrace.landing_ledger AS ledger
 SET landed = ledger.landed + change.landed,
     dead_letters = ledger.dead_letters + change.dead_letters,
     quarantined = ledger.quarantined + change.quarantined,
+    filtered = ledger.filtered + change.filtered,
     skipped = ledger.skipped + change.skipped,
     newest_event = greatest(ledger.newest_event, CAST(:newest AS timestamptz)),
     updated_at = clock_timestamp()
 FROM unnest(
     CAST(:epochs AS bigint[]), CAST(:landed AS bigint[]), CAST(:dead_letters AS bigint[]), CAST(:quarantined AS bigint[]),
-    CAST(:skipped AS bigint[])
-) AS change (epoch, landed, dead_letters, quarantined, skipped)
+    CAST(:filtered AS bigint[]), CAST(:skipped AS bigint[])
+) AS change (epoch, landed, dead_letters, quarantined, filtered, skipped)
 WHERE ledger.stream = :stream AND ledger.kafka_incarnation = :incarnation AND ledger.kafka_partition = :partition
   AND ledger.epoch = change.epoch;
 
--- name: add_replay(stream, incarnation, partition, first, next, landed, dead_letters, quarantined, more_landed, more_dead_letters, more_quarantined, more_skipped, replayed_by)!
+-- name: add_replay(stream, incarnation, partition, first, next, landed, dead_letters, quarantined, filtered, more_landed, more_dead_letters, more_quarantined, more_filtered, more_skipped, replayed_by)!
 -- Records a range that was replayed.
 INSERT INTO millrace.landing_replay (
     stream, kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined,
-    more_landed, more_dead_letters, more_quarantined, more_skipped, replayed_by
+    filtered, more_landed, more_dead_letters, more_quarantined, more_filtered, more_skipped, replayed_by
 )
 VALUES (
     :stream, :incarnation, :partition, :first, :next, :landed, :dead_letters, :quarantined,
-    :more_landed, :more_dead_letters, :more_quarantined, :more_skipped, :replayed_by
+    :filtered, :more_landed, :more_dead_letters, :more_quarantined, :more_filtered, :more_skipped, :replayed_by
 );
 
 -- name: add_unfilled(stream, incarnation, columns, partitions, first, next)!
@@ -513,8 +519,8 @@ WITH entry AS (
     RETURNING ledger.*, old.into_epoch
 ), summed AS (
     SELECT kafka_incarnation, kafka_partition, into_epoch, min(first_offset) AS first_offset, sum(landed) AS landed,
-           sum(dead_letters) AS dead_letters, sum(quarantined) AS quarantined, sum(skipped) AS skipped,
-           sum(no_records) AS no_records, sum(checksum) AS checksum, max(newest_event) AS newest_event,
+           sum(dead_letters) AS dead_letters, sum(quarantined) AS quarantined, sum(filtered) AS filtered,
+           sum(skipped) AS skipped, sum(no_records) AS no_records, sum(checksum) AS checksum, max(newest_event) AS newest_event,
            min(started_at) AS started_at
     FROM gone
     GROUP BY kafka_incarnation, kafka_partition, into_epoch
@@ -524,6 +530,7 @@ SET first_offset = least(ledger.first_offset, summed.first_offset),
     landed = ledger.landed + summed.landed,
     dead_letters = ledger.dead_letters + summed.dead_letters,
     quarantined = ledger.quarantined + summed.quarantined,
+    filtered = ledger.filtered + summed.filtered,
     skipped = ledger.skipped + summed.skipped,
     no_records = ledger.no_records + summed.no_records,
     checksum = ledger.checksum + summed.checksum,
@@ -544,14 +551,16 @@ DELETE FROM millrace.landing_failure WHERE stream = :stream;
 SELECT kafka_incarnation, kafka_partition
 FROM (
     SELECT kafka_incarnation, kafka_partition, sum(landed) AS landed, sum(dead_letters) AS dead_letters,
-           sum(quarantined) AS quarantined, sum(skipped) AS skipped, sum(no_records) AS no_records
+           sum(quarantined) AS quarantined, sum(filtered) AS filtered, sum(skipped) AS skipped,
+           sum(no_records) AS no_records
     FROM millrace.landing_ledger WHERE stream = :stream
     GROUP BY kafka_incarnation, kafka_partition
 ) AS ledger
 FULL JOIN (SELECT * FROM millrace.landing_total WHERE stream = :stream) AS total
     USING (kafka_incarnation, kafka_partition)
-WHERE (ledger.landed, ledger.dead_letters, ledger.quarantined, ledger.skipped, ledger.no_records)
-    IS DISTINCT FROM (total.landed, total.dead_letters, total.quarantined, total.skipped, total.no_records)
+WHERE (ledger.landed, ledger.dead_letters, ledger.quarantined, ledger.filtered, ledger.skipped, ledger.no_records)
+    IS DISTINCT FROM
+      (total.landed, total.dead_letters, total.quarantined, total.filtered, total.skipped, total.no_records)
 ORDER BY 1, 2;
 
 -- name: add_proof(stream, proved_by, started_at, compared, dropped, unfilled, wrong)!

@@ -30,11 +30,13 @@ DELETE FROM millrace.stream_sample WHERE sampled_at < clock_timestamp() - CAST(:
 -- name: streams()
 -- What the metrics show of each stream.
 -- Null: topic, newest_event, oldest_dead_letter_at.
-SELECT stream, topic, newest_event, landed + unlanded.records AS landed, dead_letters, quarantined, oldest_dead_letter_at
+SELECT stream, topic, newest_event, landed + unlanded.records AS landed, dead_letters, quarantined,
+       filtered + unlanded.unfiltered AS filtered, oldest_dead_letter_at
 FROM millrace.stream_overview
 CROSS JOIN LATERAL (
     -- A counter must not fall, so rows that a replay has removed stay counted.
-    SELECT coalesce(sum(-least(more_landed, 0)), 0)::bigint AS records
+    SELECT coalesce(sum(-least(more_landed, 0)), 0)::bigint AS records,
+           coalesce(sum(-least(more_filtered, 0)), 0)::bigint AS unfiltered
     FROM millrace.landing_replay AS replay WHERE replay.stream = stream_overview.stream
 ) AS unlanded
 ORDER BY stream;

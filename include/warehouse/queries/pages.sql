@@ -149,7 +149,7 @@ ORDER BY line;
 -- One row for each stream; is_final says whether its failing task cannot succeed without a person.
 -- Null: topic, partitions, offsets, moved_at, newest_event, newest_age_s, oldest_dead_letter_at, lag, behind_s, sampled_at, rate_hour, rate_day, stopped_task, stopped_since, stopped_code, stopped_error, stopped_remedy, proved_at, proof_errors.
 SELECT stream, topic, is_defined, partitions, offsets, moved_at, newest_event, newest_age_s, landed, dead_letters, quarantined,
-       skipped, oldest_dead_letter_at, lag, behind_s, sampled_at, rate_hour, rate_day, stopped_task, stopped_since, stopped_code,
+       filtered, skipped, oldest_dead_letter_at, lag, behind_s, sampled_at, rate_hour, rate_day, stopped_task, stopped_since, stopped_code,
        stopped_error, stopped_remedy, proved_at, proof_errors,
        EXISTS (
            SELECT FROM millrace.landing_failure AS failure
@@ -210,8 +210,8 @@ LIMIT :most;
 
 -- name: replays(stream, most)
 -- The ranges that were landed again, the newest first.
-SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined, more_landed,
-       more_dead_letters, more_quarantined, replayed_by, replayed_at
+SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined, filtered, more_landed,
+       more_dead_letters, more_quarantined, more_filtered, replayed_by, replayed_at
 FROM millrace.landing_replay
 WHERE stream = :stream
 ORDER BY replay DESC
@@ -228,8 +228,8 @@ ORDER BY since, task;
 -- name: reconciliation(stream)
 -- The offsets of each partition, and their dispositions.
 -- Null: kafka_incarnation.
-SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined, skipped, no_records,
-       lost, unaccounted
+SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined, filtered, skipped,
+       no_records, lost, unaccounted
 FROM millrace.reconciliation
 WHERE stream = :stream
 ORDER BY kafka_partition;

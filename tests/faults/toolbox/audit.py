@@ -230,7 +230,7 @@ class _Tables:
         for row in _rows(
             connection,
             "SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined,"
-            " skipped, no_records, checksum FROM millrace.landing_ledger WHERE stream = %s"
+            " filtered, skipped, no_records, checksum FROM millrace.landing_ledger WHERE stream = %s"
             " ORDER BY first_offset, next_offset",
             stream.name,
         ):
@@ -300,7 +300,9 @@ class _Partition:
             elif record is None:
                 dispositions[offset] = "no record"
             else:
-                dispositions[offset] = "skipped" if record.value is None else "nowhere"
+                # What the definition filters is nowhere but in the ledger's count.
+                filtered = "filtered" if record.expected == "filtered" else "nowhere"
+                dispositions[offset] = "skipped" if record.value is None else filtered
         return dispositions
 
     def _unexpected(self, dispositions: Mapping[int, str]) -> set[tuple[int, str, str]]:
@@ -337,7 +339,7 @@ class _Partition:
 
     def _compare_ledger(self, dispositions: Mapping[int, str]) -> None:
         reached = self.first
-        for first, end, landed, dead, quarantined, skipped, no_records, checksum in self.ledger:
+        for first, end, landed, dead, quarantined, filtered, skipped, no_records, checksum in self.ledger:
             if first != reached and not self._is_lost(reached, first):
                 self.findings.wrong.append(f"the ledger jumps from {reached} to {first} {self.where}")
             reached = max(reached, end)
@@ -346,6 +348,7 @@ class _Partition:
                 "landed": landed,
                 "dead letter": dead,
                 "quarantined": quarantined,
+                "filtered": filtered,
                 "skipped": skipped,
                 "no record": no_records,
             }

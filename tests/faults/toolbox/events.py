@@ -25,7 +25,7 @@ from confluent_kafka.admin import (
 
 from include.streams.definition import Instant, Stream
 
-Expected = Literal["landed", "dead letter", "quarantined", "skipped"]
+Expected = Literal["landed", "dead letter", "quarantined", "filtered", "skipped"]
 EXPECT = "expect"
 WAIT_S = 30.0
 

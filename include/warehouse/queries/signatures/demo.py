@@ -38,6 +38,7 @@ class ListReconciliationRow(NamedTuple):
     landed: Decimal
     dead_letters: Decimal
     quarantined: Decimal
+    filtered: Decimal
     skipped: Decimal
     no_records: Decimal
 

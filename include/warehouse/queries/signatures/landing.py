@@ -79,6 +79,7 @@ class ReadTotalsRow(NamedTuple):
     landed: int
     dead_letters: int
     quarantined: int
+    filtered: int
     skipped: int
     no_records: int
     newest_event: datetime | None
@@ -108,6 +109,7 @@ class ReadLedgerRow(NamedTuple):
     landed: int
     dead_letters: int
     quarantined: int
+    filtered: int
     skipped: int
     no_records: int
     checksum: Decimal
@@ -177,6 +179,7 @@ class ReadClaimsRow(NamedTuple):
     kafka_partition: int
     first_offset: int
     epoch: int
+    filtered: int
 
 
 class HoldKeptRow(NamedTuple):
@@ -246,6 +249,7 @@ class Landing(Protocol):
         landed: Sequence[int],
         dead_letters: Sequence[int],
         quarantined: Sequence[int],
+        filtered: Sequence[int],
         skipped: Sequence[int],
         no_records: Sequence[int],
         checksums: Sequence[Decimal | int],
@@ -301,6 +305,7 @@ class Landing(Protocol):
         incarnations: Sequence[int],
         partitions: Sequence[int],
         offsets: Sequence[int],
+        filtered: Sequence[bool],
         stream: str,
     ) -> int: ...
     def list_dead_letters(
@@ -337,6 +342,7 @@ class Landing(Protocol):
         landed: Sequence[int],
         dead_letters: Sequence[int],
         quarantined: Sequence[int],
+        filtered: Sequence[int],
         skipped: Sequence[int],
         stream: str,
         incarnation: int,
@@ -354,9 +360,11 @@ class Landing(Protocol):
         landed: int,
         dead_letters: int,
         quarantined: int,
+        filtered: int,
         more_landed: int,
         more_dead_letters: int,
         more_quarantined: int,
+        more_filtered: int,
         more_skipped: int,
         replayed_by: str,
     ) -> int: ...

@@ -17,6 +17,7 @@ class StreamsRow(NamedTuple):
     landed: int
     dead_letters: int
     quarantined: int
+    filtered: int
     oldest_dead_letter_at: datetime | None
 
 

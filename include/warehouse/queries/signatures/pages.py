@@ -286,6 +286,7 @@ class StreamsRow(NamedTuple):
     landed: int
     dead_letters: int
     quarantined: int
+    filtered: int
     skipped: int
     oldest_dead_letter_at: datetime | None
     lag: int | None
@@ -363,9 +364,11 @@ class ReplaysRow(NamedTuple):
     landed: int
     dead_letters: int
     quarantined: int
+    filtered: int
     more_landed: int
     more_dead_letters: int
     more_quarantined: int
+    more_filtered: int
     replayed_by: str
     replayed_at: datetime
 
@@ -389,6 +392,7 @@ class ReconciliationRow(NamedTuple):
     landed: int
     dead_letters: int
     quarantined: int
+    filtered: int
     skipped: int
     no_records: int
     lost: int
