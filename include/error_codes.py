@@ -346,6 +346,15 @@ class Code(StrEnum):
         "Correct the definition; `./millrace check STREAM` compares it with all schemas of the topic. If the records "
         "are bad: `./millrace accept STREAM bad` makes them dead letters.",
     )
+    SOURCE_TRUNCATED = (
+        "source-truncated",
+        "The source table of a stream of change events was truncated, which ends all rows of its current state. "
+        "Debezium sends one record for that, to one partition of the topic, so no order is known between it and the "
+        "changes in other partitions. No record was skipped, and the current state has not changed.",
+        "`./millrace accept STREAM bad` makes the record a dead letter; rows that the source no longer has then stay "
+        "in the current state. To begin again from the source, use a new topic and a stream of a new name. To never "
+        "get such records, keep Debezium's default `skipped.operations=t`.",
+    )
     REGISTRY_UNAVAILABLE = (
         "registry-unavailable",
         "The schema registry does not answer, or answers with an error. No record was skipped.",

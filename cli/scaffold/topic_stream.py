@@ -14,6 +14,7 @@ from include.landing.profiling import sampled
 from include.project import ROOT
 from include.schemas.schema import Format
 from include.streams import definitions
+from include.streams.change_events import DEBEZIUM
 from include.streams.definition import REGISTRY
 from include.streams.profiling import Profile, profile, record
 from include.streams.profiling.envelope import Envelope
@@ -101,6 +102,13 @@ def summary(found: Profile) -> Iterator[str]:
         yield f"Tombstones, which are skipped: {found.tombstones:,}."
     if found.envelope is not Envelope.NONE:
         yield f"The events are {found.envelope}." + (" Its schema is not stored." if found.envelope.has_schema else "")
+    if found.are_rows:
+        yield "The fields are the columns of the table that the events change."
+        if not found.envelope.has_schema:
+            yield (
+                "The events have no schema, so columns of dates, times and decimals may be numbers and texts here: "
+                "declare them with the types of docs/definitions.md, section change events of Debezium."
+            )
     if found.types is not None:
         counts = ", ".join(f"{_printable(value)} ({count:,})" for value, count in found.types.counts.items())
         yield (
@@ -159,6 +167,8 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 
 
 def _about_event(found: Profile) -> str:
+    if found.are_rows:
+        return "One row of the table."
     return (
         f"One event. A field without a number in its comment has a value in all {found.events:,} events of the sample."
     )
@@ -167,7 +177,7 @@ def _about_event(found: Profile) -> str:
 def _imports(written: EventSource) -> Iterator[str]:
     yield "from __future__ import annotations"
     yield ""
-    own = [module for module in written.imports if module.startswith("include.")]
+    own = sorted(module for module in written.imports if module.startswith("include."))
     others = sorted(module for module in written.imports if not module.startswith("include."))
     for module in others:
         yield from _import(module, written.imports[module])
@@ -186,7 +196,13 @@ def _import(module: str, names: Iterable[str]) -> Iterator[str]:
     lines = [", ".join(plain)] if plain else []
     lines += [name for name in names if " as " in name]
     for line in sorted(lines, key=lambda line: (line.split()[0].strip(",").islower(), line)):
-        yield f"from {module} import {line}"
+        code = f"from {module} import {line}"
+        if len(code) <= WIDTH:
+            yield code
+            continue
+        yield f"from {module} import ("
+        yield from (f"    {name}," for name in line.split(", "))
+        yield ")"
 
 
 def _stream(name: str, event: str, found: Profile, written: EventSource) -> Iterator[str]:
@@ -195,6 +211,8 @@ def _stream(name: str, event: str, found: Profile, written: EventSource) -> Iter
     yield f"    name={literal(name)},"
     if found.topic != name:
         yield f"    topic={literal(found.topic)},"
+    if found.are_rows:
+        yield f"    envelope={literal(DEBEZIUM)},"
     yield f"    event={event},"
     if found.decoded is not None:
         yield f"    format={literal(str(found.decoded.format))},"
@@ -202,17 +220,31 @@ def _stream(name: str, event: str, found: Profile, written: EventSource) -> Iter
             yield f"    registry={literal(found.decoded.registry)},"
     for note in time.notes:
         yield from comment_lines(_printable(note))
-    yield f"    event_time={'RECORD_TIMESTAMP' if time.field is None else literal(written.names[time.field])},"
+    yield f"    event_time={_time_field(found, written)},"
     yield f"    partition={literal(time.partition)},  # the time that one partition of the table spans"
     yield f"    keep={literal(time.keep)},  # how long a partition is kept after its end"
     # Two times are compared only if the event has one.
     if time.field is not None:
         yield f"    late={literal(time.late)},  # an event may be this much older than its record in Kafka"
         yield f"    early={literal(time.early)},  # and this much newer"
-    if found.key.field is not None:
+    if found.row_key:
+        yield from comment_lines(_printable(found.key.note))
+        names = [literal(written.names[name]) for name in found.row_key]
+        several = f"({', '.join(names)})"
+        yield f"    key={names[0] if len(names) == 1 else several},"
+        yield "    current=True,"
+    elif found.key.field is not None:
         yield from comment_lines(_printable(found.key.note))
         yield f"    key={literal(written.names[found.key.field])},"
     yield ")"
+
+
+def _time_field(found: Profile, written: EventSource) -> str:
+    """The source of the definition's event time."""
+    if found.time.field is None:
+        return "RECORD_TIMESTAMP"
+    # What is known of a change is not a field of the row.
+    return literal(found.time.field if found.are_rows else written.names[found.time.field])
 
 
 def _printable(text: str) -> str:

@@ -17,7 +17,7 @@ from include.kafka.reader import Batch
 from include.landing import copy, dead_letters, decoders, relation, selection, spans
 from include.landing.copy import Rows
 from include.landing.dead_letters import NO_STAMP, DeadLetter
-from include.landing.decoder import StopReason
+from include.landing.decoder import SkipReason, StopReason
 from include.landing.disposition import Disposition
 from include.landing.effects import NO_TOMBSTONES, Effects, Reducer, Tombstones
 from include.landing.latest import Latest, Moved
@@ -75,6 +75,7 @@ class ClassifiedBatch:
         unfilled: For each partition, the range of offsets whose events have values for columns that do not exist yet.
         has_nulls: Whether an event is null where the table does not allow it yet.
         effects: What the records change in the current state; None for a stream without one.
+        cuts: The indices of the messages before which the batch must be cut, see ``Reducer.cuts``.
     """
 
     messages: Sequence[Message]
@@ -90,6 +91,7 @@ class ClassifiedBatch:
     unfilled: dict[int, tuple[int, int]] = field(default_factory=dict)
     has_nulls: bool = False
     effects: Effects | None = None
+    cuts: Sequence[int] = ()
 
     def set_aside(self, index: int, letter: DeadLetter) -> None:
         """Marks a message as a dead letter or as quarantined."""
@@ -176,16 +178,20 @@ class Preparer:
     def pieces(self, batch: Batch) -> list[PreparedBatch]:
         """Prepares a batch, in pieces if its events belong to more than ``MAX_SPANS`` partitions of the table.
 
-        A transaction holds locks on every partition that it writes to, and the server has a few thousand in all. After
-        an error, the batch can be prepared again.
+        A transaction holds locks on every partition that it writes to, and the server has a few thousand in all. A
+        batch is also cut where an event needs the state that an event before it leaves. After an error, the batch can
+        be prepared again.
         """
         starts = dict(self._next)
         prepared = self.prepare(batch)
-        if len(prepared.spans) <= MAX_SPANS:
+        cuts = prepared.classified.cuts
+        if len(prepared.spans) <= MAX_SPANS and not cuts:
             return [prepared]
+        messages = prepared.classified.messages if cuts else batch.messages
+        bounds = {*cuts, *(range(0, len(messages), MAX_SPANS) if len(prepared.spans) > MAX_SPANS else (0,))}
         self._next = starts
         try:
-            return [self.prepare(piece) for piece in _pieces(batch)]
+            return [self.prepare(piece) for piece in _pieces(batch, messages, sorted(bounds))]
         except BaseException:
             self._next = starts
             raise
@@ -213,6 +219,7 @@ class Preparer:
             classified.effects = self._reducer.effects(
                 classified.partitions, classified.offsets, (landed, classified.events, classified.times), tombstones
             )
+            classified.cuts = self._reducer.cuts(classified.effects, landed, classified.events)
         self._note_pending(classified)
         # The events take most of a batch's memory, and it may have to wait for its transaction.
         classified.events = []
@@ -264,7 +271,7 @@ class Preparer:
         values = [_EMPTY if value is None else value for value in classified.values]
         classified.events, bad = decoders.events_of(self._decoder, values, classified.messages)
         for index, reason in bad.items():
-            if classified.values[index] is None:
+            if classified.values[index] is None or isinstance(reason, SkipReason):
                 classified.codes[index] = SKIPPED
             else:
                 if isinstance(reason, StopReason):
@@ -400,19 +407,24 @@ def _stamps(classified: ClassifiedBatch) -> NDArray[np.int64]:
     return stamps
 
 
-def _pieces(batch: Batch) -> Iterator[Batch]:
-    """The batch in pieces of ``MAX_SPANS`` records."""
+def _pieces(batch: Batch, messages: Sequence[Message], starts: Sequence[int]) -> Iterator[Batch]:
+    """A batch in pieces.
+
+    Args:
+        messages: Its messages, in the order of their offsets within each partition.
+        starts: The index of the first message of each piece.
+    """
     reached: dict[int, int] = {}
-    for start in range(0, len(batch.messages), MAX_SPANS):
-        some = batch.messages[start : start + MAX_SPANS]
+    for start, stop in zip(starts, (*starts[1:], len(messages)), strict=True):
+        some = messages[start:stop]
         last = dict(zip(map(_partition, some), some, strict=True))
         ends = {partition: _offset(message) + 1 for partition, message in last.items()}
-        if start + MAX_SPANS >= len(batch.messages):
+        if stop == len(messages):
             # After the last records there may be offsets without a record.
             ends |= {p: end for p, end in batch.next_offsets.items() if p in ends or end > reached.get(p, -1)}
         reached |= ends
         epochs = {partition: message.leader_epoch() for partition, message in last.items()}
-        yield Batch(some, ends, leader_epochs=epochs)
+        yield Batch(list(some), ends, leader_epochs=epochs)
 
 
 def _count(classified: ClassifiedBatch) -> Iterator[Entry]:

@@ -25,5 +25,6 @@ CHOICES: Mapping[Code, Choice] = {
     Code.ALL_RECORDS_REJECTED: Choice.BAD,
     Code.SCHEMA_UNKNOWN: Choice.BAD,
     Code.SCHEMA_INCOMPATIBLE: Choice.BAD,
+    Code.SOURCE_TRUNCATED: Choice.BAD,
 }
 """The choice that lets a stream continue after an error."""

@@ -15,7 +15,7 @@ import io
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache, partial
 from operator import attrgetter
@@ -33,6 +33,7 @@ from include.landing import instants
 from include.landing.decoder import MAX_DEPTH, is_too_deep
 from include.landing.instants import Instants
 from include.landing.spans import MICROSECOND, UNIX_EPOCH
+from include.streams.connect_types import Document
 from include.streams.definition import CALENDAR, Stream
 from include.streams.field import TIMESTAMP, Field
 from include.streams.keys import MAX_KEY_BYTES
@@ -229,6 +230,11 @@ def json_text(value: Any) -> bytes:
 def _reader(field: Field) -> Callable[[Sequence[Any]], list[Any]]:
     """The function that reads a field of a list of events; None for an absent value."""
     read = attrgetter(field.name)
+    if field.encoding is not None:
+        decode: Callable[[Any], Any] = field.encoding.decode
+        return lambda events: [
+            None if value is None or value is UNSET else decode(value) for value in map(read, events)
+        ]
     if not field.is_enum and not field.may_be_unset:
         return lambda events: list(map(read, events))
     if not field.is_enum:
@@ -240,7 +246,11 @@ def _column(field: Field) -> Column:
     if field.sql == TIMESTAMP:
         to_instants = instants.converter(field.notation)
         return Column(field.name, _reader(field), partial(_timestamps, to_instants), ">i8", to_instants)
-    return Column(field.name, _reader(field), *_KINDS["raw" if field.has_raw else field.sql])
+    return Column(
+        field.name,
+        _reader(field),
+        *_KINDS["raw" if field.has_raw or isinstance(field.encoding, Document) else field.sql],
+    )
 
 
 def _timestamps(to_instants: Instants, values: Sequence[Any]) -> pa.Array:
@@ -253,6 +263,10 @@ def _timestamps(to_instants: Instants, values: Sequence[Any]) -> pa.Array:
 
 def _dates(values: Sequence[date | None]) -> pa.Array:
     return pc.subtract(pa.array(values, pa.date32()).view(pa.int32()), _POSTGRES_EPOCH_DAY)
+
+
+def _times_of_day(values: Sequence[time | None]) -> pa.Array:
+    return pa.array(values, pa.time64("us")).view(pa.int64())
 
 
 def _integers(values: Sequence[int | None]) -> pa.Array:
@@ -339,6 +353,7 @@ _KINDS: dict[str, tuple[Callable[[Sequence[Any]], pa.Array], str | None]] = {
     "double precision": (_floats, ">f8"),
     "boolean": (_booleans, "?"),
     "date": (_dates, ">i4"),
+    "time without time zone": (_times_of_day, ">i8"),
     "bytea": (_encoded(bytes), None),
     "uuid": (_encoded(lambda value: value.bytes), None),
     "numeric": (_encoded(_numeric), None),

@@ -43,7 +43,11 @@ class StopReason(str):
         return reason
 
 
-Reason = str | StopReason
+class SkipReason(str):
+    """The reason why a record is skipped, as a tombstone is: it is not meant to be an event."""
+
+
+Reason = str | StopReason | SkipReason
 """Why a record is not an event."""
 
 

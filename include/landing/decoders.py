@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 def of(stream: Stream) -> EventDecoder:
     """The decoder of a stream's records."""
+    if stream.changes is not None:
+        from include.landing.decoding.debezium import ChangeDecoder
+
+        return ChangeDecoder(stream, _of_values(stream))
     if not stream.parts:
         return _of_values(stream)
     from include.landing.parts import RecordDecoder

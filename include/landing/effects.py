@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from include.landing.dead_letters import NO_STAMP
 from include.landing.latest import Latest, Moved, last, numbers
 from include.landing.time_limits import NO_RECORD_TIME, record_times
 from include.landing.tombstones import KeyDecoder
+from include.streams.change_events import UNCHANGED
 from include.streams.definition import Stream
 from include.streams.keys import TOMBSTONE
 
@@ -142,6 +144,29 @@ class Reducer:
         deleted = self._deleted(partitions[tombstones.where], offsets[tombstones.where], tombstones)
         return Effects(partitions, found, orders, is_tombstone, deleted)
 
+    def cuts(self, effects: Effects, landed: NDArray[np.int64], events: Sequence[Any]) -> list[int]:
+        """The indices of the messages before which the batch must be cut into transactions.
+
+        A change event may not have the values of columns that did not change. The state then keeps those that it has,
+        so they must be in the state: an event with other values of the key is written before.
+
+        Args:
+            landed: The indices of the messages that land.
+            events: Their events.
+        """
+        if self._stream.changes is None or not any(map(_unchanged, events)):
+            return []
+        found: list[int] = []
+        seen: dict[int, Any] = {}
+        is_ordered = self._stream.order_by is None
+        for index, number, event in zip(landed.tolist(), effects.numbers[landed].tolist(), events, strict=True):
+            unchanged = _unchanged(event)
+            if seen.setdefault(number, unchanged) != unchanged and (unchanged or not is_ordered):
+                found.append(index)
+                seen = {}
+            seen[number] = unchanged
+        return found
+
     def moved(self, first: Message, second: Message) -> NonRetryableError:
         """The error for two records of one key in different partitions of the topic."""
         value = second.value()
@@ -158,6 +183,9 @@ class Reducer:
         if self._stream.has_record_time:
             before.append((">i8", tombstones.times - copy.POSTGRES_EPOCH_US))
         return copy.buffer(self._key, tombstones.keys, [*before, ("?", True)])
+
+
+_unchanged = attrgetter(UNCHANGED)
 
 
 def _whole(column: copy.Column, events: Sequence[Any]) -> NDArray[np.int64]:

@@ -123,6 +123,8 @@ def _fits(values: NDArray[Any], unit: Epoch) -> bool:
         return True
     if max(-least, greatest) > min(_MAX_MICROSECONDS // _PER_SECOND * unit.per_second, _INT64 - 1):
         return False
+    if unit.is_certain:
+        return True
     others = (other.plausible for other in EPOCHS if other != unit)
     return not any(((first <= values) & (values < end)).any() for first, end in others)
 
@@ -148,7 +150,7 @@ def _microseconds(number: Number, unit: Epoch) -> int:
     values = np.array([value])
     if _fits(values, unit):
         return int(_scaled(values, unit)[0])
-    for other in EPOCHS:
+    for other in () if unit.is_certain else EPOCHS:
         first, end = other.plausible
         if first <= value < end:
             moment = _text(int(_scaled(values, other)[0]))

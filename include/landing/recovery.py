@@ -57,6 +57,8 @@ def with_remedy(error: PositionError, stream: Stream) -> PositionError:
         "to keep the records that the topic has now as dead letters and continue",
         Code.SCHEMA_INCOMPATIBLE: f"Correct the definition; ./millrace check {stream.name} compares it with all "
         "schemas. Or, to keep the records that the topic has now as dead letters and continue",
+        Code.SOURCE_TRUNCATED: "To keep the record as a dead letter, and in the current state the rows that the source "
+        "no longer has, and continue",
         Code.ALL_RECORDS_REJECTED: "Correct the definition or the producer. Or, to keep these records as dead letters "
         "and continue",
     }

@@ -133,7 +133,7 @@ class _Retrier:
             candidates = [candidate for index, candidate in enumerate(candidates) if index not in found]
             rows = rows.without(found)
         if self._state is not None:
-            self._state.write(self._connection, self._latest(candidates, rows))
+            self._state.write(self._connection, self._latest(candidates, rows), in_order=False)
         state.require_as_defined(self._connection, self._stream)
         landed = [candidate.coordinates for candidate in candidates]
         # This lock prevents maintenance from merging the entries that counted the letters.

@@ -54,8 +54,11 @@ class State:
         self._others: tuple[str, ...] = ()
         self._texts: dict[str, str] = {}
 
-    def write(self, connection: Connection, latest: Latest) -> None:
+    def write(self, connection: Connection, latest: Latest, *, in_order: bool = True) -> None:
         """Writes the last records of keys.
+
+        Args:
+            in_order: Whether these are the newest records of their keys, unless ``order_by`` says otherwise.
 
         Raises:
             NonRetryableError: A key has moved between partitions of the topic, or PostgreSQL refuses a row.
@@ -63,7 +66,9 @@ class State:
         if not len(latest.rows) and not len(latest.tombstones):
             return
         self._load(connection, latest)
-        self._upsert_latest(connection, latest)
+        written = self._upsert_latest(connection, latest)
+        if not in_order or written < len(latest.rows):
+            self._complete(connection, "{latest}")
 
     def expect_removals(self, connection: Connection) -> None:
         """Creates the table for the rows of the history that a replay deletes, see ``removed_columns``."""
@@ -94,6 +99,8 @@ class State:
         if stale:
             searched = "(SELECT history.* FROM {history} AS history JOIN {stale} USING ({keys}))"
             self._execute(connection, self._upsert(searched, from_history=True))
+            self._complete(connection, "{stale}")
+        self._complete(connection, "{latest}")
 
     def fill(self, connection: Connection) -> None:
         """Writes the last record of each key in the history.
@@ -108,6 +115,30 @@ class State:
                 "GROUP BY {keys}, kafka_incarnation HAVING min(kafka_partition) < max(kafka_partition) LIMIT 1",
             )
         self._execute(connection, self._upsert("{history}", from_history=True))
+        self._complete(connection, "{state}")
+
+    def _complete(self, connection: Connection, among: str) -> None:
+        """Writes the values that the last changes of keys do not have, because they did not change.
+
+        Each is that of the last change in the history that has it. If the history has none, the state keeps its value.
+
+        Args:
+            among: The relation with the keys.
+        """
+        if self._stream.changes is None:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                self._text(
+                    connection,
+                    "SELECT DISTINCT jsonb_array_elements_text(stored.change_unchanged) FROM {state} AS stored "
+                    "WHERE stored.change_unchanged IS NOT NULL AND ({stored_keys}) IN "
+                    f"(SELECT {{keys}} FROM {among})",
+                )
+            )
+            names = sorted(name for (name,) in cursor.fetchall())
+        for name in set(self._stream.changes.replaceable).intersection(names):
+            self._execute(connection, _completion(name, among))
 
     def _load(self, connection: Connection, latest: Latest) -> None:
         self._execute(connection, "CREATE TEMP TABLE {latest} (LIKE {state} INCLUDING DEFAULTS) ON COMMIT DROP")
@@ -118,7 +149,8 @@ class State:
             self._explain(error)
             raise
 
-    def _upsert_latest(self, connection: Connection, latest: Latest) -> None:
+    def _upsert_latest(self, connection: Connection, latest: Latest) -> int:
+        """Writes the last records of keys. Returns how many of them are newer than the state, or what it shows."""
         written = self._execute(connection, self._upsert("{latest}"))
         if written < len(latest.rows) + len(latest.tombstones) and self._stream.order_by is None:
             self._require_no_moved(
@@ -127,6 +159,7 @@ class State:
                 "JOIN {state} AS stored ON {same_key_newest} WHERE stored.kafka_partition <> newest.kafka_partition "
                 "AND stored.kafka_incarnation = newest.kafka_incarnation LIMIT 1",
             )
+        return written
 
     def _upsert(self, source: str, *, from_history: bool = False) -> str:
         """The statement that writes rows, of which ``from_history`` has several for a key."""
@@ -203,12 +236,22 @@ class State:
             same_record=equal(COORDINATES, "stored", "removed"),
             newer_newest=not_newer(stream, "stored", "newest"),
             newer_excluded=not_newer(stream, "stored", "excluded"),
-            newest_first=_newest_first(stream),
-            assignments=sql.SQL(", ").join(
-                sql.SQL("{} = excluded.{}").format(sql.Identifier(name), sql.Identifier(name))
-                for name in (*written, DELETED)
-            ),
+            newest_first=newest_first(stream),
+            assignments=sql.SQL(", ").join(map(self._assignment, (*written, DELETED))),
+            older=not_newer(stream, "history", "stored"),
+            same_key_history=equal(self._key, "stored", "history"),
+            same_key_found=equal(self._key, "stored", "found"),
+            newest_history=newest_first(stream, "history"),
         )
+
+    def _assignment(self, name: str) -> sql.Composable:
+        """How a newer record changes a column; one that the change does not have keeps its value."""
+        from psycopg2 import sql
+
+        text = "{0} = excluded.{0}"
+        if self._stream.changes is not None and name in self._stream.changes.replaceable:
+            text = "{0} = CASE WHEN excluded.change_unchanged ? {1} THEN stored.{0} ELSE excluded.{0} END"
+        return sql.SQL(text).format(sql.Identifier(name), sql.Literal(name))
 
     def _value(self, name: str) -> sql.Composable:
         """A column of a row; null if the record deletes the key, unless the column says which record that is."""
@@ -318,11 +361,25 @@ def rules_wanted(stream: Stream) -> Rules | None:
     return list(stream.keys), stream.order_by, deletion if isinstance(deletion, str | None) else repr(deletion)
 
 
-def _newest_first(stream: Stream) -> sql.Composable:
+def newest_first(stream: Stream, of: str = "") -> sql.Composable:
+    """The order of the records of a key, the newest first."""
     from psycopg2 import sql
 
     order = () if stream.order_by is None else (stream.order_by,)
-    return sql.SQL(", ").join(sql.SQL("{} DESC").format(sql.Identifier(name)) for name in (*order, *COORDINATES))
+    return sql.SQL(", ").join(sql.SQL("{} DESC").format(names_in([name], of)) for name in (*order, *COORDINATES))
+
+
+def _completion(name: str, among: str) -> str:
+    """The statement that writes the values of one column that the last changes of keys do not have."""
+    column = '"' + name.replace('"', '""').replace("{", "{{").replace("}", "}}") + '"'
+    text = "'" + name.replace("'", "''").replace("{", "{{").replace("}", "}}") + "'"
+    return (
+        f"UPDATE {{state}} AS stored SET {column} = found.{column} FROM (SELECT DISTINCT ON ({{stored_keys}}) "
+        f"{{stored_keys}}, history.{column} FROM {{state}} AS stored JOIN {{history}} AS history ON "
+        f"{{same_key_history}} AND {{older}} WHERE stored.change_unchanged ? {text} AND ({{stored_keys}}) IN "
+        f"(SELECT {{keys}} FROM {among}) AND NOT coalesce(history.change_unchanged ? {text}, false) "
+        f"ORDER BY {{stored_keys}}, {{newest_history}}) AS found WHERE {{same_key_found}}"
+    )
 
 
 def names_in(names: Iterable[str], of: str = "") -> sql.Composable:

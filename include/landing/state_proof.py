@@ -62,6 +62,10 @@ class StateProof:
         table = f"landing.{state.table_of(self._stream)}"
         yield f"{table}: records that are newer than the state of their key", _shown(newer)
         yield f"{table}: rows that differ from the record that they show", _shown(wrong)
+        if self._stream.changes is not None:
+            names = set(self._stream.changes.replaceable).intersection(self._compared)
+            kept = [place for name in sorted(names) for place in self._read(self._unlike(name), None)]
+            yield f"{table}: values that did not change and differ from the last change with them", _shown(kept)
 
     def ends(self) -> list[tuple[int, int, int]]:
         """The highest offset that a row shows, for each incarnation and partition of the topic."""
@@ -165,8 +169,48 @@ class StateProof:
             cut_off=sql.Literal(self._cut_off),
             unknown=unknown,
             deletes=state.deletes(stream, "history"),
-            stored=state.names_in(self._compared, "stored"),
-            recorded=state.names_in(self._compared, "history"),
+            stored=self._known("stored"),
+            recorded=self._known("history"),
+            most=sql.Literal(MAX_SHOWN),
+        )
+
+    def _known(self, of: str) -> sql.Composable:
+        """The compared columns of a relation, null where the record does not have the value."""
+        from psycopg2 import sql
+
+        if self._stream.changes is None:
+            return state.names_in(self._compared, of)
+        replaceable = self._stream.changes.replaceable
+        return sql.SQL(", ").join(
+            sql.SQL(
+                "CASE WHEN NOT coalesce(history.change_unchanged ? {}, false) THEN {} END"
+                if name in replaceable
+                else "{1}"
+            ).format(sql.Literal(name), sql.Identifier(of, name))
+            for name in self._compared
+        )
+
+    def _unlike(self, name: str) -> sql.Composable:
+        """The query for rows whose value of a column did not change, and is not that of the last change with one."""
+        from psycopg2 import sql
+
+        column = sql.Literal(name)
+        return sql.SQL(
+            "SELECT {places} FROM (SELECT DISTINCT ON ({stored_keys}) stored.*, history.{name} AS kafka_kept "
+            "FROM {state} AS stored JOIN {history} AS history ON {same_key} AND {older} "
+            "WHERE stored.change_unchanged ? {column} AND NOT coalesce(history.change_unchanged ? {column}, false) "
+            "ORDER BY {stored_keys}, {newest_first}) AS found "
+            "WHERE found.kafka_kept IS DISTINCT FROM found.{name} LIMIT {most}"
+        ).format(
+            places=state.names_in(COORDINATES, "found"),
+            stored_keys=state.names_in(self._stream.keys, "stored"),
+            name=sql.Identifier(name),
+            column=column,
+            state=self._table,
+            history=self._history,
+            same_key=state.equal(self._stream.keys, "stored", "history"),
+            older=state.not_newer(self._stream, "history", "stored"),
+            newest_first=state.newest_first(self._stream, "history"),
             most=sql.Literal(MAX_SHOWN),
         )
 

@@ -44,7 +44,7 @@ class Trial:
     Attributes:
         records: The number of records.
         landed: How many would land. PostgreSQL could still refuse their rows, for example by a constraint.
-        tombstones: How many would be skipped.
+        tombstones: How many would be skipped: tombstones, and what is not a change of a row.
         filtered: How many ``where`` would filter.
         reasons: Why others would not land, the most frequent reason first.
         unknown: For each field of the records that the definition does not have, the number of records with it.
@@ -108,29 +108,41 @@ def _objects(stream: Stream, messages: Sequence[Message]) -> list[dict[str, Any]
     if stream.format != Format.JSON:
         from include.landing.profiling import sampled
 
-        return sampled.values(messages, stream.registry)
-    objects = []
+        found = sampled.values(messages, stream.registry)
+        return found if stream.changes is None else [row for each in found if isinstance(row := _row(each), dict)]
+    objects: list[dict[str, Any]] = []
     for value in (value for message in messages if (value := message.value()) is not None):
         try:
-            found = json.loads(value)
+            decoded = json.loads(value)
         except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict):
-            objects.append(found)
+        if stream.changes is not None:
+            decoded = _row(decoded)
+        if isinstance(decoded, dict):
+            objects.append(decoded)
     return objects
 
 
 def _compared(stream: Stream, objects: Sequence[dict[str, Any]]) -> tuple[dict[str, int], list[str]]:
     """The fields that only the records have, with the number of records, and those that only the definition has."""
-    declared = inspect.type_info(stream.value_event)
+    changes = stream.changes
+    declared = inspect.type_info(stream.value_event if changes is None else changes.row)
     assert isinstance(declared, inspect.StructType)
     unknown: Counter[str] = Counter()
     seen: set[str] = set()
     for found in objects:
         seen.update(found)
         unknown.update(dict.fromkeys(_unknown(found, declared, ""), 1))
-    unused = [each.name for each in declared.fields if each.encode_name not in seen]
+    of_change = () if changes is None else changes.sources
+    unused = [each.name for each in declared.fields if each.encode_name not in seen and each.name not in of_change]
     return dict(unknown.most_common()), unused
+
+
+def _row(change: Any) -> Any:
+    """The row in a change event; None if it has none."""
+    if isinstance(change, dict) and isinstance(change.get("payload"), dict):
+        change = change["payload"]
+    return (change.get("after") or change.get("before")) if isinstance(change, dict) else None
 
 
 def _unknown(found: Any, declared: inspect.Type, path: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from random import Random
@@ -16,6 +17,19 @@ from include.definitions import InvalidDefinition
 from include.durations import NOTATION, duration_field
 from include.notifiers import Notifiers, check_notify
 from include.schemas.schema import Format
+from include.streams.change_events import DEBEZIUM, DELETION, Changes, Source, check_row
+from include.streams.connect_types import (
+    ConnectDate,
+    ConnectDecimal,
+    ConnectTime,
+    ConnectTimestamp,
+    JsonText,
+    MicroTime,
+    MicroTimestamp,
+    NanoTime,
+    NanoTimestamp,
+    VariableDecimal,
+)
 from include.streams.field import DATE, MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
 from include.streams.keys import Deletion, check_current, deletion_of, names_of
 from include.streams.parts import (
@@ -43,15 +57,26 @@ from include.streams.times import (
 
 __all__ = [
     "RECORD_TIMESTAMP",
+    "ConnectDate",
+    "ConnectDecimal",
+    "ConnectTime",
+    "ConnectTimestamp",
     "EpochMicros",
     "EpochMillis",
     "EpochNanos",
     "EpochSeconds",
     "Header",
     "Instant",
+    "JsonText",
     "Key",
+    "MicroTime",
+    "MicroTimestamp",
+    "NanoTime",
+    "NanoTimestamp",
     "RecordTimestamp",
+    "Source",
     "Stream",
+    "VariableDecimal",
     "Zone",
 ]
 
@@ -109,6 +134,7 @@ class Stream:
         key_format: How the topic encodes the Kafka keys that fields come from: ``plain`` for text or JSON, or ``avro``,
             ``protobuf`` or ``json-schema`` with a schema registry.
         registry: The Airflow connection to the schema registry; empty for ``millrace_registry``.
+        envelope: ``debezium`` if the values are Debezium's change events, and ``event`` is a row of their table.
         where: A function that an event is given to; events for which it returns False do not land, and are counted as
             filtered. None lands all.
         key: The field, or the fields, that identify what an event is about. ``current`` has one row for each key, and
@@ -144,6 +170,7 @@ class Stream:
     format: Format | str = Format.JSON
     key_format: Format | str = PLAIN
     registry: str = ""
+    envelope: str | None = None
     where: Callable[[Any], bool] | None = None
     key: str | tuple[str, ...] | None = None
     current: bool = False
@@ -164,6 +191,7 @@ class Stream:
         object.__setattr__(self, "topic", self.topic or self.name)
         self._check_topic()
         self._check_format()
+        self._check_envelope()
         self._check_event()
         self._check_event_time()
         self._check_durations()
@@ -184,13 +212,20 @@ class Stream:
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
-        """The event's fields, each a column of the table."""
-        return tuple(map(self._as_column, fields_of(self.event)))
+        """The event's fields, each a column of the table; of change events also what is known of the change."""
+        return tuple(map(self._as_column, fields_of(self.event) if self.changes is None else self.changes.fields))
 
     def _as_column(self, field: Field) -> Field:
         """The field; as a moment if it is the event time and a date."""
         is_day = field.name == self.event_time and field.sql == DATE
         return replace(field, sql=TIMESTAMP, notation=MIDNIGHT) if is_day else field
+
+    @cached_property
+    def changes(self) -> Changes | None:
+        """How change events are decoded; None for other events."""
+        if self.envelope is None:
+            return None
+        return Changes(self.event, self.keys if self.current else ())
 
     @cached_property
     def parts(self) -> tuple[PartField, ...]:
@@ -199,8 +234,14 @@ class Stream:
 
     @cached_property
     def value_event(self) -> type[msgspec.Struct]:
-        """The event without these fields: what a value is decoded to."""
-        return value_struct(self.event, self.parts)
+        """What a value is decoded to: the event without these fields, or the envelope that it is in."""
+        if self.changes is None:
+            return value_struct(self.event, self.parts)
+        return self.changes.value if self.format == Format.JSON else self.changes.event
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is derived from the fields: no module has the structs that were made."""
+        return {field.name: getattr(self, field.name) for field in dataclass_fields(self)}
 
     @cached_property
     def record_fields(self) -> tuple[Field, ...]:
@@ -321,6 +362,16 @@ class Stream:
         if self.format != Format.JSON or self.key_format != PLAIN:
             object.__setattr__(self, "registry", self.registry or REGISTRY)
 
+    def _check_envelope(self) -> None:
+        if self.envelope is None:
+            return
+        if self.envelope != DEBEZIUM:
+            raise InvalidDefinition(
+                "envelope", f"{self.envelope!r} is not an envelope.", f'Write "{DEBEZIUM}", or None.'
+            )
+        if self.current and self.deletes is None:
+            object.__setattr__(self, "deletes", DELETION)
+
     def _check_counts(self) -> None:
         for name, limit in MAX_COUNT.items():
             count = getattr(self, name)
@@ -346,6 +397,15 @@ class Stream:
             )
         try:
             msgspec.json.Decoder(self.event)
+            if self.envelope is not None:
+                check_row(self.event, self.keys)
+                for part in self.parts:
+                    raise InvalidDefinition(
+                        f"event.{part.name}",
+                        "a row of a table has no fields from Kafka keys, headers or timestamps.",
+                        "Omit the field; Source names values of the change.",
+                    )
+                msgspec.json.Decoder(self.value_event)
             fields, foreign = self.fields, undecodable(self.event)
             msgspec.json.Decoder(self.value_event)
             paths_of_key(self.parts)

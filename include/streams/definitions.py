@@ -9,7 +9,10 @@ from include.definitions import Found
 from include.streams.definition import Stream
 
 MACHINERY = frozenset(
-    {"definition", "definitions", "encoding", "field", "keys", "parts", "paths", "period", "produce", "times"}
+    {
+        *("change_events", "connect_types", "definition", "definitions", "encoding", "field", "keys"),
+        *("parts", "paths", "period", "produce", "times"),
+    }
 )
 
 

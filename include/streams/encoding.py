@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Callable
 from datetime import date, datetime, time
+from time import time_ns
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from include.errors import UserError
 from include.schemas import framing, protobuf
 from include.schemas.registry import SchemaRegistry
 from include.schemas.schema import Format, Schema
+from include.streams.change_events import Changes
 from include.streams.definition import Stream
 from include.streams.parts import PLAIN, KeyPart, PartField
 from include.streams.paths import Paths
@@ -66,6 +68,15 @@ def encoder(stream: Stream) -> Callable[[Any], bytes]:
 
 def _encoder_of_values(stream: Stream) -> Callable[[Any], bytes]:
     encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+    if stream.changes is not None:
+        if stream.format != Format.JSON:
+            raise UserError(
+                f"The stream {stream.name!r} has change events with format={str(stream.format)!r}, which cannot be "
+                "simulated.",
+                'Omit simulate, or set format="json".',
+                code=Code.SIMULATION_FAILED,
+            )
+        return lambda row: encode(_change(row, stream.changes))
     if stream.format == Format.JSON:
         return encode
     if stream.format == Format.AVRO:
@@ -75,6 +86,17 @@ def _encoder_of_values(stream: Stream) -> Callable[[Any], bytes]:
         return _framed(stream, json.dumps(json_schema(stream.value_event)), encode)
     text = protobuf_schema(stream.value_event)
     return _framed(stream, text, _protobuf_encoder(text))
+
+
+def _change(row: Any, changes: Changes | None) -> dict[str, Any]:
+    """A change event that inserts or updates a row, as Debezium writes it."""
+    assert changes is not None
+    now = time_ns() // 1_000
+    names = dict(zip(row.__struct_fields__, row.__struct_encode_fields__, strict=True))
+    columns = {names[name]: getattr(row, name) for name in names if name not in changes.sources}
+    source = {there: getattr(row, name) for name, there in changes.sources.items()}
+    stamps = {"ts_us": now, "ts_ms": now // 1_000}
+    return {"before": None, "after": columns, "source": {**stamps, **source}, "op": "u", **stamps}
 
 
 def key_encoder(stream: Stream) -> Callable[[Any], bytes | None] | None:

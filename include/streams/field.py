@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from include.streams.connect_types import Encoding, encoding_of
 from include.streams.times import Epoch, LocalTime, Notation, notation_of
 
 # The type names of PostgreSQL's catalog, so that a table can be compared with its definition.
@@ -31,7 +32,14 @@ MAX_BYTES = 8_160
 _HEADER_BYTES = 23
 # The columns before those of the event, and the types of a fixed size. Each starts at a multiple of its size.
 _COORDINATE_BYTES = (8, 4, 2)
-_FIXED_BYTES = {"bigint": 8, "double precision": 8, TIMESTAMP: 8, "date": 4, "boolean": 1}
+_FIXED_BYTES = {
+    "bigint": 8,
+    "double precision": 8,
+    TIMESTAMP: 8,
+    "time without time zone": 8,
+    "date": 4,
+    "boolean": 1,
+}
 # The Python types of JSON values, from which a custom type would have to be converted.
 _JSON = (dict, list, str, int, float, bool, type(None))
 
@@ -50,6 +58,7 @@ class Field:
         may_be_unset: Whether its default is ``msgspec.UNSET``, which the column stores as null.
         has_raw: Whether it contains ``msgspec.Raw``, JSON that was not decoded.
         notation: How the topic writes its times; None for texts with a time zone.
+        encoding: How the topic writes a type of Kafka Connect; None for every other type.
         has_zone_without_effect: Whether it names a time zone, although its type takes no times without one.
     """
 
@@ -62,6 +71,7 @@ class Field:
     may_be_unset: bool = False
     has_raw: bool = False
     notation: Notation | None = None
+    encoding: Encoding | None = None
     has_zone_without_effect: bool = False
 
 
@@ -140,12 +150,13 @@ def _foreign(declared: inspect.Type) -> str:
 
 def _field(declared: inspect.Field) -> Field:
     core, nullable, comment = _core(declared.type)
-    notation = _notation(declared.type)
+    extra = extra_of(declared.type)
+    notation, encoding = notation_of(extra), encoding_of(extra)
     has_zone = isinstance(notation, LocalTime)
     is_unset = not declared.required and (declared.default, declared.default_factory) == _NO_DEFAULT
     return Field(
         declared.name,
-        _sql(core),
+        _sql(core) if encoding is None else encoding.sql,
         nullable or is_unset or declared.default is None,
         storable(str(comment)),
         is_enum=isinstance(core, inspect.EnumType) and _sql(core) != "jsonb",
@@ -153,6 +164,7 @@ def _field(declared: inspect.Field) -> Field:
         may_be_unset=is_unset,
         has_raw=any(isinstance(each, inspect.RawType) for each in within(declared.type)),
         notation=notation,
+        encoding=encoding,
         has_zone_without_effect=has_zone and not (isinstance(core, inspect.DateTimeType) and core.tz is None),
     )
 
@@ -180,14 +192,14 @@ def _core(declared: inspect.Type) -> tuple[inspect.Type, bool, str]:
     return declared, _takes_none(declared), ""
 
 
-def _notation(declared: inspect.Type) -> Notation | None:
-    """The notation of a field's times, from its annotation."""
+def extra_of(declared: inspect.Type) -> dict[str, Any]:
+    """What the annotations of a field declare, see ``msgspec.inspect.Metadata.extra``."""
     if isinstance(declared, inspect.Metadata):
-        return notation_of(declared.extra) or _notation(declared.type)
+        return extra_of(declared.type) | (declared.extra or {})
     if isinstance(declared, inspect.UnionType):
         members = [member for member in declared.types if not isinstance(member, inspect.NoneType)]
-        return _notation(members[0]) if len(members) == 1 else None
-    return None
+        return extra_of(members[0]) if len(members) == 1 else {}
+    return {}
 
 
 def _takes_none(declared: inspect.Type) -> bool:

@@ -16,7 +16,8 @@ RECORD_TIMESTAMP = "kafka_timestamp"
 PLAUSIBLE = (datetime(1971, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 """Between which times, the end excluded, a number is plausible. No number is plausible in two units."""
 
-_KEY = "millrace"
+KEY = "millrace"
+"""Under which name an annotation has the notation of a field."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class Epoch:
     Attributes:
         unit: What is counted, in the plural.
         per_second: How many of them a second has.
+        is_certain: Whether the unit is known, so that no number is taken for a time in another one.
     """
 
     unit: str
     per_second: int
+    is_certain: bool = False
 
     @cached_property
     def plausible(self) -> tuple[int, int]:
@@ -70,16 +73,16 @@ EPOCHS = (SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS)
 Instant = Annotated[datetime, Meta(tz=True)]
 """A moment: a datetime that always carries its time zone."""
 
-EpochSeconds = Annotated[int | float | str, Meta(extra={_KEY: SECONDS})]
+EpochSeconds = Annotated[int | float | str, Meta(extra={KEY: SECONDS})]
 """A time as seconds since 1970, whole or with a fraction. Code of the definition gets the number."""
 
-EpochMillis = Annotated[int | float | str, Meta(extra={_KEY: MILLISECONDS})]
+EpochMillis = Annotated[int | float | str, Meta(extra={KEY: MILLISECONDS})]
 """A time as milliseconds since 1970. Code of the definition gets the number."""
 
-EpochMicros = Annotated[int | float | str, Meta(extra={_KEY: MICROSECONDS})]
+EpochMicros = Annotated[int | float | str, Meta(extra={KEY: MICROSECONDS})]
 """A time as microseconds since 1970. Code of the definition gets the number."""
 
-EpochNanos = Annotated[int | float | str, Meta(extra={_KEY: NANOSECONDS})]
+EpochNanos = Annotated[int | float | str, Meta(extra={KEY: NANOSECONDS})]
 """A time as nanoseconds since 1970, stored in whole microseconds. Code of the definition gets the number."""
 
 
@@ -96,10 +99,10 @@ def Zone(name: str) -> Meta:
         ZoneInfo(name)
     except Exception as error:  # ZoneInfo raises errors of files, too
         raise ValueError(f'{name!r} is not a time zone of the IANA database, such as "Europe/Berlin"') from error
-    return Meta(extra={_KEY: LocalTime(name)})
+    return Meta(extra={KEY: LocalTime(name)})
 
 
 def notation_of(extra: dict[str, Any] | None) -> Notation | None:
     """The notation that the annotation of a field declares, from ``msgspec.inspect.Metadata.extra``."""
-    found = (extra or {}).get(_KEY)
+    found = (extra or {}).get(KEY)
     return found if isinstance(found, Epoch | LocalTime) else None

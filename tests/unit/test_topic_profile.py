@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,21 @@ from include.error_codes import Code
 from include.kafka.sample import Sample, windows
 from include.kafka.topics import Extent
 from include.landing.trial import trial
+from include.streams.change_events import PLACEHOLDER
 from include.streams.profiling import Profile, Record, profile
 from include.streams.profiling.envelope import Envelope, contents, is_protobuf
 from include.streams.profiling.times import Unit
-from include.streams.profiling.types import Choice, DictOf, Epoch, ListOf, Plain, Struct, named_like_a_time
+from include.streams.profiling.types import (
+    Choice,
+    DictOf,
+    Epoch,
+    ListOf,
+    OfSource,
+    Plain,
+    Struct,
+    Unscaled,
+    named_like_a_time,
+)
 from tests.errors import raises
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -359,21 +371,59 @@ def change(op: str, **row: Any) -> dict[str, Any]:
 
 
 def test_envelopes() -> None:
-    found = profiled(change("c", id=1), change("u", id=1))
-    assert (found.envelope, found.time.field) == (Envelope.DEBEZIUM, "ts_ms")
-    assert next(field.type for field in found.fields if field.name == "op") == Choice(("c", "d", "m", "r", "t", "u"))
-    rows = {field.name: field.type for field in found.fields if field.name in ("before", "after")}
-    assert rows["before"] == Plain("Any"), "no row before a change is known"
-    deleted = {**change("d"), "before": {"id": 1, "name": None}, "after": None}
-    rows = {field.name: field.type for field in profiled(change("c", id=1, name="a"), deleted).fields}
-    assert rows["before"] == rows["after"] and isinstance(rows["after"], Struct)
-    assert [field.nullable for field in rows["after"].fields] == [False, True]
     schema = {"type": "struct", "fields": []}
-    found = profiled({"schema": schema, "payload": change("c", id=1)})
-    assert (found.envelope, found.time.field) == (Envelope.DEBEZIUM_CONNECT, None)
-    assert [field.name for field in found.fields] == ["payload"]
-    assert "payload.ts_ms, inside of an object" in " ".join(found.time.notes)
     assert profiled({"schema": schema, "payload": {"id": 1}}).envelope is Envelope.CONNECT
+    metadata = {"status": "BEGIN", "id": "571", "event_count": None, "data_collections": None, "ts_ms": NOW_MS}
+    for wrap, envelope in (
+        (lambda event: event, Envelope.DEBEZIUM),
+        (lambda event: {"schema": schema, "payload": event}, Envelope.DEBEZIUM_CONNECT),
+    ):
+        deleted = {**change("d"), "before": {"id": 1, "name": ""}, "after": None}
+        found = profiled(*map(wrap, (change("c", id=1, name="a"), change("u", id=1, name=None), deleted)), metadata)
+        assert (found.envelope, found.are_rows, found.time.field) == (envelope, True, "change_time")
+        assert [(field.name, field.type, field.nullable) for field in found.fields] == [
+            ("id", Plain("int"), True),
+            ("name", Plain("str"), True),
+        ], "without a Kafka key, no column is certain"
+        assert (found.row_key, found.key.field) == ((), None)
+
+
+def test_the_columns_of_changes_have_the_types_of_their_schema() -> None:
+    columns: list[tuple[str, dict[str, Any]]] = [
+        ("id", {"type": "int32", "optional": False}),
+        ("day", {"type": "int32", "optional": True, "name": "io.debezium.time.Date"}),
+        ("at", {"type": "int64", "optional": False, "name": "io.debezium.time.MicroTimestamp"}),
+        ("amount", {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "2"}}),
+        ("never", {"type": "string", "optional": True, "name": "io.debezium.data.Json"}),
+    ]
+    parts = {"field": "after", "fields": [{"field": name, **column} for name, column in columns]}
+    event = change("c", id=1, day=20_000, at=NOW_MS * 1_000, amount="AQI=")
+    event["source"]["lsn"] = 7
+    record = Record(0, 0, NOW_MS, b'{"schema": {}, "payload": {"id": 1}}', b"")
+    value = json.dumps({"schema": {"fields": [parts]}, "payload": event}).encode()
+    found = profile("topic", [replace(record, value=value)])
+    assert found.row_key == ("id",)
+    assert [(field.name, field.type, field.nullable) for field in found.fields] == [
+        ("id", Plain("int"), False),
+        ("day", Plain("ConnectDate"), True),
+        ("at", Plain("MicroTimestamp"), False),
+        ("amount", Unscaled(2), False),
+        ("never", Plain("JsonText"), True),
+        ("lsn", OfSource("lsn", Plain("int")), True),
+    ]
+
+
+def test_columns_of_changes_without_a_schema() -> None:
+    values = [PLACEHOLDER if number % 2 else "text" for number in range(1_000)]
+    changes = [
+        change("u", id=n, body=body, kind="ab"[n % 2], price={"scale": 1, "value": "AQ=="})
+        for n, body in enumerate(values)
+    ]
+    records = [Record(0, n, NOW_MS, b'{"id": 1}', json.dumps(each).encode()) for n, each in enumerate(changes)]
+    found = {field.name: field for field in profile("topic", records).fields}
+    assert found["id"].nullable is False
+    assert found["body"].type == found["kind"].type == Plain("str")
+    assert found["price"].type == Plain("VariableDecimal")
 
 
 def test_several_types_of_events_are_recognized() -> None:

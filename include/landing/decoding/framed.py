@@ -127,7 +127,7 @@ class FramedDecoder:
                 )
             return _Known(self._plan(schema), "")
         except InvalidSchema as error:
-            reason = f"no record of {self._name(key)} can become a {self._stream.event.__name__}: {error}"
+            reason = f"no record of {self._name(key)} can become a {self._stream.value_event.__name__}: {error}"
             return _Known(None, StopReason(reason, Code.SCHEMA_INCOMPATIBLE))
 
     def _plan(self, schema: Schema) -> Plan:

@@ -46,6 +46,11 @@ class Envelope(StrEnum):
     CLOUD_EVENTS = "CloudEvents"
 
     @property
+    def is_change(self) -> bool:
+        """Whether the events are changes of rows."""
+        return self in (Envelope.DEBEZIUM, Envelope.DEBEZIUM_CONNECT)
+
+    @property
     def has_schema(self) -> bool:
         """Whether the event is the field ``payload``, and its schema the field ``schema``."""
         return self in (Envelope.CONNECT, Envelope.DEBEZIUM_CONNECT)
@@ -116,6 +121,8 @@ def contents(records: Sequence[Record], decoded: Decoded | None = None) -> Conte
 
 def envelope(events: Sequence[Event]) -> Envelope:
     """The envelope that nine of ten events have."""
+    # Topics of changes have what is not a change, too.
+    events = [event for event in events if not _is_metadata(event.fields)] or events
     counts: Counter[Envelope] = Counter(_envelope(event.fields) for event in events)
     found, count = counts.most_common(1)[0]
     return found if count * 10 >= len(events) * 9 else Envelope.NONE
@@ -282,6 +289,11 @@ def _envelope(fields: Mapping[str, Any]) -> Envelope:
     if {"specversion", "id", "source", "type"} <= fields.keys():
         return Envelope.CLOUD_EVENTS
     return Envelope.NONE
+
+
+def _is_metadata(fields: Mapping[str, Any]) -> bool:
+    """Whether an object is the beginning or the end of a transaction, as Debezium writes it."""
+    return {"status", "id", "event_count", "data_collections"} <= fields.keys()
 
 
 def _is_change(fields: Mapping[str, Any]) -> bool:

@@ -169,6 +169,19 @@ def event_time(fields: Sequence[Field], events: Sequence[Event]) -> EventTime:
     return _with_durations(best, notes)
 
 
+def of_moments(name: str, moments: Sequence[tuple[int, int | None]]) -> EventTime:
+    """The event time in a column that every event has.
+
+    Args:
+        moments: The time of each event in microseconds since 1970, and the timestamp of its record in milliseconds.
+    """
+    ages = [stamp * 1_000 - moment for moment, stamp in moments if stamp is not None]
+    times_only = [moment for moment, _ in moments]
+    field = Field(name, INSTANT, len(moments), len(moments), 0)
+    found = Candidate(field, ages, min(times_only, default=0), max(times_only, default=0))
+    return _with_durations(found, [f"Compared with its record, {name} is {found.age}."] if ages else [])
+
+
 def _with_durations(best: Candidate, notes: list[str]) -> EventTime:
     """The event time with durations that all of the sample's events fit in, except for single ones."""
     late, early, partition, partition_days = "7 days", "1 hour", "1 day", 1

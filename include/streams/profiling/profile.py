@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from include.error_codes import Code
 from include.errors import UserError
 from include.streams.field import MAX_FIELDS
+from include.streams.profiling import changes
 from include.streams.profiling.envelope import (
     ARRAYS,
     LINES,
@@ -38,7 +39,6 @@ _REMEDIES = {
     "Kafka's clients, use a serializer of bytes or strings for a text that is JSON already.",
     SEVERAL: "Let the producer send one record for each.",
 }
-_OPERATIONS = ("c", "d", "m", "r", "t", "u")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Profile:
         key: The Kafka keys.
         types: The types of the events, if there are several.
         decoded: The records that name schemas of a registry, if the events do.
+        row_key: If the events are changes of rows: the columns of the key of the current state, none without one.
+        are_rows: Whether the fields are the columns of a table, of which the events are changes.
     """
 
     topic: str
@@ -72,6 +74,8 @@ class Profile:
     key: Key
     types: EventTypes | None
     decoded: Decoded | None = None
+    row_key: tuple[str, ...] = ()
+    are_rows: bool = False
 
 
 def profile(topic: str, records: Sequence[Record], decoded: Decoded | None = None) -> Profile:
@@ -87,6 +91,8 @@ def profile(topic: str, records: Sequence[Record], decoded: Decoded | None = Non
     found = contents(records, decoded)
     _require_events(topic, len(records), found)
     surrounding = envelope(found.events)
+    if decoded is None and surrounding.is_change and (rows := changes.rows(found.events)) is not None:
+        return _of_rows(topic, len(records), found, surrounding, rows)
     seen = [Seen(event.fields, event.record.stamp) for event in found.events]
     fields = fields_of(seen) if decoded is None else decoded.fields_in(seen)
     if len(fields) > MAX_FIELDS:
@@ -99,7 +105,7 @@ def profile(topic: str, records: Sequence[Record], decoded: Decoded | None = Non
     keys = key(found.events)
     types = event_types(found.events) if surrounding is Envelope.NONE and decoded is None else None
     open_ended = {keys.field, types.field if types else None}
-    fields = tuple(_adapted(field, open_ended, surrounding) for field in fields)
+    fields = tuple(_adapted(field, open_ended) for field in fields)
     if surrounding.has_schema:
         fields = tuple(field for field in fields if field.name == "payload")
     time = event_time(fields, found.events)
@@ -126,16 +132,33 @@ def _always(field: Field) -> Field:
     return replace(field, optional=False, notes=(*field.notes, note))
 
 
-def _adapted(field: Field, open_ended: set[str | None], surrounding: Envelope) -> Field:
-    """The field, where the key, the types of events or the envelope show more about it than its values.
+def _of_rows(topic: str, records: int, found: Contents, surrounding: Envelope, rows: changes.Rows) -> Profile:
+    """The profile of change events: the fields are the columns of the table."""
+    return Profile(
+        topic,
+        records,
+        len(found.events),
+        found.tombstones,
+        found.others,
+        found.examples,
+        surrounding,
+        rows.fields,
+        rows.time,
+        changes.key(rows),
+        None,
+        row_key=rows.key,
+        are_rows=True,
+    )
+
+
+def _adapted(field: Field, open_ended: set[str | None]) -> Field:
+    """The field, where the key or the types of events show more about it than its values.
 
     Args:
         open_ended: The fields that will have other values, too: the key, and the types of events.
     """
     if isinstance(field.type, Choice) and field.name in open_ended:
         return replace(field, type=STR)
-    if surrounding is Envelope.DEBEZIUM and field.name == "op" and not field.nullable:
-        return replace(field, type=Choice(_OPERATIONS), notes=("the operations of Debezium",))
     return field
 
 

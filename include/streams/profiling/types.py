@@ -87,6 +87,21 @@ class Choice(Type):
 
 
 @dataclass(frozen=True)
+class Unscaled(Type):
+    """A decimal of Kafka Connect, whose scale the schema has."""
+
+    scale: int
+
+
+@dataclass(frozen=True)
+class OfSource(Type):
+    """A value of the block ``source`` of change events."""
+
+    name: str
+    type: Plain
+
+
+@dataclass(frozen=True)
 class ListOf(Type):
     """A list."""
 

@@ -45,10 +45,10 @@ def states_are_committed_alone() -> None:
 
     write = State.write
 
-    def commit_and_write(self: Any, connection: Any, latest: Any) -> None:
+    def commit_and_write(self: Any, connection: Any, latest: Any, *, in_order: bool = True) -> None:
         with connection.cursor() as cursor:
             cursor.execute("END; BEGIN")
-        write(self, connection, latest)
+        write(self, connection, latest, in_order=in_order)
 
     State.write = commit_and_write  # type: ignore[method-assign]
 
