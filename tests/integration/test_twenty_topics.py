@@ -29,6 +29,7 @@ from include.schemas import framing
 from include.schemas.protobuf import ProtobufFile
 from include.schemas.registry import SchemaRegistry
 from include.schemas.schema import Schema
+from include.streams.change_events import PLACEHOLDER as UNKNOWN
 from tests.integration.test_from_topic import NAME, folder, land, load, run
 
 if TYPE_CHECKING:
@@ -196,12 +197,36 @@ def iso(number: int) -> str:
     return made[number % 3] + ("Z", "+00", "+0000", "+00:00")[number % 4]
 
 
-def change(number: int) -> dict[str, Any] | None:
+def change(number: int) -> dict[str, Any]:
     row = {"id": number, "name": "a"}
     source = {"db": "shop", "lsn": number, "ts_ms": epoch(number, 1000)}
     return {"before": None, "after": row, "source": source, "op": "c", "ts_ms": epoch(number, 1000)}
 
 
+def change_with_schema(number: int) -> dict[str, Any]:
+    """A change event as Debezium writes it with its schema."""
+    row = {"id": number, "amount": "AQI=", "born": 3, "at": epoch(number, 10**6), "doc": '{"a": 1}', "kept": UNKNOWN}
+    columns = [
+        {"field": "id", "type": "int64", "optional": False},
+        {
+            "field": "amount",
+            "type": "bytes",
+            "optional": True,
+            "name": "org.apache.kafka.connect.data.Decimal",
+            "parameters": {"scale": "2"},
+        },
+        {"field": "born", "type": "int32", "optional": True, "name": "io.debezium.time.Date"},
+        {"field": "at", "type": "int64", "optional": False, "name": "io.debezium.time.MicroTimestamp"},
+        {"field": "doc", "type": "string", "optional": True, "name": "io.debezium.data.Json"},
+        {"field": "kept", "type": "string", "optional": False},
+    ]
+    parts = [{"type": "struct", "fields": columns, "optional": True, "field": name} for name in ("before", "after")]
+    event = change(number)
+    event |= {"op": "d", "before": {"id": number}, "after": None} if number % 10 == 9 else {"op": "u", "after": row}
+    return {"schema": {"type": "struct", "fields": parts, "optional": False}, "payload": event}
+
+
+CHANGE = {"change_op": TEXT, "change_time": TIME, "change_unchanged": "jsonb?"}
 TOPICS = {
     "ISO times, a text as key": Topic(
         lambda n: {"ts": ago(n).isoformat(), "user": f"u{n}", "page": f"/{n}", "dwell": None if n % 3 else 1.5},
@@ -294,7 +319,33 @@ TOPICS = {
         {"payload": "jsonb"},
         stated=["Kafka Connect's envelope"],
     ),
-    "Debezium": Topic(change, "ts_ms", {}, stated=["Debezium"]),
+    "Debezium": Topic(
+        change,
+        "change_time",
+        {**CHANGE, "id": INT, "name": f"{TEXT}?", "lsn": f"{INT}?"},
+        key=lambda n: json.dumps({"id": n}).encode(),
+        key_field="id",
+        stated=["Debezium", "The events have no schema"],
+        settings=['envelope="debezium"', "current=True"],
+    ),
+    "Debezium with schemas": Topic(
+        change_with_schema,
+        "change_time",
+        {
+            **CHANGE,
+            "id": INT,
+            "amount": "numeric?",
+            "born": "date?",
+            "at": f"{TIME}?",
+            "doc": "jsonb?",
+            "kept": f"{TEXT}?",
+            "lsn": f"{INT}?",
+        },
+        key=lambda n: json.dumps({"schema": {}, "payload": {"id": n}}).encode(),
+        key_field="id",
+        stated=["Debezium", "The primary key is id"],
+        settings=['envelope="debezium"', "current=True", "ConnectDecimal(2)"],
+    ),
     "CloudEvents": Topic(
         lambda n: {"specversion": "1.0", "id": f"a{n}", "source": "/s", "type": "t", "time": iso(n), "data": {"v": n}},
         "time",
