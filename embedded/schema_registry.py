@@ -51,6 +51,9 @@ def command(home: Home) -> list[str]:
     own = {
         **settings.SCHEMA_REGISTRY,
         "quarkus.http.host": HOST,
+        # It cannot be turned off. By default it listens on port 9000 of every address of the machine.
+        "quarkus.management.host": HOST,
+        "quarkus.management.port": "0",
         "quarkus.http.port": str(home.state()["ports"]["schema_registry"]),
         "apicurio.datasource.url": f"jdbc:h2:file:{home.schema_registry}/registry",
     }
