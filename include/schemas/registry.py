@@ -32,6 +32,10 @@ class RegistryUnavailable(UserError):
     """The registry does not answer now. Waiting may help."""
 
 
+class _PathMissing(RegistryUnavailable):
+    """A server answers 404, and does not answer like a registry: the registry lacks this path, or it is elsewhere."""
+
+
 class SchemaMissing(Exception):
     """The registry answers that it does not have a schema."""
 
@@ -67,8 +71,8 @@ class SchemaRegistry:
             RegistryUnavailable: The registry does not answer.
             UserError: The registry refuses the request.
         """
-        path = f"/schemas/guids/{key}" if isinstance(key, UUID) else f"/schemas/ids/{key}"
-        return self._assembled(self._get(path), ())
+        found = self._by_guid(key) if isinstance(key, UUID) else self._get(f"/schemas/ids/{key}")
+        return self._assembled(found, ())
 
     def subjects(self, key: SchemaKey) -> tuple[str, ...]:
         """The first subjects that have a schema, with the version, for messages; empty if the registry does not say."""
@@ -109,6 +113,19 @@ class SchemaRegistry:
         found = self._request("POST", f"/subjects/{quote(subject, safe='')}/versions", body)
         return int(found["id"])
 
+    def _by_guid(self, guid: UUID) -> Any:
+        try:
+            return self._get(f"/schemas/guids/{guid}")
+        except _PathMissing as error:
+            # Raises RegistryUnavailable if the registry is elsewhere.
+            self._get("/schemas/types")
+            raise UserError(
+                f"The schema registry of connection {self.name!r} does not find schemas by GUID, and a record names "
+                f"the GUID {guid}.",
+                "Use a registry that has /schemas/guids, or let the producer write schema ids.",
+                code=Code.REGISTRY_REFUSED,
+            ) from error
+
     def _assembled(self, found: Mapping[str, Any], subjects: tuple[str, ...]) -> Schema:
         references: dict[str, str] = {}
         self._collect(found.get("references") or [], references, frozenset())
@@ -143,7 +160,8 @@ class SchemaRegistry:
         if status == _NOT_FOUND and _is_json(answer):
             raise SchemaMissing(path)
         if status >= 500 or status in _TRANSIENT or status == _NOT_FOUND:
-            raise self._unavailable(f"answers {status} at {url}: {_reason(answer)}")
+            kind = _PathMissing if status == _NOT_FOUND else RegistryUnavailable
+            raise self._unavailable(f"answers {status} at {url}: {_reason(answer)}", kind)
         if status >= 300:
             raise UserError(
                 f"The schema registry of connection {self.name!r} refuses a request, {status} at {url}: "
@@ -156,8 +174,8 @@ class SchemaRegistry:
         except ValueError as error:
             raise self._unavailable(f"does not answer with JSON at {url}") from error
 
-    def _unavailable(self, what: str) -> RegistryUnavailable:
-        return RegistryUnavailable(
+    def _unavailable(self, what: str, kind: type[RegistryUnavailable] = RegistryUnavailable) -> RegistryUnavailable:
+        return kind(
             f"The schema registry of connection {self.name!r} {what.rstrip('.')}.",
             f"Start it, or correct the connection {self.name!r}.",
             code=Code.REGISTRY_UNAVAILABLE,

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -163,6 +164,16 @@ def test_what_an_answer_means(
 def test_a_registry_that_does_not_listen_is_unavailable(connect: Callable[..., SchemaRegistry]) -> None:
     with connect(host="127.0.0.1", port=9) as registry, pytest.raises(RegistryUnavailable, match="'mine' does not ans"):
         registry.schema(7)
+
+
+def test_a_guid_that_no_server_knows_is_no_answer_of_a_registry(
+    server: Server, connect: Callable[..., SchemaRegistry]
+) -> None:
+    """As in a registry without GUIDs, but every path is missing: the address is wrong, or a gateway answers."""
+    server.status, server.body, server.kind = 404, "<html>", "text/html"
+    with connect(host="127.0.0.1", port=server.port) as registry, pytest.raises(RegistryUnavailable):
+        registry.schema(UUID(int=1))
+    assert [path for path, _ in server.requests] == [f"/schemas/guids/{UUID(int=1)}", "/schemas/types"]
 
 
 def _certificate(directory: Path) -> tuple[str, str]:
