@@ -3,7 +3,8 @@
 The transaction that lands rows also moves the stream's position, so the copy of PostgreSQL must never be ahead of the
 copy of Kafka. PostgreSQL is therefore copied first. Records that arrive between the two copies are past the position
 and land after a restore. Kafka's logs are copied while the broker is stopped, because a transaction writes to several
-logs. Segments that the broker no longer writes to are hard-linked, so that it is stopped for seconds only.
+logs. Segments that the broker no longer writes to are hard-linked, so that it is stopped for seconds only. The schema
+registry is stopped with it: every record in the copy finds its schema, and the database of the registry is at rest.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from embedded.platform import Platform
 
 POSTGRES, KAFKA, WAREHOUSE = "postgres", "kafka", "warehouse.dump"
+REGISTRY = "schema-registry"
 FILES = ("secrets.json", "passwords.json")
 STATE = "state.json"
 OWN_WAREHOUSE = "AIRFLOW_CONN_MILLRACE_POSTGRES"
@@ -108,7 +110,8 @@ def _add(writer: Writer, target: Platform, running: bool, report: Report) -> Non
     home = target.home
     for name in FILES:
         writer.add_bytes(name, (home.path / name).read_bytes())
-    writer.add_bytes(STATE, json.dumps({"ports": home.state().get("ports", {})}).encode())
+    state = {"ports": home.state().get("ports", {}), "schema_registry": home.state().get("schema_registry", False)}
+    writer.add_bytes(STATE, json.dumps(state).encode())
     if OWN_WAREHOUSE in environment.overrides():
         report("copying your warehouse")
         _add_own_warehouse(writer, home)
@@ -117,14 +120,20 @@ def _add(writer: Writer, target: Platform, running: bool, report: Report) -> Non
         writer.add_tree(POSTGRES, home.postgres, leave_out=_PROCESS_FILES)
         report("copying Kafka")
         writer.add_tree(KAFKA, home.kafka)
+        if home.schema_registry.exists():
+            writer.add_tree(REGISTRY, home.schema_registry)
         return
     _add_running_postgres(writer, home)
     report("stopping Kafka for a few seconds to copy its logs; landing and training wait")
-    copied = _staging(home) / KAFKA
+    copied, schemas = _staging(home) / KAFKA, _staging(home) / REGISTRY
     with target.without_kafka():
         _copy_logs(home.kafka, copied)
+        if home.schema_registry.exists():
+            shutil.copytree(home.schema_registry, schemas)
     report("Kafka is running again; writing the copied logs")
     writer.add_tree(KAFKA, copied)
+    if schemas.exists():
+        writer.add_tree(REGISTRY, schemas)
 
 
 def versions() -> dict[str, str]:
@@ -161,7 +170,7 @@ def _header(home: Home, running: bool) -> Header:
         "revisions": revisions(),
         "machine": machine(),
         "own_warehouse": OWN_WAREHOUSE in environment.overrides(),
-        "bytes": _size(home.postgres) - wal + _size(home.kafka),
+        "bytes": _size(home.postgres) - wal + _size(home.kafka) + _size(home.schema_registry),
     }
 
 

@@ -188,14 +188,21 @@ class Platform:
 
     @contextmanager
     def without_kafka(self) -> Iterator[None]:
-        """Stop the broker for a `with` block. The caller must hold the home's lock."""
-        self._supervisor.stop_component("kafka")
+        """Stop the broker, and the schema registry if there is one, for a `with` block.
+
+        The caller must hold the home's lock. The block ends once the broker answers; the registry takes longer.
+        """
+        names = ("kafka", SCHEMA_REGISTRY) if SCHEMA_REGISTRY in self.names else ("kafka",)
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(self._supervisor.stop_component, names))
         try:
             yield
         finally:
-            (self.home.run / "kafka.starts").unlink(missing_ok=True)
+            for name in names:
+                (self.home.run / f"{name}.starts").unlink(missing_ok=True)
             self._starts_before = {name: starts(self.home, name) for name in ALL}
-            self._supervisor.start_component("kafka")
+            for name in names:
+                self._supervisor.start_component(name)
             self._wait_for_service("kafka")
 
     @contextmanager

@@ -145,7 +145,8 @@ def _restore_own_warehouse(home: Home, dumped: Path) -> None:
 
 
 def _put_in_place(home: Home, unpacked: Path) -> None:
-    for name in (backup.POSTGRES, backup.KAFKA):
+    # Without a schema registry in the backup, the one of this home keeps its schemas: older backups have none.
+    for name in (backup.POSTGRES, backup.KAFKA, backup.REGISTRY):
         if (unpacked / name).exists():
             shutil.rmtree(home.path / name, ignore_errors=True)
             (unpacked / name).rename(home.path / name)

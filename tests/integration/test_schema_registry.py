@@ -6,18 +6,24 @@ import io
 import json
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
 
 import fastavro
 import msgspec
 import pytest
 
+from embedded import backup, restore, schema_registry
 from embedded.component import SCHEMA_REGISTRY
 from embedded.platform import SERVICES, Platform
+from embedded.ports import HOST
 from embedded.supervisor import Supervisor
 from include.error_codes import Code
 from include.errors import UserError
@@ -32,7 +38,9 @@ from include.schemas import framing
 from include.schemas.registry import SchemaMissing, SchemaRegistry
 from include.streams import encoding, produce, vehicle_positions
 from include.streams.definition import Instant, Stream
+from tests.faults.toolbox.servers import Registry
 from tests.integration.landing import NOW, kept_aside, one_disposition_each, rows, send
+from tests.polling import until
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -213,6 +221,18 @@ def test_a_header_names_the_schema_also_for_a_retry(
     assert not proof.prove(warehouse, stream).wrong
 
 
+def test_a_registry_without_guids_is_named(registry: SchemaRegistry, stream: Stream, warehouse: Connection) -> None:
+    """Apicurio does not have Confluent's search by GUID."""
+    guid = uuid4()
+    value = encoded(READING, register(registry, stream))[framing.PREFIX_BYTES :]
+    send(stream, [value], headers=[(framing.HEADER, b"\1" + guid.bytes)])
+    with pytest.raises(UserError) as refused:
+        drain(stream, "test")
+    assert refused.value.code is Code.REGISTRY_REFUSED
+    assert f"does not find schemas by GUID, and a record names the GUID {guid}" in refused.value.what
+    assert rows(warehouse, "SELECT FROM millrace.landing_ledger") == []
+
+
 def test_a_drain_waits_for_a_registry_that_is_down(
     platform: Platform, registry: SchemaRegistry, stream: Stream, warehouse: Connection
 ) -> None:
@@ -276,6 +296,35 @@ def test_references_are_read(registry: SchemaRegistry, stream: Stream, warehouse
     send(stream, [encoded(inline, key, place={"lat": 1.5})])
     assert drain(replace(stream, event=event), "test").landed == 1
     assert rows(warehouse, "SELECT place FROM landing.readings") == [({"lat": 1.5},)]
+
+
+def test_a_backup_of_a_running_platform_has_the_schemas(
+    platform: Platform, registry: SchemaRegistry, stream: Stream, tmp_path: Path
+) -> None:
+    key = register(registry, stream)
+    file, other = tmp_path / "all.backup", Platform(tmp_path / "other")
+    backup.make(platform, file, lambda step: None)
+    until("the registry answers again", lambda: answers(platform), 120)
+    assert json.loads(registry.schema(key).text)["doc"] == stream.topic
+    restore.make(other, file, restore.check(file, lambda step: None), lambda step: None)
+    assert other.home.state()["schema_registry"]
+    # The registry alone: the schemas need neither Kafka nor PostgreSQL.
+    restored = Registry(other.home)
+    restored.start()
+    try:
+        with urllib.request.urlopen(f"{restored.url}/schemas/ids/{key}", timeout=60) as answer:
+            assert json.loads(json.load(answer)["schema"])["doc"] == stream.topic
+        # Two registries on one machine share no port, and other machines reach neither.
+        assert {address.removeprefix("::ffff:") for address in restored.addresses()} == {HOST}
+    finally:
+        restored.stop()
+
+
+def answers(platform: Platform) -> bool:
+    with suppress(UserError):
+        schema_registry.check(platform.home.state()["ports"]["schema_registry"])
+        return True
+    return False
 
 
 def test_the_client_sees_versions(registry: SchemaRegistry, stream: Stream) -> None:

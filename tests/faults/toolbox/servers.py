@@ -1,4 +1,4 @@
-"""A broker and a PostgreSQL server of one test session, which tests kill and start again."""
+"""The servers of one test session, which tests kill, stop and start again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from embedded import kafka, ports, postgres, processes
+from embedded import kafka, ports, postgres, processes, schema_registry
 from embedded.home import Home
 from embedded.ports import HOST
 from include.errors import UserError
@@ -188,6 +188,50 @@ class Broker(Server):
             "log.segment.delete.delay.ms": "100",
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
         }
+
+
+class Registry(Server):
+    """A schema registry."""
+
+    name = "schema-registry"
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(home)
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        """The address of its API."""
+        return schema_registry.url(self.port)
+
+    def command(self) -> list[str]:
+        schema_registry.install(self.home.environment)
+        self.home.schema_registry.mkdir(mode=0o700, exist_ok=True)
+        self.home.update_state(ports={**self.home.state().get("ports", {}), "schema_registry": self.port})
+        return schema_registry.command(self.home)
+
+    def answers(self) -> bool:
+        try:
+            schema_registry.check(self.port)
+        except UserError:
+            return False
+        return True
+
+    def addresses(self) -> set[str]:
+        """The addresses of this machine on which it listens."""
+        assert self._process is not None
+        sockets = psutil.Process(self._process.pid).net_connections()
+        return {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
+
+    def freeze(self) -> None:
+        """Sends SIGSTOP: it accepts connections, and answers none."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Sends SIGCONT."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
 
 
 class Database(Server):
