@@ -29,6 +29,8 @@ LANES = {
     ),
     "promotion": ("tests/integration/test_promotion.py", "tests/integration/test_registry.py"),
     "random mix": ("tests/faults/test_random_mix.py",),
+    # One process, because each starts a schema registry.
+    "keyed avro": ("tests/faults/test_keyed_avro.py",),
     "audit": ("tests/faults/test_audit.py",),
     "landing events": ("tests/integration/test_landing_events", "tests/integration/test_landing_generated"),
     "landing tables": ("tests/integration/test_landing_tables",),

@@ -11,10 +11,14 @@ import pytest
 
 from embedded.home import Home
 from include.streams.definition import Stream
+from tests.faults.toolbox.avro import keyed_avro
 from tests.faults.toolbox.events import READINGS
 from tests.faults.toolbox.relay import KafkaRelay
-from tests.faults.toolbox.servers import Broker, Database
+from tests.faults.toolbox.servers import Broker, Database, Registry
 from tests.faults.toolbox.stage import TEMPLATE, Stage, World
+
+# Repeats the scenarios with readings that are Avro, and with their current state.
+IS_KEYED_AVRO = bool(os.environ.get("MILLRACE_FAULTS_KEYED_AVRO"))
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +27,7 @@ def world(home: Home) -> Iterator[World]:
     own = Home(home.path / "faults")
     own.prepare()
     kafka = KafkaRelay()
-    broker, database = Broker(own, kafka.port), Database(own)
+    broker, database, registry = Broker(own, kafka.port), Database(own), Registry(own)
     kafka.target = broker.behind_proxy
     os.environ.setdefault("AIRFLOW_HOME", str(own.airflow))
     try:
@@ -31,9 +35,10 @@ def world(home: Home) -> Iterator[World]:
         database.initialise()
         make_template(database)
         broker.wait()
-        yield World(broker, kafka, database, own.logs)
+        yield World(broker, kafka, database, registry, own.logs)
     finally:
         kafka.close()
+        registry.stop()
         broker.stop()
         database.stop()
 
@@ -41,7 +46,7 @@ def world(home: Home) -> Iterator[World]:
 @contextmanager
 def stage_of(world: World, stream: Stream, **options: Any) -> Iterator[Stage]:
     """A stage, closed at the end; then the servers run again."""
-    stage = Stage(world, stream, **options)
+    stage = Stage(world, keyed_avro(stream) if IS_KEYED_AVRO else stream, **options)
     try:
         yield stage
     finally:

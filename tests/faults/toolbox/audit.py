@@ -11,10 +11,11 @@ import time
 import uuid
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 
 from include.streams.definition import Stream
 from include.streams.field import Field
+from tests.faults.toolbox.avro import event_of
 from tests.faults.toolbox.events import EXPECT, WAIT_S
 from tests.faults.toolbox.state_audit import Expected
 
@@ -155,6 +157,7 @@ def audit(
         stream.topic,
     )
     tables = _Tables(connection, stream)
+    decode: Decode = partial(event_of, stream.topic) if stream.format == "avro" else _event_of_json
     compared = [each for each in stream.fields if columns is None or each.name in columns]
     numbers = [
         number for (number, topic_id), topic in zip(met, incarnations, strict=False) if topic_id == topic.topic_id
@@ -173,6 +176,7 @@ def audit(
             _Partition(
                 findings,
                 compared,
+                decode,
                 tables,
                 number,
                 partition,
@@ -244,6 +248,13 @@ class _Tables:
         return {p: max(row[1] for row in rows) for (n, p), rows in self.ledger.items() if n == number and rows}
 
 
+Decode = Callable[[bytes], Mapping[str, Any]]
+
+
+def _event_of_json(value: bytes) -> Mapping[str, Any]:
+    return dict(json.loads(value, parse_float=Decimal))
+
+
 class _Partition:
     """The audit of one partition of one incarnation."""
 
@@ -251,6 +262,7 @@ class _Partition:
         self,
         findings: Findings,
         compared: Collection[Field],
+        decode: Decode,
         tables: _Tables,
         number: int,
         partition: int,
@@ -259,6 +271,7 @@ class _Partition:
         lost: range,
     ) -> None:
         self.findings, self.compared, self.log, self.lost = findings, compared, log, lost
+        self.decode = decode
         self.first, self.end = span
         self.rows = tables.landed[number, partition]
         self.letters = tables.letters[number, partition]
@@ -322,7 +335,7 @@ class _Partition:
         self._report("rows that differ from their records", wrong)
 
     def _is_row_of(self, value: bytes, row: Mapping[str, Any]) -> bool:
-        event = json.loads(value, parse_float=Decimal)
+        event = self.decode(value)
         return all(_same(event.get(f.name), row[f.name], f.sql) for f in self.compared)
 
     def _compare_letters(self) -> None:

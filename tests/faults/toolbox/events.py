@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -86,14 +86,27 @@ def _admin(brokers: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": brokers, "log_level": 0, "allow.auto.create.topics": False})
 
 
+Encode = Callable[[Mapping[str, Any]], bytes]
+"""Encodes one event; its times are texts of ISO 8601."""
+
+
+def as_json(event: Mapping[str, Any]) -> bytes:
+    """The event as JSON."""
+    return json.dumps(event).encode()
+
+
 class Topic:
     """A topic on a broker: tests create, grow, trim and delete it, and send events.
+
+    Args:
+        encode: Encodes the events.
 
     Attributes:
         acknowledged: The records that the broker acknowledged, as (partition, offset); of transactions, once committed.
     """
 
-    def __init__(self, brokers: str, name: str, partitions: int, **config: str) -> None:
+    def __init__(self, brokers: str, name: str, partitions: int, encode: Encode = as_json, **config: str) -> None:
+        self._encode = encode
         self.brokers, self.name, self.partitions = brokers, name, partitions
         self.acknowledged: set[tuple[int, int]] = set()
         self.next_id = 0
@@ -212,7 +225,7 @@ class Topic:
         self.next_id += 1
         moment = ts or datetime.now(UTC)
         event = {"id": self.next_id, "ts": moment.isoformat(), "name": f"meter {self.next_id % 97}", "amount": 0.5}
-        return json.dumps(event | fields).encode()
+        return self._encode(event | fields)
 
     def _values(self, count: int, ts: datetime | None = None, **fields: Any) -> Sequence[bytes]:
         return [self.value(ts, **fields) for _ in range(count)]

@@ -14,12 +14,12 @@ import pytest
 
 from embedded.ports import HOST
 from include.streams.definition import Stream
-from tests.faults.toolbox import tampering
+from tests.faults.toolbox import avro, tampering
 from tests.faults.toolbox.audit import Findings, Snapshot, audit, snapshot
 from tests.faults.toolbox.drains import Drain, Outcome
-from tests.faults.toolbox.events import Topic, forget_producers
+from tests.faults.toolbox.events import Topic, as_json, forget_producers
 from tests.faults.toolbox.relay import KafkaRelay, PostgresRelay
-from tests.faults.toolbox.servers import Broker, Database
+from tests.faults.toolbox.servers import Broker, Database, Registry
 from tests.polling import until
 
 if TYPE_CHECKING:
@@ -36,18 +36,22 @@ class World:
 
     Attributes:
         kafka: The proxy whose address the broker advertises on its second listener.
+        registry: The schema registry, which starts for the first stage that needs it.
     """
 
     broker: Broker
     kafka: KafkaRelay
     database: Database
+    registry: Registry
     logs: Path
     _starts: int = 0
 
     def restore(self) -> None:
         """Starts the servers and resets the proxy, whatever a test left behind."""
         self.kafka.reset()
-        for server in (self.broker, self.database):
+        self.registry.thaw()
+        started = [self.registry] if self.registry.starts else []
+        for server in (self.broker, self.database, *started):
             server.ensure()
         if self.broker.starts != self._starts:
             self._starts = self.broker.starts
@@ -74,7 +78,11 @@ class Stage:
         self._owns_warehouse = shares is None
         if self._owns_warehouse:
             world.database.execute(f"CREATE DATABASE {self.name} OWNER warehouse TEMPLATE {TEMPLATE}")
-        self.topic = Topic(world.broker.direct, self.stream.topic, stream.kafka_partitions, **topic)
+        encode = as_json
+        if stream.registry:
+            world.registry.ensure()
+            encode = avro.Encoder(world.registry.url, self.stream.topic)
+        self.topic = Topic(world.broker.direct, self.stream.topic, stream.kafka_partitions, encode, **topic)
         self.postgres = PostgresRelay(world.database.port)
         self.kafka_settings: dict[str, Any] = {}
         self._relays = [self.postgres]
@@ -122,6 +130,7 @@ class Stage:
         return {
             "AIRFLOW_CONN_MILLRACE_POSTGRES": json.dumps(warehouse),
             "AIRFLOW_CONN_MILLRACE_KAFKA": json.dumps({"conn_type": "kafka", "extra": brokers}),
+            "AIRFLOW_CONN_MILLRACE_REGISTRY": json.dumps({"conn_type": "http", "host": self.world.registry.url}),
         }
 
     def land(self, stream: Stream | None = None) -> list[Outcome]:
