@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
-from include.landing import database_errors, locks, partitions, spans, table
+from include.landing import database_errors, indexes, locks, partitions, spans, table
 from include.landing.partitions import Partition
 from include.landing.spans import Span
 from include.streams.definition import Stream
@@ -28,7 +28,7 @@ DETACH_TIMEOUT_MS = 10_000
 def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[str]]:
     """Brings the stream's table up to date, creates its next partitions and drops those past its retention; commits.
 
-    It also fills values that landed before their column existed.
+    It also fills values that landed before their column existed, and builds indexes in partitions that lack them.
 
     Returns:
         The tables created, and the tables dropped.
@@ -48,6 +48,7 @@ def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[st
     _attempt(lambda: partitions.create(connection, stream, spans.next_spans(stream, now, PARTITIONS_AHEAD)), problems)
     after = {partition.table for partition in partitions.listed(connection, stream.name)}
     connection.rollback()
+    _attempt(lambda: indexes.build(connection, stream), problems)
     created, dropped = sorted(after - before), _drop_until(connection, stream, spans.cut_off(stream, now), problems)
     if problems:
         log.info("Created: %s. Dropped: %s.", ", ".join(created) or "none", ", ".join(dropped) or "none")

@@ -22,6 +22,7 @@ from include.streams.definition import Stream
 from include.warehouse import queries
 
 if TYPE_CHECKING:
+    from psycopg2 import sql
     from psycopg2.extensions import connection as Connection
 
     from include.warehouse.queries.signatures.landing import ReadPartitionsRow
@@ -224,8 +225,21 @@ def _attach(connection: Connection, stream: Stream, span: Span) -> None:
                 code=Code.NAME_TAKEN,
             )
         # A partition gets its identity columns when it is attached, and must not have any before.
-        cursor.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING IDENTITY)").format(partition, parent))
+        cursor.execute(
+            sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING IDENTITY){}").format(
+                partition, parent, _storage(stream)
+            )
+        )
     _attach_table(connection, stream, name, span)
+
+
+def _storage(stream: Stream) -> sql.Composable:
+    """The clause with the storage parameters of a new partition."""
+    from psycopg2 import sql
+
+    # The definition allows known names only.
+    settings = [sql.SQL(f"{name} = ") + sql.Literal(str(value)) for name, value in stream.storage.items()]
+    return sql.SQL(" WITH ({})").format(sql.SQL(", ").join(settings)) if settings else sql.SQL("")
 
 
 def _attach_table(connection: Connection, stream: Stream, name: str, span: Span) -> None:

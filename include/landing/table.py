@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from include.error_codes import Code
 from include.errors import NonRetryableError
-from include.landing import database_errors, locks, state_table
+from include.landing import database_errors, indexes, locks, state_table
 from include.landing.relation import COORDINATES, SCHEMA, Change, Column, columns_of, identifier
 from include.streams.definition import Stream
 from include.streams.field import Field, storable
+from include.streams.indexes import indexes_of
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _changes(connection: Connection, stream: Stream) -> list[Change]:
             needed += _addition(stream, field)
     for name in _unnamed(present, stream):
         needed += _release(stream, name, present[name])
-    return needed
+    return [*needed, *indexes.changes(connection, stream)]
 
 
 def find_changes(connection: Connection, stream: Stream) -> list[Change]:
@@ -179,7 +180,8 @@ def _creation(stream: Stream) -> list[Change]:
     comments = [_comment(stream, field) for field in fields if field.comment]
     statement = sql.SQL("; ").join([create, described, *comments])
     records = tuple((field.name, not field.nullable) for field in fields)
-    return [Change(f"create the table landing.{stream.name}", statement, creates_table=True, records=records)]
+    created = Change(f"create the table landing.{stream.name}", statement, creates_table=True, records=records)
+    return [created, *(indexes.creation(stream, index) for index in indexes_of(stream))]
 
 
 def _addition(stream: Stream, field: Field) -> list[Change]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,7 @@ from include.streams.connect_types import (
     VariableDecimal,
 )
 from include.streams.field import DATE, MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
+from include.streams.indexes import check_indexes
 from include.streams.keys import Deletion, check_current, deletion_of, names_of
 from include.streams.parts import (
     PLAIN,
@@ -144,6 +146,9 @@ class Stream:
             offsets, and requires that all events of a key are in one partition of the topic.
         deletes: Which records delete their key from the current state: ``tombstone``, the name of a boolean field, or a
             field with values, such as ``("op", "d")``. None deletes no key.
+        indexes: The indexes of the table: for each the field, or a tuple of fields.
+        brin: Whether the event time has a BRIN index, which is small and finds ranges of time within a partition.
+        storage: Storage parameters of PostgreSQL for new partitions, such as ``{"fillfactor": 90}``.
         kafka_partitions: The number of partitions with which Millrace creates the topic.
         drains: How many tasks share the topic's partitions.
         window: How long a run drains before the next run takes over.
@@ -176,6 +181,9 @@ class Stream:
     current: bool = False
     order_by: str | None = None
     deletes: str | tuple[str | int | bool, ...] | None = None
+    indexes: tuple[str | tuple[str, ...], ...] = ()
+    brin: bool = False
+    storage: Mapping[str, str | int | float | bool] = dataclasses.field(default_factory=dict, hash=False)
     kafka_partitions: int = 4
     drains: int = 1
     window: str = "5 minutes"
@@ -204,6 +212,7 @@ class Stream:
                 f"{self.where!r} is not a function.",
                 'Write a function of an event, such as lambda event: event.country == "DE", or omit the field.',
             )
+        check_indexes(self)
         if self.simulate is not None and not callable(self.simulate):
             raise InvalidDefinition(
                 "simulate", f"{self.simulate!r} is not a function.", "Write a generator function, or None."

@@ -10,7 +10,7 @@ from include.streams.definition import Stream
 
 MACHINERY = frozenset(
     {
-        *("change_events", "connect_types", "definition", "definitions", "encoding", "field", "keys"),
+        *("change_events", "connect_types", "definition", "definitions", "encoding", "field", "indexes", "keys"),
         *("parts", "paths", "period", "produce", "times"),
     }
 )

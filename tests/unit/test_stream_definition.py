@@ -30,6 +30,7 @@ from include.streams.definition import (
     Zone,
 )
 from include.streams.field import fields_of
+from include.streams.indexes import indexes_of
 from include.streams.period import Period
 from include.streams.times import Epoch, LocalTime
 from tests.errors import raises
@@ -177,6 +178,42 @@ def test_a_month_of_keep_may_have_28_days() -> None:
     with pytest.raises(InvalidDefinition):
         replace(GOOD, keep="1 month", late="28 days")
     assert replace(GOOD, keep="1 month", late="27 days").retention == timedelta(days=31)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "value"),
+    [
+        ({"indexes": "text"}, "indexes", "('user',)"),
+        ({"indexes": ("nothing",)}, "indexes", "'nothing'"),
+        ({"indexes": (("text", "text"),)}, "indexes", "different"),
+        ({"indexes": ((),)}, "indexes", "1 to 32"),
+        ({"indexes": ("text", ("text",))}, "indexes", "twice"),
+        ({"indexes": ("more",)}, "indexes", "GIN"),
+        ({"brin": "ts"}, "brin", "'ts'"),
+        ({"storage": 90}, "storage", "90"),
+        ({"storage": {"fill": 90}}, "storage", "'fill'"),
+        ({"storage": {"fillfactor": None}}, "storage", "None"),
+    ],
+)
+def test_an_invalid_index_is_named(changes: dict[str, Any], field: str, value: str) -> None:
+    with raises(Code.INVALID_DEFINITION, value.replace("'user'", '"user"'), kind=InvalidDefinition) as caught:
+        Stream(**{"name": "searched", "event": Searched, "event_time": "ts", **changes})
+    assert isinstance(caught.error, InvalidDefinition) and caught.error.field == field
+
+
+class Searched(msgspec.Struct):
+    ts: Instant
+    text: str
+    more: dict[str, Any]
+
+
+def test_indexes_have_names_that_stay() -> None:
+    stream = Stream(
+        name="a" * 48, event=Searched, event_time="ts", indexes=("text", ("text", "ts", "kafka_offset")), brin=True
+    )
+    names = [index.name_for(stream.name) for index in indexes_of(stream)]
+    assert names == [f"{'a' * 48}_{each}_ix" for each in ("cfabc410", "d0c4469b", "3e1f9cff")]
+    assert len(set(names)) == 3 and max(map(len, names)) <= 63
 
 
 class Daily(msgspec.Struct):

@@ -185,6 +185,35 @@ JOIN pg_namespace AS schema ON schema.oid = child.relnamespace
 WHERE inhparent = to_regclass('landing.' || quote_ident(:stream))
 ORDER BY child.relname;
 
+-- name: read_indexes(stream, mark)
+-- The indexes of a stream's table that have a comment.
+SELECT index.relname AS name
+FROM pg_index
+JOIN pg_class AS index ON index.oid = indexrelid
+WHERE indrelid = to_regclass('landing.' || quote_ident(:stream)) AND obj_description(index.oid, 'pg_class') = :mark
+ORDER BY 1;
+
+-- name: read_unindexed(stream, index)
+-- The partitions of a stream's table that lack their part of an index, the newest first, and whether an index for it is
+-- built and only not attached; none if the index does not exist.
+SELECT schema.nspname AS schema_name, child.relname AS name, CAST(child.oid AS bigint) AS oid,
+       EXISTS (
+           SELECT FROM pg_index AS own
+           JOIN pg_class AS built ON built.oid = own.indexrelid
+           WHERE own.indrelid = child.oid AND own.indisvalid AND built.relname = 'ix' || right(:index, 12) || '_' || child.oid
+       ) AS is_built
+FROM pg_inherits AS part
+JOIN pg_class AS child ON child.oid = part.inhrelid
+JOIN pg_namespace AS schema ON schema.oid = child.relnamespace
+WHERE part.inhparent = to_regclass('landing.' || quote_ident(:stream)) AND NOT part.inhdetachpending
+  AND child.relkind = 'r' AND to_regclass('landing.' || quote_ident(:index)) IS NOT NULL
+  AND NOT EXISTS (
+      SELECT FROM pg_inherits AS attached
+      JOIN pg_index AS own ON own.indexrelid = attached.inhrelid
+      WHERE attached.inhparent = to_regclass('landing.' || quote_ident(:index)) AND own.indrelid = child.oid
+  )
+ORDER BY child.relname DESC;
+
 -- name: read_detached(stream, mark)
 -- Tables that were detached from a stream's table to be dropped, as their mark shows. Other tables with such names are a
 -- user's.

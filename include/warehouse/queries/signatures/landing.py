@@ -71,6 +71,17 @@ class ReadPartitionsRow(NamedTuple):
     is_marked: bool
 
 
+class ReadIndexesRow(NamedTuple):
+    name: str
+
+
+class ReadUnindexedRow(NamedTuple):
+    schema_name: str
+    name: str
+    oid: int
+    is_built: bool
+
+
 class ReadDetachedRow(NamedTuple):
     name: str
 
@@ -235,6 +246,8 @@ class Landing(Protocol):
     def read_constraints(self, connection: Connection, *, stream: str) -> Iterator[ReadConstraintsRow]: ...
     def read_partition_key(self, connection: Connection, *, stream: str) -> str | None: ...
     def read_partitions(self, connection: Connection, *, mark: str, stream: str) -> Iterator[ReadPartitionsRow]: ...
+    def read_indexes(self, connection: Connection, *, stream: str, mark: str) -> Iterator[ReadIndexesRow]: ...
+    def read_unindexed(self, connection: Connection, *, stream: str, index: str) -> Iterator[ReadUnindexedRow]: ...
     def read_detached(self, connection: Connection, *, stream: str, mark: str) -> Iterator[ReadDetachedRow]: ...
     def add_to_ledger(
         self,
@@ -434,6 +447,8 @@ ROWS: dict[str, Any] = {
     "read_dependents": ReadDependentsRow,
     "read_constraints": ReadConstraintsRow,
     "read_partitions": ReadPartitionsRow,
+    "read_indexes": ReadIndexesRow,
+    "read_unindexed": ReadUnindexedRow,
     "read_detached": ReadDetachedRow,
     "read_totals": ReadTotalsRow,
     "read_gaps": ReadGapsRow,
