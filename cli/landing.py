@@ -158,7 +158,7 @@ def _show_dead_letter(connection: "Connection", stream: str, place: RecordCoordi
             f"List them with ./millrace dead-letters {stream}.",
             code=Code.UNKNOWN_DEAD_LETTER,
         )
-    incarnation, kind, sqlstate, reason, appended, event_time, kept, key, value, headers = found
+    incarnation, kind, sqlstate, reason, appended, event_time, kept, key, value, headers, withheld = found
     click.echo(f"coordinates  {incarnation}/{place.partition}/{place.offset}  (topic's number, partition, offset)")
     click.echo(f"disposition  {kind}{f', SQLSTATE {sqlstate}' if sqlstate else ''}")
     click.echo(f"reason       {_printable(reason)}")
@@ -166,6 +166,9 @@ def _show_dead_letter(connection: "Connection", stream: str, place: RecordCoordi
     if event_time:
         click.echo(f"event time   {event_time:%Y-%m-%d %H:%M:%S.%f} UTC")
     click.echo(f"kept since   {kept:%Y-%m-%d %H:%M:%S} UTC")
+    if withheld:
+        click.echo("bytes        are not stored; as long as Kafka has the record, retry reads it there")
+        return
     _show_bytes("key", key)
     for name, content in headers or []:
         _show_bytes(f"header {_printable(name)}", None if content is None else base64.b64decode(content))

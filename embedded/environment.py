@@ -9,6 +9,7 @@ from embedded.home import Home
 from embedded.ports import HOST, USUAL
 from include.project import ROOT
 
+_CONNECTIONS = tuple(f"MILLRACE_CONN_{name}" for name in ("KAFKA", "POSTGRES", "REGISTRY", "MASK"))
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 
 
@@ -37,6 +38,8 @@ def of(home: Home) -> dict[str, str]:
         "AIRFLOW_HOME": str(home.airflow),
         "AIRFLOW__API__HOST": HOST,
         "AIRFLOW__API__PORT": str(ports["api"]),
+        # The secret of the hashes that streams store instead of values.
+        "AIRFLOW_CONN_MILLRACE_MASK": json.dumps({"conn_type": "generic", "password": home.secrets["mask"]}),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "include/airflow/local_settings")]),
         # Requests to this machine, such as for a task's log, need no proxy.
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
@@ -61,12 +64,12 @@ def _warehouse(home: Home) -> dict[str, str | int]:
 
 
 def overrides() -> dict[str, str]:
-    """The user's variables MILLRACE_CONN_KAFKA, MILLRACE_CONN_POSTGRES, MILLRACE_CONN_REGISTRY and
-    MILLRACE_AIRFLOW__<SECTION>__<KEY>, as Airflow reads them.
+    """The user's variables MILLRACE_CONN_KAFKA, MILLRACE_CONN_POSTGRES, MILLRACE_CONN_REGISTRY, MILLRACE_CONN_MASK
+    and MILLRACE_AIRFLOW__<SECTION>__<KEY>, as Airflow reads them.
     """
     found = {}
     for name, value in os.environ.items():
-        if name in ("MILLRACE_CONN_KAFKA", "MILLRACE_CONN_POSTGRES", "MILLRACE_CONN_REGISTRY"):
+        if name in _CONNECTIONS:
             found[f"AIRFLOW_CONN_MILLRACE_{name.rpartition('_')[2]}"] = value
         elif name.startswith("MILLRACE_AIRFLOW__"):
             found[name.removeprefix("MILLRACE_")] = value

@@ -18,7 +18,7 @@ from include.project import ROOT
 
 NEEDED_BYTES = 1024**3
 
-_SECRETS = ("fernet_key", "api_secret", "jwt_secret", "postgres", "airflow", "warehouse", "ui", "supervisor")
+_SECRETS = ("fernet_key", "api_secret", "jwt_secret", "postgres", "airflow", "warehouse", "ui", "supervisor", "mask")
 
 
 class State(TypedDict, total=False):

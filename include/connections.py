@@ -64,6 +64,9 @@ class Source(Protocol):
     def registry(self, name: str) -> Registry:
         """The address and login of a connection to a schema registry."""
 
+    def secret(self, name: str) -> bytes:
+        """The password of a connection, as a secret."""
+
 
 class Environment:
     """Connections as ``./millrace env`` prints them: ``AIRFLOW_CONN_<ID>``, JSON or, for PostgreSQL, a URL."""
@@ -96,6 +99,10 @@ class Environment:
         found = self._read(name)
         extra = found.get("extra") or {}
         return registry_of(name, found | {"extra": json.loads(extra) if isinstance(extra, str) else extra})
+
+    def secret(self, name: str) -> bytes:
+        """See ``Source``."""
+        return secret_of(name, self._read(name).get("password"))
 
     @staticmethod
     def _read(name: str) -> dict[str, Any]:
@@ -151,6 +158,13 @@ def registry_of(name: str, found: Mapping[str, Any]) -> Registry:
     )
 
 
+def secret_of(name: str, password: object) -> bytes:
+    """The secret that the password of a connection is. Raises UserError if it is empty."""
+    if not password:
+        raise invalid(name, "it has no password, which is the secret.", "Set a long random text as its password.")
+    return str(password).encode()
+
+
 def undefined(name: str) -> UserError:
     """The error of a connection that is not defined."""
     return UserError(
@@ -190,3 +204,8 @@ def postgres() -> Postgres:
 def registry(name: str) -> Registry:
     """The address of a schema registry. Raises UserError when the connection is undefined or has no host."""
     return _sources[0].registry(name)
+
+
+def secret(name: str) -> bytes:
+    """The secret that is the password of a connection. Raises UserError when it is undefined or has no password."""
+    return _sources[0].secret(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.connections import Postgres, Registry, invalid, registry_of, undefined
+from include.connections import Postgres, Registry, invalid, registry_of, secret_of, undefined
 
 
 class AirflowConnections:
@@ -39,6 +39,10 @@ class AirflowConnections:
             field: getattr(found, field) for field in ("conn_type", "host", "port", "schema", "login", "password")
         }
         return registry_of(name, fields | {"extra": found.extra_dejson})
+
+    def secret(self, name: str) -> bytes:
+        """See ``connections.Source``."""
+        return secret_of(name, self._get(name).password)
 
     @staticmethod
     def _get(name: str) -> Any:

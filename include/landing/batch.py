@@ -394,9 +394,10 @@ class Preparer:
         event_time: datetime | None = None,
         sqlstate: str | None = None,
     ) -> DeadLetter:
-        return dead_letters.of(
+        letter = dead_letters.of(
             classified.messages[index], self._stream.name, disposition, reason, sqlstate=sqlstate, event_time=event_time
         )
+        return dead_letters.withheld(letter) if self._stream.mask else letter
 
 
 def _stamps(classified: ClassifiedBatch) -> NDArray[np.int64]:

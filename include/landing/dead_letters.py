@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from include.landing.copy import Column
 
 MILLISECOND = timedelta(milliseconds=1)
+MASKED = "masked"
+"""Why the bytes of a dead letter are not stored: the stream has masked fields."""
+
+OLD = "old"
+"""Why they are not stored any more: it is older than ``keep_dead_letters``."""
+
 NO_STAMP = -1
 """The timestamp of a record that has none."""
 STAMPS = tuple((end - UNIX_EPOCH) // MILLISECOND for end in CALENDAR)
@@ -30,7 +36,11 @@ STAMPS = tuple((end - UNIX_EPOCH) // MILLISECOND for end in CALENDAR)
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A record that did not land, with the reason: a row of ``millrace.dead_letter`` without its coordinates."""
+    """A record that did not land, with the reason: a row of ``millrace.dead_letter`` without its coordinates.
+
+    Attributes:
+        withheld: Why key, value and headers are not stored: ``masked`` or ``old``; None if they are stored.
+    """
 
     stream: str
     disposition: Disposition
@@ -41,6 +51,12 @@ class DeadLetter(msgspec.Struct, frozen=True):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]] | None
+    withheld: str | None = None
+
+
+def withheld(letter: DeadLetter) -> DeadLetter:
+    """A dead letter without the bytes of its record, which Kafka has."""
+    return msgspec.structs.replace(letter, key=None, value=None, headers=None, withheld=MASKED)
 
 
 def of(

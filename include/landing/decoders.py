@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 
 def of(stream: Stream) -> EventDecoder:
     """The decoder of a stream's records."""
+    decoder = _of_values(stream)
     if stream.changes is not None:
         from include.landing.decoding.debezium import ChangeDecoder
 
-        return ChangeDecoder(stream, _of_values(stream))
-    if not stream.parts:
-        return _of_values(stream)
-    from include.landing.parts import RecordDecoder
+        decoder = ChangeDecoder(stream, decoder)
+    elif stream.parts:
+        from include.landing.parts import RecordDecoder
 
-    return RecordDecoder(stream, _of_values(stream))
+        decoder = RecordDecoder(stream, decoder)
+    if stream.mask:
+        from include.landing.masked import MaskedDecoder
+
+        decoder = MaskedDecoder(stream, decoder)
+    return decoder
 
 
 def events_of(

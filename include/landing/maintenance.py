@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
-from include.landing import database_errors, indexes, locks, partitions, spans, table
+from include.landing import database_errors, dead_letters, indexes, locks, partitions, spans, table
 from include.landing.partitions import Partition
 from include.landing.spans import Span
 from include.streams.definition import Stream
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PARTITIONS_AHEAD = 3
+LETTERS_AT_ONCE = 10_000
 # A concurrent detachment waits for transactions that have read the table. New transactions do not wait for it.
 DETACH_TIMEOUT_MS = 10_000
 
@@ -28,7 +29,8 @@ DETACH_TIMEOUT_MS = 10_000
 def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[str]]:
     """Brings the stream's table up to date, creates its next partitions and drops those past its retention; commits.
 
-    It also fills values that landed before their column existed, and builds indexes in partitions that lack them.
+    It also fills values that landed before their column existed, builds indexes in partitions that lack them, and deletes
+    the bytes of old dead letters.
 
     Returns:
         The tables created, and the tables dropped.
@@ -43,6 +45,7 @@ def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[st
     problems: list[UserError] = []
     _attempt(lambda: table.bring_up_to_date(connection, stream), problems)
     _attempt(lambda: _fill(connection, stream), problems)
+    _attempt(lambda: _withhold(connection, stream), problems)
     now = _now(connection)
     before = {partition.table for partition in partitions.listed(connection, stream.name)}
     _attempt(lambda: partitions.create(connection, stream, spans.next_spans(stream, now, PARTITIONS_AHEAD)), problems)
@@ -106,6 +109,24 @@ def _fill(connection: Connection, stream: Stream) -> None:
         from include.landing import replay
 
         replay.fill(connection, stream, "maintenance")
+
+
+def _withhold(connection: Connection, stream: Stream) -> None:
+    """Deletes the bytes of dead letters that are older than ``keep_dead_letters``, and all of a stream with masks.
+
+    Those of a stream with masks were stored before it had them. The letters stay, because each is the disposition of an
+    offset.
+    """
+    sql = queries.load("landing")
+    before = _now(connection)
+    if not stream.mask:
+        if stream.letter_retention is None:
+            return
+        before -= stream.letter_retention
+    why = dead_letters.MASKED if stream.mask else dead_letters.OLD
+    while sql.withhold(connection, stream=stream.name, before=before, why=why, most=LETTERS_AT_ONCE):
+        connection.commit()
+    connection.commit()
 
 
 def _past(connection: Connection, stream: Stream, cut_off: datetime) -> list[Partition]:

@@ -1,4 +1,7 @@
-"""Retry of dead letters: decodes their stored bytes again, and lands those that can land now, at their coordinates."""
+"""Retry of dead letters: decodes their bytes again, and lands those that can land now, at their coordinates.
+
+The bytes are those that ``millrace.dead_letter`` has. If they are withheld, Kafka has them, or they are gone.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,13 @@ import numpy as np
 from include.landing import copy, dead_letters, decoders, refusals, relation, selection, spans, state, table
 from include.landing.dead_letters import MILLISECOND
 from include.landing.decoder import Others
+from include.landing.disposition import Disposition
 from include.landing.latest import NO_ROWS, Latest, Moved, last, numbers
 from include.landing.partitions import Partitions
 from include.landing.state import State
 from include.landing.time_limits import TimeLimits, record_times
+from include.landing.withheld import WithheldRecords
+from include.schemas.framing import Headers
 from include.streams.definition import Stream
 from include.warehouse import queries
 
@@ -54,6 +60,12 @@ class _Candidate:
     coordinates: Coordinates
     event: Any
     time: int
+
+
+class _Record(NamedTuple):
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None
 
 
 def retry(
@@ -96,6 +108,9 @@ class _Retrier:
         self._names = relation.copied(stream)
         self._state = State(stream, self._names) if stream.current else None
         self._partitions = Partitions(stream)
+        self._withheld = WithheldRecords(connection, stream)
+        if self._sql.has_withheld(connection, stream=stream.name):
+            self._withheld.prepare()
 
     def lock(self, after: Coordinates) -> list[ReadDeadLettersRow]:
         """Locks the next dead letters that no other retry holds, and returns them."""
@@ -149,10 +164,10 @@ class _Retrier:
 
     def _decoded(self, letters: Sequence[ReadDeadLettersRow]) -> tuple[list[_Candidate], list[Coordinates]]:
         """The letters that decode now, fit their columns, and are within the time limits; and those to be filtered."""
-        headers = [dead_letters.headers_of(letter.headers) for letter in letters]
-        keys = [None if letter.key is None else bytes(letter.key) for letter in letters]
-        others = Others(keys, list(map(_stamp, letters)))
-        events, bad = self._decoder.events([bytes(letter.value or b"") for letter in letters], headers, others)
+        records = self._records(letters)
+        others = Others([record.key for record in records], list(map(_stamp, letters)))
+        headers = [record.headers for record in records]
+        events, bad = self._decoder.events([record.value or b"" for record in records], headers, others)
         good = [letter for index, letter in enumerate(letters) if index not in bad]
         filtered: list[Coordinates] = []
         if self._selection is not None:
@@ -181,6 +196,22 @@ class _Retrier:
             if not is_outside
         ]
         return candidates, filtered
+
+    def _records(self, letters: Sequence[ReadDeadLettersRow]) -> list[_Record]:
+        """The records of letters, as far as they are stored, or Kafka still has them."""
+        places: list[Coordinates] = [_coordinates(letter) for letter in letters if letter.is_withheld]
+        again = self._withheld.read(places) if places else {}
+        records = []
+        for letter in letters:
+            if not letter.is_withheld:
+                key, value = (None if part is None else bytes(part) for part in (letter.key, letter.value))
+                records.append(_Record(key, value, dead_letters.headers_of(letter.headers)))
+            elif (message := again.get(_coordinates(letter))) is not None:
+                letter_of_it = dead_letters.of(message, self._stream.name, Disposition.DEAD_LETTER, "")
+                records.append(_Record(letter_of_it.key, letter_of_it.value, letter_of_it.headers))
+            else:
+                records.append(_Record(None, None, None))
+        return records
 
     def _latest(self, candidates: Sequence[_Candidate], rows: copy.Rows) -> Latest:
         """The last record of each key among the candidates."""

@@ -11,6 +11,7 @@ import msgspec
 from include.landing import copy
 from include.landing.copy import Column
 from include.landing.decoder import reason_of
+from include.landing.masked import Masks
 from include.landing.parts import PartsDecoder
 from include.streams.definition import Stream
 
@@ -25,6 +26,7 @@ class KeyDecoder:
 
     def __init__(self, stream: Stream, columns: Sequence[Column]) -> None:
         self._columns = columns
+        self._masks = Masks(stream, stream.keys) if stream.mask else None
         self._parts = _parts_of_key(stream)
         if self._parts is not None:
             self._key = msgspec.defstruct("Key", stream.keys)
@@ -45,7 +47,7 @@ class KeyDecoder:
             return self._keys_of_parts(self._parts, texts)
         for index, text in enumerate(texts):
             try:
-                found.append(self.key(text))
+                found.append(self._plain_key(text))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # the definition's own types may raise anything
@@ -64,6 +66,9 @@ class KeyDecoder:
         self, texts: Sequence[bytes | None], found: list[Any], bad: dict[int, str]
     ) -> tuple[list[Any], dict[int, str]]:
         """The keys that fit the columns, and the reasons for the others."""
+        if self._masks is not None:
+            self._masks.apply(found)
+            bad = {index: self._masks.safe(reason) for index, reason in bad.items()}
         good = [index for index in range(len(texts)) if index not in bad]
         unfit = copy.refused(self._columns, found)
         bad |= {good[position]: f"Kafka key: {reason}" for position, reason in unfit.items()}
@@ -75,11 +80,12 @@ class KeyDecoder:
         Raises:
             Exception: The text is not a key.
         """
+        (key,), _ = self.keys([text])
+        return key
+
+    def _plain_key(self, text: bytes | None) -> Any:
         if text is None:
             raise ValueError(NO_KEY)
-        if self._parts is not None:
-            (key,), _ = self._keys_of_parts(self._parts, [text])
-            return key
         if self._single is None:
             return self._decode(text)
         if text.startswith(b"{"):

@@ -34,6 +34,7 @@ from include.streams.connect_types import (
 from include.streams.field import DATE, MAX_BYTES, MAX_FIELDS, TIMESTAMP, Field, fields_of, least_bytes, undecodable
 from include.streams.indexes import check_indexes
 from include.streams.keys import Deletion, check_current, deletion_of, names_of
+from include.streams.masks import KeyedHash, LastCharacters, Mask, Null, check_masks
 from include.streams.parts import (
     PLAIN,
     Header,
@@ -71,10 +72,13 @@ __all__ = [
     "Instant",
     "JsonText",
     "Key",
+    "KeyedHash",
+    "LastCharacters",
     "MicroTime",
     "MicroTimestamp",
     "NanoTime",
     "NanoTimestamp",
+    "Null",
     "RecordTimestamp",
     "Source",
     "Stream",
@@ -103,10 +107,11 @@ MAX_COLUMN_BYTES = 63
 MAX_COUNT = {"kafka_partitions": 10_000, "drains": 1_000}
 FOREVER, ANY = "forever", "any"
 # What a field with a duration may be instead.
-_UNLIMITED = {"late": ANY, "fresh": None}
+_UNLIMITED = {"keep_dead_letters": FOREVER, "late": ANY, "fresh": None}
 # With these limits, no sum of a time and a duration exceeds the year 9999.
 _MAX_DURATION = {
     "keep": timedelta(days=500_000),
+    "keep_dead_letters": timedelta(days=365_000),
     "late": timedelta(days=365_000),
     "early": timedelta(days=365_000),
     "window": timedelta(days=365),
@@ -149,6 +154,11 @@ class Stream:
         indexes: The indexes of the table: for each the field, or a tuple of fields.
         brin: Whether the event time has a BRIN index, which is small and finds ranges of time within a partition.
         storage: Storage parameters of PostgreSQL for new partitions, such as ``{"fillfactor": 90}``.
+        mask: What is stored of fields instead of their values, by the paths of the fields, such as
+            ``{"email": KeyedHash(), "card": LastCharacters(4), "customer.ssn": Null}``. Nothing else is stored of the
+            bytes of records that do not land.
+        keep_dead_letters: For how long the bytes of dead letters and quarantined records are kept; ``forever`` keeps
+            them until they land.
         kafka_partitions: The number of partitions with which Millrace creates the topic.
         drains: How many tasks share the topic's partitions.
         window: How long a run drains before the next run takes over.
@@ -184,6 +194,8 @@ class Stream:
     indexes: tuple[str | tuple[str, ...], ...] = ()
     brin: bool = False
     storage: Mapping[str, str | int | float | bool] = dataclasses.field(default_factory=dict, hash=False)
+    mask: Mapping[str, Mask] = dataclasses.field(default_factory=dict, hash=False)
+    keep_dead_letters: str = FOREVER
     kafka_partitions: int = 4
     drains: int = 1
     window: str = "5 minutes"
@@ -206,6 +218,7 @@ class Stream:
         self._check_counts()
         check_current(self)
         check_parts(self)
+        check_masks(self)
         if self.where is not None and not callable(self.where):
             raise InvalidDefinition(
                 "where",
@@ -293,6 +306,11 @@ class Stream:
     def retention(self) -> timedelta | None:
         """The longest time that ``keep`` can be; None for ``forever``."""
         return None if self.kept is None else self.kept.longest
+
+    @property
+    def letter_retention(self) -> timedelta | None:
+        """``keep_dead_letters`` as a duration; None for ``forever``."""
+        return self._duration("keep_dead_letters")
 
     @property
     def lateness(self) -> timedelta | None:

@@ -305,9 +305,9 @@ WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition 
 
 -- name: lock_dead_letters(stream, incarnation, partition, offset, most)
 -- The next dead letters after given coordinates, with the lengths of their values, without those that another retry holds.
-SELECT kafka_incarnation, kafka_partition, kafka_offset, octet_length(value) AS bytes
+SELECT kafka_incarnation, kafka_partition, kafka_offset, coalesce(octet_length(value), 0) AS bytes
 FROM millrace.dead_letter
-WHERE stream = :stream AND disposition = 'dead letter' AND value IS NOT NULL
+WHERE stream = :stream AND disposition = 'dead letter' AND (value IS NOT NULL OR withheld IS NOT NULL)
   AND (kafka_incarnation, kafka_partition, kafka_offset)
       > (CAST(:incarnation AS smallint), CAST(:partition AS integer), CAST(:offset AS bigint))
 ORDER BY kafka_incarnation, kafka_partition, kafka_offset
@@ -317,13 +317,38 @@ FOR UPDATE SKIP LOCKED;
 -- name: read_dead_letters(incarnations, partitions, offsets, stream)
 -- The keys, values and headers of dead letters, in the order of their coordinates.
 -- Null: key, value, headers.
-SELECT kafka_incarnation, kafka_partition, kafka_offset, appended_at, key, value, headers
+SELECT kafka_incarnation, kafka_partition, kafka_offset, appended_at, key, value, headers, withheld IS NOT NULL AS is_withheld
 FROM millrace.dead_letter
 JOIN unnest(
     CAST(:incarnations AS smallint[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[])
 ) AS place (kafka_incarnation, kafka_partition, kafka_offset) USING (kafka_incarnation, kafka_partition, kafka_offset)
 WHERE stream = :stream
 ORDER BY kafka_incarnation, kafka_partition, kafka_offset;
+
+-- name: has_withheld(stream)$
+-- Whether dead letters of a stream are stored without their bytes.
+-- Always a row.
+SELECT EXISTS (SELECT FROM millrace.dead_letter WHERE stream = :stream AND disposition = 'dead letter' AND withheld IS NOT NULL);
+
+-- name: withhold(stream, before, why, most)!
+-- Deletes the bytes of dead letters and quarantined records that were stored before a time, unless they were withheld as
+-- masked. Those that are masked now lose their reasons, too, because these may quote values. The letters stay.
+UPDATE millrace.dead_letter
+SET key = NULL, value = NULL, headers = NULL, withheld = CAST(:why AS text),
+    reason = CASE WHEN CAST(:why AS text) = 'masked' AND disposition = 'dead letter'
+                  THEN 'the reason is not stored, because the stream has masked fields' ELSE reason END
+FROM (
+    SELECT kafka_incarnation, kafka_partition, kafka_offset
+    FROM millrace.dead_letter
+    WHERE stream = :stream AND kept_at < :before
+      AND coalesce(withheld, '') NOT IN ('masked', CAST(:why AS text))
+    LIMIT :most
+    FOR UPDATE SKIP LOCKED
+) AS old
+WHERE dead_letter.stream = :stream
+  AND dead_letter.kafka_incarnation = old.kafka_incarnation
+  AND dead_letter.kafka_partition = old.kafka_partition
+  AND dead_letter.kafka_offset = old.kafka_offset;
 
 -- name: hold_dead_letters(incarnations, partitions, offsets, stream)
 -- Locks the given dead letters that still exist and that no other session holds.
@@ -393,8 +418,9 @@ ORDER BY 4 DESC, 1, 2, 3;
 
 -- name: read_dead_letter(stream, partition, offset, incarnation)^
 -- One dead letter or quarantined record; by default of the newest incarnation that has one at this offset.
--- Null: incarnation, sqlstate, event_time, key, value, headers.
-SELECT kafka_incarnation, disposition, sqlstate, reason, appended_at, event_time, kept_at, key, value, headers
+-- Null: incarnation, sqlstate, event_time, key, value, headers, withheld.
+SELECT kafka_incarnation, disposition, sqlstate, reason, appended_at, event_time, kept_at, key, value, headers,
+       withheld
 FROM millrace.dead_letter
 WHERE stream = :stream AND kafka_partition = :partition AND kafka_offset = :offset
   AND kafka_incarnation = coalesce(CAST(:incarnation AS smallint), kafka_incarnation)

@@ -147,6 +147,7 @@ class ReadDeadLettersRow(NamedTuple):
     key: memoryview | None
     value: memoryview | None
     headers: Any | None
+    is_withheld: bool
 
 
 class HoldDeadLettersRow(NamedTuple):
@@ -184,6 +185,7 @@ class ReadDeadLetterRow(NamedTuple):
     key: memoryview | None
     value: memoryview | None
     headers: Any | None
+    withheld: str | None
 
 
 class ReadClaimsRow(NamedTuple):
@@ -302,6 +304,8 @@ class Landing(Protocol):
         offsets: Sequence[int],
         stream: str,
     ) -> Iterator[ReadDeadLettersRow]: ...
+    def has_withheld(self, connection: Connection, *, stream: str) -> bool: ...
+    def withhold(self, connection: Connection, *, stream: str, before: datetime, why: str, most: int) -> int: ...
     def hold_dead_letters(
         self,
         connection: Connection,

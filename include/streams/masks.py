@@ -1,0 +1,212 @@
+"""Masks: what is stored of a field instead of its value."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import inspect
+
+from include.definitions import InvalidDefinition
+from include.streams.field import Field
+
+SECRET = "millrace_mask"
+"""The Airflow connection whose password is the secret of hashes, if a definition names no other."""
+
+EVERY = "*"
+"""In a path: every name of an object."""
+
+_SEPARATOR = "."
+
+
+class Mask:
+    """What is stored instead of a value."""
+
+
+@dataclass(frozen=True)
+class KeyedHash(Mask):
+    """The HMAC-SHA256 of a text with a secret, as 64 hexadecimal digits. Equal texts have equal hashes.
+
+    Args:
+        connection: The Airflow connection whose password is the secret.
+    """
+
+    connection: str = SECRET
+
+
+@dataclass(frozen=True)
+class LastCharacters(Mask):
+    """The last characters of a text, but never more than half of it.
+
+    Args:
+        count: How many.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True)
+class NullMask(Mask):
+    """Nothing."""
+
+
+Null = NullMask()
+"""Stores null."""
+
+Masking = Callable[[Any], Any]
+"""Makes of a value what is stored instead of it."""
+
+
+class Masked(Protocol):
+    """What a stream's definition says about masks."""
+
+    @property
+    def mask(self) -> Mapping[str, Mask]:
+        """The masks by the paths of their fields."""
+
+    @property
+    def event(self) -> type[msgspec.Struct]:
+        """The struct of events."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields of events."""
+
+    @property
+    def event_time(self) -> str:
+        """The field of the event time."""
+
+    @property
+    def order_by(self) -> str | None:
+        """The field that orders events."""
+
+
+def masking(mask: Mask, secret: Callable[[str], bytes]) -> Masking:
+    """The function that applies a mask.
+
+    Args:
+        secret: Returns the secret of a connection.
+    """
+    if isinstance(mask, NullMask):
+        return nothing
+    if isinstance(mask, LastCharacters):
+        count = mask.count
+        return lambda value: _last(value, count)
+    assert isinstance(mask, KeyedHash)
+    key = secret(mask.connection)
+    return lambda value: _hash(key, value)
+
+
+def nothing(value: Any) -> None:
+    """What ``Null`` stores."""
+
+
+def check_masks(stream: Masked) -> None:
+    """Checks ``mask`` of a stream.
+
+    Raises:
+        InvalidDefinition: A path leads to no field, or a mask does not fit its field.
+    """
+    if not isinstance(stream.mask, Mapping):
+        raise InvalidDefinition(
+            "mask", f"{stream.mask!r} is not a dict of fields and masks.", 'Write mask={"email": KeyedHash()}.'
+        )
+    fields = {field.name: field for field in stream.fields}
+    for path, mask in stream.mask.items():
+        if not isinstance(path, str) or not all(path.split(_SEPARATOR)):
+            raise InvalidDefinition("mask", f"{path!r} is not a path.", 'Write "email" or "customer.email".')
+        _check_mask(path, mask)
+        first, *rest = path.split(_SEPARATOR)
+        if first not in fields:
+            raise InvalidDefinition(
+                "mask", f"the event has no field {first!r}.", f"Name one of {', '.join(fields)}, or a path inside one."
+            )
+        if first in (stream.event_time, stream.order_by):
+            raise InvalidDefinition(
+                "mask", f"the field {first!r} orders or partitions the rows.", "Name another field for this."
+            )
+        if not rest and isinstance(mask, NullMask) and not fields[first].nullable:
+            raise InvalidDefinition("mask", f"the field {first!r} cannot be null.", f"Declare it as {first}: … | None.")
+        if not rest and not isinstance(mask, NullMask) and fields[first].is_enum:
+            raise _not_text(path)
+        _check_path(path, mask, stream.event)
+
+
+def steps_of(path: str) -> list[str]:
+    """The names of a path."""
+    return path.split(_SEPARATOR)
+
+
+def _check_mask(path: str, mask: object) -> None:
+    if not isinstance(mask, KeyedHash | LastCharacters | NullMask):
+        raise InvalidDefinition(
+            "mask", f"{mask!r} is not a mask of {path!r}.", "Write KeyedHash(), LastCharacters(4) or Null."
+        )
+    if isinstance(mask, LastCharacters) and (type(mask.count) is not int or not 1 <= mask.count <= 100):
+        raise InvalidDefinition("mask", f"{mask!r} of {path!r} has no number of characters.", "Write 1 to 100.")
+    if isinstance(mask, KeyedHash) and (not isinstance(mask.connection, str) or not mask.connection):
+        raise InvalidDefinition(
+            "mask", f"{mask.connection!r} is not the name of a connection.", f'Write KeyedHash("{SECRET}").'
+        )
+
+
+def _check_path(path: str, mask: Mask, event: type[msgspec.Struct]) -> None:
+    found = [inspect.type_info(event)]
+    for step in steps_of(path):
+        found = [inner for each in found for outer in alternatives(each) for inner in inside(outer, step)]
+        if not found:
+            raise InvalidDefinition(
+                "mask", f"the path {path!r} leads to no field: {step!r} is unknown.", "Correct the path."
+            )
+    kinds = [kind for each in found for kind in alternatives(each)]
+    if any(isinstance(kind, inspect.RawType) for kind in kinds) and not isinstance(mask, NullMask):
+        raise InvalidDefinition("mask", f"{path!r} is msgspec.Raw, which is not decoded.", "Declare it as Any.")
+    if not isinstance(mask, NullMask):
+        texts = (inspect.StrType, inspect.AnyType, inspect.NoneType)
+        if not all(isinstance(kind, texts) for kind in kinds):
+            raise _not_text(path)
+
+
+def alternatives(declared: inspect.Type) -> list[inspect.Type]:
+    """The types that a type allows, without annotations; of a list those of its items."""
+    if isinstance(declared, inspect.Metadata):
+        return alternatives(declared.type)
+    if isinstance(declared, inspect.UnionType):
+        return [inner for each in declared.types for inner in alternatives(each)]
+    if hasattr(declared, "item_type"):
+        return alternatives(declared.item_type)
+    return [declared]
+
+
+def inside(declared: inspect.Type, step: str) -> list[inspect.Type]:
+    """The types that one step of a path leads to."""
+    if isinstance(declared, inspect.StructType):
+        return [field.type for field in declared.fields if step in (field.name, EVERY)]
+    if isinstance(declared, inspect.DictType):
+        return [declared.value_type]
+    return [declared] if isinstance(declared, inspect.AnyType) else []
+
+
+def _not_text(path: str) -> InvalidDefinition:
+    return InvalidDefinition(
+        "mask", f"the field {path!r} is not a text, and only Null masks others.", "Declare it as str, or use Null."
+    )
+
+
+def _text(value: Any) -> str:
+    """A value as text: of a field without a type, JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value, order="deterministic").decode()
+
+
+def _last(value: Any, count: int) -> str | None:
+    if value is None:
+        return None
+    text = _text(value)
+    return text[len(text) - min(count, len(text) // 2) :]
+
+
+def _hash(key: bytes, value: Any) -> str | None:
+    return None if value is None else hmac.digest(key, _text(value).encode(), "sha256").hex()
