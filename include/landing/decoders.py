@@ -51,6 +51,10 @@ def others_of(messages: Sequence[Message]) -> Others:
 
 
 def _of_values(stream: Stream) -> EventDecoder:
+    if stream.is_json:
+        from include.landing.parts import UndecodedValues
+
+        return UndecodedValues()
     if stream.format == Format.JSON:
         return Decoder(stream.value_event)
     from include.landing.decoding.framed import FramedDecoder

@@ -29,8 +29,8 @@ DETACH_TIMEOUT_MS = 10_000
 def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[str]]:
     """Brings the stream's table up to date, creates its next partitions and drops those past its retention; commits.
 
-    It also fills values that landed before their column existed, builds indexes in partitions that lack them, and deletes
-    the bytes of old dead letters.
+    It also fills values that landed before their column existed, builds indexes in partitions that lack them, and
+    deletes the bytes of old dead letters.
 
     Returns:
         The tables created, and the tables dropped.

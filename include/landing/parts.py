@@ -13,15 +13,25 @@ from msgspec import inspect
 
 from include.landing import moments
 from include.landing.dead_letters import NO_STAMP, STAMPS, appended_at
-from include.landing.decoder import EventDecoder, Others, Reason, StopReason, is_of_record, is_too_deep, reason_of
+from include.landing.decoder import (
+    Decoder,
+    EventDecoder,
+    Others,
+    Reason,
+    StopReason,
+    is_of_record,
+    is_too_deep,
+    reason_of,
+)
 from include.schemas.framing import Headers
 from include.streams.definition import Stream
-from include.streams.parts import PLAIN, Header, KeyPart, PartField, TimestampPart
-from include.streams.paths import Paths
+from include.streams.parts import PLAIN, Header, KeyPart, PartField, Path, TimestampPart, Value, ValuePart
+from include.streams.paths import Paths, paths_of_value
 
 Column = list[Any]
 """The values of a field, one for each record; anything for a record with an error."""
 
+_EMPTY = "DecodeError: Input data was truncated"
 _NO_KEY = "the record has no Kafka key"
 # Kafka's serializers of numbers write big-endian.
 _BINARY: dict[tuple[type, int], Callable[[bytes], Any]] = {
@@ -60,6 +70,7 @@ class RecordDecoder:
             None if headers is None else _chosen(headers, good),
             None if others is None else _chosen(others.stamps, good),
             len(good),
+            _chosen(values, good),
         )
         if unfit:
             decoded = [each for at, each in enumerate(decoded) if at not in unfit]
@@ -72,6 +83,20 @@ class RecordDecoder:
         return events, bad | {good[at]: reason for at, reason in failed.items()}
 
 
+class UndecodedValues:
+    """Takes every value as it is: the fields of the events come from other parts, or from the whole value."""
+
+    reads_headers = False
+    reads_others = False
+
+    def events(
+        self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None, others: Others | None = None
+    ) -> tuple[list[Any], dict[int, Reason]]:
+        """See ``EventDecoder``. A value without bytes is not JSON."""
+        bad: dict[int, Reason] = {index: _EMPTY for index, value in enumerate(values) if not value}
+        return [None] * (len(values) - len(bad)), bad
+
+
 class PartsDecoder:
     """Decodes the fields of a stream's events that do not come from the value.
 
@@ -81,6 +106,11 @@ class PartsDecoder:
     """
 
     def __init__(self, stream: Stream, fields: Sequence[PartField]) -> None:
+        self._at_paths = [field for field in fields if isinstance(field.part, Path)]
+        self._paths = paths_of_value(fields)
+        if self._paths is not None:
+            self._decode_paths = Decoder(self._paths.struct).events
+        fields = [field for field in fields if field not in self._at_paths]
         self._plain = [field for field in fields if _is_plain(field, stream)]
         whole = [field for field in fields if isinstance(field.part, KeyPart) and field not in self._plain]
         within = [field for field in whole if isinstance(field.part, KeyPart) and field.part.path]
@@ -96,6 +126,7 @@ class PartsDecoder:
         headers: Sequence[Headers | None] | None,
         stamps: Sequence[int] | None,
         count: int,
+        values: Sequence[bytes] = (),
     ) -> tuple[dict[str, Column], dict[int, Reason]]:
         """The values of each field, and for each record that has not all of them the reason, by its index."""
         keys = [None] * count if keys is None else keys
@@ -109,6 +140,8 @@ class PartsDecoder:
                     # Of several headers with one name, the last counts.
                     named = [dict(each or ()) for each in headers or [None] * count]
                 raw = [each.get(field.part.name) for each in named]
+            elif isinstance(field.part, ValuePart):
+                raw = values
             else:
                 raw = keys if isinstance(field.part, KeyPart) else stamps or [NO_STAMP] * count
             found[field.name], errors = _read(raw, self._reads[field.name], field)
@@ -117,6 +150,13 @@ class PartsDecoder:
             columns, errors = group.columns(keys, headers)
             found |= columns
             bad = errors | bad
+        if self._paths is not None:
+            documents, errors = self._decode_paths(values)
+            bad = errors | bad
+            read = iter(zip(*self._paths.columns(documents), strict=True))
+            rows = [None if index in errors else next(read) for index in range(count)]
+            for position, field in enumerate(self._at_paths):
+                found[field.name] = [None if row is None else row[position] for row in rows]
         return found, bad
 
 
@@ -177,8 +217,6 @@ class _WholeKey(_KeyGroup):
 def _key_decoder(stream: Stream, declared: Any) -> EventDecoder:
     """The decoder of the Kafka keys of a stream to a type."""
     if stream.key_format == PLAIN:
-        from include.landing.decoder import Decoder
-
         return Decoder(declared)
     from include.landing.decoding.framed import FramedDecoder
 
@@ -216,7 +254,7 @@ def _read(raw: Sequence[Any], read: Callable[[Any], Any], field: PartField) -> t
         except LookupError:
             bad[index] = f"{field.name}: the record has no {_short(field)}"
         except Exception as error:
-            bad[index] = f"{field.name}, from {field.part}: {reason_of(error)}"
+            bad[index] = reason_of(error, "" if field.part == Value else f"{field.name}, from {field.part}: ")
         if index in bad:
             found.append(None)
     return found, bad

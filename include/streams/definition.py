@@ -36,16 +36,21 @@ from include.streams.indexes import check_indexes
 from include.streams.keys import Deletion, check_current, deletion_of, names_of
 from include.streams.masks import KeyedHash, LastCharacters, Mask, Null, check_masks
 from include.streams.parts import (
+    JSON_TIME,
     PLAIN,
     Header,
+    Json,
     Key,
     PartField,
+    Path,
     RecordTimestamp,
+    Value,
     check_parts,
+    json_struct,
     parts_of,
     value_struct,
 )
-from include.streams.paths import paths_of_key
+from include.streams.paths import paths_of_key, paths_of_value
 from include.streams.period import Period, length_field, period_field
 from include.streams.times import (
     MIDNIGHT,
@@ -70,6 +75,7 @@ __all__ = [
     "EpochSeconds",
     "Header",
     "Instant",
+    "Json",
     "JsonText",
     "Key",
     "KeyedHash",
@@ -79,9 +85,11 @@ __all__ = [
     "NanoTime",
     "NanoTimestamp",
     "Null",
+    "Path",
     "RecordTimestamp",
     "Source",
     "Stream",
+    "Value",
     "VariableDecimal",
     "Zone",
 ]
@@ -128,7 +136,8 @@ class Stream:
 
     Args:
         name: The name of the table, of the DAG ``land__<name>`` and, by default, of the Kafka topic.
-        event: The struct that decodes and validates events. Its fields are the table's columns.
+        event: The struct that decodes and validates events. Its fields are the table's columns. ``Json`` lands the
+            whole value as jsonb.
         event_time: The field by which the table is partitioned, a time or a date that is never null; or
             ``RECORD_TIMESTAMP``. A date becomes the moment at which it begins in UTC.
         partition: The time that one partition of the table spans, in UTC: a duration, months or years.
@@ -206,6 +215,7 @@ class Stream:
     notify: Notifiers = ()
 
     def __post_init__(self) -> None:
+        self._expand_json()
         if not usable(self.name):
             raise InvalidDefinition("name", f"{self.name!r} is not a valid name for a stream.", NAME_RULE)
         object.__setattr__(self, "topic", self.topic or self.name)
@@ -347,6 +357,32 @@ class Stream:
         """The registry's name for the schemas of the topic's keys."""
         return f"{self.topic}-key"
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the whole value is a column, and no field of it is decoded by its name."""
+        return not self.value_event.__struct_fields__ and any(part.part == Value for part in self.parts)
+
+    def _expand_json(self) -> None:
+        """Replaces ``event=Json`` by the struct that it stands for."""
+        if self.event is not Json:
+            if isinstance(self.event_time, Path):
+                raise InvalidDefinition(
+                    "event_time",
+                    "a path is only possible with event=Json.",
+                    f'Declare a field of the event, such as ts: Annotated[Instant, Path("{self.event_time}")].',
+                )
+            return
+        if not isinstance(self.event_time, str) or not self.event_time:
+            raise InvalidDefinition(
+                "event_time",
+                f"{self.event_time!r} is not a path.",
+                'Write Path("payload.created", EpochMillis), "payload.created" for a text with a zone, or '
+                "RECORD_TIMESTAMP.",
+            )
+        object.__setattr__(self, "event", json_struct(self.event_time, exact=not self.mask))
+        if self.event_time != RECORD_TIMESTAMP:
+            object.__setattr__(self, "event_time", JSON_TIME)
+
     def _duration(self, field: str) -> timedelta | None:
         """The duration in a field; None if the field sets no limit."""
         text, word = getattr(self, field), _UNLIMITED.get(field)
@@ -436,6 +472,7 @@ class Stream:
             fields, foreign = self.fields, undecodable(self.event)
             msgspec.json.Decoder(self.value_event)
             paths_of_key(self.parts)
+            paths_of_value(self.parts)
         except InvalidDefinition:
             raise
         except Exception as error:  # msgspec evaluates annotations, which are arbitrary code

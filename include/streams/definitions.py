@@ -11,8 +11,7 @@ from include.streams.definition import Stream
 MACHINERY = frozenset(
     {
         *("change_events", "connect_types", "definition", "definitions", "encoding", "field", "indexes", "keys"),
-        "masks",
-        *("parts", "paths", "period", "produce", "times"),
+        *("masks", "parts", "paths", "period", "produce", "times"),
     }
 )
 

@@ -22,7 +22,7 @@ from include.schemas.registry import SchemaRegistry
 from include.schemas.schema import Format, Schema
 from include.streams.change_events import Changes
 from include.streams.definition import Stream
-from include.streams.parts import PLAIN, KeyPart, PartField
+from include.streams.parts import PLAIN, KeyPart, PartField, ValuePart
 from include.streams.paths import Paths
 from include.streams.times import Epoch, notation_of
 
@@ -60,6 +60,10 @@ def encoder(stream: Stream) -> Callable[[Any], bytes]:
     Raises:
         UserError: No schema can be made from the struct, or the registry does not take it.
     """
+    if stream.is_json:
+        whole = next(part.name for part in stream.parts if isinstance(part.part, ValuePart))
+        to_json = msgspec.json.Encoder().encode
+        return lambda event: to_json(getattr(event, whole) if isinstance(event, stream.event) else event)
     if stream.parts:
         encode_value, names = _encoder_of_values(stream), stream.value_event.__struct_fields__
         return lambda event: encode_value(stream.value_event(**{name: getattr(event, name) for name in names}))

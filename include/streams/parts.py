@@ -15,6 +15,7 @@ from msgspec import NODEFAULT, inspect
 
 from include.definitions import InvalidDefinition
 from include.schemas.schema import Format
+from include.streams.times import RECORD_TIMESTAMP, Instant
 
 PLAIN = "plain"
 """As ``key_format``: the Kafka key is text or JSON."""
@@ -75,8 +76,52 @@ Key = KeyPart()
 RecordTimestamp = TimestampPart()
 """The timestamp of the record in Kafka as a column: ``Annotated[Instant, RecordTimestamp]``."""
 
-Part = KeyPart | Header | TimestampPart
-"""Where a field comes from, if not from the value."""
+
+@dataclass(frozen=True)
+class ValuePart:
+    """The whole value of the record, which is JSON."""
+
+    def __str__(self) -> str:
+        return "the value"
+
+
+Value = ValuePart()
+"""The whole value as a column of type jsonb: ``Annotated[msgspec.Raw, Value]``."""
+
+
+class Path(str):
+    """A path into a value that is JSON, and the type of what it leads to.
+
+    Either the event time of a stream with ``event=Json``, or where a field comes from: ``Annotated[int, Path("a.b")]``.
+
+    Args:
+        path: The names that lead to a field, such as ``payload.created``.
+        declared: The type of the field; only as event time.
+    """
+
+    declared: Any
+
+    def __new__(cls, path: str, declared: Any = Instant) -> Path:
+        """A path from its text and the type."""
+        found = super().__new__(cls, path)
+        found.declared = declared
+        return found
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names."""
+        return tuple(self.split(_SEPARATOR))
+
+
+class Json(msgspec.Struct):
+    """As ``event``: the whole value lands as jsonb, whatever JSON it is, in the column ``value``."""
+
+
+JSON_TIME = "event_time"
+"""The column of the event time of a stream with ``event=Json``."""
+
+Part = KeyPart | Header | TimestampPart | ValuePart | Path
+"""Where a field comes from, if not from a field of the value with its name."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +183,10 @@ class PartReader(typing.Protocol):
         """Which records delete their key."""
 
     @property
+    def format(self) -> str:
+        """How the topic encodes values."""
+
+    @property
     def key_format(self) -> str:
         """How the topic encodes Kafka keys."""
 
@@ -160,6 +209,20 @@ def parts_of(event: type[msgspec.Struct]) -> tuple[PartField, ...]:
         if markers:
             found.append(PartField(field.name, markers[0], field.type, field.default, field.default_factory))
     return tuple(found)
+
+
+def json_struct(event_time: str, *, exact: bool) -> type[msgspec.Struct]:
+    """The struct of a stream with ``event=Json``.
+
+    Args:
+        event_time: The path of the event time, or ``RECORD_TIMESTAMP``.
+        exact: Whether the value is stored as it is, with exact numbers; otherwise it is decoded.
+    """
+    fields: list[Any] = [("value", Annotated[msgspec.Raw if exact else Any, Value])]
+    if event_time != RECORD_TIMESTAMP:
+        path = event_time if isinstance(event_time, Path) else Path(event_time)
+        fields.append((JSON_TIME, Annotated[path.declared, path]))
+    return msgspec.defstruct("JsonValue", fields)
 
 
 def value_struct(event: type[msgspec.Struct], parts: tuple[PartField, ...]) -> type[msgspec.Struct]:
@@ -205,7 +268,7 @@ def check_parts(stream: PartReader) -> None:
             f"Use one of {', '.join(map(repr, KEY_FORMATS))}.",
         )
     for field in stream.parts:
-        _check_part(field, stream.key_format)
+        _check_part(field, stream.key_format, stream.format)
     if stream.key_format != PLAIN and not any(isinstance(field.part, KeyPart) for field in stream.parts):
         raise InvalidDefinition(
             "key_format",
@@ -216,8 +279,16 @@ def check_parts(stream: PartReader) -> None:
         _check_tombstones(stream)
 
 
-def _check_part(field: PartField, key_format: str) -> None:
+def _check_part(field: PartField, key_format: str, value_format: str) -> None:
     where, part = f"event.{field.name}", field.part
+    if isinstance(part, Path) and not all(part.steps):
+        raise InvalidDefinition(where, f"{str(part)!r} is not a path.", 'Write Path("payload.created").')
+    if isinstance(part, ValuePart | Path) and value_format != Format.JSON:
+        raise InvalidDefinition(
+            where,
+            f"it comes from a value that is JSON, and the stream has format={str(value_format)!r}.",
+            'Declare the fields of the value, or use format="json".',
+        )
     if isinstance(part, TimestampPart) and field.kind is not datetime:
         raise InvalidDefinition(
             where,
@@ -265,7 +336,7 @@ def _markers(declared: Any) -> typing.Iterator[Part]:
     origin = typing.get_origin(declared)
     if origin is Annotated:
         inner, *extras = typing.get_args(declared)
-        yield from (each for each in extras if isinstance(each, KeyPart | Header | TimestampPart))
+        yield from (each for each in extras if isinstance(each, Part))
         yield from _markers(inner)
     elif origin in (Union, types.UnionType):
         for each in typing.get_args(declared):

@@ -10,9 +10,9 @@ import msgspec
 from msgspec import NODEFAULT
 
 from include.definitions import InvalidDefinition
-from include.streams.parts import KeyPart, PartField
+from include.streams.parts import KeyPart, PartField, Path
 
-Path = tuple[str, ...]
+Steps = tuple[str, ...]
 """The names that lead to a field of a document."""
 
 _Read = Callable[[Any], Any]
@@ -31,7 +31,7 @@ class Paths:
         InvalidDefinition: Two fields have the same path, or one is inside the other.
     """
 
-    def __init__(self, fields: Sequence[tuple[Path, PartField]]) -> None:
+    def __init__(self, fields: Sequence[tuple[Steps, PartField]]) -> None:
         for path, field in fields:
             for other, rival in fields:
                 if field is not rival and path == other[: len(path)]:
@@ -55,6 +55,12 @@ def paths_of_key(fields: Sequence[PartField]) -> Paths | None:
     return Paths(found) if found else None
 
 
+def paths_of_value(fields: Sequence[PartField]) -> Paths | None:
+    """The fields that are at paths of a value; None if there are none."""
+    found = [(field.part.steps, field) for field in fields if isinstance(field.part, Path)]
+    return Paths(found) if found else None
+
+
 def key_struct(fields: Sequence[PartField]) -> type[msgspec.Struct] | None:
     """The struct that a Kafka key is decoded to; None if the key is one value."""
     if (paths := paths_of_key(fields)) is not None:
@@ -64,11 +70,11 @@ def key_struct(fields: Sequence[PartField]) -> type[msgspec.Struct] | None:
 
 
 def _struct(
-    entries: Sequence[tuple[Path, int, PartField]], reads: dict[int, _Read], outer: _Read
+    entries: Sequence[tuple[Steps, int, PartField]], reads: dict[int, _Read], outer: _Read
 ) -> type[msgspec.Struct]:
     """The struct of a document, or of an object inside it; adds the functions that read its fields."""
     declared: list[tuple[str, Any, Any]] = []
-    groups: dict[str, list[tuple[Path, int, PartField]]] = {}
+    groups: dict[str, list[tuple[Steps, int, PartField]]] = {}
     for (name, *rest), number, field in entries:
         if rest:
             groups.setdefault(name, []).append((tuple(rest), number, field))

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 from google.protobuf import json_format, message_factory
 
-from include.landing.decoder import Decoder
+from include.landing import decoders
+from include.landing.decoder import Decoder, Others
 from include.landing.decoding.framed import PLANS
 from include.project import ROOT
 from include.schemas.protobuf import ProtobufFile
@@ -64,7 +65,10 @@ def test_the_definition_decodes_the_records(
     stream = module.__dict__["stream"]
     assert isinstance(stream, Stream)
     values = [line.encode() for line in records.splitlines()]
-    if stream.format == Format.JSON:
+    if stream.is_json:
+        others = Others([None] * len(values), [0] * len(values))
+        events, bad = decoders.of(stream).events(values, [None] * len(values), others)
+    elif stream.format == Format.JSON:
         events, bad = Decoder(stream.value_event).events(values)
     else:
         events, bad = in_format(stream, schema_of(title), values)
