@@ -26,7 +26,7 @@ def steps(text: str) -> None:
 @click.option(
     "--registry/--no-registry",
     default=None,
-    help="Also run a schema registry, from now on, or not any more. The first time, 160 MB are downloaded.",
+    help="Run a schema registry, or none, from now on. By default one runs once a stream needs it.",
 )
 def up(registry: bool | None) -> None:
     """Start Kafka, PostgreSQL and Airflow, and migrate the databases.

@@ -78,6 +78,16 @@ def code_fingerprint() -> str:
     return digest.hexdigest()
 
 
+def needing_registry() -> list[str]:
+    """The streams whose records name schemas of the platform's own schema registry."""
+    from include.streams import definitions
+    from include.streams.definition import REGISTRY
+
+    if "AIRFLOW_CONN_MILLRACE_REGISTRY" in environment.overrides():
+        return []
+    return [name for name, stream in definitions.find().valid.items() if stream.registry == REGISTRY]
+
+
 class Platform:
     """The platform of one home.
 
@@ -104,8 +114,10 @@ class Platform:
         Raises:
             UserError: The platform cannot be started. What this call started is stopped again.
         """
-        wanted = [name for name in ALL if name in set(self.names if components is None else components)]
         self.home.prepare()
+        if components is None:
+            self._add_needed_registry()
+        wanted = [name for name in ALL if name in set(self.names if components is None else components)]
         if SCHEMA_REGISTRY in wanted:
             schema_registry.install(self.home.environment)
             self.home.schema_registry.mkdir(mode=0o700, exist_ok=True)
@@ -139,6 +151,23 @@ class Platform:
                     self.stop()
                 raise
         return True
+
+    def _add_needed_registry(self) -> None:
+        """Make a schema registry part of the platform if a stream needs it, unless the user has decided about that."""
+        if "schema_registry" in self.home.state():
+            return
+        streams = needing_registry()
+        if not streams:
+            return
+        named = f"{'stream' if len(streams) == 1 else 'streams'} {', '.join(streams)}"
+        self._report(f"adding a schema registry to the platform, for the {named}")
+        try:
+            schema_registry.install(self.home.environment)
+        except UserError as error:
+            # The platform starts without it: only these streams wait.
+            self._report(f"the schema registry cannot be installed, so the {named} will wait: {error}")
+        else:
+            self.home.update_state(schema_registry=True)
 
     @property
     def names(self) -> tuple[str, ...]:

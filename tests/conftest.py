@@ -158,6 +158,8 @@ def home() -> Iterator[Home]:
 def services(home: Home) -> Platform:
     """A running Kafka and PostgreSQL, to which the environment variables of this process lead."""
     platform = Platform(home)
+    # Only the tests that need a schema registry start it.
+    platform.use_schema_registry(False)
     os.environ["MILLRACE_AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = USERS
     platform.up(SERVICES)
     os.environ.update(platform.environment())

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import httpx
 
 TIMEOUT_S = 10.0
+OF_PLATFORM = {"millrace_registry": " with ./millrace up --registry"}
+"""How the registry that is part of the platform is started, by the name of its connection."""
 MAX_REFERENCES = 1_000
 """The most schemas that one schema may refer to, directly or not."""
 MAX_SUBJECTS = 3
@@ -177,7 +179,7 @@ class SchemaRegistry:
     def _unavailable(self, what: str, kind: type[RegistryUnavailable] = RegistryUnavailable) -> RegistryUnavailable:
         return kind(
             f"The schema registry of connection {self.name!r} {what.rstrip('.')}.",
-            f"Start it, or correct the connection {self.name!r}.",
+            f"Start it{OF_PLATFORM.get(self.name, '')}, or correct the connection {self.name!r}.",
             code=Code.REGISTRY_UNAVAILABLE,
         )
 
