@@ -19,7 +19,7 @@ from include.kafka.position_errors import Fenced
 from include.landing import maintenance, proof, replay, retry, spans, state, table
 from include.landing.drain import Drain, drain
 from include.landing.replay_selection import Wanted
-from include.streams import produce
+from include.streams import payments, produce
 from include.streams.definition import RECORD_TIMESTAMP, Instant, Stream
 from include.warehouse.connection import connected
 from tests.errors import raises
@@ -320,6 +320,24 @@ def patient_drain(plain: Stream, warehouse: Connection) -> tuple[threading.Threa
             failed.append(type(error))
 
     return threading.Thread(target=work), failed
+
+
+def test_the_shipped_payments_continue_with_a_state(warehouse: Connection, topic: Callable[..., str]) -> None:
+    """Payments that landed before they had a state are in it, and corrections replace them."""
+    now = replace(payments.stream, topic=topic("payments"), quiet="1 second", window="1 minute")
+    former = replace(now, key="merchant", current=False)
+    produce.produce(former, 1_000, seed=1)
+    assert drain(former, "test").landed == 1_000
+    produce.produce(former, 500, seed=2)
+    produce.produce(now, 1_000, seed=3)
+    assert drain(now, "test").landed == 1_500
+    ((events, distinct, current),) = rows(
+        warehouse,
+        "SELECT count(*), count(DISTINCT payment), (SELECT count(*) FROM landing.payments_current)"
+        " FROM landing.payments",
+    )
+    assert events == 2_500 and current == distinct < 2_500
+    assert proof.prove(warehouse, now).wrong == []
 
 
 def test_a_replay_and_a_retry_of_the_former_definition_stop(accounts: Stream, warehouse: Connection) -> None:
