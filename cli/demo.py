@@ -229,6 +229,7 @@ Try next:
   ./millrace psql -c "select * from millrace.accuracy"      every accuracy, with its interval
   ./millrace value seattle_weather                          what retraining gained there
   ./millrace produce payments --events 100000               watch land__payments in the UI
+  ./millrace psql -c "table landing.payments_current"       each payment after its corrections
   ./millrace new dataset mine --from FILE.csv               your own data
   ./millrace down                                           stop; the data stays
 
