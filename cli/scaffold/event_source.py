@@ -17,6 +17,7 @@ from include.streams.profiling.types import (
     Epoch,
     Field,
     ListOf,
+    OfKey,
     OfSource,
     Plain,
     Struct,
@@ -38,6 +39,7 @@ _MODULES = {
     **dict.fromkeys(("EpochSeconds", "EpochMillis", "EpochMicros", "EpochNanos"), _DEFINITION),
     "Annotated": "typing",
     "Source": _DEFINITION,
+    "Key": _DEFINITION,
     **dict.fromkeys(("ConnectDate", "ConnectDecimal", "ConnectTime", "ConnectTimestamp", "JsonText"), _DEFINITION),
     **dict.fromkeys(("MicroTime", "MicroTimestamp", "NanoTime", "NanoTimestamp", "VariableDecimal"), _DEFINITION),
     **dict.fromkeys(("str", "int", "float", "bool", "bytes", "list", "dict"), "builtins"),
@@ -193,9 +195,12 @@ class _Writer:
             )
         declared = self._type(each.type, f"{owner}{_camel(name)}", f"The object {name}.")
         arguments = []
+        if isinstance(each.type, OfKey):
+            declared = self._of_key(each.type, each.nullable)
         if each.nullable:
-            declared = declared if each.type == ANY else f"{declared} | None"
             arguments.append("default=None")
+        if each.nullable and not isinstance(each.type, OfKey):
+            declared = declared if each.type == ANY else f"{declared} | None"
         if name != each.name:
             arguments.append(f"name={literal(each.name)}")
         default = " = None" if arguments == ["default=None"] else f" = msgspec.field({', '.join(arguments)})"
@@ -218,6 +223,8 @@ class _Writer:
             case OfSource():
                 inner, source = self._name(declared.type.name), self._name("Source")
                 return f"{self._name('Annotated')}[{inner}, {source}({literal(declared.name)})]"
+            case OfKey():
+                return self._of_key(declared, False)
             case Choice():
                 return f"{self._name('Literal')}[{_listed(declared)}]"
             case ListOf():
@@ -234,6 +241,11 @@ class _Writer:
                 self._class(name, declared.fields, description, "kw_only=True, omit_defaults=True")
                 return name
         raise AssertionError(declared)
+
+    def _of_key(self, declared: OfKey, is_nullable: bool) -> str:
+        inner = f"{self._name(declared.type.name)}{self._null(declared.type, is_nullable)}"
+        path = f"({literal(declared.path)})" if declared.path else ""
+        return f"{self._name('Annotated')}[{inner}, {self._name('Key')}{path}]"
 
     def _null(self, declared: Type, has_nulls: bool) -> str:
         return " | None" if has_nulls and declared != ANY else ""

@@ -58,8 +58,9 @@ def write(name: str, sample: Sample, folder: Path = FOLDER, *, registry: str = R
     """
     file = free(name, folder)
     decoded = sampled.decoded(sample.topic, sample.messages, registry)
-    found = profile(sample.topic, list(map(record.of, sample.messages)), decoded)
-    text = source(name, sample, found)
+    key_format = sampled.key_format(sample.messages, registry)
+    found = profile(sample.topic, list(map(record.of, sample.messages)), decoded, key_format)
+    text = source(name, sample, found, registry)
     ast.parse(text)
     file.write_text(text, encoding="utf-8")
     loaded = definitions.find(folder)
@@ -71,7 +72,7 @@ def write(name: str, sample: Sample, folder: Path = FOLDER, *, registry: str = R
     return Written(Path(shown), found, loaded.valid[name])
 
 
-def source(name: str, sample: Sample, found: Profile) -> str:
+def source(name: str, sample: Sample, found: Profile, registry: str = REGISTRY) -> str:
     """The Python source of the definition."""
     event = class_name(name, IMPORTED)
     written = event_source(event, found.fields, _about_event(found))
@@ -82,7 +83,7 @@ def source(name: str, sample: Sample, found: Profile) -> str:
         "\n".join(_docstring(name, sample, found)),
         "\n".join(_imports(written)),
         *(f"\n{each}" for each in written.classes),
-        "\n" + "\n".join(_stream(name, event, found, written)),
+        "\n" + "\n".join(_stream(name, event, found, written, registry)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -205,7 +206,7 @@ def _import(module: str, names: Iterable[str]) -> Iterator[str]:
         yield ")"
 
 
-def _stream(name: str, event: str, found: Profile, written: EventSource) -> Iterator[str]:
+def _stream(name: str, event: str, found: Profile, written: EventSource, registry: str) -> Iterator[str]:
     time = found.time
     yield "stream = Stream("
     yield f"    name={literal(name)},"
@@ -216,8 +217,10 @@ def _stream(name: str, event: str, found: Profile, written: EventSource) -> Iter
     yield f"    event={event},"
     if found.decoded is not None:
         yield f"    format={literal(str(found.decoded.format))},"
-        if found.decoded.registry != REGISTRY:
-            yield f"    registry={literal(found.decoded.registry)},"
+    if found.key.format is not None:
+        yield f"    key_format={literal(str(found.key.format))},"
+    if registry != REGISTRY and (found.decoded is not None or found.key.format is not None):
+        yield f"    registry={literal(registry)},"
     for note in time.notes:
         yield from comment_lines(_printable(note))
     yield f"    event_time={_time_field(found, written)},"

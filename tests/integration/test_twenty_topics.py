@@ -256,7 +256,7 @@ TOPICS = {
     "microseconds, JSON as key": Topic(
         lambda n: {"ts": epoch(n, 10**6), "n": n},
         "ts",
-        {"ts": TIME, "n": INT},
+        {"key": "jsonb?", "ts": TIME, "n": INT},
         key=lambda n: json.dumps({"n": n}).encode(),
         stated=["microseconds since 1970", "JSON objects, such as"],
     ),
@@ -281,7 +281,8 @@ TOPICS = {
     "no time": Topic(
         lambda n: {"sensor": "north", "value": n / 2},
         "kafka_timestamp",
-        {"sensor": TEXT, "value": FLOAT},
+        {"key": "uuid", "sensor": TEXT, "value": FLOAT},
+        key=lambda n: str(UUID(int=n)).encode(),
         stated=["No field is certainly the time of the event"],
     ),
     "nested objects and times inside": Topic(
@@ -310,8 +311,9 @@ TOPICS = {
     "names that are data": Topic(
         lambda n: {"ts": ago(n).isoformat(), "visits": {f"user-{n}": 1, f"user-{n + 1000}": 2}},
         "ts",
-        {"ts": TIME, "visits": "jsonb"},
-        stated=["the names are data"],
+        {"key": "bytea", "ts": TIME, "visits": "jsonb"},
+        key=lambda n: n.to_bytes(8, "big"),
+        stated=["the names are data", "Key(binary=True)"],
     ),
     "Connect's envelope": Topic(
         lambda n: {"schema": {"type": "struct", "fields": []}, "payload": {"id": n, "name": "a"}},

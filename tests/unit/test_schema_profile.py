@@ -258,6 +258,13 @@ def test_a_uuid_may_be_the_key(written: Write, registry: Registry) -> None:
     assert 'key="user"' in text
 
 
+def test_a_key_that_names_a_schema_becomes_a_column(written: Write, registry: Registry) -> None:
+    key, value = record(("id", LONG), name="Id"), record(("ts", MILLIS))
+    registry.schemas |= {3: Schema("AVRO", json.dumps(key)), 7: Schema("AVRO", json.dumps(value))}
+    text, _, _ = written(in_avro(value, 7, {"ts": NOW}), keys=in_avro(key, 3, {"id": 17}))
+    assert "key: Annotated[Any, Key]" in text and 'key_format="avro",' in text
+
+
 def test_records_that_do_not_fit_are_counted(written: Write, registry: Registry) -> None:
     schema = record(("ts", MILLIS))
     registry.schemas[7] = Schema("AVRO", json.dumps(schema))

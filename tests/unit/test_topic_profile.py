@@ -64,7 +64,7 @@ def declared(name: str, *values: Any) -> tuple[Any, bool, tuple[str, ...]]:
     return field.type, field.nullable, field.notes
 
 
-def sample_of(values: list[Any], topic: str = "topic") -> Sample:
+def sample_of(values: list[Any], topic: str = "topic", keys: list[bytes | None] | None = None) -> Sample:
     messages = [
         Message(
             topic=topic,
@@ -74,7 +74,7 @@ def sample_of(values: list[Any], topic: str = "topic") -> Sample:
             value=each.value,
             timestamp=(1, each.stamp or -1),
         )
-        for each in records(*values)
+        for each in records(*values, keys=keys)
     ]
     return Sample(topic, 1, len(messages), messages)
 
@@ -305,6 +305,33 @@ def test_the_kafka_key() -> None:
     for key, kind in ((b'{"id": 1}', "JSON objects"), (b"x", "texts"), (b"\0\0\0\7", "4 bytes"), (b"\xff", "binary")):
         found = profiled(*values, keys=[key] * 4)
         assert found.key.field is None and kind in found.key.note
+
+
+@pytest.mark.parametrize(
+    ("key", "declared", "sql"),
+    [
+        (b"17", "key: Annotated[str, Key]", "text"),
+        (b"6f1c0b52-6c35-4f0e-9a0f-0d5f4b8f3a11", "key: Annotated[UUID, Key]", "uuid"),
+        (b'"a"', "key: Annotated[str, Key]", "text"),
+        (b'{"id": 1}', "key: Annotated[Any, Key]", "jsonb"),
+        (b'{"schema": null, "payload": {"id": 1}}', 'key: Annotated[Any, Key("payload")]', "jsonb"),
+        (b"\0\0\0\0\0\0\0\7", "key: Annotated[bytes, Key]", "bytea"),
+        (b"\xff\1", "key: Annotated[bytes, Key]", "bytea"),
+    ],
+)
+def test_keys_that_equal_no_field_become_a_column(key: bytes, declared: str, sql: str, tmp_path: Path) -> None:
+    sample = sample_of([event(n=at) for at in range(4)], keys=[key] * 4)
+    found = topic_stream.write("clicks", sample, tmp_path)
+    assert trial(found.stream, sample.messages).landed == 4
+    assert declared in (tmp_path / "clicks.py").read_text()
+    assert found.stream.fields[0].sql == sql
+
+
+def test_a_column_of_keys_may_be_null_and_has_a_name_of_its_own(tmp_path: Path) -> None:
+    sample = sample_of([event(KEY=1, record_key=2)] * 2, keys=[b"a", None])
+    found = topic_stream.write("clicks", sample, tmp_path)
+    assert trial(found.stream, sample.messages).landed == 2
+    assert "record_2_key: Annotated[str | None, Key] = None  # in 1 of 2" in (tmp_path / "clicks.py").read_text()
 
 
 AVRO = b"\0\0\0\0\7\x06abc\x02\x9a\x99\x99\x99\x99\x99\xf1?"

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
 _FORMATS = {Format(each).kind: each for each in (Format.AVRO, Format.PROTOBUF, Format.JSON_SCHEMA)}
+MAX_KEY_SCHEMAS = 20
+"""The most schemas of keys in a sample. Numbers in binary look like the names of many schemas."""
+
 Indexes = tuple[int, ...]
 Kind = tuple[SchemaKey, Indexes]
 """What names the type of a record: its schema and, in Protobuf, the message in it."""
@@ -93,6 +96,21 @@ def values(messages: Sequence[Message], registry: str) -> list[dict[str, Any]]:
         schemas, _ = _schemas(client, named)
     found = _decoded(named, schemas, {}, {}, registry).values if schemas else {}
     return [value for value in found.values() if isinstance(value, dict)]
+
+
+def key_format(messages: Sequence[Message], registry: str) -> Format | None:
+    """How the Kafka keys are encoded, if they name schemas; None if they do not, or if the registry does not say."""
+    keys = [key.encode() if isinstance(key, str) else key for message in messages if (key := message.key()) is not None]
+    if not keys or not all(len(key) > framing.PREFIX_BYTES and key[0] == 0 for key in keys):
+        return None
+    try:
+        with SchemaRegistry(registry) as client:
+            kinds = {
+                client.schema(framing.schema_of(key, None)[0]).kind for key in {key[:5]: key for key in keys}.values()
+            }
+    except (SchemaMissing, UserError):
+        return None
+    return _FORMATS.get(kinds.pop()) if len(kinds) == 1 else None
 
 
 _Named = Mapping[Place, tuple[SchemaKey, int, bytes, bytes]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,12 @@ from uuid import UUID
 
 import msgspec
 
+from include.schemas.schema import Format
 from include.streams.profiling.envelope import Event
-from include.streams.profiling.types import quoted
+from include.streams.profiling.types import ANY, BYTES, STR, OfKey, quoted
+from include.streams.profiling.types import UUID as UUID_TYPE
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True)
@@ -21,14 +26,24 @@ class Key:
     Attributes:
         field: The field's name in the JSON that every key equals; None if there is none.
         note: What the keys are.
+        column: The type of a column for the keys, if they equal no field.
+        missing: The number of events without a key.
+        format: How the keys are encoded, if they name schemas of a registry.
     """
 
     field: str | None
     note: str
+    column: OfKey | None = None
+    missing: int = 0
+    format: Format | None = None
 
 
-def key(events: Sequence[Event]) -> Key:
-    """Describes the keys, and finds the field that they equal."""
+def key(events: Sequence[Event], format: Format | None = None) -> Key:
+    """Describes the keys, and finds the field that they equal.
+
+    Args:
+        format: How the keys are encoded, if they name schemas of a registry.
+    """
     keyed = [(event.record.key, event.fields) for event in events if event.record.key is not None]
     if not keyed:
         return Key(None, "No record has a Kafka key.")
@@ -39,8 +54,14 @@ def key(events: Sequence[Event]) -> Key:
     if equal:
         field = max(equal, key=lambda name: equal[name])
         return Key(field, f"The Kafka key equals {field} {share}.")
-    kind = _kind([key for key, _ in keyed])
-    return Key(None, f"The Kafka keys, {share}, are {kind}. They equal no field, and are not stored.")
+    missing = len(events) - len(keyed)
+    if format is not None:
+        note = f"The Kafka keys, {share}, name schemas: they are {format}, and land in a column."
+        return Key(None, note, OfKey(ANY), missing, format)
+    kind, column = _kind([key for key, _ in keyed])
+    return Key(
+        None, f"The Kafka keys, {share}, are {kind}. They equal no field, and land in a column.", column, missing
+    )
 
 
 def _equals(found: bytes, fields: dict[str, Any], name: str) -> bool:
@@ -53,26 +74,33 @@ def _distinct(keyed: Sequence[tuple[bytes | None, dict[str, Any]]], name: str) -
     return len({fields[name] for _, fields in keyed})
 
 
-def _kind(keys: Sequence[bytes]) -> str:
-    example = keys[0]
-    if all(len(each) >= 5 and each[0] == 0 for each in keys):
-        return "serialized with a schema registry's framing"
+def _kind(keys: Sequence[bytes]) -> tuple[str, OfKey]:
+    """What keys are, and the type of their column."""
+    lengths = {len(each) for each in keys}
+    # A whole number of 8 bytes begins with zeros, as the framing does.
+    if lengths != {8} and all(len(each) >= 5 and each[0] == 0 for each in keys):
+        return "serialized with a schema registry's framing; see key_format", OfKey(BYTES)
     try:
         decoded = [msgspec.json.decode(each) for each in keys]
     except (ValueError, RecursionError):
         pass
     else:
         if all(isinstance(each, dict) for each in decoded):
-            return f"JSON objects, such as {quoted(json.dumps(decoded[0], ensure_ascii=False))}"
+            example = quoted(json.dumps(decoded[0], ensure_ascii=False))
+            if all(each.keys() == {"schema", "payload"} for each in decoded):
+                return f"JSON objects in Kafka Connect's envelope, such as {example}", OfKey(ANY, "payload")
+            return f"JSON objects, such as {example}", OfKey(ANY)
         if all(isinstance(each, str) for each in decoded):
-            return f"JSON strings, such as {quoted(example.decode())}"
+            return f"JSON strings, such as {quoted(keys[0].decode())}", OfKey(STR)
     try:
         texts = [each.decode() for each in keys]
     except UnicodeDecodeError:
         texts = []
     if texts and all(text.isprintable() for text in texts):
-        return f"texts, such as {quoted(texts[0])}"
-    lengths = {len(each) for each in keys}
+        return f"texts, such as {quoted(texts[0])}", OfKey(UUID_TYPE if all(map(_UUID.fullmatch, texts)) else STR)
     if lengths in ({4}, {8}):
-        return f"{lengths.pop()} bytes each, as a serializer writes whole numbers"
-    return "binary"
+        note = "as a serializer writes numbers; if they are, declare the column as Annotated[int, Key(binary=True)]"
+        return f"{lengths.pop()} bytes each, {note}", OfKey(BYTES)
+    if lengths == {16}:
+        return "16 bytes each; if they are UUIDs, declare the column as Annotated[UUID, Key(binary=True)]", OfKey(BYTES)
+    return "binary", OfKey(BYTES)

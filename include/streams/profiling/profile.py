@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from include.error_codes import Code
 from include.errors import UserError
+from include.schemas.schema import Format
 from include.streams.field import MAX_FIELDS
 from include.streams.profiling import changes
 from include.streams.profiling.envelope import (
@@ -28,6 +29,7 @@ from include.streams.profiling.record import Record
 from include.streams.profiling.schema import Decoded
 from include.streams.profiling.types import STR, Choice, Field, Seen, fields_of
 
+_BEFORE_KEY = ("record_", *(f"record_{number}_" for number in range(2, MAX_FIELDS)))
 _REMEDIES = {
     TEXT: 'Let the producer send each text as a field of a JSON object, such as {"text": "…"}.',
     LINES: 'Let the producer send each line as a JSON object with the names of its fields, such as {"id": 17}.',
@@ -78,12 +80,15 @@ class Profile:
     are_rows: bool = False
 
 
-def profile(topic: str, records: Sequence[Record], decoded: Decoded | None = None) -> Profile:
+def profile(
+    topic: str, records: Sequence[Record], decoded: Decoded | None = None, key_format: Format | None = None
+) -> Profile:
     """Describes the records of a sample.
 
     Args:
         topic: The topic's name.
         decoded: The records that name schemas of a registry, if most of them do.
+        key_format: How the keys are encoded, if they name schemas of a registry.
 
     Raises:
         UserError: The topic is empty, or its records are neither JSON objects nor decoded.
@@ -102,7 +107,7 @@ def profile(topic: str, records: Sequence[Record], decoded: Decoded | None = Non
             "Let the producer send an object whose names are data inside a field.",
             code=Code.RECORDS_UNSUPPORTED,
         )
-    keys = key(found.events)
+    keys = key(found.events, key_format)
     types = event_types(found.events) if surrounding is Envelope.NONE and decoded is None else None
     open_ended = {keys.field, types.field if types else None}
     fields = tuple(_adapted(field, open_ended) for field in fields)
@@ -110,6 +115,8 @@ def profile(topic: str, records: Sequence[Record], decoded: Decoded | None = Non
         fields = tuple(field for field in fields if field.name == "payload")
     time = event_time(fields, found.events)
     fields = tuple(_always(field) if field.name == time.field and field.optional else field for field in fields)
+    if keys.column is not None:
+        fields = (_key_column(keys, fields, len(found.events)), *fields)
     return Profile(
         topic,
         len(records),
@@ -124,6 +131,14 @@ def profile(topic: str, records: Sequence[Record], decoded: Decoded | None = Non
         types,
         decoded,
     )
+
+
+def _key_column(keys: Key, fields: Sequence[Field], events: int) -> Field:
+    """The field of the Kafka key, with a name that no other field has."""
+    taken = {field.name.lower() for field in fields}
+    name = next(name for name in (f"{before}key" for before in ("", *_BEFORE_KEY)) if name not in taken)
+    assert keys.column is not None
+    return Field(name, keys.column, events, events - keys.missing, 0)
 
 
 def _always(field: Field) -> Field:

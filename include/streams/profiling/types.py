@@ -94,6 +94,19 @@ class Unscaled(Type):
 
 
 @dataclass(frozen=True)
+class OfKey(Type):
+    """A value of the Kafka key, and not of the event.
+
+    Attributes:
+        type: The type of the value.
+        path: The field of the key; empty for the whole key.
+    """
+
+    type: Plain
+    path: str = ""
+
+
+@dataclass(frozen=True)
 class OfSource(Type):
     """A value of the block ``source`` of change events."""
 
