@@ -101,7 +101,7 @@ SELECT 'landing:' || stream, topic, part, stream, %(rows)s / 8, 'bench', 0, now(
 FROM millrace.stream_setting CROSS JOIN generate_series(0, 7) AS part;
 
 -- name: incarnations
-INSERT INTO millrace.topic_incarnation (topic, number, topic_id) SELECT topic, 1, stream FROM millrace.stream_setting;
+INSERT INTO millrace.topic_incarnation (stream, topic, number, topic_id) SELECT stream, topic, 1, stream FROM millrace.stream_setting;
 
 -- Two days of claims every five minutes, and a year of days before.
 -- name: ledger

@@ -77,7 +77,10 @@ def _fits(name: str, records: int) -> bool:
     from include.streams import definitions
 
     definition = definitions.get(name)
-    return topic_sample.show(definition, topic_sample.read(definition.topic, records))
+    found = [
+        topic_sample.show(definition, topic_sample.read(topic, records)) for topic in topic_sample.topics_of(definition)
+    ]
+    return all(found)
 
 
 def _check_all() -> None:
@@ -120,6 +123,7 @@ def _check_all() -> None:
 
 def _check_schemas(name: str) -> None:
     """Prints how each registered schema of a stream's topic fits the definition. Exits with 1 if one does not."""
+    from cli import topic_sample
     from embedded.platform import Platform
     from include.landing.decoding import comparison
     from include.streams import definitions
@@ -134,16 +138,18 @@ def _check_schemas(name: str) -> None:
         )
     os.environ.update(Platform().environment())
     stops = False
-    for of_key in parts:
-        subject = stream.key_subject if of_key else stream.subject
-        compared = comparison.compare(stream, of_key=of_key)
-        if not compared:
-            click.echo(f"The registry {stream.registry!r} has no schema for the subject {subject!r}.")
-        for found in compared:
-            click.echo(f"{subject} version {found.version}, schema id {found.schema_id}: {found.verdict}")
-            for line in found.reasons:
-                click.echo(f"         {line}")
-        stops |= any(found.stops for found in compared)
+    for topic in topic_sample.topics_of(stream):
+        own = stream.of_topic(topic)
+        for of_key in parts:
+            subject = own.key_subject if of_key else own.subject
+            compared = comparison.compare(own, of_key=of_key)
+            if not compared:
+                click.echo(f"The registry {own.registry!r} has no schema for the subject {subject!r}.")
+            for found in compared:
+                click.echo(f"{subject} version {found.version}, schema id {found.schema_id}: {found.verdict}")
+                for line in found.reasons:
+                    click.echo(f"         {line}")
+            stops |= any(found.stops for found in compared)
     if stops:
         sys.exit(1)
 

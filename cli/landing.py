@@ -4,6 +4,7 @@ import base64
 import getpass
 import os
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
     from include.landing.replay import Replayed
+    from include.streams.definition import Stream
 
 MAX_REASONS = 20
 
@@ -30,7 +32,8 @@ MAX_REASONS = 20
     "--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second. Default: as fast as possible."
 )
 @click.option("--seed", type=int, help="The seed of the simulation.")
-def produce(stream: str, events: int, rate: float | None, seed: int | None) -> None:
+@click.option("--topic", help="Where to send them, if the stream reads several topics. Default: all, in turn.")
+def produce(stream: str, events: int, rate: float | None, seed: int | None, topic: str | None) -> None:
     """Send simulated events to a stream's topic, which is created if needed, and unpause the stream's DAG."""
     from embedded.airflow_api import AirflowApi
     from include.streams import definitions
@@ -48,9 +51,11 @@ def produce(stream: str, events: int, rate: float | None, seed: int | None) -> N
         reports.append(time.monotonic())
         click.echo(f"  {sent:,} of {events:,} …", err=True)
 
-    send(definition, events, rate, seed=seed, progress=report)
+    send(definition, events, rate, seed=seed, topic=topic, progress=report)
     seconds = reports[-1] - reports[0]
-    click.echo(f"Sent {events:,} events to {definition.topic} in {seconds:.1f} s, {events / seconds:,.0f} a second.")
+    click.echo(
+        f"Sent {events:,} events to {topic or definition.topic} in {seconds:.1f} s, {events / seconds:,.0f} a second."
+    )
     if airflow.is_paused(dag_id):
         airflow.unpause(dag_id)
         click.echo(f"Unpaused {dag_id}, which lands them.", err=True)
@@ -92,7 +97,8 @@ def accept(stream: str, choice: str) -> None:
 def dead_letters(stream: str, action: str | None, most: int, reason: str, place: RecordCoordinates | None) -> None:
     """List dead letters and quarantined records, with counts by reason. With retry, land those that can land now.
 
-    Each is named by its coordinates: the number of the topic among those of its name, the partition, the offset.
+    Each is named by its coordinates: the number of the topic among those that the stream has read, the partition, the
+    offset.
     """
     from include.landing import retry
     from include.streams import definitions
@@ -110,16 +116,25 @@ def dead_letters(stream: str, action: str | None, most: int, reason: str, place:
         if action == "retry":
             click.echo(f"{retry.retry(connection, definition, _report_retried)}.")
         elif place:
-            _show_dead_letter(connection, stream, place)
+            _show_dead_letter(connection, stream, place, _topics(connection, definition))
         else:
-            _list_dead_letters(connection, stream, most, reason)
+            _list_dead_letters(connection, stream, most, reason, _topics(connection, definition))
+
+
+def _topics(connection: "Connection", definition: "Stream") -> dict[int, str]:
+    """The topics by their numbers, if the stream reads several."""
+    from include.landing import incarnation
+
+    return {} if definition.topics is None else incarnation.topics_of(connection, definition.name)
 
 
 def _report_retried(landed: int, kept: int, filtered: int) -> None:
     click.echo(f"  {landed + kept + filtered:,} tried, {landed:,} landed …", err=True)
 
 
-def _list_dead_letters(connection: "Connection", stream: str, most: int, reason: str) -> None:
+def _list_dead_letters(
+    connection: "Connection", stream: str, most: int, reason: str, topics: Mapping[int, str]
+) -> None:
     """Prints the newest ones, then the counts by reason."""
     from include.warehouse import queries
 
@@ -135,7 +150,10 @@ def _list_dead_letters(connection: "Connection", stream: str, most: int, reason:
     for *where, kind, sqlstate, why, appended in sql.list_dead_letters(
         connection, stream=stream, reason=reason, most=most
     ):
-        click.echo(f"{'/'.join(map(str, where))}  {appended:%Y-%m-%d %H:%M:%S}  {kind}  {sqlstate}  {_printable(why)}")
+        topic = f"  {topics[where[0]]}" if where[0] in topics else ""
+        click.echo(
+            f"{'/'.join(map(str, where))}{topic}  {appended:%Y-%m-%d %H:%M:%S}  {kind}  {sqlstate}  {_printable(why)}"
+        )
     click.echo(f"\n{total:,} dead letters and quarantined records, {size:,} bytes, by reason:")
     for kind, sqlstate, why, count, _ in counts[:MAX_REASONS]:
         click.echo(f"{count:9,}  {kind}  {sqlstate}  {_printable(why)}")
@@ -147,7 +165,9 @@ def _list_dead_letters(connection: "Connection", stream: str, most: int, reason:
     click.echo(f"Show one in full: ./millrace dead-letters {stream} --show {'/'.join(map(str, where))}")
 
 
-def _show_dead_letter(connection: "Connection", stream: str, place: RecordCoordinates) -> None:
+def _show_dead_letter(
+    connection: "Connection", stream: str, place: RecordCoordinates, topics: Mapping[int, str]
+) -> None:
     from include.warehouse import queries
 
     found = queries.load("landing").read_dead_letter(connection, stream=stream, **place._asdict())
@@ -160,6 +180,8 @@ def _show_dead_letter(connection: "Connection", stream: str, place: RecordCoordi
         )
     incarnation, kind, sqlstate, reason, appended, event_time, kept, key, value, headers, withheld = found
     click.echo(f"coordinates  {incarnation}/{place.partition}/{place.offset}  (topic's number, partition, offset)")
+    if incarnation in topics:
+        click.echo(f"topic        {topics[incarnation]}")
     click.echo(f"disposition  {kind}{f', SQLSTATE {sqlstate}' if sqlstate else ''}")
     click.echo(f"reason       {_printable(reason)}")
     click.echo(f"in Kafka     {appended:%Y-%m-%d %H:%M:%S.%f} UTC")
@@ -204,6 +226,7 @@ def _printable(text: str, keep: str = "") -> str:
 
 @click.command()
 @click.argument("stream")
+@click.option("--topic", help="Only this topic, if the stream reads several.")
 @click.option(
     "--partition", "partitions", type=click.IntRange(min=0), multiple=True, help="Only this partition. Can be repeated."
 )
@@ -213,6 +236,7 @@ def _printable(text: str, keep: str = "") -> str:
 @click.option("--until", type=Moment(), help="Only records with an earlier timestamp in Kafka. UTC.")
 def replay(
     stream: str,
+    topic: str | None,
     partitions: tuple[int, ...],
     first: int | None,
     last: int | None,
@@ -231,7 +255,7 @@ def replay(
     from include.warehouse.connection import connected
 
     definition = definitions.get(stream)
-    wanted = replay_selection.choose(partitions, first, last, since, until)
+    wanted = replay_selection.choose(partitions, first, last, since, until, topic)
     os.environ.update(Platform().environment())
     with connected("millrace replay") as connection:
         _show_replayed(replays.replay(connection, definition, wanted, getpass.getuser(), _report_replayed))
@@ -239,7 +263,7 @@ def replay(
 
 def _report_replayed(so_far: "Replayed") -> None:
     span = so_far.span
-    click.echo(f"  partition {span.partition}: {so_far.records:,} records …", err=True)
+    click.echo(f"  {span.topic}, partition {span.partition}: {so_far.records:,} records …", err=True)
 
 
 def _show_replayed(spans: "list[Replayed]") -> None:
@@ -247,10 +271,12 @@ def _show_replayed(spans: "list[Replayed]") -> None:
     from rich.table import Table
 
     shown = Table("partition", "offsets", "records", "landed", "dead letters", "quarantined", "filtered")
+    several = len({done.span.topic for done in spans}) > 1
     for done in spans:
         counts = [f"{done.after[each]:,} ({done.after[each] - done.before[each]:+,})" for each in done.after]
         offsets = f"{done.span.first:,} to {done.span.next - 1:,}"
-        shown.add_row(str(done.span.partition), offsets, f"{done.records:,}", *counts)
+        place = f"{done.span.partition} of {done.span.topic}" if several else str(done.span.partition)
+        shown.add_row(place, offsets, f"{done.records:,}", *counts)
     Console(width=max(100, Console().width)).print(shown)
     gone = sum(done.span.gone for done in spans)
     if gone:

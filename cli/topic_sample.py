@@ -50,6 +50,28 @@ def read(topic: str, records: int) -> Sample:
     return found
 
 
+def topics_of(stream: Stream) -> list[str]:
+    """The topics of a stream; of several, those that exist.
+
+    Raises:
+        UserError: None exists, or Kafka does not answer.
+    """
+    from embedded.platform import Platform
+    from include.kafka import topics
+
+    if stream.topics is None:
+        return [stream.topic]
+    os.environ.update(Platform().environment())
+    found = stream.topic_choice.of(topics.names())
+    if not found:
+        raise UserError(
+            f"No topic of the stream {stream.name!r} exists. It reads {stream.topic_choice}.",
+            "Start its producer, then run the command again.",
+            code=Code.TOPIC_MISSING,
+        )
+    return found
+
+
 def show(stream: Stream, sample: Sample) -> bool:
     """Prints what would become of the sample's records. Returns whether all would land or be skipped."""
     from include.landing.trial import trial

@@ -38,11 +38,12 @@ def stream(stream: str) -> None:
         click.echo(f"Stream {stream!r} has not landed any records yet.")
         return
     several = len({entry.incarnation for entry in found.entries}) > 1
+    topics = {number: f"{number} ({name})" for number, name in found.topics.items() if definition.topics is not None}
     shown = Table("partition", "offsets", "landed", "dead letters", "quarantined", "filtered", "skipped", "no record")
     for (incarnation, partition), group in groupby(found.entries, key=lambda entry: entry.log):
         entries = list(group)
         shown.add_row(
-            f"{partition} of topic {incarnation}" if several else str(partition),
+            f"{partition} of topic {topics.get(incarnation, incarnation)}" if several else str(partition),
             f"{entries[0].first:,} to {entries[-1].next - 1:,}",
             *(
                 f"{sum(getattr(entry, column) for entry in entries):,}"

@@ -37,6 +37,14 @@ def _moment(title: str, description: str) -> Param:
     )
 
 
+TOPIC = {
+    "topic": Param(
+        None,
+        type=["null", "string"],
+        title="Topic",
+        description="Only this topic. Offsets need one. Empty: all topics of the stream.",
+    )
+}
 FORM = {
     "partition": _number("Partition", "Only this partition. Empty: all."),
     "first": _number("First offset", "The first offset to replay. Needs a partition. Empty: the earliest one."),
@@ -64,7 +72,7 @@ does the same.
         max_active_runs=1,
         is_paused_upon_creation=False,
         dagrun_timeout=timedelta(hours=25),
-        params=FORM,
+        params=FORM if stream.topics is None else TOPIC | FORM,
         default_args={"owner": "millrace", "retries": 3, "retry_delay": timedelta(seconds=5)},
     )
     def replay_records() -> None:
@@ -76,7 +84,7 @@ does the same.
             from include.warehouse.connection import connected
 
             def report(so_far: Replayed) -> None:
-                print(f"partition {so_far.span.partition}: {so_far.records:,} records …")
+                print(f"{so_far.span.topic}, partition {so_far.span.partition}: {so_far.records:,} records …")
 
             context = get_current_context()
             with dag_runs.airflow_errors():
@@ -88,6 +96,7 @@ does the same.
                     form["last"],
                     dag_runs.moment(form, "since"),
                     dag_runs.moment(form, "until"),
+                    form.get("topic"),
                 )
                 with connected(f"millrace replay {stream.name}") as connection:
                     who = dag_runs.person(context)

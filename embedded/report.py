@@ -73,9 +73,14 @@ def lag(platform: Platform, healthy: Collection[str]) -> list[dict[str, Any]]:
             if not load("platform").is_migrated(warehouse):
                 return []
             brokers = client.admin() if "kafka" in healthy or "AIRFLOW_CONN_MILLRACE_KAFKA" in own else None
+            # A stream that reads several topics is one line, with their lags.
+            read = dict.fromkeys(
+                (reader, streams[reader].topic if reader in streams and streams[reader].topics is not None else topic)
+                for reader, topic in list(load("platform").readers(warehouse))
+            )
             return [
                 {"reader": reader, "topic": topic} | _entry(reader, topic, streams.get(reader), warehouse, brokers)
-                for reader, topic in list(load("platform").readers(warehouse))
+                for reader, topic in read
             ]
     except UserError as error:
         return unknown(f"the lag is unknown: {error}")

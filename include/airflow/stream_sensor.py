@@ -43,11 +43,11 @@ class StreamSensor(BacklogSensor):
     def _measure(self, context: Context) -> int:
         try:
             return super().execute(context)
-        except TopicMissing:
-            self._create_topic()
+        except TopicMissing as missing:
+            self._create_topic(missing.topic)
             return super().execute(context)
 
-    def _create_topic(self) -> None:
+    def _create_topic(self, topic: str) -> None:
         """Creates the topic of a stream that was never read.
 
         Raises:
@@ -58,6 +58,6 @@ class StreamSensor(BacklogSensor):
         from include.warehouse.connection import connected
 
         with connected("millrace sensor") as connection:
-            if position.read_positions(connection, self.reader, self.kafka_topic):
-                raise TopicMissing(self.kafka_topic)
+            if position.read_positions(connection, self.reader, topic):
+                raise TopicMissing(topic)
         produce.make_topic(definitions.get(self.stream_name))

@@ -156,6 +156,11 @@ def read_positions(connection: Connection, reader: str, topic: str) -> dict[int,
     }
 
 
+def read_topics(connection: Connection, reader: str) -> list[str]:
+    """The topics in which a reader has positions, sorted."""
+    return [topic for (topic,) in queries.load("position").read_topics(connection, reader=reader)]
+
+
 def read_all_positions(
     connection: Connection, keys: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], dict[int, StoredPosition]]:

@@ -15,7 +15,7 @@ from include.kafka import client, topics
 from include.kafka.position_errors import LogTruncated, OffsetsGone, TopicMissing
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer, KafkaError, Message
+    from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Reader:
         leader_epochs: For some of them, the leader epoch of the record below the start. With it the reader notices
             a log that was truncated and rewritten there.
         consumer: The consumer to use, closed with the reader; a new one when None.
+        assign: Whether to assign the partitions to the consumer; if not, the caller does.
         **overrides: librdkafka settings of a new consumer, as for ``client.consumer``.
     """
 
@@ -66,19 +67,26 @@ class Reader:
         *,
         leader_epochs: Mapping[int, int | None] | None = None,
         consumer: Consumer | None = None,
+        assign: bool = True,
         **overrides: Any,
     ) -> None:
-        from confluent_kafka import TopicPartition
-
         epochs = {p: epoch for p, epoch in (leader_epochs or {}).items() if epoch is not None}
 
         self.topic = topic
         self.next_offsets = dict(starts)
         self._epochs = epochs
         self._consumer = client.consumer(**overrides) if consumer is None else consumer
-        self._consumer.assign(
-            [TopicPartition(topic, p, start, leader_epoch=epochs.get(p, -1)) for p, start in starts.items()]
-        )
+        if assign:
+            self._consumer.assign(self.places())
+
+    def places(self) -> list[TopicPartition]:
+        """The partitions, each with its next offset, to be assigned to a consumer."""
+        from confluent_kafka import TopicPartition
+
+        return [
+            TopicPartition(self.topic, p, start, leader_epoch=self._epochs.get(p, -1))
+            for p, start in self.next_offsets.items()
+        ]
 
     def __enter__(self) -> Reader:
         return self
@@ -113,10 +121,13 @@ class Reader:
             OffsetsGone, LogTruncated, TopicMissing: Reading on would lose or repeat records.
             UserError: The brokers refuse, for example for a missing permission.
         """
+        return self.take(self._consumer.consume(max_records, timeout_s))
+
+    def take(self, delivered: list[Message]) -> Batch:
+        """The batch of what the consumer has delivered for this topic; raises the same."""
         from confluent_kafka import Message
 
         batch = Batch()
-        delivered = self._consumer.consume(max_records, timeout_s)
         # Most batches hold records only. A Python loop over them would take as long as decoding them.
         events = list(filter(Message.error, delivered))
         batch.messages = [message for message in delivered if message.error() is None] if events else delivered

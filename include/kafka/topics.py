@@ -112,10 +112,15 @@ def names(timeout_s: float = client.REQUEST_TIMEOUT_S) -> list[str]:
     Raises:
         UserError: The brokers do not answer within ``timeout_s`` seconds.
     """
+    return names_of(client.admin(), timeout_s)
+
+
+def names_of(brokers: AdminClient, timeout_s: float = client.REQUEST_TIMEOUT_S) -> list[str]:
+    """``names`` with a client that exists."""
     from confluent_kafka import KafkaException
 
     try:
-        return sorted(client.admin().list_topics(timeout=timeout_s).topics)
+        return sorted(brokers.list_topics(timeout=timeout_s).topics)
     except KafkaException as error:
         raise _request_failed(error) from error
 
@@ -139,6 +144,15 @@ def request_description(name: str, brokers: AdminClient) -> Callable[[], Topic]:
     request = brokers.describe_topics(TopicCollection([name]), request_timeout=client.REQUEST_TIMEOUT_S)[name]
 
     return lambda: _description(name, request)
+
+
+def request_descriptions(names: Sequence[str], brokers: AdminClient) -> Callable[[], list[Topic]]:
+    """``request_description`` for several topics, in one request."""
+    from confluent_kafka import TopicCollection
+
+    requests = brokers.describe_topics(TopicCollection(list(names)), request_timeout=client.REQUEST_TIMEOUT_S)
+
+    return lambda: [_description(name, requests[name]) for name in names]
 
 
 def extents(topic: str, partitions: Iterable[int], brokers: AdminClient | None = None) -> dict[int, Extent]:

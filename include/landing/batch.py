@@ -117,6 +117,7 @@ class PreparedBatch:
         latest: The last record of each key; None for a stream without a current state.
         entries: The ledger entries: the disposition of every offset, counted.
         classified: The messages that all of this was made from.
+        topic: The topic of the records.
     """
 
     reached: Mapping[int, tuple[int, int | None]]
@@ -128,6 +129,7 @@ class PreparedBatch:
     entries: Sequence[Entry]
     classified: ClassifiedBatch
     latest: Latest | None = None
+    topic: str = ""
 
     @property
     def stops(self) -> list[tuple[int, int, StopReason]]:
@@ -140,25 +142,32 @@ class PreparedBatch:
 
 
 class Preparer:
-    """Prepares the batches of one drain, in the order in which they were read.
+    """Prepares the batches that a drain reads from one topic, in the order in which they were read.
 
     Args:
         stream: The stream that the events belong to.
         incarnation: The topic's incarnation number.
         starts: For each partition, the offset where reading began.
         pending: Changes that the table has not followed yet.
+        topic: The topic, if the stream reads several.
     """
 
     def __init__(
-        self, stream: Stream, incarnation: int, starts: Mapping[int, int], pending: PendingChanges = NO_CHANGES
+        self,
+        stream: Stream,
+        incarnation: int,
+        starts: Mapping[int, int],
+        pending: PendingChanges = NO_CHANGES,
+        topic: str = "",
     ) -> None:
         self._stream = stream
         self._incarnation = incarnation
+        self._topic = topic or stream.topic
         self._next = dict(starts)
         self._decoder = decoders.of(stream)
         self._selection = selection.of(stream)
         columns = copy.columns_of_stream(stream)
-        self._reducer = Reducer(stream, incarnation) if stream.current else None
+        self._reducer = Reducer(stream, incarnation, self._topic) if stream.current else None
         self._columns = tuple(column for column in columns if column.name not in pending.columns)
         self._absent = tuple(column for column in columns if column.name in pending.columns)
         self._strict = tuple(column for column in columns if column.name in pending.nulls)
@@ -253,6 +262,7 @@ class Preparer:
             entries=list(_count(classified)),
             classified=classified,
             latest=self._latest(classified, rows),
+            topic=self._topic,
         )
 
     def _latest(self, classified: ClassifiedBatch, rows: Rows) -> Latest | None:
@@ -376,13 +386,15 @@ class Preparer:
 
     def _rows(self, classified: ClassifiedBatch) -> Rows:
         where = np.flatnonzero(classified.codes == _LANDED)
-        coordinates: list[tuple[str, Any]] = [
+        coordinates: list[tuple[str | None, Any]] = [
             (">i2", self._incarnation),
             (">i4", classified.partitions[where]),
             (">i8", classified.offsets[where]),
         ]
         if self._stream.has_record_time:
             coordinates.append((">i8", classified.times - copy.POSTGRES_EPOCH_US))
+        if self._stream.topics is not None:
+            coordinates.append(copy.constant(self._topic))
         return copy.buffer(self._columns, classified.events, coordinates)
 
     def _letter(

@@ -165,19 +165,22 @@ def columns_of_stream(stream: Stream) -> tuple[Column, ...]:
     return tuple(replace(column, array=limited) if column.name in texts else column for column in columns)
 
 
-def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tuple[str, Any]] = ()) -> Rows:
+def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tuple[str | None, Any]] = ()) -> Rows:
     """Events as the rows of a binary COPY.
 
     Args:
-        before: Columns of fixed width that come before those of the event: for each, its numpy type in the COPY, such
-            as ``>i8``, and its values, or one value for all rows.
+        before: Columns that come before those of the event: for each, its numpy type in the COPY, such as ``>i8``, and
+            its values, or one value for all rows; or None and an Arrow array of texts.
 
     Raises:
         Exception: A value does not fit its column; ``refused`` finds it.
     """
     layout = _Layout(len(events), len(before) + len(columns))
     for width, values in before:
-        layout.fixed(width, values)
+        if width is None:
+            layout.varying(values)
+        else:
+            layout.fixed(width, values)
     for column in columns:
         array = column.array(column.read(events))
         if column.width is None:
@@ -187,6 +190,12 @@ def buffer(columns: Sequence[Column], events: Sequence[Any], before: Sequence[tu
         else:
             layout.fixed(column.width, array.to_numpy(zero_copy_only=False))
     return layout.rows()
+
+
+def constant(text: str) -> tuple[str | None, Any]:
+    """A column of ``buffer`` with one text, which is not empty, in all rows."""
+    encoded = text.encode()
+    return f"S{len(encoded)}", encoded
 
 
 def refused(columns: Sequence[Column], events: Sequence[Any]) -> dict[int, str]:

@@ -15,17 +15,20 @@ import logging
 import math
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from include.errors import UserError
-from include.kafka import client, position, reader, topics
+from include.kafka import backlog, client, position, reader, topics
 from include.kafka.position import Position
 from include.kafka.position_errors import Fenced, PositionError, TopicRecreated
-from include.kafka.reader import Batch, Reader
+from include.kafka.reader import Batch
 from include.kafka.topics import Topic
+from include.kafka.topics_reader import TopicsReader
 from include.landing import (
     dead_letters,
     failures,
@@ -43,16 +46,16 @@ from include.landing.recovery import MIN_REJECTED, AllRecordsRejected, SchemaSto
 from include.landing.state import State
 from include.landing.transaction_retry import TransactionRetry
 from include.schemas.registry import RegistryUnavailable
-from include.streams.definition import Stream
+from include.streams.definition import KAFKA_TOPIC, Stream
 from include.warehouse import queries
-from include.warehouse.connection import connect
+from include.warehouse.connection import connect, connected
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer
     from confluent_kafka.admin import AdminClient
     from psycopg2.extensions import connection as Connection
 
-    from include.landing.batch import PendingChanges, PreparedBatch
+    from include.landing.batch import PendingChanges, PreparedBatch, Preparer
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,8 @@ GATHER_S = 0.05
 SHOW_EVERY_S = 2.0
 CHECK_EVERY_S = 3.0
 RETRY_S = 1.0
+# How long the search for new topics waits for the brokers.
+SEARCH_S = 5.0
 # The longest time between two tries while the schema registry does not answer; the first is RETRY_S.
 MAX_REGISTRY_WAIT_S = 15.0
 # In the tail of a window, a drain ends when no records arrive for this time.
@@ -127,64 +132,77 @@ def drain(stream: Stream, owner: str, shard: int = 0, detach: Callable[[Drained]
 def _drain(stream: Stream, owner: str, shard: int, detach: Callable[[Drained], None] | None) -> Drained:
     deadline = time.monotonic() + stream.window_s
     try:
-        brokers, topic = transaction_retry.until(deadline, lambda: _describe(stream))
-        partitions = [partition for partition in topic.partitions if partition % stream.drains == shard]
-        if not partitions:
-            return Drained(reason="there are more drains than partitions")
+        brokers, found = transaction_retry.until(deadline, lambda: _describe(stream))
+        shares = {topic: share for topic in found if (share := _share(stream, topic, shard))}
+        if not shares:
+            return Drained(reason="there are more drains than partitions" if found else "no topic exists")
         consumer = reader.connected(group_id=stream.reader, **_CONSUMER)
-        connection, claim, pending = transaction_retry.until(deadline, lambda: _claim(stream, topic, partitions, owner))
+        connection, claims, pending = transaction_retry.until(deadline, lambda: _claim(stream, shares, owner))
         failed = [failure.task for failure in failures.of(connection, stream.name)]
         connection.rollback()
         failed = [task for task in failed if task in (failures.WAIT, failures.drain_of(shard))]
-        return Drain(stream, topic, connection, claim, brokers, consumer, pending, failed).run(deadline, detach)
+        known = [topic.name for topic in found]
+        return Drain(stream, claims, connection, brokers, consumer, pending, failed, known).run(deadline, detach)
     except PositionError as error:
         raise recovery.with_remedy(error, stream) from error
+
+
+@dataclass
+class _Source:
+    """One of the topics that a drain reads.
+
+    Attributes:
+        topic: The topic as it was when its partitions were claimed.
+        claim: The positions of its partitions.
+        incarnation: Its number.
+        accepted_bad: For each partition, the offset below which all records may be bad.
+        preparer: Prepares its batches.
+    """
+
+    topic: Topic
+    claim: dict[int, Position]
+    incarnation: int
+    accepted_bad: Mapping[int, int]
+    preparer: Preparer
 
 
 class Drain:
     """One window of one shard of a stream, with its partitions claimed. It closes the connection when it has run.
 
+    Each topic has its own batches and transactions.
+
     Args:
+        claims: The claimed positions of each topic.
         brokers, consumer: The clients to use.
         pending: Changes that the table has not followed yet, because it was locked.
         failed: The tasks that are recorded as failing. A batch that lands, or a window that ends well, clears them.
+        known: The stream's topics when the drain began, with those of other shards.
     """
 
     def __init__(
         self,
         stream: Stream,
-        topic: Topic,
+        claims: Mapping[Topic, Mapping[int, Position]],
         connection: Connection,
-        claim: Mapping[int, Position],
         brokers: AdminClient,
         consumer: Consumer,
         pending: PendingChanges | None = None,
         failed: Iterable[str] = (),
+        known: Iterable[str] = (),
     ) -> None:
-        from include.landing.batch import NO_CHANGES, Preparer
+        from include.landing.batch import NO_CHANGES
 
         self._stream = stream
-        self._topic = topic
         self._connection = connection
-        self._claim = dict(claim)
-        self._incarnation = incarnation.number(connection, topic)
-        self._accepted_bad = dict(
-            queries.load("landing").read_accepted_bad(connection, stream=stream.name, incarnation=self._incarnation)
-        )
-        connection.rollback()
-        starts = {partition: position.next_offset for partition, position in claim.items()}
         self._failed = list(failed)
         self._pending = pending or NO_CHANGES
         self._nulls_are_allowed = not self._pending.nulls
-        self._preparer = Preparer(stream, self._incarnation, starts, self._pending)
-        self._state = State(stream, self._preparer.copied) if stream.current else None
+        self._sources = {topic.name: self._source(topic, claim) for topic, claim in claims.items()}
+        self._known = {*self._sources, *known}
+        copied = next(iter(self._sources.values())).preparer.copied
+        self._state = State(stream, copied) if stream.current else None
         self._brokers = brokers
-        self._reader = Reader(
-            stream.topic,
-            starts,
-            leader_epochs={partition: position.leader_epoch for partition, position in claim.items()},
-            consumer=consumer,
-        )
+        self._reader = TopicsReader({name: source.claim for name, source in self._sources.items()}, consumer)
         self._partitions = Partitions(stream)
         self._stopping = threading.Event()
         self._grown = threading.Event()
@@ -192,7 +210,20 @@ class Drain:
         self._unavailable: RegistryUnavailable | None = None
         self._preparing = False
         self._drained = Drained()
-        self._shown_at = self._checked_at = time.monotonic()
+        self._shown_at = self._checked_at = self._searched_at = time.monotonic()
+
+    def _source(self, topic: Topic, claim: Mapping[int, Position]) -> _Source:
+        from include.landing.batch import Preparer
+
+        number = incarnation.number(self._connection, self._stream.name, topic)
+        accepted = queries.load("landing").read_accepted_bad(
+            self._connection, stream=self._stream.name, incarnation=number
+        )
+        accepted_bad = dict(accepted)
+        self._connection.rollback()
+        starts = {partition: position.next_offset for partition, position in claim.items()}
+        preparer = Preparer(self._stream, number, starts, self._pending, topic.name)
+        return _Source(topic, dict(claim), number, accepted_bad, preparer)
 
     def run(self, deadline: float, detach: Callable[[Drained], None] | None = None) -> Drained:
         """Drains until ``deadline`` of the monotonic clock, or until the topic is quiet.
@@ -231,7 +262,8 @@ class Drain:
             if now > quiet_until:
                 return f"no records arrived for {self._stream.quiet}"
             if self._grown.is_set():
-                return "the topic has new partitions"
+                several = self._stream.topics is not None
+                return "there are new topics or partitions" if several else "the topic has new partitions"
             if (batch := ready.get(min(1.0, until - now, quiet_until - now))) is not None:
                 self._write(batch, deadline)
                 arrived_at = time.monotonic()
@@ -250,28 +282,42 @@ class Drain:
     def _read(self) -> list[PreparedBatch]:
         """The next batch, prepared, in one or more pieces; empty when no records arrived."""
         try:
-            batch = self._reader.batch(MAX_RECORDS, GATHER_S)
+            batches = self._reader.batches(MAX_RECORDS, GATHER_S)
         except PositionError:
             # If the topic was recreated, that is the cause: its log has other offsets.
-            self._confirm(topics.request_description(self._topic.name, self._brokers))
+            self._confirm(list(self._sources))
             raise
-        if batch.next_offsets:
+        if self._stream.topics is not None and time.monotonic() - self._searched_at > CHECK_EVERY_S:
+            self._search()
+        moved = {name: batch for name, batch in batches.items() if batch.next_offsets}
+        if moved:
             # If the topic has the same id after the read, it had it before.
-            description = topics.request_description(self._topic.name, self._brokers)
-            prepared = self._prepare(batch)
-            self._confirm(description)
+            descriptions = topics.request_descriptions(list(moved), self._brokers)
+            prepared = [each for name, batch in moved.items() for each in self._prepare(self._sources[name], batch)]
+            self._confirm(list(moved), descriptions)
             return [] if self._stopping.is_set() else prepared
         if time.monotonic() - self._checked_at > CHECK_EVERY_S:
-            self._confirm(topics.request_description(self._topic.name, self._brokers))
+            self._confirm(list(self._sources))
         return []
 
-    def _prepare(self, batch: Batch) -> list[PreparedBatch]:
+    def _search(self) -> None:
+        """Ends the drain if there is a topic of the stream that did not exist when it began; the next one reads it."""
+        self._searched_at = time.monotonic()
+        try:
+            found = self._stream.topic_choice.of(topics.names_of(self._brokers, SEARCH_S))
+        except UserError as error:
+            log.warning("Searching for new topics again: %s", error.what)
+            return
+        if not self._known.issuperset(found):
+            self._grown.set()
+
+    def _prepare(self, source: _Source, batch: Batch) -> list[PreparedBatch]:
         """Prepares a batch. Waits for a schema registry that does not answer; then no record is lost or skipped."""
         wait_s = RETRY_S
         self._preparing = True
         while not self._stopping.is_set():
             try:
-                prepared = self._preparer.pieces(batch)
+                prepared = source.preparer.pieces(batch)
             except RegistryUnavailable as error:
                 log.warning("Trying again in %.0f s: %s", wait_s, error.what)
                 self._unavailable = error
@@ -282,22 +328,28 @@ class Drain:
                 return prepared
         return []
 
-    def _confirm(self, description: Callable[[], Topic]) -> None:
-        """Raises TopicRecreated unless the topic is the one that was claimed. Waits for brokers that do not answer."""
+    def _confirm(self, names: list[str], descriptions: Callable[[], list[Topic]] | None = None) -> None:
+        """Raises TopicRecreated unless the topics are those that were claimed. Waits for brokers that do not answer.
+
+        Args:
+            descriptions: A request that was sent, if one was.
+        """
         while not self._stopping.is_set():
             try:
-                found = description()
+                found = (descriptions or topics.request_descriptions(names, self._brokers))()
             except UserError as error:
                 if not transaction_retry.is_transient(error):
                     raise
                 log.warning("Trying again: %s", error.what)
                 self._stopping.wait(RETRY_S)
-                description = topics.request_description(self._topic.name, self._brokers)
+                descriptions = None
                 continue
-            if found.id != self._topic.id:
-                raise TopicRecreated(self._stream.reader, self._topic.name, self._topic.id, found.id)
-            if len(found.partitions) > len(self._topic.partitions):
-                self._grown.set()
+            for topic in found:
+                claimed = self._sources[topic.name].topic
+                if topic.id != claimed.id:
+                    raise TopicRecreated(self._stream.reader, topic.name, claimed.id, topic.id)
+                if len(topic.partitions) > len(claimed.partitions):
+                    self._grown.set()
             self._checked_at = time.monotonic()
             return
 
@@ -316,36 +368,39 @@ class Drain:
         Args:
             find_refused: PostgreSQL has refused a row of the batch: find all such rows first.
         """
-        connection = self._connection
+        connection, source = self._connection, self._sources[batch.topic]
         self._require_accepted_records(batch)
         if batch.classified.has_nulls and not self._nulls_are_allowed:
             table.bring_up_to_date(connection, self._stream)
             self._nulls_are_allowed = True
         self._partitions.ensure(connection, batch.spans)
-        claim = position.advance(connection, self._stream.reader, self._stream.topic, self._claim, batch.reached)
+        claim = position.advance(connection, self._stream.reader, batch.topic, source.claim, batch.reached)
         if find_refused:
-            batch = refusals.copy_accepted(connection, self._preparer, batch)
+            batch = refusals.copy_accepted(connection, source.preparer, batch)
             self._require_accepted_records(batch)
         else:
             self._copy(batch)
         if self._state is not None and batch.latest is not None:
             self._state.write(connection, batch.latest)
-        dead_letters.keep(connection, self._incarnation, batch.letter_partitions, batch.letter_offsets, batch.letters)
-        ledger.add(connection, self._stream.name, self._incarnation, claim, batch.entries)
+        dead_letters.keep(connection, source.incarnation, batch.letter_partitions, batch.letter_offsets, batch.letters)
+        ledger.add(connection, self._stream.name, source.incarnation, claim, batch.entries)
         ledger.mark_unfilled(
-            connection, self._stream.name, self._incarnation, batch.classified.unfilled, self._pending.columns
+            connection, self._stream.name, source.incarnation, batch.classified.unfilled, self._pending.columns
         )
         self._forget_failures()
         connection.commit()
         self._failed = []
-        self._count(claim, batch)
+        source.claim = claim
+        self._count(batch)
 
     def _forget_failures(self) -> None:
         for task in self._failed:
             failures.forget(self._connection, self._stream.name, task)
 
     def _copy(self, batch: PreparedBatch) -> None:
-        batch.rows.send(self._connection, f"{table.SCHEMA}.{self._stream.name}", self._preparer.copied)
+        batch.rows.send(
+            self._connection, f"{table.SCHEMA}.{self._stream.name}", self._sources[batch.topic].preparer.copied
+        )
 
     def _require_accepted_records(self, batch: PreparedBatch) -> None:
         """Raises an error if the stream must not continue past records that a user has not accepted as dead letters.
@@ -354,8 +409,9 @@ class Drain:
             SchemaStops: A record names a schema that is unknown, or that does not fit the definition.
             AllRecordsRejected: None of many records can be landed.
         """
+        accepted_bad = self._sources[batch.topic].accepted_bad
         for partition, offset, reason in batch.stops:
-            if offset >= self._accepted_bad.get(partition, 0):
+            if offset >= accepted_bad.get(partition, 0):
                 raise SchemaStops(self._stream.name, partition, offset, reason)
         if len(batch.rows) or len(batch.letters) < MIN_REJECTED or any(entry.filtered for entry in batch.entries):
             return
@@ -364,7 +420,7 @@ class Drain:
             for partition, offset, letter in zip(
                 batch.letter_partitions, batch.letter_offsets, batch.letters, strict=True
             )
-            if offset >= self._accepted_bad.get(partition, 0)
+            if offset >= accepted_bad.get(partition, 0)
         ]
         if len(unaccepted) >= MIN_REJECTED:
             partition, offset, letter = unaccepted[0]
@@ -373,14 +429,18 @@ class Drain:
     def _has_landed(self, batch: PreparedBatch) -> bool:
         """Connects again, and reads from the stored positions whether the batch's transaction was committed."""
         self._connection = connect(f"millrace land {self._stream.name}", options=_SESSION)
-        found = position.resume(self._connection, self._stream.reader, self._stream.topic, self._claim)
-        if any(found[partition].next_offset != end for partition, (end, _) in batch.reached.items()):
+        found = {
+            name: position.resume(self._connection, self._stream.reader, name, source.claim)
+            for name, source in self._sources.items()
+        }
+        stored = found[batch.topic]
+        if any(stored[partition].next_offset != end for partition, (end, _) in batch.reached.items()):
             return False
-        self._count(found, batch)
+        self._sources[batch.topic].claim = stored
+        self._count(batch)
         return True
 
-    def _count(self, claim: Mapping[int, Position], batch: PreparedBatch) -> None:
-        self._claim = dict(claim)
+    def _count(self, batch: PreparedBatch) -> None:
         self._drained.batches += 1
         for entry in batch.entries:
             self._drained.landed += entry.landed
@@ -400,30 +460,48 @@ class Drain:
     def _show(self) -> None:
         if (now := time.monotonic()) - self._shown_at > SHOW_EVERY_S:
             self._shown_at = now
-            self._reader.show({partition: position.next_offset for partition, position in self._claim.items()})
+            for name, source in self._sources.items():
+                self._reader.show(name, {p: position.next_offset for p, position in source.claim.items()})
 
 
-def _describe(stream: Stream) -> tuple[AdminClient, Topic]:
-    """The topic, and the client that described it."""
+def _describe(stream: Stream) -> tuple[AdminClient, list[Topic]]:
+    """The topics of the stream, and the client that described them."""
     brokers = client.admin()
-    return brokers, topics.describe(stream.topic, brokers)
+    if stream.topics is None:
+        return brokers, [topics.describe(stream.topic, brokers)]
+    with connected("millrace land") as connection:
+        names = backlog.of_choice(connection, stream.reader, stream.topic_choice, partial(topics.names_of, brokers))
+    found = []
+    for described in topics.describe_all(names, brokers).values():
+        if isinstance(described, UserError):
+            raise described
+        found.append(described)
+    return brokers, found
+
+
+def _share(stream: Stream, topic: Topic, shard: int) -> list[int]:
+    """The partitions of a topic that a shard drains. If there are several topics, their first partitions are shared."""
+    first = 0 if stream.topics is None else zlib.crc32(topic.name.encode())
+    return [partition for partition in topic.partitions if (first + partition) % stream.drains == shard]
 
 
 def _claim(
-    stream: Stream, topic: Topic, partitions: list[int], owner: str
-) -> tuple[Connection, dict[int, Position], PendingChanges]:
+    stream: Stream, shares: Mapping[Topic, list[int]], owner: str
+) -> tuple[Connection, dict[Topic, dict[int, Position]], PendingChanges]:
     """Claims the partitions and brings the table up to date. Returns the connection that owns the claim."""
     connection = connect(f"millrace land {stream.name}", options=_SESSION)
     try:
         if stream.current and any(change.fences for change in table.find_changes(connection, stream)):
             # A state that is new, or kept in a new way, fences every drain, so it comes before the claim.
             _log_changes(stream, table.bring_up_to_date(connection, stream))
-        claim = position.claim(connection, stream.reader, topic, partitions, owner)
+        claims = {
+            topic: position.claim(connection, stream.reader, topic, share, owner) for topic, share in shares.items()
+        }
         pending = _follow_definition(connection, stream)
     except BaseException:
         connection.close()
         raise
-    return connection, claim, pending
+    return connection, claims, pending
 
 
 def _follow_definition(connection: Connection, stream: Stream) -> PendingChanges:
@@ -443,6 +521,8 @@ def _follow_definition(connection: Connection, stream: Stream) -> PendingChanges
         nulls = {change.allows_null for change in needed if change.allows_null}
         added = {change.adds_column for change in needed if change.adds_column}
         decides = {stream.deletion.field} & added if stream.deletion is not None else set()
+        if KAFKA_TOPIC in added:
+            decides.add(KAFKA_TOPIC)
         if any(change.creates_table or change.fences for change in needed) or not nulls <= fields or decides:
             raise
         if added:

@@ -83,11 +83,12 @@ class Reducer:
 
     Args:
         incarnation: The topic's incarnation number.
+        topic: The topic.
     """
 
-    def __init__(self, stream: Stream, incarnation: int) -> None:
+    def __init__(self, stream: Stream, incarnation: int, topic: str) -> None:
         columns = {column.name: column for column in copy.columns_of_stream(stream)}
-        self._stream, self._incarnation = stream, incarnation
+        self._stream, self._incarnation, self._topic = stream, incarnation, topic
         self._key = tuple(columns[name] for name in stream.keys)
         self._order = columns.get(stream.order_by or "")
         self._keys = KeyDecoder(stream, self._key) if stream.deletes == TOMBSTONE else None
@@ -179,9 +180,11 @@ class Reducer:
 
     def _deleted(self, partitions: NDArray[np.int32], offsets: NDArray[np.int64], tombstones: Tombstones) -> Rows:
         """Tombstones as rows, in the columns ``state.columns_of_tombstones``."""
-        before: list[tuple[str, Any]] = [(">i2", self._incarnation), (">i4", partitions), (">i8", offsets)]
+        before: list[tuple[str | None, Any]] = [(">i2", self._incarnation), (">i4", partitions), (">i8", offsets)]
         if self._stream.has_record_time:
             before.append((">i8", tombstones.times - copy.POSTGRES_EPOCH_US))
+        if self._stream.topics is not None:
+            before.append(copy.constant(self._topic))
         return copy.buffer(self._key, tombstones.keys, [*before, ("?", True)])
 
 

@@ -63,8 +63,13 @@ class LedgerChanges:
         offsets = classified.offsets
         self._epochs = [claim.epoch for claim in claims]
         entries = np.searchsorted([claim.first for claim in claims], offsets, side="right") - 1
-        # A tombstone was skipped before, unless it was a dead letter because its key could not be decoded.
-        others = [_SKIPPED if value is None else _LANDED for value in classified.values]
+        # A tombstone was skipped before, unless it was a dead letter because its key could not be decoded. So was a
+        # record that is skipped for what it is.
+        is_skipped = (classified.codes == _SKIPPED).tolist()
+        others = [
+            _SKIPPED if value is None or skipped else _LANDED
+            for value, skipped in zip(classified.values, is_skipped, strict=True)
+        ]
         found = (codes[kept[o]] if o in kept else other for o, other in zip(offsets.tolist(), others, strict=True))
         before = np.fromiter(found, np.int64, len(offsets))
         if rows is not None:

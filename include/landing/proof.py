@@ -20,7 +20,7 @@ from include.landing.disposition import STORED, Disposition
 from include.landing.placement import Placement
 from include.landing.state_proof import StateProof
 from include.schemas.framing import Headers
-from include.streams.definition import Stream
+from include.streams.definition import KAFKA_TOPIC, Stream
 from include.streams.field import TIMESTAMP, Field
 from include.warehouse import queries
 from include.warehouse.connection import connect
@@ -108,6 +108,7 @@ class Proof:
         dropped: How many rows retention has dropped from the table since they landed.
         unfilled: How many rows wait for the values of new columns, see ``millrace.landing_unfilled``.
         wrong: Each error, with its offsets.
+        topics: The name of the topic with each incarnation's number.
     """
 
     entries: list[LedgerEntry] = field(default_factory=list)
@@ -115,6 +116,7 @@ class Proof:
     dropped: int = 0
     unfilled: int = 0
     wrong: list[str] = field(default_factory=list)
+    topics: dict[int, str] = field(default_factory=dict)
 
     def report(self, what: str, offsets: Iterable[int] | Iterable[str]) -> None:
         """Reports an error at some offsets or other places, if there are any."""
@@ -204,10 +206,14 @@ class _Prover:
     def __init__(self, connection: Connection, stream: Stream, snapshot: Snapshot) -> None:
         sql = queries.load("landing")
         self._connection, self._stream = connection, stream
-        self._positions = position.read_positions(connection, stream.reader, stream.topic)
-        numbers = {topic_id: number for number, topic_id in sql.read_incarnations(connection, topic=stream.topic)}
-        self._current = {p: numbers.get(stored.topic_id, 0) for p, stored in self._positions.items()}
-        self._ids = {number: topic_id for topic_id, number in numbers.items()}
+        read = sql.read_incarnations(connection, stream=stream.name)
+        self._topics = {row.number: (row.topic, row.topic_id) for row in read}
+        numbers = {topic: number for number, topic in self._topics.items()}
+        self._positions = {
+            LogId(numbers.get((topic, stored.topic_id), 0), partition): stored.position.next_offset
+            for topic in position.read_topics(connection, stream.reader)
+            for partition, stored in position.read_positions(connection, stream.reader, topic).items()
+        }
         self._gaps = list(sql.read_gaps(connection, stream=stream.name))
         self._sql = sql
         self._has_table = sql.read_partition_key(connection, stream=stream.name) is not None
@@ -238,13 +244,14 @@ class _Prover:
             else:
                 missing.append(f"the table landing.{state.table_of(stream)} is missing")
         entries = [LedgerEntry(*row) for row in sql.read_ledger(connection, stream=stream.name)]
-        self._proof = Proof(entries, wrong=missing)
+        names = {number: name for number, (name, _) in self._topics.items()}
+        self._proof = Proof(entries, wrong=missing, topics=names)
 
     def prove(self) -> Proof:
         entries: defaultdict[LogId, list[LedgerEntry]] = defaultdict(list)
         for entry in self._proof.entries:
             entries[entry.log].append(entry)
-        for log in sorted({LogId(self._current[p], p) for p in self._positions} | entries.keys()):
+        for log in sorted(self._positions.keys() | entries.keys()):
             self._prove_continuity(log, entries[log])
         for entry in self._proof.entries:
             self._prove_entry(entry)
@@ -271,7 +278,9 @@ class _Prover:
         """The ledger and the accepted gaps cover every offset below the position exactly once."""
         incarnation, partition = log
         where = f"incarnation {incarnation}, partition {partition}"
-        before = LogId(incarnation - 1, partition)
+        name, _ = self._topics.get(incarnation, ("", ""))
+        former = [number for number, (topic, _) in self._topics.items() if topic == name and number < incarnation]
+        before = LogId(max(former, default=0), partition)
         cut = [gap.first_offset for gap in self._gaps if log_of(gap) == before and gap.choice == Choice.TRUNCATED]
         lost = {
             gap.first_offset: gap.next_offset
@@ -285,10 +294,9 @@ class _Prover:
                 self._proof.wrong.append(f"{where}: the ledger jumps from offset {reached} to {entry.first}")
             reached = entry.next
         reached = lost.get(reached, reached)
-        if self._current.get(partition) == incarnation:
-            stored = self._positions[partition].position.next_offset
-            if stored != reached:
-                self._proof.wrong.append(f"{where}: the ledger ends at {reached}, but the position is {stored}")
+        stored = self._positions.get(log)
+        if stored is not None and stored != reached:
+            self._proof.wrong.append(f"{where}: the ledger ends at {reached}, but the position is {stored}")
         beyond = self._tables(log, reached, 2**62)
         self._proof.report(f"{where}: offsets past the ledger's end", {found.offset for found in beyond})
 
@@ -445,11 +453,12 @@ class _Prover:
         """The offsets of an entry whose records Kafka still has: the last ones, or none."""
         nothing = range(entry.next, entry.next)
         try:
-            topic = topics.describe(self._stream.topic)
+            name, topic_id = self._topics.get(entry.incarnation, (self._stream.topic, ""))
+            topic = topics.describe(name)
         except TopicMissing:
             return nothing
         is_cut = any(log_of(gap) == entry.log and gap.choice == Choice.TRUNCATED for gap in self._gaps)
-        if topic.id != self._ids.get(entry.incarnation) or is_cut:
+        if topic.id != topic_id or is_cut:
             return nothing
         extent = topics.extents(topic.name, [entry.partition])[entry.partition]
         if entry.next > extent.stable_end:
@@ -459,7 +468,9 @@ class _Prover:
     def _records(self, entry: LedgerEntry, first: int, until: int) -> dict[int, Record]:
         """The committed records of some of an entry's offsets."""
         found: dict[int, Record] = {}
-        for batch in reader.read_range(self._stream.topic, {entry.partition: (first, until)}, max_records=20_000):
+        for batch in reader.read_range(
+            self._topics[entry.incarnation][0], {entry.partition: (first, until)}, max_records=20_000
+        ):
             found |= {reader.place(message)[1]: _record(message, self._decoder.reads_others) for message in batch}
         return found
 
@@ -477,6 +488,9 @@ class _Prover:
         first = len(self._stream.record_fields)
         if self._stream.has_record_time:
             differing |= {offset for offset, (record, row) in landed.items() if record.stamp * 1000 != row[0]}
+        if self._stream.topics is not None and KAFKA_TOPIC not in self._absent:
+            name, _ = self._topics[log.incarnation]
+            differing |= {offset for offset, (_, row) in landed.items() if row[first - 1] != name}
         marked, columns = self._unfilled.get(log, (range(0), set()))
         waiting = set()
         for at, column in enumerate(self._columns):

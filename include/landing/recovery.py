@@ -9,8 +9,9 @@ from include.error_codes import Code
 from include.errors import UserError
 from include.kafka import position, reader, topics
 from include.kafka.position import StoredPosition
-from include.kafka.position_errors import PositionError
+from include.kafka.position_errors import PositionError, TopicMissing
 from include.kafka.topics import Topic
+from include.landing import incarnation
 from include.landing.choice import CHOICES, Choice
 from include.landing.decoder import StopReason
 from include.streams import produce
@@ -50,7 +51,9 @@ def with_remedy(error: PositionError, stream: Stream) -> PositionError:
     """The error with the command that lets the stream continue."""
     purposes = {
         Code.OFFSETS_REMOVED: "To record them as lost and continue after them",
-        Code.TOPIC_MISSING: "To create it and continue from offset 0",
+        Code.TOPIC_MISSING: "To create it and continue from offset 0"
+        if stream.topics is None
+        else "To continue without it",
         Code.TOPIC_RECREATED: "To continue with the new topic from offset 0",
         Code.LOG_TRUNCATED: "To keep their rows and continue where the log was cut",
         Code.SCHEMA_UNKNOWN: "Register the schema under this id again, or correct the connection to the registry. Or, "
@@ -76,19 +79,15 @@ def accept(connection: Connection, stream: Stream, choice: Choice, who: str) -> 
     Raises:
         UserError: The stream did not stop for this reason.
     """
-    read = position.read_positions(connection, stream.reader, stream.topic)
-    if choice is Choice.RECREATED and read:
-        produce.make_topic(stream)
-    try:
-        topic = topics.describe(stream.topic)
-    except PositionError as error:
-        # A topic that was never read has no position to recover.
-        raise with_remedy(error, stream) if read else error from None
-    stored_positions = {}
-    if read:
-        position.lock_positions(connection, stream.reader, stream.topic, sorted(read))
-        stored_positions = position.read_positions(connection, stream.reader, stream.topic)
-    done = _ACCEPT[choice](_Recovery(connection, stream, topic, stored_positions, who))
+    if stream.topics is None:
+        done = _accept_one(connection, stream, stream.topic, choice, who)
+    else:
+        wanted = stream.topic_choice.of(position.read_topics(connection, stream.reader))
+        done = [
+            f"{name}, {line}"
+            for name in wanted
+            for line in _accept_one_of_several(connection, stream, name, choice, who)
+        ]
     if not done:
         connection.rollback()
         raise UserError(
@@ -99,6 +98,43 @@ def accept(connection: Connection, stream: Stream, choice: Choice, who: str) -> 
         )
     queries.load("landing").forget_failures(connection, stream=stream.name)
     connection.commit()
+    return done
+
+
+def _accept_one(connection: Connection, stream: Stream, name: str, choice: Choice, who: str) -> list[str]:
+    read = position.read_positions(connection, stream.reader, name)
+    if choice is Choice.RECREATED and read and stream.topics is None:
+        produce.make_topic(stream)
+    try:
+        topic = topics.describe(name)
+    except PositionError as error:
+        # A topic that was never read has no position to recover.
+        raise with_remedy(error, stream) if read else error from None
+    stored_positions = {}
+    if read:
+        position.lock_positions(connection, stream.reader, name, sorted(read))
+        stored_positions = position.read_positions(connection, stream.reader, name)
+    return _ACCEPT[choice](_Recovery(connection, stream, topic, stored_positions, who))
+
+
+def _accept_one_of_several(connection: Connection, stream: Stream, name: str, choice: Choice, who: str) -> list[str]:
+    """Applies a choice to one of the topics of a stream. The stream continues without a topic that is missing."""
+    try:
+        return _accept_one(connection, stream, name, choice, who)
+    except TopicMissing:
+        if choice is not Choice.RECREATED:
+            return []
+    position.lock_positions(connection, stream.reader, name, position.read_positions(connection, stream.reader, name))
+    done = []
+    for partition, stored in position.read_positions(connection, stream.reader, name).items():
+        recovery = _Recovery(connection, stream, Topic(name, stored.topic_id, ()), {}, who)
+        at = stored.position.next_offset
+        recovery.record(recovery.incarnation(stored.topic_id), partition, at, None, choice)
+        done.append(
+            f"partition {partition}: records of the topic from offset {at} on are lost; continues without the topic, "
+            "and reads it from offset 0 if it is created again"
+        )
+    queries.load("position").drop_positions(connection, reader=stream.reader, topic=name, partitions=[])
     return done
 
 
@@ -123,10 +159,7 @@ class _Recovery:
         self.same = {p: s for p, s in stored_positions.items() if s.topic_id == topic.id and p in topic.partitions}
 
     def incarnation(self, topic_id: str) -> int:
-        sql = queries.load("landing")
-        sql.meet_incarnation(self.connection, topic=self.stream.topic, topic_id=topic_id)
-        found = sql.read_incarnation(self.connection, topic=self.stream.topic, topic_id=topic_id)
-        return found
+        return incarnation.meet(self.connection, self.stream.name, self.topic.name, topic_id)
 
     def record(self, incarnation: int, partition: int, first: int, end: int | None, choice: Choice) -> None:
         queries.load("landing").add_gap(
@@ -144,7 +177,7 @@ class _Recovery:
         queries.load("position").set_position(
             self.connection,
             reader=self.stream.reader,
-            topic=self.stream.topic,
+            topic=self.topic.name,
             partition=partition,
             topic_id=self.topic.id,
             next=offset,
@@ -180,7 +213,7 @@ def _accept_recreated(recovery: _Recovery) -> list[str]:
     queries.load("position").drop_positions(
         recovery.connection,
         reader=recovery.stream.reader,
-        topic=recovery.stream.topic,
+        topic=recovery.topic.name,
         partitions=list(recovery.topic.partitions),
     )
     return done
@@ -195,14 +228,14 @@ def _accept_truncated(recovery: _Recovery) -> list[str]:
     }
     if all(ends[partition] == stored.position.next_offset for partition, stored in recovery.same.items()):
         return []
-    recovery.incarnation(recovery.topic.id)
-    number = queries.load("landing").begin_incarnation(
-        recovery.connection, topic=recovery.topic.name, topic_id=recovery.topic.id
+    former = recovery.incarnation(recovery.topic.id)
+    queries.load("landing").begin_incarnation(
+        recovery.connection, stream=recovery.stream.name, topic=recovery.topic.name, topic_id=recovery.topic.id
     )
     done = []
     for partition, stored in recovery.same.items():
         at = stored.position.next_offset
-        recovery.record(number - 1, partition, ends[partition], at, Choice.TRUNCATED)
+        recovery.record(former, partition, ends[partition], at, Choice.TRUNCATED)
         recovery.set_position(partition, ends[partition])
         if ends[partition] < at:
             done.append(

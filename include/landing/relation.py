@@ -18,7 +18,7 @@ SCHEMA = "landing"
 COORDINATES = (
     Field("kafka_offset", "bigint", False, "The record's offset in its partition"),
     Field("kafka_partition", "integer", False, "The record's partition in the topic"),
-    Field("kafka_incarnation", "smallint", False, "Which topic of that name, see millrace.topic_incarnation"),
+    Field("kafka_incarnation", "smallint", False, "Which of the stream's topics, see millrace.topic_incarnation"),
 )
 
 

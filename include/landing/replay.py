@@ -8,7 +8,7 @@ time: it writes at the position and above, and a replay below. Records that Kafk
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from include.kafka.position_errors import LogTruncated, OffsetsGone, PositionErr
 from include.kafka.reader import Batch
 from include.kafka.topics import Topic
 from include.landing import database_errors, dead_letters, incarnation, recovery, refusals, relation, state, table
-from include.landing.batch import Preparer
+from include.landing.batch import SKIPPED, Preparer
 from include.landing.disposition import Disposition
 from include.landing.ledger_changes import Claim, Counts, LedgerChanges
 from include.landing.partitions import Partitions
@@ -64,7 +64,7 @@ class Replayed:
             for name, count in self.after.items()
         )
         offsets = f"offsets {self.span.first} to {self.span.next - 1}"
-        return f"partition {self.span.partition}, {offsets}: {self.records:,} records, now {counts}"
+        return f"{self.span.topic}, partition {self.span.partition}, {offsets}: {self.records:,} records, now {counts}"
 
 
 def replay(
@@ -88,18 +88,9 @@ def replay(
         NonRetryableError: The table cannot follow the definition.
     """
     try:
-        replayer = _Replayer(connection, stream, who)
-        try:
-            spans = replayer.spans(wanted)
-            table.bring_up_to_date(connection, stream)
-            replayed = [replayer.replay(span, report) for span in spans]
-        except NothingToReplay:
-            if wanted == Wanted():
-                replayer.close_unfilled()
-            raise
-        if wanted == Wanted():
-            replayer.close_unfilled()
-        return replayed
+        if stream.topics is None and wanted.topic in (None, stream.topic):
+            return _replay_topic(connection, stream, stream.topic, wanted, who, report)
+        return _replay_topics(connection, stream, wanted, who, report)
     except OffsetsGone as gone:
         raise UserError(
             f"Retention removed records of topic {gone.topic!r}, partition {gone.partition}, before offset "
@@ -114,6 +105,52 @@ def replay(
             connection.rollback()
 
 
+def _replay_topic(
+    connection: Connection, stream: Stream, topic: str, wanted: Wanted, who: str, report: Callable[[Replayed], None]
+) -> list[Replayed]:
+    is_all = replace(wanted, topic=None) == Wanted()
+    replayer = _Replayer(connection, stream, topic, who)
+    try:
+        spans = replayer.spans(wanted)
+        table.bring_up_to_date(connection, stream)
+        replayed = [replayer.replay(span, report) for span in spans]
+    except NothingToReplay:
+        if is_all:
+            replayer.close_unfilled()
+        raise
+    if is_all:
+        replayer.close_unfilled()
+    return replayed
+
+
+def _replay_topics(
+    connection: Connection, stream: Stream, wanted: Wanted, who: str, report: Callable[[Replayed], None]
+) -> list[Replayed]:
+    """Replays the topics of a stream that reads several."""
+    if wanted.topic is None and (wanted.first is not None or wanted.next is not None):
+        raise NonRetryableError(
+            f"Stream {stream.name!r} reads several topics, and offsets are those of one of them.",
+            "Name the topic, as in --topic NAME --partition 0 --first 100 --last 199.",
+            code=Code.INVALID_USAGE,
+        )
+    read = stream.topic_choice.of(position.read_topics(connection, stream.reader))
+    if wanted.topic is not None and wanted.topic not in read:
+        raise NothingToReplay(
+            f"Stream {stream.name!r} has landed no record of a topic {wanted.topic!r}.",
+            f"Its topics are {', '.join(read)}." if read else "It has landed nothing yet.",
+        )
+    replayed: list[Replayed] = []
+    nothing: NothingToReplay = nothing_landed(stream)
+    for topic in read if wanted.topic is None else [wanted.topic]:
+        try:
+            replayed += _replay_topic(connection, stream, topic, wanted, who, report)
+        except NothingToReplay as error:
+            nothing = error
+    if not replayed:
+        raise nothing
+    return replayed
+
+
 def fill(connection: Connection, stream: Stream, who: str) -> list[Replayed]:
     """Fills the values of columns that did not exist when their rows landed, once the columns exist.
 
@@ -123,14 +160,15 @@ def fill(connection: Connection, stream: Stream, who: str) -> list[Replayed]:
     """
     unfilled = list(queries.load("landing").read_unfilled(connection, stream=stream.name))
     missing = table.missing(connection, stream) if unfilled else set()
+    names = incarnation.topics_of(connection, stream.name) if unfilled else {}
     connection.rollback()
     replayed: list[Replayed] = []
     gone: list[str] = []
-    for _, partition, first, until, columns, _ in unfilled:
+    for number, partition, first, until, columns, _ in unfilled:
         if missing.intersection(columns):
             continue
         try:
-            found = replay(connection, stream, Wanted([partition], first, until), who)
+            found = replay(connection, stream, Wanted([partition], first, until, topic=names.get(number)), who)
         except NothingToReplay:
             gone.append(_describe_missing(partition, first, until, columns))
             continue
@@ -153,18 +191,18 @@ def _describe_missing(partition: int, first: int, until: int, columns: Sequence[
 
 
 class _Replayer:
-    """One replay of a stream's current incarnation."""
+    """One replay of the current incarnation of one of a stream's topics."""
 
-    def __init__(self, connection: Connection, stream: Stream, who: str) -> None:
+    def __init__(self, connection: Connection, stream: Stream, topic: str, who: str) -> None:
         self._connection, self._stream, self._who = connection, stream, who
         self._sql = queries.load("landing")
         self._brokers = client.admin()
-        self._positions = position.read_positions(connection, stream.reader, stream.topic)
+        self._positions = position.read_positions(connection, stream.reader, topic)
         if not self._positions:
             raise nothing_landed(stream)
-        self._topic = topics.describe(stream.topic, self._brokers)
+        self._topic = topics.describe(topic, self._brokers)
         _require_same(stream, self._topic, self._positions.values())
-        self._incarnation = incarnation.number(connection, self._topic)
+        self._incarnation = incarnation.number(connection, stream.name, self._topic)
         self._claims = self._read_claims()
         connection.rollback()
         self._partitions = Partitions(stream)
@@ -191,7 +229,7 @@ class _Replayer:
     def replay(self, span: OffsetSpan, report: Callable[[Replayed], None]) -> Replayed:
         """Lands a span again, range by range."""
         done = Replayed(span)
-        preparer = Preparer(self._stream, self._incarnation, {span.partition: span.first})
+        preparer = Preparer(self._stream, self._incarnation, {span.partition: span.first}, topic=self._topic.name)
         for _, until, messages in self._ranges(span):
             self._require_old_log(span.partition, messages)
             # If the topic has the same id after the read, it had it before.
@@ -204,7 +242,9 @@ class _Replayer:
 
     def close_unfilled(self) -> None:
         """Closes the reports of values that were not filled: everything that Kafka still has was replayed."""
-        self._sql.forget_unfilled(self._connection, stream=self._stream.name, incarnation=self._incarnation)
+        self._sql.forget_unfilled(
+            self._connection, stream=self._stream.name, incarnation=self._incarnation, topic=self._topic.name
+        )
         for partition, stored in self._positions.items():
             self._sql.close_unfilled(
                 self._connection,
@@ -285,10 +325,10 @@ class _Replayer:
         self._sql.drop_kept(connection, **span, missing=missing)
         if self._state is not None:
             self._state.expect_removals(connection)
-        # Without a row are dead letters, tombstones and the records that were filtered, which the ledger only counts.
+        # Without a row are dead letters, skipped records, and those that were filtered, which the ledger only counts.
         expected = sum(
-            value is not None and offset not in kept
-            for offset, value in zip(offsets.tolist(), prepared.classified.values, strict=True)
+            code != SKIPPED and offset not in kept
+            for offset, code in zip(offsets.tolist(), prepared.classified.codes.tolist(), strict=True)
         )
         deleted = self._deletion.delete(span | {"missing": missing}, prepared.spans, expected)
         if find_refused:

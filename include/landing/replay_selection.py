@@ -19,6 +19,7 @@ class Wanted:
     """The records to replay; None where nothing bounds them.
 
     Attributes:
+        topic: The topic, if the stream reads several.
         partitions: The numbers of the partitions.
         first, next: Offsets, the end exclusive.
         since, until: Timestamps of the records in Kafka, with time zones; the end exclusive.
@@ -29,6 +30,7 @@ class Wanted:
     next: int | None = None
     since: datetime | None = None
     until: datetime | None = None
+    topic: str | None = None
 
 
 def choose(
@@ -37,10 +39,12 @@ def choose(
     last: int | None,
     since: datetime | None,
     until: datetime | None,
+    topic: str | None = None,
 ) -> Wanted:
     """The records that a user chose.
 
     Args:
+        topic: As in ``Wanted``.
         partitions: Numbers of partitions; none for all.
         first, last: Offsets of one partition, both inclusive.
         since, until: As in ``Wanted``.
@@ -65,17 +69,18 @@ def choose(
                 "Swap its bounds.",
                 code=Code.INVALID_INTERVAL,
             )
-    return Wanted(partitions or None, first, None if last is None else last + 1, since, until)
+    return Wanted(partitions or None, first, None if last is None else last + 1, since, until, topic)
 
 
 @dataclass(frozen=True)
 class OffsetSpan:
-    """Offsets of one partition, the end exclusive.
+    """Offsets of one partition of a topic, the end exclusive.
 
     Attributes:
         gone: How many offsets before ``first`` were wanted, but are no longer in Kafka.
     """
 
+    topic: str
     partition: int
     first: int
     next: int
@@ -145,7 +150,7 @@ class Selection:
         if begin >= end:
             return None
         first = min(max(begin, extent.first), end)
-        return OffsetSpan(partition, first, end, gone=first - begin)
+        return OffsetSpan(self._topic.name, partition, first, end, gone=first - begin)
 
     def _no_records(self, partitions: Iterable[int], extents: Mapping[int, Extent]) -> UserError:
         available = "; ".join(

@@ -11,8 +11,20 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
-from include.landing import copy, dead_letters, decoders, refusals, relation, selection, spans, state, table
+from include.landing import (
+    copy,
+    dead_letters,
+    decoders,
+    incarnation,
+    refusals,
+    relation,
+    selection,
+    spans,
+    state,
+    table,
+)
 from include.landing.dead_letters import MILLISECOND
 from include.landing.decoder import Others
 from include.landing.disposition import Disposition
@@ -111,11 +123,12 @@ class _Retrier:
         self._withheld = WithheldRecords(connection, stream)
         if self._sql.has_withheld(connection, stream=stream.name):
             self._withheld.prepare()
+        self._topics = incarnation.topics_of(connection, stream.name) if stream.topics is not None else {}
 
     def lock(self, after: Coordinates) -> list[ReadDeadLettersRow]:
         """Locks the next dead letters that no other retry holds, and returns them."""
         total_bytes, found = 0, list[Coordinates]()
-        for incarnation, partition, offset, size in self._sql.lock_dead_letters(
+        for number, partition, offset, size in self._sql.lock_dead_letters(
             self._connection,
             stream=self._stream.name,
             incarnation=after.incarnation,
@@ -126,7 +139,7 @@ class _Retrier:
             total_bytes += size
             if found and total_bytes > MAX_BYTES:
                 break
-            found.append(Coordinates(incarnation, partition, offset))
+            found.append(Coordinates(number, partition, offset))
         if not found:
             return []
         rows = self._sql.read_dead_letters(self._connection, stream=self._stream.name, **_by_column(found))
@@ -244,10 +257,14 @@ class _Retrier:
 
     def _rows(self, candidates: Sequence[_Candidate]) -> copy.Rows:
         coordinates = _by_column([candidate.coordinates for candidate in candidates])
-        before: list[tuple[str, Any]] = list(zip((">i2", ">i4", ">i8"), coordinates.values(), strict=True))
+        before: list[tuple[str | None, Any]] = list(zip((">i2", ">i4", ">i8"), coordinates.values(), strict=True))
         if self._stream.has_record_time:
             times = np.fromiter((candidate.time for candidate in candidates), np.int64)
             before.append((">i8", times - copy.POSTGRES_EPOCH_US))
+        if self._stream.topics is not None:
+            before.append(
+                (None, pa.array([self._topics[number] for number in coordinates["incarnations"]], pa.string()))
+            )
         return copy.buffer(self._columns, [candidate.event for candidate in candidates], before)
 
 

@@ -279,7 +279,8 @@ def others(connection: Connection, stream: Stream, copied: Sequence[str]) -> lis
 def kept_of_deleted(stream: Stream) -> tuple[str, ...]:
     """The columns that a deleted row keeps."""
     order = () if stream.order_by is None else (stream.order_by,)
-    return tuple(dict.fromkeys((*stream.keys, *COORDINATES, stream.event_time, *order)))
+    of_record = (field.name for field in stream.record_fields)
+    return tuple(dict.fromkeys((*stream.keys, *COORDINATES, stream.event_time, *of_record, *order)))
 
 
 def columns_of_tombstones(stream: Stream) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def changes(connection: Connection, stream: Stream) -> list[Change]:
     hidden = [field.name for field in _fields(stream) if field.name not in shown]
     if hidden:
         needed.append(_view(stream, [*shown, *hidden]))
-    if kept != wanted:
+    if kept != wanted or any(field.name not in present for field in stream.record_fields):
         needed.append(_filling(stream))
     return needed
 
@@ -166,7 +166,7 @@ def _filling(stream: Stream) -> Change:
         with connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{_WAIT}'")
             # In the order of a drain, which changes its position before it writes rows.
-            queries.load("position").fence_positions(connection, reader=stream.reader, topic=stream.topic)
+            queries.load("position").fence_positions(connection, reader=stream.reader)
             cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(identifier(stream.name)))
         State(stream, copied(stream)).fill(connection)
         rules = state.rules_wanted(stream)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from include.kafka import backlog, client
-from include.kafka.backlog import Backlog
+from include.kafka.backlog import Backlog, Place
 from include.kafka.position_errors import OffsetsGone
 from include.landing.dead_letters import NO_STAMP, STAMPS, appended_at
 from include.streams.definition import Stream
@@ -40,6 +40,7 @@ class Status(Totals):
 
     Attributes:
         lag: Offsets past the stored position that can be read now.
+        topics: ``lag`` by topic, if there are several.
         behind_s: Age in seconds of the oldest record that waits, by its timestamp in Kafka; 0 if none waits.
         blocked_since: Since when an open transaction holds back all records that wait; None if none does.
     """
@@ -47,6 +48,7 @@ class Status(Totals):
     lag: int
     behind_s: float
     blocked_since: datetime | None
+    topics: Mapping[str, int] | None = None
 
 
 def totals(stream: Stream, connection: Connection) -> Totals:
@@ -67,39 +69,38 @@ def of(stream: Stream, connection: Connection) -> Status:
         UserError: Kafka does not answer.
     """
     measured = backlog.measure(client.admin(), connection, stream.reader, stream.topic)
-    for partition, offset in measured.positions.items():
-        if 0 < offset < (first := measured.extents[partition].first):
-            raise OffsetsGone(stream.topic, partition, offset, first)
-    oldest = _oldest_waiting(stream.topic, measured)
+    for place, offset in measured.positions.items():
+        if 0 < offset < (first := measured.extents[place].first):
+            raise OffsetsGone(*place, offset, first)
+    oldest = _oldest_waiting(measured)
     return Status(
         **vars(totals(stream, connection)),
         lag=measured.lag,
         behind_s=max(0.0, (datetime.now(UTC) - oldest).total_seconds()) if oldest else 0.0,
-        blocked_since=_blocked_since(stream.topic, measured) if measured.blocked else None,
+        blocked_since=_blocked_since(measured) if measured.blocked else None,
+        topics=None if stream.topics is None else measured.lags,
     )
 
 
-def _oldest_waiting(topic: str, measured: Backlog) -> datetime | None:
+def _oldest_waiting(measured: Backlog) -> datetime | None:
     starts = {
-        partition: max(offset, measured.extents[partition].first)
-        for partition, offset in measured.positions.items()
-        if measured.extents[partition].stable_end > offset
+        place: max(offset, measured.extents[place].first)
+        for place, offset in measured.positions.items()
+        if measured.extents[place].stable_end > offset
     }
-    return _first_append_time(topic, starts, "read_committed")
+    return _first_append_time(starts, "read_committed")
 
 
-def _blocked_since(topic: str, measured: Backlog) -> datetime | None:
-    starts = {
-        partition: extent.stable_end for partition, extent in measured.extents.items() if extent.end > extent.stable_end
-    }
-    return _first_append_time(topic, starts, "read_uncommitted")
+def _blocked_since(measured: Backlog) -> datetime | None:
+    starts = {place: extent.stable_end for place, extent in measured.extents.items() if extent.end > extent.stable_end}
+    return _first_append_time(starts, "read_uncommitted")
 
 
-def _first_append_time(topic: str, starts: Mapping[int, int], isolation: str) -> datetime | None:
+def _first_append_time(starts: Mapping[Place, int], isolation: str) -> datetime | None:
     """The time of the oldest among the first records of the partitions; None if none has a time within the calendar."""
     from include.kafka import reader
 
-    found = [reader.first_at(topic, partition, start, isolation) for partition, start in starts.items()]
+    found = [reader.first_at(*place, start, isolation) for place, start in starts.items()]
     stamps = [message.timestamp()[1] for message in found if message is not None]
     times = [stamp for stamp in stamps if stamp != NO_STAMP and STAMPS[0] <= stamp <= STAMPS[1]]
     return appended_at(min(times)) if times else None

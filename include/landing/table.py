@@ -13,7 +13,7 @@ from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.landing import database_errors, indexes, locks, state_table
 from include.landing.relation import COORDINATES, SCHEMA, Change, Column, columns_of, identifier
-from include.streams.definition import Stream
+from include.streams.definition import KAFKA_TOPIC, Stream
 from include.streams.field import Field, storable
 from include.streams.indexes import indexes_of
 from include.warehouse import queries
@@ -88,6 +88,8 @@ def _changes(connection: Connection, stream: Stream) -> list[Change]:
         )
     present = columns_of(connection, stream.name)
     needed: list[Change] = []
+    if stream.topics is not None and KAFKA_TOPIC not in present:
+        needed.append(_topic_addition(connection, stream))
     for field in stream.fields:
         if field.name in present:
             needed += _alterations(stream, field, present[field.name])
@@ -118,7 +120,8 @@ def left_over(connection: Connection, stream: Stream) -> list[str]:
 def missing(connection: Connection, stream: Stream) -> set[str]:
     """The fields that have no column yet; none if the table does not exist."""
     present = columns_of(connection, stream.name)
-    return {field.name for field in stream.fields if field.name not in present} if present else set()
+    wanted = {field.name for field in (*stream.record_fields, *stream.fields)}
+    return wanted - present.keys() if present else set()
 
 
 def _change(connection: Connection, stream: Stream) -> list[str]:
@@ -201,6 +204,34 @@ def _addition(stream: Stream, field: Field) -> list[Change]:
         statement = sql.SQL("; ").join([statement, _comment(stream, field)])
     description = f"add the column {field.name!r} ({field.sql}) to landing.{stream.name}"
     return [Change(description, statement, adds_column=field.name, records=((field.name, False),))]
+
+
+def _topic_addition(connection: Connection, stream: Stream) -> Change:
+    """The column with the topic, for a table whose rows are from one topic."""
+    from psycopg2 import sql
+
+    landed = [topic for (topic,) in queries.load("landing").read_landed_topics(connection, stream=stream.name)]
+    if len(landed) > 1:
+        raise NonRetryableError(
+            f"Stream {stream.name!r}: the table landing.{stream.name} has no column {KAFKA_TOPIC!r}, and its rows are "
+            f"from several topics: {', '.join(landed)}.",
+            "Give the stream a new name and with it a new table.",
+            code=Code.TABLE_INCOMPATIBLE,
+        )
+    (field,) = (field for field in stream.record_fields if field.name == KAFKA_TOPIC)
+    column, former = sql.Identifier(KAFKA_TOPIC), sql.Literal(landed[0] if landed else "")
+    # With a constant default, PostgreSQL does not rewrite the rows.
+    statement = sql.SQL("; ").join(
+        [
+            sql.SQL("ALTER TABLE {} ADD COLUMN {} text NOT NULL DEFAULT {}").format(
+                identifier(stream.name), column, former
+            ),
+            sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT").format(identifier(stream.name), column),
+            _comment(stream, field),
+        ]
+    )
+    description = f"add the column {KAFKA_TOPIC!r} (text) to landing.{stream.name}"
+    return Change(description, statement, adds_column=KAFKA_TOPIC, records=((KAFKA_TOPIC, True),))
 
 
 def _alterations(stream: Stream, field: Field, column: Column) -> list[Change]:

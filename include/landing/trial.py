@@ -77,6 +77,7 @@ def trial(stream: Stream, messages: Sequence[Message]) -> Trial:
     from include.landing.batch import Preparer
 
     ends = {partition: offset + 1 for partition, offset in map(place, messages)}
+    # A column with the topic does not change what becomes of a record.
     prepared = Preparer(stream, 1, dict.fromkeys(ends, 0)).prepare(Batch(list(messages), ends))
     reasons: dict[tuple[Disposition, str], Reason] = {}
     places = zip(prepared.letter_partitions, prepared.letter_offsets, strict=True)

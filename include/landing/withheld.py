@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from include.kafka import reader, topics
+from include.kafka import position, reader, topics
 from include.kafka.position_errors import LogTruncated, OffsetsGone, TopicMissing
 from include.landing import incarnation
 from include.streams.definition import Stream
@@ -23,7 +23,7 @@ _NEAR = 500
 
 
 class WithheldRecords:
-    """Reads records of a stream's topic by their coordinates.
+    """Reads records of a stream's topics by their coordinates.
 
     Args:
         connection: To the warehouse.
@@ -32,12 +32,14 @@ class WithheldRecords:
 
     def __init__(self, connection: Connection, stream: Stream) -> None:
         self._connection, self._stream = connection, stream
-        self._incarnation: int | None = None
+        self._topics: dict[int, str] = {}
 
     def prepare(self) -> None:
-        """Finds out which incarnation the topic is; commits."""
-        with suppress(TopicMissing):
-            self._incarnation = incarnation.number(self._connection, topics.describe(self._stream.topic))
+        """Finds out which incarnations the topics are; commits."""
+        stream = self._stream
+        for name in stream.topic_choice.of(position.read_topics(self._connection, stream.reader)):
+            with suppress(TopicMissing):
+                self._topics[incarnation.number(self._connection, stream.name, topics.describe(name))] = name
 
     def read(self, places: Sequence[Place]) -> Mapping[Place, Message]:
         """The records that Kafka still has.
@@ -45,26 +47,31 @@ class WithheldRecords:
         Raises:
             UserError: Kafka does not answer.
         """
-        wanted: dict[int, list[int]] = {}
+        wanted: dict[int, dict[int, list[int]]] = {}
         for number, partition, offset in places:
-            if number == self._incarnation:
-                wanted.setdefault(partition, []).append(offset)
+            if number in self._topics:
+                wanted.setdefault(number, {}).setdefault(partition, []).append(offset)
         found: dict[Place, Message] = {}
-        if not wanted:
-            return found
-        # Retention may remove records after the extents were read; the next retry reads the others.
-        with suppress(OffsetsGone, LogTruncated, TopicMissing):
-            extents = topics.extents(self._stream.topic, list(wanted))
-            for partition, offsets in wanted.items():
-                extent = extents[partition]
-                left = sorted(offset for offset in offsets if extent.first <= offset < extent.stable_end)
-                for first, until in _ranges(left):
-                    some = {offset for offset in left if first <= offset < until}
-                    for batch in reader.read_range(self._stream.topic, {partition: (first, until)}):
-                        for message in batch:
-                            offset = reader.place(message)[1]
-                            if offset in some and self._incarnation is not None:
-                                found[self._incarnation, partition, offset] = message
+        for number, partitions in wanted.items():
+            # Retention may remove records after the extents were read; the next retry reads the others.
+            with suppress(OffsetsGone, LogTruncated, TopicMissing):
+                found |= self._read(number, partitions)
+        return found
+
+    def _read(self, number: int, wanted: Mapping[int, Sequence[int]]) -> dict[Place, Message]:
+        """The records of one topic that Kafka still has, by the offsets of each partition."""
+        topic = self._topics[number]
+        found: dict[Place, Message] = {}
+        extents = topics.extents(topic, list(wanted))
+        for partition, offsets in wanted.items():
+            extent = extents[partition]
+            left = sorted(offset for offset in offsets if extent.first <= offset < extent.stable_end)
+            for first, until in _ranges(left):
+                some = {offset for offset in left if first <= offset < until}
+                for batch in reader.read_range(topic, {partition: (first, until)}):
+                    for message in batch:
+                        if (offset := reader.place(message)[1]) in some:
+                            found[number, partition, offset] = message
         return found
 
 

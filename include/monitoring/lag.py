@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from include.errors import UserError
 from include.kafka import backlog, position, reader, topics
-from include.kafka.backlog import Backlog
+from include.kafka.backlog import Backlog, Place
 from include.kafka.position_errors import OffsetsGone, TopicMissing
 from include.landing.dead_letters import NO_STAMP, STAMPS, appended_at
 
@@ -26,10 +26,12 @@ class Lag:
     Attributes:
         records: Offsets past the stored position that can be read now.
         seconds: Age of the oldest record that waits, by its timestamp in Kafka; 0 if none waits, None if unknown.
+        topics: The offsets by topic.
     """
 
     records: int
     seconds: float | None
+    topics: Mapping[str, int] = field(default_factory=dict)
 
 
 def measure(
@@ -39,7 +41,7 @@ def measure(
 
     Args:
         connection: A connection to the warehouse.
-        streams: The topic of each stream by its name.
+        streams: The topic of each stream by its name, or the text of its ``TopicChoice``.
         timeout_s: Seconds that each request to Kafka waits at most.
 
     Raises:
@@ -53,16 +55,12 @@ def measure(
     found = {stream: _checked(connection, *key, measured[key]) for stream, key in keys.items()}
     backlogs = {stream: each for stream, each in found.items() if not isinstance(each, UserError)}
     stamps = reader.first_stamps(
-        {
-            (streams[stream], partition): offset
-            for stream, each in backlogs.items()
-            for partition, offset in _waiting(each).items()
-        },
+        {place: offset for each in backlogs.values() for place, offset in _waiting(each).items()},
         timeout_s,
     )
     now = datetime.now(UTC)
     return {
-        stream: each if isinstance(each, UserError) else Lag(each.lag, _age(streams[stream], each, stamps, now))
+        stream: each if isinstance(each, UserError) else Lag(each.lag, _age(each, stamps, now), each.lags)
         for stream, each in found.items()
     }
 
@@ -73,26 +71,27 @@ def _checked(connection: Connection, reader: str, topic: str, measured: Backlog 
     Nothing waits in a topic that does not exist yet.
     """
     if isinstance(measured, TopicMissing):
-        never_read = not position.read_positions(connection, reader, topic)
+        # The topic that is missing may be one of several.
+        never_read = not position.read_positions(connection, reader, measured.topic)
         connection.rollback()
         return Backlog({}, {}) if never_read else measured
     if isinstance(measured, UserError):
         return measured
-    for partition, offset in measured.positions.items():
-        if 0 < offset < (first := measured.extents[partition].first):
-            return OffsetsGone(topic, partition, offset, first)
+    for place, offset in measured.positions.items():
+        if 0 < offset < (first := measured.extents[place].first):
+            return OffsetsGone(*place, offset, first)
     return measured
 
 
-def _waiting(measured: Backlog) -> dict[int, int]:
+def _waiting(measured: Backlog) -> dict[Place, int]:
     """The partitions with records that wait, and the offset of the first."""
     starts = {p: max(offset, measured.extents[p].first) for p, offset in measured.positions.items()}
     return {p: start for p, start in starts.items() if start < measured.extents[p].stable_end}
 
 
-def _age(topic: str, measured: Backlog, stamps: Mapping[tuple[str, int], int], now: datetime) -> float | None:
+def _age(measured: Backlog, stamps: Mapping[Place, int], now: datetime) -> float | None:
     waiting = _waiting(measured)
-    known = [stamps[topic, partition] for partition in waiting if (topic, partition) in stamps]
+    known = [stamps[place] for place in waiting if place in stamps]
     if not waiting:
         return 0.0
     times = [appended_at(stamp) for stamp in known if stamp != NO_STAMP and STAMPS[0] <= stamp <= STAMPS[1]]

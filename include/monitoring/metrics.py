@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from include.errors import UserError
-from include.kafka import topics
+from include.kafka import topic_choice, topics
 from include.kafka.position_errors import PositionError
 from include.monitoring import lag
 from include.monitoring.lag import Lag
@@ -58,6 +58,9 @@ KINDS: dict[str, Kind] = {
     ),
     "millrace_stream_lag_seconds": Kind(
         "gauge", ("stream",), "seconds", "Age of the oldest record that waits, 0 if none waits."
+    ),
+    "millrace_stream_topic_lag_records": Kind(
+        "gauge", ("stream", "topic"), "records", "The same for each topic of a stream that reads several."
     ),
     "millrace_stream_newest_event_timestamp_seconds": Kind(
         "gauge", ("stream",), "seconds", "The newest event time that has landed."
@@ -218,6 +221,9 @@ def _add_lag(samples: _Samples, connection: Connection, streams: Mapping[str, st
         if isinstance(found, Lag):
             samples.add("millrace_stream_lag_records", found.records, stream)
             samples.add("millrace_stream_lag_seconds", found.seconds, stream)
+            if not topic_choice.parse(streams[stream]).is_one:
+                for topic, records in found.topics.items():
+                    samples.add("millrace_stream_topic_lag_records", records, stream, topic)
         elif isinstance(found, PositionError) and found.code not in failing[stream].values():
             failing[stream][""] = found.code
     for stream, tasks in failing.items():

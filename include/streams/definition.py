@@ -16,6 +16,7 @@ import msgspec
 
 from include.definitions import InvalidDefinition
 from include.durations import NOTATION, duration_field
+from include.kafka.topic_choice import Pattern, TopicChoice
 from include.notifiers import Notifiers, check_notify
 from include.schemas.schema import Format
 from include.streams.change_events import DEBEZIUM, DELETION, Changes, Source, check_row
@@ -86,6 +87,7 @@ __all__ = [
     "NanoTimestamp",
     "Null",
     "Path",
+    "Pattern",
     "RecordTimestamp",
     "Source",
     "Stream",
@@ -108,6 +110,9 @@ NAME_RULE = (
 RESERVED_PREFIX = "kafka_"
 REGISTRY = "millrace_registry"
 """The connection to the schema registry, if a definition names no other."""
+KAFKA_TOPIC = "kafka_topic"
+"""The column with the topic of a record, in the table of a stream that reads several."""
+_TOPIC = Field(KAFKA_TOPIC, "text", False, "The topic of the record")
 _RECORD_TIME = Field(RECORD_TIMESTAMP, TIMESTAMP, False, "The record's timestamp in Kafka")
 # PostgreSQL's documentation, "System Columns".
 SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
@@ -144,7 +149,9 @@ class Stream:
         keep: How long a partition is kept after its end: a duration, months or years; ``forever`` drops none.
         late: An event that is older than its record in Kafka by more than this is quarantined; ``any`` sets no limit.
         early: An event that is newer than its record in Kafka by more than this is quarantined.
-        topic: The Kafka topic, if it has another name.
+        topic: The Kafka topic, if it has another name. If there are several, the text of ``topic_choice``.
+        topics: Several topics, as a tuple of their names or a ``Pattern``, instead of one. The table has the column
+            ``kafka_topic``, and a topic that is created later is read from its beginning.
         format: How the topic encodes events: ``json``, ``avro``, ``protobuf`` or ``json-schema``. In all but the first,
             each record names its schema, which a schema registry has.
         key_format: How the topic encodes the Kafka keys that fields come from: ``plain`` for text or JSON, or ``avro``,
@@ -191,6 +198,7 @@ class Stream:
     late: str = "7 days"
     early: str = "1 hour"
     topic: str = ""
+    topics: tuple[str, ...] | Pattern | None = None
     format: Format | str = Format.JSON
     key_format: Format | str = PLAIN
     registry: str = ""
@@ -218,8 +226,7 @@ class Stream:
         self._expand_json()
         if not usable(self.name):
             raise InvalidDefinition("name", f"{self.name!r} is not a valid name for a stream.", NAME_RULE)
-        object.__setattr__(self, "topic", self.topic or self.name)
-        self._check_topic()
+        self._check_topics()
         self._check_format()
         self._check_envelope()
         self._check_event()
@@ -278,7 +285,15 @@ class Stream:
     @cached_property
     def record_fields(self) -> tuple[Field, ...]:
         """What a row has of the record in Kafka besides its coordinates, each a column of the table."""
-        return (_RECORD_TIME,) if self.has_record_time else ()
+        time = (_RECORD_TIME,) if self.has_record_time else ()
+        return time if self.topics is None else (*time, _TOPIC)
+
+    @cached_property
+    def topic_choice(self) -> TopicChoice:
+        """The topics that the stream reads."""
+        if isinstance(self.topics, Pattern):
+            return TopicChoice((), self.topics.expression)
+        return TopicChoice((self.topic,) if self.topics is None else tuple(self.topics))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -347,6 +362,10 @@ class Stream:
         """``fresh`` as a duration."""
         return self._duration("fresh")
 
+    def of_topic(self, topic: str) -> Stream:
+        """The same stream, if it read only this topic."""
+        return replace(self, topic=topic, topics=None)
+
     @property
     def subject(self) -> str:
         """The registry's name for the schemas of the topic's values."""
@@ -393,16 +412,25 @@ class Stream:
     def _names(self) -> str:
         return ", ".join(self.event.__struct_fields__)
 
-    def _check_topic(self) -> None:
-        if (
-            not isinstance(self.topic, str)
-            or not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", self.topic)
-            or self.topic in (".", "..")
-        ):
+    def _check_topics(self) -> None:
+        if self.topics is None:
+            object.__setattr__(self, "topic", self.topic or self.name)
+            _check_topic(
+                "topic", self.topic, 'To read several topics, write topics=("a", "b") or topics=Pattern("a.*").'
+            )
+            return
+        if isinstance(self.topics, Pattern):
+            _check_pattern(self.topics)
+        else:
+            _check_names(self.topics)
+        if self.topic not in ("", str(self.topic_choice)):
+            raise InvalidDefinition("topic", "topics names the topics already.", "Omit one of both.")
+        object.__setattr__(self, "topic", str(self.topic_choice))
+        if self.current and self.order_by is None:
             raise InvalidDefinition(
-                "topic",
-                f"{self.topic!r} is not a valid name for a Kafka topic.",
-                "Use up to 249 letters, digits, '.', '_' and '-'. A stream reads one topic, not a pattern.",
+                "order_by",
+                "offsets do not say which record of two topics is newer, and a key may be in both.",
+                f'Name the field that orders the events of a key, such as order_by="{self.event_time}".',
             )
 
     def _check_format(self) -> None:
@@ -586,6 +614,37 @@ class Stream:
                 f"{self.keep!r} is shorter than late and partition together, so that new rows would be dropped.",
                 f'Write at least "{(late + longest) // timedelta(days=1) + 1} days".',
             )
+
+
+def _check_topic(field: str, name: object, remedy: str) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name) or name in (".", ".."):
+        raise InvalidDefinition(
+            field,
+            f"{name!r} is not a valid name for a Kafka topic.",
+            f"Use up to 249 letters, digits, '.', '_' and '-'. {remedy}",
+        )
+
+
+def _check_names(names: object) -> None:
+    if not isinstance(names, tuple) or not names:
+        raise InvalidDefinition(
+            "topics", f"{names!r} is not a tuple of topics or a Pattern.", 'Write ("a", "b") or Pattern("a.*").'
+        )
+    for name in names:
+        _check_topic("topics", name, 'For a regular expression, write topics=Pattern("a.*").')
+    if len(set(names)) < len(names):
+        raise InvalidDefinition("topics", "it names a topic twice.", "Name each topic once.")
+
+
+def _check_pattern(pattern: Pattern) -> None:
+    try:
+        re.compile(pattern.expression)
+    except (re.error, TypeError) as error:
+        raise InvalidDefinition(
+            "topics",
+            f"{pattern.expression!r} is not a regular expression: {error}.",
+            'Write one that matches whole names, such as Pattern(r"orders\..*").',
+        ) from error
 
 
 def usable(name: object) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import cycle
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,13 @@ _PACE_EVERY_S = 0.02
 
 
 def make_topic(stream: Stream) -> bool:
-    """Creates the stream's topic if it does not exist; returns whether it did."""
-    return topics.create(stream.topic, partitions=stream.kafka_partitions, config=TOPIC_CONFIG)
+    """Creates the topics that the stream names, if they do not exist; returns whether it did."""
+    # A list: each of them is created.
+    return any([_make(stream, name) for name in stream.topic_choice.names])
+
+
+def _make(stream: Stream, topic: str) -> bool:
+    return topics.create(topic, partitions=stream.kafka_partitions, config=TOPIC_CONFIG)
 
 
 def produce(
@@ -40,6 +46,7 @@ def produce(
     rate: float | None = None,
     *,
     seed: int | None = None,
+    topic: str | None = None,
     progress: Callable[[int], None] = lambda sent: None,
 ) -> None:
     """Sends simulated events to the stream's topic, and creates the topic if needed; returns once all are stored.
@@ -48,6 +55,7 @@ def produce(
         events: The number of events.
         rate: Events per second; None for as fast as possible.
         seed: Makes the simulation repeatable, except for its times.
+        topic: The topic to send to, if the stream reads several; None sends the events to all that it names, in turn.
         progress: Called before the first event and then about once a second, with the number sent so far.
 
     Raises:
@@ -59,9 +67,11 @@ def produce(
             f"Add simulate=… to its definition, or send your own events to the topic {stream.topic!r}.",
             code=Code.SIMULATION_MISSING,
         )
-    make_topic(stream)
-    sender = _Sender(stream)
-    simulated = _simulated(stream, seed)
+    targets = _targets(stream, topic)
+    for each in targets:
+        _make(stream, each)
+    sender = _Sender(stream, targets)
+    simulated = _simulated(stream.of_topic(targets[0]), seed)
     progress(0)
     started = reported = time.monotonic()
     for sent in range(events):
@@ -74,6 +84,25 @@ def produce(
         sender.send(*next(simulated))
     sender.flush()
     progress(events)
+
+
+def _targets(stream: Stream, topic: str | None) -> list[str]:
+    """The topics to send to."""
+    choice = stream.topic_choice
+    if topic is None and not choice.names:
+        raise UserError(
+            f"The stream {stream.name!r} reads all topics that match {choice.pattern!r}, so it is not known where to "
+            "send events.",
+            "Name a topic, with --topic.",
+            code=Code.INVALID_USAGE,
+        )
+    if topic is not None and not choice.includes(topic):
+        raise UserError(
+            f"The stream {stream.name!r} does not read a topic {topic!r}. It reads {choice}.",
+            "Name one that it reads.",
+            code=Code.INVALID_USAGE,
+        )
+    return list(choice.names) if topic is None else [topic]
 
 
 def _simulated(stream: Stream, seed: int | None) -> Iterator[tuple[bytes | None, bytes, SentHeaders]]:
@@ -128,15 +157,17 @@ def _key(stream: Stream, event: Any) -> bytes | None:
 class _Sender:
     """Sends events with an idempotent producer; raises the error of an event that the brokers reject."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, targets: Sequence[str]) -> None:
         self._stream = stream
+        self._targets = cycle(targets)
         self._producer = client.producer(linger_ms=20)
         self._rejection: KafkaError | None = None
 
     def send(self, key: bytes | None, value: bytes, headers: SentHeaders) -> None:
+        topic = next(self._targets)
         while True:
             try:
-                self._producer.produce(self._stream.topic, value, key, on_delivery=self._delivered, headers=headers)
+                self._producer.produce(topic, value, key, on_delivery=self._delivered, headers=headers)
             except BufferError:
                 self._producer.poll(0.1)
             else:

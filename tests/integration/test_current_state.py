@@ -304,10 +304,10 @@ def patient_drain(plain: Stream, warehouse: Connection) -> tuple[threading.Threa
     from include.kafka import reader
     from include.landing.drain import _claim, _describe
 
-    brokers, topic = _describe(plain)
-    connection, claim, pending = _claim(plain, topic, list(topic.partitions), "old")
+    brokers, (topic,) = _describe(plain)
+    connection, claims, pending = _claim(plain, {topic: list(topic.partitions)}, "old")
     consumer = reader.connected(group_id=plain.reader)
-    running = Drain(plain, topic, connection, claim, brokers, consumer, pending)
+    running = Drain(plain, claims, connection, brokers, consumer, pending)
     table.bring_up_to_date(warehouse, replace(plain, current=True))
     failed: list[type[BaseException]] = []
 

@@ -104,7 +104,7 @@ class TestLedger:
     def test_entries_are_merged_while_a_replay_runs(self, landed: Stream, warehouse: Connection) -> None:
         drain_twice(landed)
         age(warehouse, 40)
-        replayer = replay._Replayer(warehouse, landed, "test")
+        replayer = replay._Replayer(warehouse, landed, landed.topic, "test")
         spans = replayer.spans(replay.Wanted())
         ledger.merge(warehouse, landed, LATER)
         change(warehouse, "ALTER TABLE landing.readings DROP CONSTRAINT mine")

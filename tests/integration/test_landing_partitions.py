@@ -168,7 +168,7 @@ def test_a_partition_that_was_dropped_during_a_drain_is_created_again(stream: St
     other = connect("test")
     table.bring_up_to_date(other, stream)
     claim = position.claim(other, stream.reader, topic, topic.partitions, "test")
-    landing = Drain(stream, topic, other, claim, client.admin(), client.consumer())
+    landing = Drain(stream, {topic: claim}, other, client.admin(), client.consumer())
     landing._partitions.ensure(other, [spans.span_of(stream, NOW)])
     assert maintenance.drop_until(warehouse, stream, NOW + timedelta(days=9))
     send(stream, [event()])

@@ -66,7 +66,7 @@ def test_a_recreated_topic_stops_the_stream(stream: Stream, warehouse: Connectio
     with raises(Code.TOPIC_RECREATED, stream.topic, kind=TopicRecreated):
         drain(stream, "test")
     assert len(landed(warehouse)) == 1
-    assert incarnation.number(warehouse, topics.describe(stream.topic)) == 2
+    assert incarnation.number(warehouse, stream.name, topics.describe(stream.topic)) == 2
 
 
 def test_a_recreated_topic_is_landed_once_accepted(stream: Stream, warehouse: Connection) -> None:

@@ -68,7 +68,7 @@ def test_a_drain_that_was_taken_over_writes_nothing(stream: Stream, warehouse: C
     with closing(connect("old drain")) as other:
         table.bring_up_to_date(other, stream)
         old = position.claim(other, stream.reader, topic, topic.partitions, "old drain")
-        old_drain = Drain(stream, topic, other, old, client.admin(), client.consumer())
+        old_drain = Drain(stream, {topic: old}, other, client.admin(), client.consumer())
         assert drain(stream, "successor").landed == 10
         with raises(Code.POSITIONS_TAKEN_OVER, kind=Fenced):
             old_drain.run(time.monotonic() + 10)
@@ -150,9 +150,10 @@ def test_after_a_lost_connection_the_position_decides(
         if not broken:
             broken.append(self)
             if moment == "after":
-                claim, drained = dict(self._claim), replace(self._drained)
+                (source,) = self._sources.values()
+                claim, drained = dict(source.claim), replace(self._drained)
                 land(self, batch, find_refused)
-                self._claim, self._drained = claim, drained
+                source.claim, self._drained = claim, drained
             rows(warehouse, "SELECT pg_terminate_backend(%s)", self._connection.info.backend_pid)
             self._connection.cursor().execute("SELECT 1")
         land(self, batch, find_refused)

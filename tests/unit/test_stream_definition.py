@@ -342,7 +342,7 @@ def test_a_stream_of_events_without_a_time_uses_the_timestamps_of_records() -> N
         ({"keep": timedelta(days=90)}, "keep", "datetime.timedelta(days=90)"),
         ({"key": "nothing"}, "key", "'nothing'"),
         ({"key": ["text"]}, "key", "['text']"),
-        ({"topic": "^foo.*"}, "topic", "reads one topic, not a pattern"),
+        ({"topic": "^foo.*"}, "topic", "To read several topics, write topics="),
         ({"topic": "two topics"}, "topic", "'two topics'"),
         ({"topic": "a,b"}, "topic", "'a,b'"),
         ({"topic": "ä"}, "topic", "'ä'"),

@@ -217,7 +217,9 @@ def replay(request: Request, stream: MaySeeStream, form: Posted) -> Response:
             conf[name] = _whole_or_none(form, name, label)
         partitions = [] if conf["partition"] is None else [conf["partition"]]
         since, until = (dag_runs.moment(conf, name) for name in ("since", "until"))
-        replay_selection.choose(partitions, conf["first"], conf["last"], since, until)
+        if "topic" in form:
+            conf["topic"] = _text(form, "topic") or None
+        replay_selection.choose(partitions, conf["first"], conf["last"], since, until, conf.get("topic"))
     except UserError as error:
         return _ask(request, question, error=error)
     return _start(request, form, question, f"replay__{stream}", conf)
@@ -359,9 +361,13 @@ def _replay_question(stream: str, chosen: Mapping[str, Any]) -> Question:
 
     definition = definitions.get(stream)
     with connected("millrace pages") as connection:
-        found = sorted(position.read_positions(connection, definition.reader, definition.topic))
-    partitions = [("", "all"), *((str(number), str(number)) for number in found)]
-    texts = {name: chosen.get(name, "") for name in ("partition", "first", "last", "since", "until")}
+        read = definition.topic_choice.of(position.read_topics(connection, definition.reader))
+        found = {p for topic in read for p in position.read_positions(connection, definition.reader, topic)}
+    partitions = [("", "all"), *((str(number), str(number)) for number in sorted(found))]
+    texts = {name: chosen.get(name, "") for name in ("topic", "partition", "first", "last", "since", "until")}
+    topics = [
+        Field("topic", "Topic", "choice", options=[("", "all"), *((name, name) for name in read)], value=texts["topic"])
+    ]
     return Question(
         Action.REPLAY,
         f"stream:{stream}",
@@ -373,6 +379,7 @@ def _replay_question(stream: str, chosen: Mapping[str, Any]) -> Question:
         [(Action.REPLAY, "Replay")],
         f"streams/{quote(stream, safe='')}",
         [
+            *(topics if definition.topics is not None else ()),
             Field("partition", "Partition", "choice", options=partitions, value=texts["partition"]),
             Field("first", "First offset", "number", "Needs a partition. Empty: the earliest.", value=texts["first"]),
             Field("last", "Last offset", "number", "Needs a partition. Empty: the latest.", value=texts["last"]),

@@ -1,25 +1,37 @@
--- name: meet_incarnation(topic, topic_id)!
--- Gives a topic's incarnation the next number, unless it has one.
-INSERT INTO millrace.topic_incarnation (topic, number, topic_id)
-SELECT :topic, coalesce(max(number), 0) + 1, :topic_id FROM millrace.topic_incarnation WHERE topic = :topic
-HAVING NOT coalesce(bool_or(topic_id = :topic_id), false)
-ON CONFLICT DO NOTHING;
+-- name: lock_incarnations(stream)!
+-- Lets only one process number the topics of a stream, until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('millrace incarnation ' || :stream, 0));
 
--- name: begin_incarnation(topic, topic_id)$
+-- name: meet_incarnation(stream, topic, topic_id)!
+-- Gives a topic of a stream the next number, unless it has one.
+INSERT INTO millrace.topic_incarnation (stream, topic, number, topic_id)
+SELECT :stream, :topic, coalesce(max(number), 0) + 1, :topic_id FROM millrace.topic_incarnation WHERE stream = :stream
+HAVING NOT coalesce(bool_or(topic = :topic AND topic_id = :topic_id), false);
+
+-- name: begin_incarnation(stream, topic, topic_id)$
 -- Gives a topic whose log was truncated the next number, under the same id.
 -- Always a row.
-INSERT INTO millrace.topic_incarnation (topic, number, topic_id)
-SELECT :topic, max(number) + 1, :topic_id FROM millrace.topic_incarnation WHERE topic = :topic
+INSERT INTO millrace.topic_incarnation (stream, topic, number, topic_id)
+SELECT :stream, :topic, max(number) + 1, :topic_id FROM millrace.topic_incarnation WHERE stream = :stream
 RETURNING number;
 
--- name: read_incarnation(topic, topic_id)$
--- The newest number of a topic's incarnation.
+-- name: read_incarnation(stream, topic, topic_id)$
+-- The newest number of a topic of a stream.
 -- Always a row.
-SELECT max(number) FROM millrace.topic_incarnation WHERE topic = :topic AND topic_id = :topic_id;
+SELECT max(number) FROM millrace.topic_incarnation
+WHERE stream = :stream AND topic = :topic AND topic_id = :topic_id;
 
--- name: read_incarnations(topic)
--- Every incarnation of a topic, with the id of its topic, oldest first.
-SELECT number, topic_id FROM millrace.topic_incarnation WHERE topic = :topic ORDER BY number;
+-- name: read_incarnations(stream)
+-- The topics that a stream has read, with their ids, oldest first.
+SELECT number, topic, topic_id FROM millrace.topic_incarnation WHERE stream = :stream ORDER BY number;
+
+-- name: read_landed_topics(stream)
+-- The topics of which a stream has landed records.
+SELECT DISTINCT topic
+FROM millrace.topic_incarnation AS known
+JOIN millrace.landing_ledger AS ledger ON ledger.stream = known.stream AND ledger.kafka_incarnation = known.number
+WHERE known.stream = :stream
+ORDER BY topic;
 
 -- name: lock_stream(stream)!
 -- Lets only one process change a stream's table and its partitions, until the transaction ends.
@@ -513,9 +525,12 @@ DELETE FROM millrace.landing_unfilled
 WHERE stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
   AND first_offset >= :first AND next_offset <= :next;
 
--- name: forget_unfilled(stream, incarnation)!
--- Deletes the unfilled ranges of former incarnations of a stream's topic, whose records Kafka no longer has.
-DELETE FROM millrace.landing_unfilled WHERE stream = :stream AND kafka_incarnation <> :incarnation;
+-- name: forget_unfilled(stream, incarnation, topic)!
+-- Deletes the unfilled ranges of former incarnations of a topic, whose records Kafka no longer has.
+DELETE FROM millrace.landing_unfilled
+WHERE stream = :stream AND kafka_incarnation <> :incarnation AND kafka_incarnation IN (
+    SELECT number FROM millrace.topic_incarnation WHERE stream = :stream AND topic = :topic
+);
 
 -- name: note_failure(stream, task, error, code, remedy, is_final)!
 -- Records that a task of a stream failed.

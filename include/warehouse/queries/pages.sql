@@ -228,8 +228,8 @@ ORDER BY since, task;
 -- name: reconciliation(stream)
 -- The offsets of each partition, and their dispositions.
 -- Null: kafka_incarnation.
-SELECT kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined, filtered, skipped,
-       no_records, lost, unaccounted
+SELECT topic, kafka_incarnation, kafka_partition, first_offset, next_offset, landed, dead_letters, quarantined, filtered,
+       skipped, no_records, lost, unaccounted
 FROM millrace.reconciliation
 WHERE stream = :stream
-ORDER BY kafka_partition;
+ORDER BY topic, kafka_partition;

@@ -74,6 +74,10 @@ FROM millrace.position
 WHERE reader = :reader AND topic = :topic
 ORDER BY partition;
 
+-- name: read_topics(reader)
+-- The topics in which a reader has positions.
+SELECT DISTINCT topic FROM millrace.position WHERE reader = :reader ORDER BY topic;
+
 -- name: set_position(topic_id, next, reader, topic, partition)!
 -- Sets a locked position, and fences its reader.
 UPDATE millrace.position
@@ -93,6 +97,6 @@ FROM millrace.position
 JOIN unnest(CAST(:readers AS text[]), CAST(:topics AS text[])) AS asked (reader, topic) USING (reader, topic)
 ORDER BY reader, topic, partition;
 
--- name: fence_positions(reader, topic)!
--- Fences the reader in all partitions.
-UPDATE millrace.position SET epoch = epoch + 1, updated_at = clock_timestamp() WHERE reader = :reader AND topic = :topic;
+-- name: fence_positions(reader)!
+-- Fences the reader in all partitions of all topics.
+UPDATE millrace.position SET epoch = epoch + 1, updated_at = clock_timestamp() WHERE reader = :reader;

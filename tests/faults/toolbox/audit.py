@@ -153,7 +153,8 @@ def audit(
     incarnations = list(topics)
     met = _rows(
         connection,
-        "SELECT number, topic_id FROM millrace.topic_incarnation WHERE topic = %s ORDER BY number",
+        "SELECT number, topic_id FROM millrace.topic_incarnation WHERE stream = %s AND topic = %s ORDER BY number",
+        stream.name,
         stream.topic,
     )
     tables = _Tables(connection, stream)

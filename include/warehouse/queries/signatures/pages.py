@@ -385,6 +385,7 @@ class FailuresRow(NamedTuple):
 
 
 class ReconciliationRow(NamedTuple):
+    topic: str
     kafka_incarnation: int | None
     kafka_partition: int
     first_offset: int

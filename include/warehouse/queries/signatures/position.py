@@ -37,6 +37,10 @@ class ReadPositionsRow(NamedTuple):
     updated_at: datetime
 
 
+class ReadTopicsRow(NamedTuple):
+    topic: str
+
+
 class ReadAllPositionsRow(NamedTuple):
     reader: str
     topic: str
@@ -76,6 +80,7 @@ class Position(Protocol):
         topic: str,
     ) -> Iterator[AdvancePositionsRow]: ...
     def read_positions(self, connection: Connection, *, reader: str, topic: str) -> Iterator[ReadPositionsRow]: ...
+    def read_topics(self, connection: Connection, *, reader: str) -> Iterator[ReadTopicsRow]: ...
     def set_position(
         self, connection: Connection, *, topic_id: str, next: int, reader: str, topic: str, partition: int
     ) -> int: ...
@@ -83,7 +88,7 @@ class Position(Protocol):
     def read_all_positions(
         self, connection: Connection, *, readers: Sequence[str], topics: Sequence[str]
     ) -> Iterator[ReadAllPositionsRow]: ...
-    def fence_positions(self, connection: Connection, *, reader: str, topic: str) -> int: ...
+    def fence_positions(self, connection: Connection, *, reader: str) -> int: ...
 
 
 ROWS: dict[str, Any] = {
@@ -91,5 +96,6 @@ ROWS: dict[str, Any] = {
     "end_owners": EndOwnersRow,
     "advance_positions": AdvancePositionsRow,
     "read_positions": ReadPositionsRow,
+    "read_topics": ReadTopicsRow,
     "read_all_positions": ReadAllPositionsRow,
 }
