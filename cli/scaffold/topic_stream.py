@@ -117,6 +117,8 @@ def summary(found: Profile) -> Iterator[str]:
             "in one table, where the fields of the other types are null."
         )
     yield _printable(found.key.note)
+    if found.headers:
+        yield _printable(found.headers)
 
 
 def _first(names: Sequence[str]) -> str:

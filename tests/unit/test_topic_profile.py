@@ -334,6 +334,14 @@ def test_a_column_of_keys_may_be_null_and_has_a_name_of_its_own(tmp_path: Path) 
     assert "record_2_key: Annotated[str | None, Key] = None  # in 1 of 2" in (tmp_path / "clicks.py").read_text()
 
 
+def test_headers_are_named() -> None:
+    names = frozenset({"trace", "__value_schema_id"})
+    found = profile("topic", [Record(0, n, NOW_MS, None, json.dumps(event()).encode(), names) for n in range(2)])
+    assert found.headers.startswith("Headers, which are not stored: trace (in 2). A field such as trace: Annotated[")
+    assert any(found.headers in line for line in topic_stream.summary(found))
+    assert profiled(event()).headers == ""
+
+
 AVRO = b"\0\0\0\0\7\x06abc\x02\x9a\x99\x99\x99\x99\x99\xf1?"
 PROTOBUF = b"\0\0\0\0\7\0\x0a\x03abc\x10\x96\x01"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from include.streams.profiling.envelope import Event
 from include.streams.profiling.types import ANY, BYTES, STR, OfKey, quoted
 from include.streams.profiling.types import UUID as UUID_TYPE
 
+_SCHEMA_HEADERS = ("__value_schema_id", "__key_schema_id")
+_LISTED = 8
 _UUID = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
@@ -61,6 +64,19 @@ def key(events: Sequence[Event], format: Format | None = None) -> Key:
     kind, column = _kind([key for key, _ in keyed])
     return Key(
         None, f"The Kafka keys, {share}, are {kind}. They equal no field, and land in a column.", column, missing
+    )
+
+
+def headers(events: Sequence[Event]) -> str:
+    """A sentence about the headers of the records; empty without any."""
+    counts = Counter(name for event in events for name in event.record.headers if name not in _SCHEMA_HEADERS)
+    if not counts:
+        return ""
+    listed = ", ".join(f"{name} (in {count:,})" for name, count in counts.most_common(_LISTED))
+    more = f" and {len(counts) - _LISTED:,} more" if len(counts) > _LISTED else ""
+    return (
+        f"Headers, which are not stored: {listed}{more}. A field such as trace: Annotated[str | None, "
+        f"Header({json.dumps(counts.most_common(1)[0][0], ensure_ascii=False)})] makes a column of one."
     )
 
 

@@ -24,7 +24,7 @@ from include.streams.profiling.envelope import (
 )
 from include.streams.profiling.event_time import EventTime, event_time
 from include.streams.profiling.event_types import EventTypes, event_types
-from include.streams.profiling.key import Key, key
+from include.streams.profiling.key import Key, headers, key
 from include.streams.profiling.record import Record
 from include.streams.profiling.schema import Decoded
 from include.streams.profiling.types import STR, Choice, Field, Seen, fields_of
@@ -62,6 +62,7 @@ class Profile:
         decoded: The records that name schemas of a registry, if the events do.
         row_key: If the events are changes of rows: the columns of the key of the current state, none without one.
         are_rows: Whether the fields are the columns of a table, of which the events are changes.
+        headers: A sentence about the headers of the records; empty without any.
     """
 
     topic: str
@@ -78,6 +79,7 @@ class Profile:
     decoded: Decoded | None = None
     row_key: tuple[str, ...] = ()
     are_rows: bool = False
+    headers: str = ""
 
 
 def profile(
@@ -130,6 +132,7 @@ def profile(
         keys,
         types,
         decoded,
+        headers=headers(found.events),
     )
 
 
