@@ -324,10 +324,21 @@ def moved(stream: Stream, key: Iterable[Any], *partitions: int) -> NonRetryableE
         f"Stream {stream.name!r}: the key {shown} is in the partitions {first} and {second} of the topic "
         f"{stream.topic!r}, so offsets do not say which of its records is newer. The stream has stopped; no record was "
         "skipped.",
-        "Name the field that orders the records of a key in the definition, such as "
-        f'order_by="{stream.event_time}", and unpause the DAG.',
+        f"Name the field that orders the records of a key in the definition, such as {_order(stream)}, and unpause the "
+        "DAG.",
         code=Code.KEY_MOVED,
     )
+
+
+def _order(stream: Stream) -> str:
+    """What could order the records of a stream."""
+    if stream.changes is None:
+        return f'order_by="{stream.event_time}"'
+    certain = {field.name for field in stream.fields if not field.nullable}
+    position = next(
+        (name for name, there in stream.changes.sources.items() if there == "lsn" and name in certain), None
+    )
+    return f'order_by="{position}"' if position else 'order_by="lsn" and lsn: Annotated[int, Source("lsn")]'
 
 
 def require_as_defined(connection: Connection, stream: Stream) -> None:

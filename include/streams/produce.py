@@ -146,8 +146,8 @@ def _headers(stream: Stream) -> Callable[[Any], SentHeaders]:
 
 
 def _key(stream: Stream, event: Any) -> bytes | None:
-    """The Kafka key of an event: the text of one field, or several fields as a JSON object."""
-    if len(stream.keys) <= 1:
+    """The Kafka key of an event: the text of one field, or several fields, or those of a row, as a JSON object."""
+    if not stream.keys or (len(stream.keys) == 1 and stream.changes is None):
         return str(getattr(event, stream.keys[0])).encode() if stream.keys else None
     encoded = msgspec.to_builtins(event, str_keys=True)
     names = dict(zip(event.__struct_fields__, event.__struct_encode_fields__, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+from collections.abc import Iterator
 from datetime import date, time
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -15,8 +16,9 @@ import pytest
 
 from include.definitions import InvalidDefinition
 from include.error_codes import Code
-from include.landing import copy, decoders
+from include.landing import copy, decoders, state
 from include.landing.decoder import SkipReason, StopReason
+from include.streams import produce
 from include.streams.change_events import PLACEHOLDER, Source
 from include.streams.connect_types import (
     ConnectDate,
@@ -287,3 +289,21 @@ def test_a_stream_can_be_sent_to_another_process() -> None:
     decoded(change("c", after=ROW))
     copied = pickle.loads(pickle.dumps(KEYED))
     assert decoded(change("c", after=ROW), copied).id == 7
+
+
+def test_simulated_changes_decode_and_have_the_keys_of_debezium() -> None:
+    def simulate(random: Any) -> Iterator[Thing]:
+        while True:
+            yield Thing(id=7, name="Ada", user="ada", lsn=5, table="t")
+
+    simulated = stream(key="id", current=True, simulate=simulate)
+    key, value, *_ = next(produce._simulated(simulated, 1))
+    assert key == b'{"id":7}'
+    row = decoded(json.loads(value or b""), simulated)
+    assert (row.id, row.user, row.lsn, row.table, row.change_op) == (7, "ada", 5, "t", "u")
+
+
+def test_a_key_in_two_partitions_is_ordered_by_the_position_in_the_log() -> None:
+    assert 'order_by="lsn", and unpause' in str(state.moved(KEYED, [7], 0, 1))
+    without = stream(msgspec.defstruct("Row", [("id", int)]), key="id", current=True)
+    assert 'order_by="lsn" and lsn: Annotated[int, Source("lsn")], and' in str(state.moved(without, [7], 0, 1))
