@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, time
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
+import fastavro
 import msgspec
 import pytest
 
@@ -18,6 +20,9 @@ from include.definitions import InvalidDefinition
 from include.error_codes import Code
 from include.landing import copy, decoders, state
 from include.landing.decoder import SkipReason, StopReason
+from include.landing.decoding.avro import AvroPlan
+from include.landing.decoding.debezium import ChangeDecoder
+from include.schemas.schema import Schema
 from include.streams import produce
 from include.streams.change_events import PLACEHOLDER, Source
 from include.streams.connect_types import (
@@ -307,3 +312,79 @@ def test_a_key_in_two_partitions_is_ordered_by_the_position_in_the_log() -> None
     assert 'order_by="lsn", and unpause' in str(state.moved(KEYED, [7], 0, 1))
     without = stream(msgspec.defstruct("Row", [("id", int)]), key="id", current=True)
     assert 'order_by="lsn" and lsn: Annotated[int, Source("lsn")], and' in str(state.moved(without, [7], 0, 1))
+
+
+BLOCK = {
+    "type": "record",
+    "name": "Block",
+    "fields": [{"name": "ts_ms", "type": "long"}, {"name": "lsn", "type": ["null", "long"]}],
+}
+
+
+class Copied(msgspec.Struct):
+    """A row, whose decimals have their type in Avro."""
+
+    id: int
+    born: ConnectDate | None
+    made: MicroTimestamp | None
+    credit: Decimal | None
+    body: str | None
+    data: bytes | None
+    lsn: Annotated[int, Source("lsn")]
+
+
+def test_change_events_in_avro() -> None:
+    optional = {
+        "born": {"type": "int", "connect.name": "io.debezium.time.Date"},
+        "made": {"type": "long", "connect.name": "io.debezium.time.MicroTimestamp"},
+        "credit": {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2},
+        "body": "string",
+        "data": "bytes",
+    }
+    columns: list[dict[str, Any]] = [{"name": "id", "type": "long"}]
+    columns += [{"name": name, "type": ["null", each], "default": None} for name, each in optional.items()]
+    row = {"type": "record", "name": "Value", "fields": columns}
+    schema = {
+        "type": "record",
+        "name": "Envelope",
+        "fields": [
+            {"name": "before", "type": ["null", row], "default": None},
+            {"name": "after", "type": ["null", "Value"], "default": None},
+            {"name": "source", "type": BLOCK},
+            {"name": "op", "type": "string"},
+            {"name": "ts_ms", "type": ["null", "long"], "default": None},
+        ],
+    }
+    of = stream(Copied, key="id", current=True, format="avro")
+    after = {"id": 7, "born": 20_000, "made": MS * 1_000, "credit": Decimal("2.58"), "body": "a", "data": b"\1"}
+    block = {"ts_ms": MS, "lsn": 5}
+    sent = [
+        {"after": after, "source": block, "op": "u"},
+        {"after": {**after, "body": PLACEHOLDER, "data": PLACEHOLDER.encode()}, "source": block, "op": "u"},
+        {"before": {"id": 8}, "source": block, "op": "d"},
+    ]
+    parsed, values = fastavro.parse_schema(schema), []
+    for each in sent:
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, parsed, each)
+        values.append(out.getvalue())
+
+    class Planned:
+        reads_headers = reads_others = False
+
+        def events(self, values: Sequence[bytes], *_: Any) -> tuple[list[Any], dict[int, Any]]:
+            plan = AvroPlan(Schema("AVRO", json.dumps(schema), {}), of.value_event)
+            events, errors = plan.events(values, 0, [b""] * len(values))
+            assert errors == {}
+            return events, {}
+
+    rows, bad = ChangeDecoder(of, cast(Any, Planned())).events(values * 40)
+    assert bad == {}
+    columns_of = copy.columns_of_stream(of)
+    assert len(copy.buffer(columns_of, rows)) == 120
+    read = {column.name: column.read(rows[:3]) for column in columns_of}
+    assert read["born"] == [date(2024, 10, 4)] * 2 + [None]
+    assert read["credit"] == [Decimal("2.58")] * 2 + [None]
+    assert (read["body"], read["data"]) == (["a", None, None], [b"\1", None, None])
+    assert read["change_unchanged"] == [None, ["body", "data"], None]
+    assert (read["id"], read["change_op"], read["lsn"]) == ([7, 7, 8], ["u", "u", "d"], [5, 5, 5])
