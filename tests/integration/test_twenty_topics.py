@@ -289,7 +289,7 @@ TOPICS = {
         lambda n: {"order": {"id": n, "at": ago(n).isoformat(), "lines": [{"price": 1.5}]}, "tags": ["a"]},
         "kafka_timestamp",
         {"order": "jsonb", "tags": "jsonb"},
-        stated=["order.at, inside of an object"],
+        stated=["order.at, inside of an object", 'Annotated[Instant, Path("order.at")]'],
     ),
     "values of several types": Topic(
         lambda n: {"ts": ago(n).isoformat(), "value": n if n % 2 else "x", "never": None, "empty": []},

@@ -239,6 +239,15 @@ def test_the_event_time(fields: dict[str, Any], chosen: str) -> None:
     assert all(name in " ".join(found.time.notes) for name in fields)
 
 
+def test_a_time_inside_of_an_object_is_named_with_its_column() -> None:
+    found = profiled(*({"meta": {"created": NOW_MS - at}} for at in range(5)))
+    assert found.time.field is None
+    assert (
+        'meta.created, inside of an object: a column for it is Annotated[EpochMillis, Path("meta.created")]'
+        in " ".join(found.time.notes)
+    )
+
+
 def test_a_date_is_the_event_time_if_no_time_is() -> None:
     found = profiled(*({"day": f"2026-02-{day:02}", "n": day} for day in range(20, 28)))
     assert found.time.field == "day" and "begins in UTC" in " ".join(found.time.notes)

@@ -11,6 +11,7 @@ from typing import Any
 
 from include.streams.profiling import times
 from include.streams.profiling.envelope import Event
+from include.streams.profiling.times import Unit
 from include.streams.profiling.types import DATE, INSTANT, Epoch, Field, Struct, words_of
 
 # Names of event times, the most specific first, as words without the unit.
@@ -140,11 +141,12 @@ class EventTime:
     keep: str = "90 days"
 
 
-def event_time(fields: Sequence[Field], events: Sequence[Event]) -> EventTime:
+def event_time(fields: Sequence[Field], events: Sequence[Event], *, has_paths: bool = True) -> EventTime:
     """Chooses the event time among the fields.
 
     Args:
         fields: The fields of the events.
+        has_paths: Whether a definition can have columns for what is inside of an object.
     """
     reasons = tuple(filter(None, map(_why_not, fields)))
     candidates = sorted(
@@ -153,7 +155,7 @@ def event_time(fields: Sequence[Field], events: Sequence[Event]) -> EventTime:
     if not candidates or not candidates[0].is_likely:
         others = [f"{each.field.name} ({each.age})" for each in candidates]
         notes = ["No field is certainly the time of the event, so the record's timestamp in Kafka is."]
-        if unused := [*others, *reasons, *_inside(fields)]:
+        if unused := [*others, *reasons, *_inside(fields, has_paths)]:
             notes.append(f"Not used: {'; '.join(unused)}.")
         return EventTime(None, tuple(notes))
     best, others = candidates[0], [f"{each.field.name} ({each.age})" for each in candidates[1:]]
@@ -221,13 +223,20 @@ def _why_not(field: Field) -> str | None:
     return f"{field.name}: {about_time}" if about_time else None
 
 
-def _inside(fields: Sequence[Field], path: str = "") -> Iterator[str]:
+def _inside(fields: Sequence[Field], has_paths: bool, path: str = "") -> Iterator[str]:
     """The times inside of objects, which cannot be the event time because they are not fields of the event."""
     for field in fields:
         if path and any("since 1970" in note or "times with" in note for note in field.notes):
-            yield f"{path}{field.name}, inside of an object"
+            column = f": a column for it is {_column(field, path)}" if has_paths else ""
+            yield f"{path}{field.name}, inside of an object{column}"
         if isinstance(field.type, Struct):
-            yield from _inside(field.type.fields, f"{path}{field.name}.")
+            yield from _inside(field.type.fields, has_paths, f"{path}{field.name}.")
+
+
+def _column(field: Field, path: str) -> str:
+    """The declaration of a column for a time inside of an object."""
+    unit = next((unit for unit in Unit if any(note.startswith(f"{unit.label} since") for note in field.notes)), None)
+    return f'Annotated[{unit.declared if unit else "Instant"}, Path("{path}{field.name}")]'
 
 
 def _candidate(field: Field, events: Sequence[Event]) -> Candidate:

@@ -30,15 +30,16 @@ from include.streams.profiling.schema import Decoded
 from include.streams.profiling.types import STR, Choice, Field, Seen, fields_of
 
 _BEFORE_KEY = ("record_", *(f"record_{number}_" for number in range(2, MAX_FIELDS)))
+_AS_JSON = "A definition with event=Json lands any JSON as jsonb (docs/streams.md)."
 _REMEDIES = {
     TEXT: 'Let the producer send each text as a field of a JSON object, such as {"text": "…"}.',
     LINES: 'Let the producer send each line as a JSON object with the names of its fields, such as {"id": 17}.',
-    NUMBERS: 'Let the producer send each value as a field of a JSON object, such as {"value": 17}.',
+    NUMBERS: f'{_AS_JSON} Or let the producer send each value as a field of a JSON object, such as {{"value": 17}}.',
     ARRAYS: "If each position has a meaning, write the definition yourself (./millrace new stream NAME), with a struct "
-    "whose fields are the positions: class Event(msgspec.Struct, array_like=True). Otherwise send each item as an "
-    "object.",
+    "whose fields are the positions: class Event(msgspec.Struct, array_like=True). Otherwise let the producer send "
+    f"each item as an object. {_AS_JSON}",
     STRING_OF_JSON: "The producer serializes each event twice. Let it send the bytes of the JSON object itself; in "
-    "Kafka's clients, use a serializer of bytes or strings for a text that is JSON already.",
+    f"Kafka's clients, use a serializer of bytes or strings for a text that is JSON already. {_AS_JSON}",
     SEVERAL: "Let the producer send one record for each.",
 }
 
@@ -115,7 +116,7 @@ def profile(
     fields = tuple(_adapted(field, open_ended) for field in fields)
     if surrounding.has_schema:
         fields = tuple(field for field in fields if field.name == "payload")
-    time = event_time(fields, found.events)
+    time = event_time(fields, found.events, has_paths=decoded is None)
     fields = tuple(_always(field) if field.name == time.field and field.optional else field for field in fields)
     if keys.column is not None:
         fields = (_key_column(keys, fields, len(found.events)), *fields)
