@@ -158,7 +158,8 @@ def describe_lag(entry: dict[str, Any]) -> str:
         since = f" since {entry['blocked_since']}" if "blocked_since" in entry else ""
         text += f", but an open transaction blocks records{since}"
     if entry.get("newest_event"):
-        landed = f"{entry['landed']:,} landed, newest event {entry['newest_event']}"
+        filtered = f"{entry['filtered']:,} filtered, " if entry.get("filtered") else ""
+        landed = f"{entry['landed']:,} landed, {filtered}newest event {entry['newest_event']}"
         text += f" ({landed})" if "error" in entry else f"; {landed}"
     problems = "".join(f"\n{'':32} {problem['what']}" for problem in entry.get("problems", ()))
     return f"{entry['reader']:32} {text}{problems}"

@@ -3,6 +3,7 @@
 import getpass
 import os
 import sys
+from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -38,12 +39,12 @@ def stream(stream: str) -> None:
         click.echo(f"Stream {stream!r} has not landed any records yet.")
         return
     several = len({entry.incarnation for entry in found.entries}) > 1
-    topics = {number: f"{number} ({name})" for number, name in found.topics.items() if definition.topics is not None}
+    names = found.topics if definition.topics is not None else {}
     shown = Table("partition", "offsets", "landed", "dead letters", "quarantined", "filtered", "skipped", "no record")
     for (incarnation, partition), group in groupby(found.entries, key=lambda entry: entry.log):
         entries = list(group)
         shown.add_row(
-            f"{partition} of topic {topics.get(incarnation, incarnation)}" if several else str(partition),
+            _place(incarnation, partition, names) if several else str(partition),
             f"{entries[0].first:,} to {entries[-1].next - 1:,}",
             *(
                 f"{sum(getattr(entry, column) for entry in entries):,}"
@@ -63,6 +64,15 @@ def stream(stream: str) -> None:
     if found.wrong:
         sys.exit(1)
     click.echo("Every offset below the position has exactly one disposition.")
+
+
+def _place(incarnation: int, partition: int, topics: Mapping[int, str]) -> str:
+    """A partition of one of several topics: those of one name, or those of several, of which one may occur twice."""
+    if incarnation not in topics:
+        return f"{partition} of topic {incarnation}"
+    name = topics[incarnation]
+    is_unique = list(topics.values()).count(name) == 1
+    return f"{partition} of {name}" if is_unique else f"{partition} of {name}, topic {incarnation}"
 
 
 @verify.command()

@@ -91,8 +91,8 @@ def _targets(stream: Stream, topic: str | None) -> list[str]:
     choice = stream.topic_choice
     if topic is None and not choice.names:
         raise UserError(
-            f"The stream {stream.name!r} reads all topics that match {choice.pattern!r}, so it is not known where to "
-            "send events.",
+            f"The stream {stream.name!r} reads all topics that match {choice}, so it is not known where to send "
+            "events.",
             "Name a topic, with --topic.",
             code=Code.INVALID_USAGE,
         )

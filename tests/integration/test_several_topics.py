@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -151,6 +155,55 @@ def test_a_drain_ends_for_a_topic_that_is_created_meanwhile(
     drain(stream, "test")
     assert (us, 0, 0, "first") in found(warehouse)
     proven(warehouse, stream)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_drain_of_several_topics_that_is_killed_loses_nothing(
+    stream: Stream, warehouse: Connection, prefix: str, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Killed in the middle of its batches, around a COMMIT: each topic continues where its own transaction ended."""
+    monkeypatch.setattr(drains, "MAX_RECORDS", 40)
+    names = [f"{prefix}.{number}" for number in range(3)]
+    for name in names:
+        create(name, 1)
+        send(name, *(event(f"{name} {number}", number=number) for number in range(100)), b"bad", None)
+    selecting = replace(stream, where=lambda found: found.number % 10 > 0)
+    child = os.fork()
+    if not child:
+        # Collecting a Kafka client, whose threads are not in this process, would crash it.
+        gc.disable()
+        kill_at_the_fifth(moment)
+        drain(selecting, "killed")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    before = rows(warehouse, "SELECT coalesce(sum(landed), 0) FROM millrace.landing_ledger")[0][0]
+    assert 0 < before < 270
+    assert drain(selecting, "successor").landed == 270 - before
+    assert [row[3] for row in found(warehouse)] == [f"{name} {n}" for name in names for n in range(100) if n % 10]
+    counts = "sum(landed)::int, sum(filtered)::int, sum(dead_letters)::int, sum(skipped)::int"
+    assert rows(warehouse, f"SELECT {counts} FROM millrace.landing_ledger") == [(270, 30, 3, 3)]
+    assert proven(warehouse, selecting) == 306
+
+
+def kill_at_the_fifth(moment: str) -> None:
+    """Kills this process at its fifth transaction, before its COMMIT or after it."""
+    killing, land = itertools.count(1), drains.Drain._land
+    forget = drains.Drain._forget_failures
+
+    def kill_before(self: drains.Drain) -> None:
+        forget(self)
+        if next(killing) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def kill_after(self: drains.Drain, *arguments: Any) -> None:
+        land(self, *arguments)
+        if next(killing) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if moment == "before":
+        drains.Drain._forget_failures = kill_before  # type: ignore[method-assign]
+    else:
+        drains.Drain._land = kill_after  # type: ignore[method-assign]
 
 
 def test_replay_and_retry_keep_topics_apart(stream: Stream, warehouse: Connection, prefix: str) -> None:
