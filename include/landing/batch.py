@@ -17,7 +17,7 @@ from include.kafka.reader import Batch
 from include.landing import copy, dead_letters, decoders, relation, selection, spans
 from include.landing.copy import Rows
 from include.landing.dead_letters import NO_STAMP, DeadLetter
-from include.landing.decoder import SkipReason, StopReason
+from include.landing.decoder import EventDecoder, SkipReason, StopReason
 from include.landing.disposition import Disposition
 from include.landing.effects import NO_TOMBSTONES, Effects, Reducer, Tombstones
 from include.landing.latest import Latest, Moved
@@ -150,6 +150,7 @@ class Preparer:
         starts: For each partition, the offset where reading began.
         pending: Changes that the table has not followed yet.
         topic: The topic, if the stream reads several.
+        decoder: The decoder to use, with the schemas that it knows; a new one when None.
     """
 
     def __init__(
@@ -159,12 +160,13 @@ class Preparer:
         starts: Mapping[int, int],
         pending: PendingChanges = NO_CHANGES,
         topic: str = "",
+        decoder: EventDecoder | None = None,
     ) -> None:
         self._stream = stream
         self._incarnation = incarnation
         self._topic = topic or stream.topic
         self._next = dict(starts)
-        self._decoder = decoders.of(stream)
+        self._decoder = decoders.of(stream) if decoder is None else decoder
         self._selection = selection.of(stream)
         columns = copy.columns_of_stream(stream)
         self._reducer = Reducer(stream, incarnation, self._topic) if stream.current else None

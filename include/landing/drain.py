@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
     from include.landing.batch import PendingChanges, PreparedBatch, Preparer
+    from include.landing.decoder import EventDecoder
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +191,7 @@ class Drain:
         failed: Iterable[str] = (),
         known: Iterable[str] = (),
     ) -> None:
+        from include.landing import decoders
         from include.landing.batch import NO_CHANGES
 
         self._stream = stream
@@ -197,7 +199,9 @@ class Drain:
         self._failed = list(failed)
         self._pending = pending or NO_CHANGES
         self._nulls_are_allowed = not self._pending.nulls
-        self._sources = {topic.name: self._source(topic, claim) for topic, claim in claims.items()}
+        # The schemas of one topic are often those of the others, too.
+        decoder = decoders.of(stream)
+        self._sources = {topic.name: self._source(topic, claim, decoder) for topic, claim in claims.items()}
         self._known = {*self._sources, *known}
         copied = next(iter(self._sources.values())).preparer.copied
         self._state = State(stream, copied) if stream.current else None
@@ -212,7 +216,7 @@ class Drain:
         self._drained = Drained()
         self._shown_at = self._checked_at = self._searched_at = time.monotonic()
 
-    def _source(self, topic: Topic, claim: Mapping[int, Position]) -> _Source:
+    def _source(self, topic: Topic, claim: Mapping[int, Position], decoder: EventDecoder) -> _Source:
         from include.landing.batch import Preparer
 
         number = incarnation.number(self._connection, self._stream.name, topic)
@@ -222,7 +226,7 @@ class Drain:
         accepted_bad = dict(accepted)
         self._connection.rollback()
         starts = {partition: position.next_offset for partition, position in claim.items()}
-        preparer = Preparer(self._stream, number, starts, self._pending, topic.name)
+        preparer = Preparer(self._stream, number, starts, self._pending, topic.name, decoder)
         return _Source(topic, dict(claim), number, accepted_bad, preparer)
 
     def run(self, deadline: float, detach: Callable[[Drained], None] | None = None) -> Drained:

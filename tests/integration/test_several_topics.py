@@ -195,8 +195,8 @@ def kill_at_the_fifth(moment: str) -> None:
         if next(killing) == 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def kill_after(self: drains.Drain, *arguments: Any) -> None:
-        land(self, *arguments)
+    def kill_after(self: drains.Drain, batch: Any, find_refused: bool) -> None:
+        land(self, batch, find_refused)
         if next(killing) == 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
