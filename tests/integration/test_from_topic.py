@@ -347,21 +347,21 @@ def test_the_values_of_the_rows(folder: Path, topic: Callable[..., str], warehou
         ([bytes([255, 1, 2, 3])] * 5, Code.RECORDS_UNSUPPORTED, "binary data (5)"),
         ([b"[1, 2]"] * 5, Code.RECORDS_UNSUPPORTED, "array_like=True"),
         ([b"1;2;3"] * 5, Code.RECORDS_UNSUPPORTED, "names of its fields"),
-        ([b"\0\0\0\0\7\x06abc\x02"] * 5, Code.CONNECTION_UNDEFINED, "such as schema id 7"),
     ],
 )
 def test_a_topic_that_cannot_land_is_an_error(
-    sent: list[bytes | None],
-    code: Code,
-    named: str,
-    folder: Path,
-    topic: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
+    sent: list[bytes | None], code: Code, named: str, folder: Path, topic: Callable[..., str]
 ) -> None:
-    monkeypatch.delenv("AIRFLOW_CONN_MILLRACE_REGISTRY", raising=False)
     fill(name := topic("not"), [(None, value) for value in sent])
     with raises(code, name, named):
         run(new, "stream", NAME, "--from-topic", name)
+    assert not list(folder.iterdir())
+
+
+def test_a_registry_that_is_not_known_is_an_error(folder: Path, topic: Callable[..., str]) -> None:
+    fill(name := topic("framed"), [(None, b"\0\0\0\0\7\x06abc\x02")] * 5)
+    with raises(Code.CONNECTION_UNDEFINED, name, "such as schema id 7", "'unknown_registry'", "--registry NAME"):
+        run(new, "stream", NAME, "--from-topic", name, "--registry", "unknown_registry")
     assert not list(folder.iterdir())
 
 
