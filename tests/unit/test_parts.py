@@ -19,7 +19,16 @@ from include.landing.dead_letters import NO_STAMP
 from include.landing.decoder import Others
 from include.landing.tombstones import NO_KEY, KeyDecoder
 from include.streams import encoding
-from include.streams.definition import EpochMillis, Header, Instant, Key, RecordTimestamp, Stream, Zone
+from include.streams.definition import (
+    RECORD_TIMESTAMP,
+    EpochMillis,
+    Header,
+    Instant,
+    Key,
+    RecordTimestamp,
+    Stream,
+    Zone,
+)
 from include.streams.parts import Part
 
 UID = UUID("6f1c0b52-6c35-4f0e-9a0f-0d5f4b8f3a11")
@@ -121,6 +130,30 @@ def test_text_becomes_the_type_of_the_field(declared: Any, text: bytes, expected
     assert [each.field for each in found] == ([] if expected is None else [expected])
     if expected is None:
         assert bad[0].startswith(f"field, from {part}: ")
+
+
+class Texts(msgspec.Struct):
+    key: Annotated[str, Key]
+    number: Annotated[int | None, Header("number")]
+    text: Annotated[str | None, Header("text")] = None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(b"plain", b"", b'a","b', b'"', b'"quoted"', b"back\\slash", b"\\", b"\n", b"\x7f", b"\xc3\xa9"),
+        *(b"\xff", b"null", b"17", b"[", None),
+    ],
+)
+def test_records_are_decoded_together_as_they_are_alone(odd: bytes | None) -> None:
+    stream = Stream(name="texts", event=Texts, event_time=RECORD_TIMESTAMP)
+    records: list[Any] = [(b"{}", b"k%d" % n, [("number", b"%d" % n), ("text", b"t")], TEN_MS) for n in range(5)]
+    records[2] = (b"{}", odd, [("number", odd), ("text", odd)], TEN_MS)
+    records[3] = (b"{}", b"k", [("text", odd)], TEN_MS)
+    alone = [events(stream, each) for each in records]
+    found, bad = events(stream, *records)
+    assert found == [event for some, _ in alone for event in some]
+    assert bad == {index: reasons[0] for index, (_, reasons) in enumerate(alone) if reasons}
 
 
 def test_a_number_of_a_header_is_a_time_in_its_unit() -> None:
