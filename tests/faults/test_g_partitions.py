@@ -41,7 +41,7 @@ def tables(stage: Stage) -> set[str]:
         " WHERE nspname = 'landing' AND relkind = 'r' AND starts_with(relname, %s)",
         stage.stream.name,
     )
-    return {name for (name,) in rows}
+    return {name for (name,) in rows} - {f"{stage.stream.name}_state"}
 
 
 def attached(stage: Stage) -> set[str]:
