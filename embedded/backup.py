@@ -39,6 +39,8 @@ POSTGRES, KAFKA, WAREHOUSE = "postgres", "kafka", "warehouse.dump"
 REGISTRY = "schema-registry"
 FILES = ("secrets.json", "passwords.json")
 STATE = "state.json"
+# What a restored home takes over from the state. It has not migrated its databases, and runs no code.
+KEPT = ("ports", "schema_registry")
 OWN_WAREHOUSE = "AIRFLOW_CONN_MILLRACE_POSTGRES"
 SCHEMAS = ("millrace", "landing")
 _SLOT = "millrace_backup"
@@ -110,7 +112,7 @@ def _add(writer: Writer, target: Platform, running: bool, report: Report) -> Non
     home = target.home
     for name in FILES:
         writer.add_bytes(name, (home.path / name).read_bytes())
-    state = {"ports": home.state().get("ports", {}), "schema_registry": home.state().get("schema_registry", False)}
+    state = {"ports": {}, **{name: value for name, value in home.state().items() if name in KEPT}}
     writer.add_bytes(STATE, json.dumps(state).encode())
     if OWN_WAREHOUSE in environment.overrides():
         report("copying your warehouse")

@@ -163,6 +163,7 @@ def test_a_platform_that_is_down_is_backed_up(backed_up: BackedUp, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     other = Home(tmp_path / "other")
     assert run("restore", str(file), home=other).returncode == 0
+    assert "schema_registry" not in other.state(), "the next up decides whether a stream needs one"
     restored = Platform(other.path)
     restored.up(SERVICES)
     try:
