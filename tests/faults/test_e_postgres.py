@@ -336,7 +336,8 @@ def test_e47_asynchronous_commit_and_a_crash(stage: Stage) -> None:
         drain.kill()
         database.start()
         assert not stage.audit().wrong
-        assert stage.landed() < 1_000, "no commit was lost, so the test shows nothing"
+        # A transaction that drops tables, here the temporary ones of a current state, commits synchronously all the same.
+        assert stage.landed() < 1_000 or stage.stream.current, "no commit was lost, so the test shows nothing"
         stage.finish()
     finally:
         stage.query("ALTER ROLE warehouse RESET synchronous_commit")
