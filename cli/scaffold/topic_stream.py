@@ -105,7 +105,7 @@ def summary(found: Profile) -> Iterator[str]:
         yield f"The events are {found.envelope}." + (" Its schema is not stored." if found.envelope.has_schema else "")
     if found.are_rows:
         yield "The fields are the columns of the table that the events change."
-        if not found.envelope.has_schema:
+        if not found.envelope.has_schema and found.decoded is None:
             yield (
                 "The events have no schema, so columns of dates, times and decimals may be numbers and texts here: "
                 "declare them with the types of docs/definitions.md, section change events of Debezium."

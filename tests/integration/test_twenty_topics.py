@@ -226,6 +226,44 @@ def change_with_schema(number: int) -> dict[str, Any]:
     return {"schema": {"type": "struct", "fields": parts, "optional": False}, "payload": event}
 
 
+VALUE = {
+    "type": "record",
+    "name": "Value",
+    "fields": [
+        {"name": "id", "type": "long"},
+        {"name": "credit", "type": ["null", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}]},
+        {"name": "body", "type": "string"},
+    ],
+}
+ENVELOPE = {
+    "type": "record",
+    "name": "Envelope",
+    "fields": [
+        {"name": "before", "type": ["null", VALUE]},
+        {"name": "after", "type": ["null", "Value"]},
+        {
+            "name": "source",
+            "type": {
+                "type": "record",
+                "name": "Source",
+                "fields": [{"name": "ts_ms", "type": "long"}, {"name": "lsn", "type": ["null", "long"]}],
+            },
+        },
+        {"name": "op", "type": "string"},
+        {"name": "ts_ms", "type": ["null", "long"]},
+    ],
+}
+
+
+def change_in_avro(number: int) -> tuple[int, bytes]:
+    row = {"id": number, "credit": Decimal("1.50"), "body": UNKNOWN if number % 3 else "text"}
+    source = {"ts_ms": epoch(number, 1000), "lsn": number}
+    event: dict[str, Any] = {"before": None, "after": row, "source": source, "op": "u"}
+    if number % 10 == 9:
+        event |= {"before": {"id": number, "credit": None, "body": ""}, "after": None, "op": "d"}
+    return 0, in_avro(ENVELOPE, {**event, "ts_ms": epoch(number, 1000)})
+
+
 CHANGE = {"change_op": TEXT, "change_time": TIME, "change_unchanged": "jsonb?"}
 TOPICS = {
     "ISO times, a text as key": Topic(
@@ -347,6 +385,14 @@ TOPICS = {
         key_field="id",
         stated=["Debezium", "The primary key is id"],
         settings=['envelope="debezium"', "current=True", "ConnectDecimal(2)"],
+    ),
+    "Debezium in Avro": Topic(
+        change_in_avro,
+        "change_time",
+        {**CHANGE, "id": f"{INT}?", "credit": "numeric?", "body": f"{TEXT}?", "lsn": f"{INT}?"},
+        stated=["Debezium", "do not name the primary key"],
+        schemas=("AVRO", [json.dumps(ENVELOPE)]),
+        settings=['envelope="debezium"', 'format="avro"'],
     ),
     "CloudEvents": Topic(
         lambda n: {"specversion": "1.0", "id": f"a{n}", "source": "/s", "type": "t", "time": iso(n), "data": {"v": n}},

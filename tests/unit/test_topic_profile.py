@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,10 +21,13 @@ from cli.scaffold.event_source import python_names
 from include.error_codes import Code
 from include.kafka.sample import Sample, windows
 from include.kafka.topics import Extent
+from include.landing.profiling import avro
 from include.landing.trial import trial
+from include.schemas.schema import Format, Schema
 from include.streams.change_events import PLACEHOLDER
 from include.streams.profiling import Profile, Record, profile
 from include.streams.profiling.envelope import Envelope, contents, is_protobuf
+from include.streams.profiling.schema import Decoded
 from include.streams.profiling.times import Unit
 from include.streams.profiling.types import (
     Choice,
@@ -453,6 +457,49 @@ def test_the_columns_of_changes_have_the_types_of_their_schema() -> None:
         ("at", Plain("MicroTimestamp"), False),
         ("amount", Unscaled(2), False),
         ("never", Plain("JsonText"), True),
+        ("lsn", OfSource("lsn", Plain("int")), True),
+    ]
+
+
+def test_the_columns_of_changes_have_the_types_of_a_registry() -> None:
+    row = {
+        "type": "record",
+        "name": "Value",
+        "fields": [
+            {"name": "id", "type": "long"},
+            {
+                "name": "credit",
+                "type": ["null", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}],
+            },
+            {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["a", "b"]}},
+            {"name": "body", "type": "string"},
+        ],
+    }
+    schema = {
+        "type": "record",
+        "name": "Envelope",
+        "fields": [
+            {"name": "before", "type": ["null", row]},
+            {"name": "after", "type": ["null", "Value"]},
+            {
+                "name": "source",
+                "type": {"type": "record", "name": "Source", "fields": [{"name": "lsn", "type": "long"}]},
+            },
+            {"name": "op", "type": "string"},
+            {"name": "ts_ms", "type": "long"},
+        ],
+    }
+    after = {"id": 1, "credit": Decimal("1.50"), "kind": "a", "body": PLACEHOLDER}
+    event = {"before": None, "after": after, "source": {"lsn": 7}, "op": "u", "ts_ms": NOW_MS}
+    record = Record(0, 0, NOW_MS, b"\0\0\0\0\7\2", b"\0\0\0\0\7")
+    fields = avro.fields_of(Schema("AVRO", json.dumps(schema), {}))
+    found = profile("topic", [record], Decoded(Format.AVRO, "registry", ["id 7"], fields, {(0, 0): event}))
+    assert (found.are_rows, found.row_key, found.time.field) == (True, (), "change_time")
+    assert [(field.name, field.type, field.nullable) for field in found.fields] == [
+        ("id", Plain("int"), True),
+        ("credit", Plain("Decimal"), True),
+        ("kind", Plain("str"), True),
+        ("body", Plain("str"), True),
         ("lsn", OfSource("lsn", Plain("int")), True),
     ]
 

@@ -13,6 +13,7 @@ from include.streams.change_events import PLACEHOLDER, TIME
 from include.streams.profiling.envelope import Event
 from include.streams.profiling.event_time import EventTime, of_moments
 from include.streams.profiling.key import Key
+from include.streams.profiling.schema import Decoded
 from include.streams.profiling.types import (
     ANY,
     BOOL,
@@ -26,6 +27,7 @@ from include.streams.profiling.types import (
     OfSource,
     Plain,
     Seen,
+    Struct,
     Type,
     Unscaled,
     fields_of,
@@ -78,8 +80,12 @@ class Rows:
     time: EventTime
 
 
-def rows(events: Sequence[Event]) -> Rows | None:
-    """The table of change events; None if no event of the sample has a row."""
+def rows(events: Sequence[Event], decoded: Decoded | None = None) -> Rows | None:
+    """The table of change events; None if no event of the sample has a row.
+
+    Args:
+        decoded: The records that name schemas of a registry, if the events do.
+    """
     changes = [(event, change) for event in events if (change := _change(event.fields))]
     images = [
         Seen(row, event.record.stamp)
@@ -90,7 +96,8 @@ def rows(events: Sequence[Event]) -> Rows | None:
         return None
     schema = _columns(events)
     known = [Seen({n: v for n, v in each.value.items() if not _is_unknown(v)}, each.stamp) for each in images]
-    fields = tuple(_typed(field, known, schema.get(field.name)) for field in fields_of(known))
+    found = fields_of(known) if decoded is None else _of_registry(decoded).fields_in(known)
+    fields = tuple(_typed(field, known, schema.get(field.name)) for field in found)
     missing = [name for name in schema if name not in {field.name for field in fields}]
     fields += tuple(_of_schema(schema[name], len(known)) for name in missing)
     names, note = _key(events, fields)
@@ -105,6 +112,12 @@ def key(found: Rows) -> Key:
     return Key(found.key[0] if len(found.key) == 1 else None, found.note)
 
 
+def _of_registry(decoded: Decoded) -> Decoded:
+    """What the schemas of a registry say about the columns."""
+    images = [field.type for field in decoded.fields if field.name == "after" and isinstance(field.type, Struct)]
+    return replace(decoded, fields=images[0].fields if images else ())
+
+
 def _change(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     payload = fields.get("payload")
     found = payload if isinstance(payload, dict) else fields
@@ -112,7 +125,7 @@ def _change(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_unknown(value: Any) -> bool:
-    return value in (PLACEHOLDER, [PLACEHOLDER], base64.b64encode(PLACEHOLDER.encode()).decode())
+    return value in (PLACEHOLDER, [PLACEHOLDER], base64.b64encode(PLACEHOLDER.encode()).decode(), PLACEHOLDER.encode())
 
 
 def _columns(events: Sequence[Event]) -> dict[str, Mapping[str, Any]]:
@@ -164,6 +177,11 @@ def _with_null(field: Field, key: Sequence[str], column: Mapping[str, Any] | Non
 
 def _key(events: Sequence[Event], fields: Sequence[Field]) -> tuple[tuple[str, ...], str]:
     """The columns that the Kafka keys name, if the current state can be kept by them, and what the keys are."""
+    if any((event.record.key or b"").startswith(b"\0") for event in events):
+        return (), (
+            "The Kafka keys name schemas of a registry. For the current state, name the primary key: "
+            'key="id", current=True.'
+        )
     types = {field.name: field.type for field in fields}
     names: set[tuple[str, ...]] = set()
     for event in events:

@@ -99,8 +99,8 @@ def profile(
     found = contents(records, decoded)
     _require_events(topic, len(records), found)
     surrounding = envelope(found.events)
-    if decoded is None and surrounding.is_change and (rows := changes.rows(found.events)) is not None:
-        return _of_rows(topic, len(records), found, surrounding, rows)
+    if surrounding.is_change and (rows := changes.rows(found.events, decoded)) is not None:
+        return _of_rows(topic, len(records), found, surrounding, rows, decoded)
     seen = [Seen(event.fields, event.record.stamp) for event in found.events]
     fields = fields_of(seen) if decoded is None else decoded.fields_in(seen)
     if len(fields) > MAX_FIELDS:
@@ -151,7 +151,9 @@ def _always(field: Field) -> Field:
     return replace(field, optional=False, notes=(*field.notes, note))
 
 
-def _of_rows(topic: str, records: int, found: Contents, surrounding: Envelope, rows: changes.Rows) -> Profile:
+def _of_rows(
+    topic: str, records: int, found: Contents, surrounding: Envelope, rows: changes.Rows, decoded: Decoded | None
+) -> Profile:
     """The profile of change events: the fields are the columns of the table."""
     return Profile(
         topic,
@@ -165,6 +167,7 @@ def _of_rows(topic: str, records: int, found: Contents, surrounding: Envelope, r
         rows.time,
         changes.key(rows),
         None,
+        decoded,
         row_key=rows.key,
         are_rows=True,
     )
