@@ -410,7 +410,7 @@ class Drain:
         """Raises an error if the stream must not continue past records that a user has not accepted as dead letters.
 
         Raises:
-            SchemaStops: A record names a schema that is unknown, or that does not fit the definition.
+            SchemaStops: A record names a schema that is unknown or does not fit, or truncates the source table.
             AllRecordsRejected: None of many records can be landed.
         """
         accepted_bad = self._sources[batch.topic].accepted_bad

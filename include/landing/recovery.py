@@ -37,7 +37,7 @@ class AllRecordsRejected(PositionError):
 
 
 class SchemaStops(PositionError):
-    """A record names a schema that the registry does not have, or of which no record can be an event."""
+    """A record names a schema that is unknown or fits no event, or truncates the source table."""
 
     def __init__(self, stream: str, partition: int, offset: int, reason: StopReason) -> None:
         super().__init__(
