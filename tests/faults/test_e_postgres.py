@@ -336,7 +336,7 @@ def test_e47_asynchronous_commit_and_a_crash(stage: Stage) -> None:
         drain.kill()
         database.start()
         assert not stage.audit().wrong
-        # A transaction that drops tables, here the temporary ones of a current state, commits synchronously all the same.
+        # A transaction that drops tables, here the temporary ones of a current state, commits synchronously anyway.
         assert stage.landed() < 1_000 or stage.stream.current, "no commit was lost, so the test shows nothing"
         stage.finish()
     finally:
