@@ -212,7 +212,7 @@ def _observe(connection: Connection, stream: Stream, sender: Any) -> Iterator[Sa
 
 def _rows(connection: Connection, stream: Stream, ends: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Offsets, event times in seconds and partitions of the rows that came after ``ends``."""
-    incarnation = _sql().read_incarnation(connection, topic=stream.topic)
+    incarnation = _sql().read_incarnation(connection, stream=stream.name, topic=stream.topic)
     after = " OR ".join(f"(kafka_partition = {partition} AND kafka_offset >= {end})" for partition, end in ends.items())
     text = io.StringIO()
     with connection.cursor() as cursor:

@@ -3,5 +3,5 @@
 SELECT partition, next_offset, epoch FROM millrace.position WHERE reader = :reader AND topic = :topic;
 
 -- name: read_incarnation$
--- The newest incarnation of a topic.
-SELECT max(number) FROM millrace.topic_incarnation WHERE topic = :topic;
+-- The newest incarnation of a topic of a stream.
+SELECT max(number) FROM millrace.topic_incarnation WHERE stream = :stream AND topic = :topic;

@@ -132,6 +132,14 @@ class _Usage:
             self.rss = 0
 
 
+def _ours(drains: int = 1, *options: str) -> Peer:
+    def commands(task: Task) -> list[list[str]]:
+        command = [*MODULE, ours.__name__, task.topic, task.format, str(drains)]
+        return [[*command, str(shard), *options] for shard in range(drains)]
+
+    return Peer(OURS, commands, most=sys.maxsize, group=lambda task: topics.stream_of(ours.NAME, task.topic).reader)
+
+
 def _bare(processes: int) -> Callable[[Task], list[list[str]]]:
     def commands(task: Task) -> list[list[str]]:
         shares = [range(topics.PARTITIONS)[number::processes] for number in range(processes)]
@@ -172,19 +180,9 @@ def _debezium_state() -> Peer:
 
 _BEFORE, _NEWEST = debezium.VERSIONS
 PEERS = {
-    OURS: Peer(
-        OURS,
-        lambda task: [[*MODULE, ours.__name__, task.topic, task.format]],
-        most=sys.maxsize,
-        group=lambda task: topics.stream_of(ours.NAME, task.topic).reader,
-    ),
-    ours.CURRENT: Peer(
-        OURS,
-        lambda task: [[*MODULE, ours.__name__, task.topic, ours.CURRENT]],
-        most=sys.maxsize,
-        group=lambda task: topics.stream_of(ours.NAME, task.topic).reader,
-        state="ours_state",
-    ),
+    OURS: _ours(),
+    f"{ours.CURRENT}_1": replace(_ours(1, ours.CURRENT), state="ours_state"),
+    f"{ours.CURRENT}_2": replace(_ours(2, ours.CURRENT), state="ours_state"),
     "bare_1": Peer("position", _bare(1), most=sys.maxsize),
     "bare_2": Peer("position", _bare(2), most=sys.maxsize),
     "operator_insert": _operator("insert"),
@@ -194,7 +192,16 @@ PEERS = {
     "debezium_unnest": _debezium(_NEWEST, debezium.UNNEST),
     "debezium_state": _debezium_state(),
 }
-NAMES = tuple(dict.fromkeys(BARE if name.startswith(BARE) else name for name in PEERS))
+# Each runs in one process and in two; the faster of both counts.
+_FAMILIES = (BARE, ours.CURRENT)
+
+
+def _family(name: str) -> str:
+    """The name of a peer without the number of its processes."""
+    return next((family for family in _FAMILIES if name.startswith(family)), name)
+
+
+NAMES = tuple(dict.fromkeys(map(_family, PEERS)))
 
 
 def main(
@@ -219,7 +226,7 @@ def main(
     if format != Format.JSON and set(names) != {OURS}:
         raise UserError(f"The peers read JSON, and not {format}.", f"Add --peers {OURS}.", code=Code.INVALID_USAGE)
     events -= events % topics.PARTITIONS
-    chosen = {name: peer for name, peer in PEERS.items() if name in names or (name.startswith(BARE) and BARE in names)}
+    chosen = {name: peer for name, peer in PEERS.items() if _family(name) in names}
     runs: dict[str, list[Landed]] = {name: [] for name in chosen}
     with ExitStack() as stack:
         filled = {}
@@ -354,7 +361,7 @@ def _sql() -> Any:
 
 def _compared(name: str) -> str:
     """Which of ours a peer is compared with."""
-    keeps_state = name in PEERS and PEERS[name].state and name != ours.CURRENT
+    keeps_state = name in PEERS and PEERS[name].state and _family(name) != ours.CURRENT
     return ours.CURRENT if keeps_state else OURS
 
 
@@ -372,9 +379,9 @@ def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_p
         }
         for name, rate in rates.items()
     }
-    bares = [name for name in results if name.startswith(BARE)]
-    if bares:
-        results[BARE] = results[max(bares, key=lambda name: results[name]["rows_per_s"])]
+    for family in _FAMILIES:
+        if of_it := [name for name in results if _family(name) == family]:
+            results[family] = results[max(of_it, key=lambda name: results[name]["rows_per_s"])]
     ratios = {
         name: results[base]["rows_per_s"] / found["rows_per_s"]
         for name, found in results.items()
@@ -392,7 +399,7 @@ def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_p
             f"{found['peak_rss_mb']:.0f}",
         ]
         for name, found in results.items()
-        if name != BARE
+        if name not in _FAMILIES
     ]
     figures.show(
         f"Landing {events:,} JSON events of about 180 bytes, 4 partitions; {repetitions} repetitions, interleaved",
@@ -401,7 +408,11 @@ def _report(runs: dict[str, list[Landed]], events: int, repetitions: int, json_p
         [
             "Medians; a rate is measured from the first visible rows to the last, without the start.",
             "CPU and memory are those of the peer's own processes, without the broker and the server.",
-            *(["bare is the faster of bare_1 and bare_2: one process and two."] if bares else []),
+            *(
+                f"{family} is the faster of {family}_1 and {family}_2: one process and two."
+                for family in _FAMILIES
+                if family in results
+            ),
         ],
     )
     figures.write(json_path, results, ratios, events=events, repetitions=repetitions, cpus=os.cpu_count())

@@ -1,4 +1,7 @@
-"""The drain of Millrace, with every guarantee, called like the task of the DAG; with the current state if asked."""
+"""The drain of Millrace, with every guarantee, called like a task of the DAG; with the current state if asked.
+
+Its arguments are the topic, the format, the number of drains, the number of this one, and ``current`` for the state.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ if __name__ == "__main__":
     import_pyarrow_without_pandas()
     from include.landing.drain import drain
 
-    options = [each for each in sys.argv[2:] if each != CURRENT]
-    stream = topic.stream_of(NAME, sys.argv[1], *options)
-    drain(replace(stream, key=topic.KEY, current=True) if CURRENT in sys.argv[2:] else stream, owner="benchmark")
+    name, encoding, drains, shard, *options = sys.argv[1:]
+    stream = replace(topic.stream_of(NAME, name, encoding), drains=int(drains))
+    if CURRENT in options:
+        stream = replace(stream, key=topic.KEY, current=True)
+    drain(stream, owner="benchmark", shard=int(shard))

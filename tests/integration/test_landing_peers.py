@@ -22,7 +22,7 @@ def topic(services: object) -> Iterator[str]:
         yield name
 
 
-@pytest.mark.parametrize("name", ["ours", "current", "bare_2", "operator_insert", "operator_copy"])
+@pytest.mark.parametrize("name", ["ours", "current_2", "bare_2", "operator_insert", "operator_copy"])
 def test_a_peer_lands_every_event_once_and_cleans_up(warehouse: Connection, topic: str, name: str) -> None:
     with landing.observing() as connection:
         landed = landing.land(landing.PEERS[name], topic, EVENTS, connection)
