@@ -159,6 +159,10 @@ def _failure(error: BaseException) -> tuple[UserError | None, int]:
                 code=Code.PERMISSION_DENIED,
             ), 1
         case Exception() if type(error).__module__.startswith("psycopg2"):
+            from include.warehouse import revision
+
+            if (mismatch := revision.mismatch(error)) is not None:
+                return mismatch, 1
             reason = " ".join(str(error).split()).rstrip(".")
             return UserError(
                 f"PostgreSQL reports an error: {reason}.", "Run ./millrace doctor.", code=Code.DATABASE_ERROR

@@ -836,6 +836,12 @@ class Code(StrEnum):
         "A signal ended a process of Millrace: a user or the system killed it, often for lack of memory.",
         "Give the machine more memory, or lower the limit of what runs at the same time. The task is retried.",
     )
+    SCHEMA_NOT_MIGRATED = (
+        "schema-not-migrated",
+        "The code was updated, and the warehouse's schema was not.",
+        "Run ./millrace up, which migrates it and starts Airflow with the new code. With your own Airflow, migrate it "
+        "as docs/platform.md says.",
+    )
     SCHEMA_OUTDATED = (
         "schema-outdated",
         "The warehouse's schema is that of a Millrace that is too old for a direct upgrade.",

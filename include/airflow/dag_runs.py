@@ -42,10 +42,14 @@ def airflow_errors() -> Iterator[None]:
 
     try:
         yield
-    except UserError as error:
+    except Exception as raised:
         # Imported here, because a drain that succeeds needs nothing of it.
         from include.versions.publication import NothingToPublish
+        from include.warehouse import revision
 
+        error = raised if isinstance(raised, UserError) else revision.mismatch(raised)
+        if error is None:
+            raise
         if isinstance(error, NothingToPublish):
             log.warning("Skipped: %s", error)
             raise AirflowSkipException(str(error)) from None
@@ -55,7 +59,9 @@ def airflow_errors() -> Iterator[None]:
             run_notes.leave(f"failed: {error.what}")
         if isinstance(error, NonRetryableError | PositionError | Fenced):
             raise AirflowFailException(str(error)) from None
-        raise
+        if error is raised:
+            raise
+        raise error from raised
 
 
 def require_known(context: Context) -> None:

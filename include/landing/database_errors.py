@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from include.error_codes import Code
-from include.errors import NonRetryableError
+from include.errors import NonRetryableError, UserError
+from include.warehouse import revision
 
 if TYPE_CHECKING:
     import psycopg2
@@ -39,15 +40,18 @@ def is_of_partition(error: BaseException) -> bool:
     return isinstance(error, psycopg2.Error) and error.pgcode == _CHECK_VIOLATION and error.diag.constraint_name is None
 
 
-def explained(error: BaseException) -> NonRetryableError | None:
+def explained(error: BaseException) -> UserError | None:
     """The user's error for an error of PostgreSQL that a retry cannot fix; None for any other error.
 
-    Its cause is a change that a user made to a table: permissions, row security, dependent objects.
+    Its cause is a change that a user made to a table: permissions, row security, dependent objects. If the cause is
+    that the warehouse was not migrated, the error is one that Airflow tries again.
     """
     import psycopg2
 
     if not isinstance(error, psycopg2.Error) or not _sqlstate(error).startswith(_PERMANENT):
         return None
+    if (mismatch := revision.mismatch(error)) is not None:
+        return mismatch
     message = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
     text = " ".join(part.rstrip(".") + "." for part in message if part)
     return NonRetryableError(

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 import pytest
 
 from embedded import environment, postgres
@@ -15,6 +16,7 @@ from include.error_codes import Code
 from include.project import ROOT
 from include.warehouse import migrations, schema
 from include.warehouse.connection import connect
+from include.warehouse.revision import mismatch
 from tests.errors import raises
 
 if TYPE_CHECKING:
@@ -163,6 +165,31 @@ def test_a_revision_that_cannot_be_upgraded_is_an_error(former: Connection, revi
     with raises(code, ", ".join(revisions)):
         migrations.migrate()
     assert counts(former) == before
+
+
+@pytest.mark.parametrize(
+    ("revision", "code"), [("0006_current_state", Code.SCHEMA_NOT_MIGRATED), ("9999_later", Code.SCHEMA_TOO_NEW)]
+)
+def test_a_missing_column_is_explained_by_a_schema_of_another_version(
+    warehouse: Connection, revision: str, code: Code
+) -> None:
+    def error() -> BaseException:
+        with warehouse.cursor() as cursor, pytest.raises(psycopg2.Error) as caught:
+            cursor.execute("SELECT missing FROM millrace.position")
+        warehouse.rollback()
+        return caught.value
+
+    assert mismatch(error()) is None
+    with warehouse.cursor() as cursor:
+        cursor.execute("UPDATE millrace.schema_revision SET version_num = %s", (revision,))
+    warehouse.commit()
+    found = mismatch(error())
+    assert found is not None
+    assert found.code == code
+    assert revision in found.what
+    with warehouse.cursor() as cursor, pytest.raises(psycopg2.Error) as other:
+        cursor.execute("SELECT 1 / 0")
+    assert mismatch(other.value) is None
 
 
 def test_every_table_and_view_has_a_comment(warehouse: Connection) -> None:
