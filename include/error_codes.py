@@ -68,8 +68,9 @@ class Code(StrEnum):
     )
     RECORDS_UNSUPPORTED = (
         "records-unsupported",
-        "Most records of a topic are in a format that Millrace cannot land. It lands JSON objects.",
-        "Send each event as one JSON object, encoded in UTF-8.",
+        "Most records of a topic are in a format for which the command cannot write a definition.",
+        "The message names the format. docs/streams.md, section topics that cannot land, says what to do with each; "
+        "event=Json lands any JSON.",
     )
 
     # Sources and files

@@ -12,6 +12,7 @@ from msgspec import inspect
 
 from include.definitions import InvalidDefinition
 from include.streams.field import Field
+from include.streams.parts import PartField, Path, ValuePart
 
 SECRET = "millrace_mask"
 """The Airflow connection whose password is the secret of hashes, if a definition names no other."""
@@ -76,6 +77,10 @@ class Masked(Protocol):
         """The fields of events."""
 
     @property
+    def parts(self) -> tuple[PartField, ...]:
+        """The fields that come from other places than a field of the value."""
+
+    @property
     def event_time(self) -> str:
         """The field of the event time."""
 
@@ -108,7 +113,8 @@ def check_masks(stream: Masked) -> None:
     """Checks ``mask`` of a stream.
 
     Raises:
-        InvalidDefinition: A path leads to no field, or a mask does not fit its field.
+        InvalidDefinition: A path leads to no field, a mask does not fit its field, or a column has the whole value and
+            no mask.
     """
     if not isinstance(stream.mask, Mapping):
         raise InvalidDefinition(
@@ -133,6 +139,21 @@ def check_masks(stream: Masked) -> None:
         if not rest and not isinstance(mask, NullMask) and fields[first].is_enum:
             raise _not_text(path)
         _check_path(path, mask, stream.event)
+    _check_whole_values(stream)
+
+
+def _check_whole_values(stream: Masked) -> None:
+    """Raises InvalidDefinition if the whole value, which also has the masked fields, is stored without a mask."""
+    parts = {field.name: field.part for field in stream.parts}
+    masked = {steps_of(path)[0] for path in stream.mask}
+    of_value = [name for name in masked if isinstance(parts.get(name), Path | ValuePart | None)]
+    for name, part in parts.items():
+        if of_value and isinstance(part, ValuePart) and name not in masked:
+            raise InvalidDefinition(
+                "mask",
+                f"the field {name!r} is the whole value, which also has what is masked elsewhere.",
+                f'Declare {name!r} as Any, and mask it, too, such as "{name}.email".',
+            )
 
 
 def steps_of(path: str) -> list[str]:

@@ -18,7 +18,7 @@ from include.landing import copy, decoders
 from include.landing.decoder import Others
 from include.landing.masked import Masks
 from include.landing.tombstones import KeyDecoder
-from include.streams.definition import Header, Instant, Key, KeyedHash, LastCharacters, Null, Stream
+from include.streams.definition import Header, Instant, Key, KeyedHash, LastCharacters, Null, Stream, Value
 from tests.errors import raises
 
 TEN = datetime(2026, 1, 15, 10, tzinfo=UTC)
@@ -207,3 +207,24 @@ def test_masks_that_are_not_possible(mask: Any) -> None:
         Stream(name="orders", event=Order, event_time="ts", mask=mask)
     assert caught.value.field == "mask"
     assert caught.value.remedy
+
+
+class Document(msgspec.Struct, kw_only=True):
+    ts: Instant
+    email: str
+    user: Annotated[str | None, Key] = None
+    document: Annotated[Any, Value]
+
+
+def test_a_column_with_the_whole_value_needs_a_mask_if_a_field_of_the_value_has_one() -> None:
+    def stream(*paths: str) -> Stream:
+        return Stream(name="documents", event=Document, event_time="ts", mask=dict.fromkeys(paths, KeyedHash()))
+
+    with pytest.raises(InvalidDefinition) as caught:
+        stream("email")
+    assert "'document' is the whole value" in str(caught.value)
+    [event], bad = decoded(stream("email", "document.email"), {"email": EMAIL})
+    assert not bad
+    assert event.email == event.document["email"] == hashed(EMAIL)
+    # A mask of another part of the record says nothing about the value.
+    stream("user")
