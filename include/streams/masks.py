@@ -12,13 +12,14 @@ from msgspec import inspect
 
 from include.definitions import InvalidDefinition
 from include.streams.field import Field
+from include.streams.keys import Deletion
 from include.streams.parts import PartField, Path, ValuePart
 
 SECRET = "millrace_mask"
 """The Airflow connection whose password is the secret of hashes, if a definition names no other."""
 
 EVERY = "*"
-"""In a path: every name of an object."""
+"""In a path: every name of an object, or every key of a dict."""
 
 _SEPARATOR = "."
 
@@ -88,6 +89,18 @@ class Masked(Protocol):
     def order_by(self) -> str | None:
         """The field that orders events."""
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The fields of the key."""
+
+    @property
+    def current(self) -> bool:
+        """Whether to keep the current state."""
+
+    @property
+    def deletion(self) -> Deletion | None:
+        """The field that deletes a key."""
+
 
 def masking(mask: Mask, secret: Callable[[str], bytes]) -> Masking:
     """The function that applies a mask.
@@ -130,16 +143,35 @@ def check_masks(stream: Masked) -> None:
             raise InvalidDefinition(
                 "mask", f"the event has no field {first!r}.", f"Name one of {', '.join(fields)}, or a path inside one."
             )
-        if first in (stream.event_time, stream.order_by):
-            raise InvalidDefinition(
-                "mask", f"the field {first!r} orders or partitions the rows.", "Name another field for this."
-            )
+        _check_role(stream, first, mask)
         if not rest and isinstance(mask, NullMask) and not fields[first].nullable:
             raise InvalidDefinition("mask", f"the field {first!r} cannot be null.", f"Declare it as {first}: … | None.")
-        if not rest and not isinstance(mask, NullMask) and fields[first].is_enum:
+        # The mask would be applied before the text of a Connect type is read.
+        if not isinstance(mask, NullMask) and (
+            fields[first].encoding is not None or (not rest and fields[first].is_enum)
+        ):
             raise _not_text(path)
         _check_path(path, mask, stream.event)
     _check_whole_values(stream)
+
+
+def _check_role(stream: Masked, name: str, mask: Mask) -> None:
+    """Raises InvalidDefinition if the rows or the current state need what the mask hides."""
+    if name in (stream.event_time, stream.order_by):
+        raise InvalidDefinition(
+            "mask", f"the field {name!r} orders or partitions the rows.", "Name another field for this."
+        )
+    if stream.deletion is not None and name == stream.deletion.field:
+        raise InvalidDefinition(
+            "mask", f"the field {name!r} says which events delete their key.", "Omit its mask, or omit deletes."
+        )
+    if stream.current and name in stream.keys and not isinstance(mask, KeyedHash):
+        raise InvalidDefinition(
+            "mask",
+            f"the field {name!r} is part of the key, and {mask!r} would make different keys equal, so that they would "
+            "replace each other in the current state.",
+            "Use KeyedHash(), or omit current.",
+        )
 
 
 def _check_whole_values(stream: Masked) -> None:
@@ -180,7 +212,9 @@ def _check_path(path: str, mask: Mask, event: type[msgspec.Struct]) -> None:
         found = [inner for each in found for outer in alternatives(each) for inner in inside(outer, step)]
         if not found:
             raise InvalidDefinition(
-                "mask", f"the path {path!r} leads to no field: {step!r} is unknown.", "Correct the path."
+                "mask",
+                f"the path {path!r} leads to no field: {step!r} is unknown.",
+                "Correct the path; * stands for every name of an object, and for every key that is not a text.",
             )
     kinds = [kind for each in found for kind in alternatives(each)]
     if any(isinstance(kind, inspect.RawType) for kind in kinds) and not isinstance(mask, NullMask):
@@ -207,8 +241,16 @@ def inside(declared: inspect.Type, step: str) -> list[inspect.Type]:
     if isinstance(declared, inspect.StructType):
         return [field.type for field in declared.fields if step in (field.name, EVERY)]
     if isinstance(declared, inspect.DictType):
-        return [declared.value_type]
+        may_have = step == EVERY or any(_can_be(key, step) for key in alternatives(declared.key_type))
+        return [declared.value_type] if may_have else []
     return [declared] if isinstance(declared, inspect.AnyType) else []
+
+
+def _can_be(key: inspect.Type, step: str) -> bool:
+    """Whether a key of a dict can be a step, which is a text."""
+    if isinstance(key, inspect.LiteralType):
+        return step in key.values
+    return isinstance(key, inspect.StrType | inspect.AnyType)
 
 
 def _not_text(path: str) -> InvalidDefinition:

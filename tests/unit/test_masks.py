@@ -18,7 +18,18 @@ from include.landing import copy, decoders
 from include.landing.decoder import Others
 from include.landing.masked import Masks
 from include.landing.tombstones import KeyDecoder
-from include.streams.definition import Header, Instant, Key, KeyedHash, LastCharacters, Null, Stream, Value
+from include.streams.definition import (
+    ConnectDecimal,
+    Header,
+    Instant,
+    JsonText,
+    Key,
+    KeyedHash,
+    LastCharacters,
+    Null,
+    Stream,
+    Value,
+)
 from tests.errors import raises
 
 TEN = datetime(2026, 1, 15, 10, tzinfo=UTC)
@@ -50,6 +61,10 @@ class Order(msgspec.Struct):
     level: Literal["x"] = "x"
     user: Annotated[str | None, Key] = None
     trace: Annotated[str | None, Header("trace")] = None
+    price: Annotated[str, ConnectDecimal(2)] | None = None
+    document: JsonText | None = None
+    cards: dict[int, str | None] = {}
+    levels: dict[Literal["low", "high"], str] = {}
 
 
 MASK = {
@@ -200,6 +215,11 @@ def test_the_secret_must_be_defined(monkeypatch: pytest.MonkeyPatch) -> None:
         {"raw": KeyedHash()},
         {"raw.x": KeyedHash()},
         {"ts": Null},
+        {"price": KeyedHash()},
+        {"price": LastCharacters(4)},
+        {"document": KeyedHash()},
+        {"cards.5": Null},
+        {"levels.medium": LastCharacters(1)},
     ],
 )
 def test_masks_that_are_not_possible(mask: Any) -> None:
@@ -207,6 +227,53 @@ def test_masks_that_are_not_possible(mask: Any) -> None:
         Stream(name="orders", event=Order, event_time="ts", mask=mask)
     assert caught.value.field == "mask"
     assert caught.value.remedy
+
+
+def test_the_values_of_a_dict_are_masked_whatever_its_keys_are() -> None:
+    mask = {"cards.*": Null, "levels.low": LastCharacters(1), "price": Null, "document": Null}
+    stream = Stream(name="orders", event=Order, event_time="ts", mask=mask)
+    value = {
+        "email": EMAIL,
+        "cards": {"5": "4111"},
+        "levels": {"low": "1234", "high": "x"},
+        "price": "AQ==",
+        "document": "{}",
+    }
+    [event], bad = decoded(stream, value)
+    assert not bad
+    assert event.cards == {5: None}
+    assert event.levels == {"low": "4", "high": "x"}
+    assert (event.price, event.document) == (None, None)
+
+
+class Account(msgspec.Struct):
+    ts: Instant
+    card: str
+    branch: str = ""
+    state: str | None = None
+    closed: bool | None = None
+
+
+@pytest.mark.parametrize(
+    ("mask", "options"),
+    [
+        ({"card": LastCharacters(4)}, {"key": "card"}),
+        ({"branch": LastCharacters(4)}, {"key": ("card", "branch")}),
+        ({"state": KeyedHash()}, {"key": "card", "deletes": ("state", "closed")}),
+        ({"closed": Null}, {"key": "card", "deletes": "closed"}),
+    ],
+)
+def test_masks_that_the_current_state_does_not_allow(mask: Any, options: Any) -> None:
+    def stream(mask: Any, **options: Any) -> Stream:
+        return Stream(name="accounts", event=Account, event_time="ts", mask=mask, **options)
+
+    with pytest.raises(InvalidDefinition) as caught:
+        stream(mask, **options, current=True)
+    assert caught.value.field == "mask"
+    assert caught.value.remedy
+    # Without the current state, all rows stay; and a hash of the key is a key.
+    stream(mask, key="card")
+    stream({"card": KeyedHash()}, **options, current=True)
 
 
 class Document(msgspec.Struct, kw_only=True):
