@@ -22,6 +22,7 @@ from include.landing import copy, decoders, state
 from include.landing.decoder import SkipReason, StopReason
 from include.landing.decoding.avro import AvroPlan
 from include.landing.decoding.debezium import ChangeDecoder
+from include.schemas.registry import SchemaRegistry
 from include.schemas.schema import Schema
 from include.streams import produce
 from include.streams.change_events import PLACEHOLDER, Source
@@ -82,6 +83,7 @@ def with_schema(value: dict[str, Any], columns: list[dict[str, Any]]) -> dict[st
     return {"schema": {"type": "struct", "fields": fields}, "payload": value}
 
 
+BEGIN = {"status": "BEGIN", "id": "571", "event_count": None, "data_collections": None, "ts_ms": MS}
 ROW = {"id": 7, "name": "Ada", "User Name": "ada", "amount": "AQI="}
 
 
@@ -123,13 +125,69 @@ def test_the_time_is_that_of_the_source_as_exactly_as_it_is_known() -> None:
     "value",
     [
         change("m", message={"prefix": "a", "content": "AQ=="}),
-        {"status": "BEGIN", "id": "571", "event_count": None, "data_collections": None, "ts_ms": MS},
+        BEGIN,
         {"ts_ms": MS},
+        {"ts_ms": MS, "ts_us": MS * 1_000, "ts_ns": MS * 1_000_000},
+        with_schema({"ts_ms": MS}, []),
+        {"schema": {"type": "struct", "optional": True, "fields": []}, "payload": None},
     ],
-    ids=["message", "transaction", "heartbeat"],
+    ids=["message", "transaction", "heartbeat", "exact", "schema", "null"],
 )
 def test_what_is_not_a_change_of_a_row_is_skipped(value: dict[str, Any]) -> None:
     assert isinstance(decoded(value), SkipReason)
+
+
+FLAT = {"id": 7, "name": "Ada", "__deleted": "false"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        FLAT,
+        with_schema(FLAT, []),
+        {"id": 7, "ts_ms": MS},
+        {"id": 7, "status": "paid", "ts_ms": MS},
+        {"schema": "public", "payload": None, "id": 7},
+    ],
+    ids=["empty", "flattened", "schema", "time", "status", "payload"],
+)
+def test_a_foreign_object_is_a_dead_letter_that_says_what_to_do(value: dict[str, Any]) -> None:
+    reason = decoded(value)
+    assert isinstance(reason, str) and not isinstance(reason, SkipReason | StopReason)
+    assert "not a change event of Debezium" in reason and "omit 'envelope'" in reason
+
+
+def test_a_foreign_object_with_an_impossible_value_is_a_dead_letter() -> None:
+    for value in (b'{"x": 1e999}', b'{"x": "\xff"}', b'{"\xff": 1}', b'{"x": ' + b"[" * 400 + b"]" * 400 + b"}"):
+        events, bad = decoders.of(KEYED).events([value])
+        assert events == [] and isinstance(bad[0], str) and not isinstance(bad[0], SkipReason), value
+
+
+@pytest.mark.parametrize(
+    ("names", "is_skipped"),
+    [(["ts_ms"], True), ([*BEGIN], True), (["id", "ts_ms"], False), (["id", "name"], False)],
+)
+@pytest.mark.parametrize("form", ["avro", "protobuf"])
+def test_the_schema_of_a_value_tells_metadata_from_foreign_objects(
+    form: str, names: list[str], is_skipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = [{"name": name, "type": ["null", "string" if name == "name" else "long"]} for name in names]
+    text = json.dumps({"type": "record", "name": "Other", "fields": fields})
+    if form == "protobuf":
+        declared = " ".join(f"optional int64 {name} = {at};" for at, name in enumerate(names, 1))
+        text = f'syntax = "proto3"; message Other {{ {declared} }}'
+    asked: list[Any] = []
+
+    def schema(_: Any, key: Any) -> Schema:
+        asked.append(key)
+        return Schema(form.upper(), text, {})
+
+    monkeypatch.setattr(SchemaRegistry, "schema", schema)
+    value = b"\0\0\0\0\7" + (bytes(len(names)) if form == "avro" else b"\0")
+    [events, bad] = decoders.of(stream(key="id", current=True, format=form)).events([value] * 3)
+    assert events == [] and [isinstance(bad[index], SkipReason) for index in range(3)] == [is_skipped] * 3
+    assert len(asked) == 2, "once to decode, once for the names"
 
 
 def test_a_truncation_stops_a_stream_with_a_current_state_and_lands_in_a_history() -> None:

@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from include.error_codes import Code
 from include.landing.decoder import EventDecoder, Others, Reason, SkipReason, StopReason
+from include.landing.decoding.change_metadata import ChangeMetadata
 from include.schemas.framing import Headers
 from include.streams.change_events import DELETE, MESSAGE, OPERATION, PLACEHOLDER, TIME, TRUNCATE, UNCHANGED
 from include.streams.connect_types import Encoding, Unscaled
@@ -29,6 +30,11 @@ _UNITS = {
     "io.debezium.time.NanoTimestamp": 1_000_000_000,
 }
 _MAX_SCHEMAS = 1_000
+_METADATA = SkipReason("metadata of a transaction or a heartbeat, not a change of a row")
+_FOREIGN = (
+    "the value is not a change event of Debezium: it has no op, source, before and after; if the topic has rows, such "
+    "as those that ExtractNewRecordState makes, omit 'envelope' in the definition"
+)
 
 
 class ChangeDecoder:
@@ -55,6 +61,7 @@ class ChangeDecoder:
             if field.encoding is not None or isinstance(field.notation, Epoch)
         }
         self._schemas: dict[bytes, str] = {}
+        self._metadata = ChangeMetadata(stream)
 
     def events(
         self, values: Sequence[bytes], headers: Sequence[Headers | None] | None = None, others: Others | None = None
@@ -64,19 +71,23 @@ class ChangeDecoder:
         indices = range(len(values)) if not bad else [index for index in range(len(values)) if index not in bad]
         rows: list[Any] = []
         for index, change in zip(indices, found, strict=True):
+            value = values[index]
             try:
                 row = self._row(change)
             except _Refused as refused:
                 bad[index] = refused.reason
                 continue
-            value = values[index]
+            except _NoChange:
+                is_metadata = self._metadata.has(value, None if headers is None else headers[index])
+                bad[index] = _METADATA if is_metadata else _FOREIGN
+                continue
             if _PLACEHOLDER in value or _AS_BASE64 in value:
                 self._mark_unchanged(row)
             rows.append(row)
         return rows, bad
 
     def _row(self, value: Any) -> Any:
-        """The row of a change event. Raises _Refused if it has none."""
+        """The row of a change event. Raises _Refused if it has none, and _NoChange if the value is not one."""
         change = getattr(value, "payload", UNSET)
         if change is UNSET or change is None:
             change = value
@@ -119,7 +130,7 @@ class ChangeDecoder:
         if operation == MESSAGE:
             raise _Refused(SkipReason("a message of the database's log, not a change of a row"))
         if operation is None and change.source is None and change.before is None and change.after is None:
-            raise _Refused(SkipReason("metadata of a transaction or a heartbeat, not a change of a row"))
+            raise _NoChange
         raise _Refused(f"the value is not a change event of Debezium: op is {operation!r}")
 
     def _mark_unchanged(self, row: Any) -> None:
@@ -169,6 +180,10 @@ def columns_of(schema: bytes) -> list[dict[str, Any]]:
         if isinstance(part, dict) and part.get("field") == "after" and isinstance(part.get("fields"), list):
             return [each for each in part["fields"] if isinstance(each, dict)]
     return []
+
+
+class _NoChange(Exception):
+    """The value has no field of a change event."""
 
 
 class _Refused(Exception):
