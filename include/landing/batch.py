@@ -193,7 +193,7 @@ class Preparer:
         batch is also cut where an event needs the state that an event before it leaves. After an error, the batch can
         be prepared again.
         """
-        starts = dict(self._next)
+        starts = self._next
         prepared = self.prepare(batch)
         cuts = prepared.classified.cuts
         if len(prepared.spans) <= MAX_SPANS and not cuts:
@@ -221,7 +221,6 @@ class Preparer:
         self._classify_values(classified)
         if self._selection is not None:
             self._select(classified, self._selection)
-        self._next |= batch.next_offsets
         tombstones = self._classify_tombstones(classified)
         self._classify_times(classified)
         rows = self._format(classified)
@@ -235,7 +234,10 @@ class Preparer:
         # The events take most of a batch's memory, and it may have to wait for its transaction.
         classified.events = []
         reached = {p: (offset, batch.leader_epochs.get(p)) for p, offset in batch.next_offsets.items()}
-        return self._prepared(classified, rows, reached)
+        prepared = self._prepared(classified, rows, reached)
+        # Last, and as a new object: after an error, the batch begins where it did before.
+        self._next = self._next | batch.next_offsets
+        return prepared
 
     def refuse(self, prepared: PreparedBatch, refusals: Mapping[int, Refusal]) -> PreparedBatch:
         """The batch without the rows, by their indices, that PostgreSQL refused; they become dead letters."""

@@ -49,10 +49,12 @@ class RecordDecoder:
         values: The decoder of the other fields, which come from the value.
     """
 
-    reads_headers = True
-    reads_others = True
-
     def __init__(self, stream: Stream, values: EventDecoder) -> None:
+        parts = [field.part for field in stream.parts]
+        has_headers = any(isinstance(part, Header) for part in parts)
+        # A key may name its schema in a header.
+        self.reads_headers = values.reads_headers or has_headers or stream.key_format != PLAIN
+        self.reads_others = values.reads_others or any(isinstance(part, KeyPart | TimestampPart) for part in parts)
         self._values = values
         self._parts = PartsDecoder(stream, stream.parts)
         self._make = _maker(stream)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -54,10 +54,7 @@ def measure(
     measured = backlog.measure_all(brokers, connection, keys.values(), timeout_s)
     found = {stream: _checked(connection, *key, measured[key]) for stream, key in keys.items()}
     backlogs = {stream: each for stream, each in found.items() if not isinstance(each, UserError)}
-    stamps = reader.first_stamps(
-        {place: offset for each in backlogs.values() for place, offset in _waiting(each).items()},
-        timeout_s,
-    )
+    stamps = _stamps(backlogs.values(), timeout_s)
     now = datetime.now(UTC)
     return {
         stream: each if isinstance(each, UserError) else Lag(each.lag, _age(each, stamps, now), each.lags)
@@ -83,15 +80,30 @@ def _checked(connection: Connection, reader: str, topic: str, measured: Backlog 
     return measured
 
 
+def _stamps(backlogs: Iterable[Backlog], timeout_s: float) -> dict[tuple[Place, int], int]:
+    """The timestamp of the first record that waits, by its place and the position there.
+
+    Several streams may read one partition, each at its own position; one consumer reads a partition once at a time.
+    """
+    todo = {item for each in backlogs for item in _waiting(each).items()}
+    found: dict[tuple[Place, int], int] = {}
+    while todo:
+        starts = dict(todo)
+        todo -= starts.items()
+        stamps = reader.first_stamps(starts, timeout_s)
+        found |= {(place, starts[place]): stamp for place, stamp in stamps.items()}
+    return found
+
+
 def _waiting(measured: Backlog) -> dict[Place, int]:
     """The partitions with records that wait, and the offset of the first."""
     starts = {p: max(offset, measured.extents[p].first) for p, offset in measured.positions.items()}
     return {p: start for p, start in starts.items() if start < measured.extents[p].stable_end}
 
 
-def _age(measured: Backlog, stamps: Mapping[Place, int], now: datetime) -> float | None:
+def _age(measured: Backlog, stamps: Mapping[tuple[Place, int], int], now: datetime) -> float | None:
     waiting = _waiting(measured)
-    known = [stamps[place] for place in waiting if place in stamps]
+    known = [stamps[item] for item in waiting.items() if item in stamps]
     if not waiting:
         return 0.0
     times = [appended_at(stamp) for stamp in known if stamp != NO_STAMP and STAMPS[0] <= stamp <= STAMPS[1]]

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,7 @@ from include.error_codes import Code
 from include.errors import NonRetryableError
 from include.kafka import client, position, topics
 from include.landing.drain import drain
+from include.monitoring import lag
 from include.streams import produce
 from include.streams.definition import Instant, Stream
 from tests.errors import raises
@@ -210,3 +212,28 @@ def test_thirty_idle_streams_share_one_connection(
     assert max(count for count, _ in counts) == 1
     assert max(threads for _, threads in counts) <= before + 3
     assert not ask(warehouse, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'millrace backlog'")
+
+
+def test_two_streams_of_a_topic_each_have_the_age_of_their_own_position(
+    warehouse: Connection, topic: Callable[..., str]
+) -> None:
+    name = topic("shared")
+    # Its records have the timestamps of their producer.
+    topics.create(name, partitions=1, config={})
+    now = datetime.now(UTC)
+
+    def send(ts: datetime) -> None:
+        producer = client.producer()
+        producer.produce(name, msgspec.json.encode({"ts": ts}), timestamp=int(ts.timestamp() * 1000))
+        assert producer.flush(20) == 0
+
+    send(now - timedelta(hours=2))
+    ahead = Stream(name="ahead", topic=name, event=Reading, event_time="ts", quiet="1 second", kafka_partitions=1)
+    assert drain(ahead, "test").landed == 1
+    send(now)
+    measured = lag.measure(warehouse, {"behind": name, "ahead": name}, timeout_s=20)
+    behind, later = measured["behind"], measured["ahead"]
+    assert isinstance(behind, lag.Lag) and isinstance(later, lag.Lag)
+    assert (behind.records, later.records) == (2, 1)
+    assert behind.seconds is not None and behind.seconds > 7_000
+    assert later.seconds is not None and later.seconds < 600
