@@ -106,7 +106,7 @@ class Reducer:
         """
         if self._keys is None or not len(where):
             return NO_TOMBSTONES, {}
-        keys, bad = self._keys.keys([_key_of(message) for message in messages])
+        keys, bad = self._keys.keys_of(messages)
         stamps = np.fromiter((message.timestamp()[1] for message in messages), np.int64, len(messages))
         good = np.ones(len(where), bool)
         good[list(bad)] = False
@@ -172,7 +172,7 @@ class Reducer:
         """The error for two records of one key in different partitions of the topic."""
         value = second.value()
         if value is None and self._keys is not None:
-            key = self._keys.key(_key_of(second))
+            (key,), _ = self._keys.keys_of([second])
         else:
             key = decoders.events_of(decoders.of(self._stream), [value or b""], [second])[0][0]
         values = [column.read([key])[0] for column in self._key]
@@ -195,8 +195,3 @@ def _whole(column: copy.Column, events: Sequence[Any]) -> NDArray[np.int64]:
     """The values of a column of times or whole numbers."""
     found: NDArray[np.int64] = column.array(column.read(events)).to_numpy(zero_copy_only=False)
     return found
-
-
-def _key_of(message: Message) -> bytes | None:
-    key = message.key()
-    return key.encode() if isinstance(key, str) else key

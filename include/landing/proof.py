@@ -18,7 +18,7 @@ from include.landing.choice import Choice
 from include.landing.decoder import Others, Reason, SkipReason
 from include.landing.disposition import STORED, Disposition
 from include.landing.placement import Placement
-from include.landing.state_proof import StateProof
+from include.landing.state_proof import StateProof, Tombstone
 from include.schemas.framing import Headers
 from include.streams.definition import KAFKA_TOPIC, Stream
 from include.streams.field import TIMESTAMP, Field
@@ -370,7 +370,7 @@ class _Prover:
         self._proof.report(f"{entry}: rows that differ from their records", self._differing(entry.log, landed))
         if self._state is not None:
             tombstones = {
-                offset: (record.key, record.stamp)
+                offset: Tombstone(record.key, record.stamp, record.headers)
                 for offset, record in records.items()
                 if record.value is None and offset not in offsets
             }

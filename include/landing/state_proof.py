@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from include.landing import copy, placement, spans, state
 from include.landing.dead_letters import NO_STAMP
@@ -12,6 +12,7 @@ from include.landing.placement import PARTITIONS_PER_QUERY
 from include.landing.spans import Span
 from include.landing.state import COORDINATES, SCHEMA
 from include.landing.tombstones import KeyDecoder
+from include.schemas.framing import Headers
 from include.streams.definition import Stream
 from include.streams.keys import TOMBSTONE
 from include.streams.times import RECORD_TIMESTAMP
@@ -22,8 +23,23 @@ if TYPE_CHECKING:
 Read = Callable[[Any, Mapping[str, Any] | None], list[tuple[Any, ...]]]
 """Runs a query in a transaction of its own, with its parameters."""
 
+
 MAX_SHOWN = 6
 _ARRAYS = {"timestamp with time zone": "timestamptz[]"}
+
+
+class Tombstone(NamedTuple):
+    """What Kafka holds for a tombstone.
+
+    Attributes:
+        key: The Kafka key.
+        stamp: The timestamp, in milliseconds since 1970.
+        headers: The headers.
+    """
+
+    key: bytes | None
+    stamp: int
+    headers: Headers | None
 
 
 class StateProof:
@@ -77,25 +93,25 @@ class StateProof:
         return [(incarnation, partition, offset) for incarnation, partition, offset in self._read(query, None)]
 
     def tombstones(
-        self, incarnation: int, partition: int, found: Mapping[int, tuple[bytes | None, int]]
+        self, incarnation: int, partition: int, found: Mapping[int, Tombstone]
     ) -> Iterator[tuple[str, list[int]]]:
         """Yields each error of tombstones that are not dead letters, with their offsets.
 
         Args:
-            found: For each offset the Kafka key, and the timestamp in milliseconds since 1970.
+            found: The tombstone of each offset.
         """
         if self._keys is None or not found:
             return
         offsets = list(found)
-        keys, bad = self._keys.keys([key for key, _ in found.values()])
-        timeless = {offset for offset in offsets if self._stream.has_record_time and found[offset][1] == NO_STAMP}
+        keys, bad = self._keys.keys([each.key for each in found.values()], [each.headers for each in found.values()])
+        timeless = {offset for offset in offsets if self._stream.has_record_time and found[offset].stamp == NO_STAMP}
         yield "tombstones that name no key, and are not dead letters", sorted({offsets[i] for i in bad} | timeless)
         good = [offset for index, offset in enumerate(offsets) if index not in bad]
         parameters: dict[str, Any] = {
             "incarnation": incarnation,
             "partition": partition,
             "offsets": good,
-            "stamps": [found[offset][1] for offset in good],
+            "stamps": [found[offset].stamp for offset in good],
         }
         for number, column in enumerate(self._key):
             values = column.array(column.read(keys)).to_pylist()

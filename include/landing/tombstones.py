@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,7 +13,11 @@ from include.landing.copy import Column
 from include.landing.decoder import reason_of
 from include.landing.masked import Masks
 from include.landing.parts import PartsDecoder
+from include.schemas.framing import Headers
 from include.streams.definition import Stream
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 NO_KEY = "the tombstone has no Kafka key, so it deletes nothing"
 
@@ -39,12 +43,23 @@ class KeyDecoder:
         self._decode = msgspec.json.Decoder(self._key).decode
         self._single = hints[stream.keys[0]] if len(stream.keys) == 1 else None
 
-    def keys(self, texts: Sequence[bytes | None]) -> tuple[list[Any], dict[int, str]]:
-        """Decodes Kafka keys. Returns the keys in order, and for each text that is not one the reason, by its index."""
+    @property
+    def reads_headers(self) -> bool:
+        """Whether ``keys`` needs the headers of the tombstones, which may name the schemas of their keys."""
+        return self._parts is not None
+
+    def keys(
+        self, texts: Sequence[bytes | None], headers: Sequence[Headers | None] | None = None
+    ) -> tuple[list[Any], dict[int, str]]:
+        """Decodes Kafka keys. Returns the keys in order, and for each text that is not one the reason, by its index.
+
+        Args:
+            headers: The headers of each tombstone, if ``reads_headers``.
+        """
         found: list[Any] = []
         bad: dict[int, str] = {}
         if self._parts is not None:
-            return self._keys_of_parts(self._parts, texts)
+            return self._keys_of_parts(self._parts, texts, headers)
         for index, text in enumerate(texts):
             try:
                 found.append(self._plain_key(text))
@@ -54,9 +69,11 @@ class KeyDecoder:
                 bad[index] = NO_KEY if text is None else f"Kafka key: {reason_of(error)}"
         return self._fitting(texts, found, bad)
 
-    def _keys_of_parts(self, parts: PartsDecoder, texts: Sequence[bytes | None]) -> tuple[list[Any], dict[int, str]]:
+    def _keys_of_parts(
+        self, parts: PartsDecoder, texts: Sequence[bytes | None], headers: Sequence[Headers | None] | None
+    ) -> tuple[list[Any], dict[int, str]]:
         """The keys of a stream whose fields of ``key`` come from the Kafka key."""
-        columns, reasons = parts.columns(texts, None, None, len(texts))
+        columns, reasons = parts.columns(texts, headers, None, len(texts))
         bad: dict[int, str] = {at: NO_KEY if texts[at] is None else reason for at, reason in reasons.items()}
         rows = zip(*(columns[name] for name in self._key.__struct_fields__), strict=True)
         found = [self._key(*row) for at, row in enumerate(rows) if at not in bad]
@@ -74,14 +91,10 @@ class KeyDecoder:
         bad |= {good[position]: f"Kafka key: {reason}" for position, reason in unfit.items()}
         return [key for position, key in enumerate(found) if position not in unfit], bad
 
-    def key(self, text: bytes | None) -> Any:
-        """The key that a text names.
-
-        Raises:
-            Exception: The text is not a key.
-        """
-        (key,), _ = self.keys([text])
-        return key
+    def keys_of(self, messages: Sequence[Message]) -> tuple[list[Any], dict[int, str]]:
+        """The keys of messages; see ``keys``."""
+        headers: Any = [message.headers() for message in messages] if self.reads_headers else None
+        return self.keys([_key_of(message) for message in messages], headers)
 
     def _plain_key(self, text: bytes | None) -> Any:
         if text is None:
@@ -97,6 +110,11 @@ class KeyDecoder:
             return self._key(msgspec.json.decode(text, type=self._single))
         except msgspec.DecodeError:
             return self._key(msgspec.convert(text.decode(), type=self._single, strict=False))
+
+
+def _key_of(message: Message) -> bytes | None:
+    key = message.key()
+    return key.encode() if isinstance(key, str) else key
 
 
 def _parts_of_key(stream: Stream) -> PartsDecoder | None:

@@ -18,6 +18,9 @@ from include.landing import copy, decoders
 from include.landing.dead_letters import NO_STAMP
 from include.landing.decoder import Others
 from include.landing.tombstones import NO_KEY, KeyDecoder
+from include.schemas import framing
+from include.schemas.registry import SchemaRegistry
+from include.schemas.schema import Schema
 from include.streams import encoding
 from include.streams.definition import (
     RECORD_TIMESTAMP,
@@ -251,6 +254,20 @@ def test_tombstones_name_a_key_as_events_do() -> None:
     assert [key.user for key in found] == [UID]
     assert bad[1] == NO_KEY
     assert "Invalid UUID" in bad[2]
+
+
+def test_a_header_may_name_the_schema_of_the_key_of_a_tombstone(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = msgspec.defstruct("Event", [("ts", Instant), ("id", Annotated[int, Key])])
+    stream = Stream(
+        name="ids", event=event, event_time="ts", key="id", key_format="avro", current=True, deletes="tombstone"
+    )
+    monkeypatch.setattr(SchemaRegistry, "schema", lambda *_: Schema("AVRO", '"long"', {}))
+    keys = KeyDecoder(stream, [column for column in copy.columns_of_stream(stream) if column.name == "id"])
+    assert keys.reads_headers
+    prefix = framing.prefix(7)
+    found, bad = keys.keys([prefix + b"\6", b"\10", b"\12"], [None, [("__key_schema_id", prefix)], []])
+    assert [key.id for key in found] == [3, 4]
+    assert list(bad) == [2] and "names no schema" in bad[2]
 
 
 def definition(declared: Any, **options: Any) -> Callable[[], Stream]:
