@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +33,7 @@ from include.landing.latest import NO_ROWS, Latest, Moved, last, numbers
 from include.landing.partitions import Partitions
 from include.landing.state import State
 from include.landing.time_limits import TimeLimits, record_times
-from include.landing.withheld import WithheldRecords
+from include.landing.withheld import Place, WithheldRecords
 from include.schemas.framing import Headers
 from include.streams.definition import Stream
 from include.warehouse import queries
@@ -212,8 +213,10 @@ class _Retrier:
 
     def _records(self, letters: Sequence[ReadDeadLettersRow]) -> list[_Record]:
         """The records of letters, as far as they are stored, or Kafka still has them."""
-        places: list[Coordinates] = [_coordinates(letter) for letter in letters if letter.is_withheld]
-        again = self._withheld.read(places) if places else {}
+        withheld: dict[Place, datetime] = {
+            _coordinates(letter): letter.appended_at for letter in letters if letter.is_withheld
+        }
+        again = self._withheld.read(withheld) if withheld else {}
         records = []
         for letter in letters:
             if not letter.is_withheld:
@@ -262,9 +265,11 @@ class _Retrier:
             times = np.fromiter((candidate.time for candidate in candidates), np.int64)
             before.append((">i8", times - copy.POSTGRES_EPOCH_US))
         if self._stream.topics is not None:
-            before.append(
-                (None, pa.array([self._topics[number] for number in coordinates["incarnations"]], pa.string()))
-            )
+            numbers_of_topics = coordinates["incarnations"]
+            if not self._topics.keys() >= set(numbers_of_topics):
+                # A drain has met a topic since.
+                self._topics = incarnation.topics_of(self._connection, self._stream.name)
+            before.append((None, pa.array([self._topics[number] for number in numbers_of_topics], pa.string())))
         return copy.buffer(self._columns, [candidate.event for candidate in candidates], before)
 
 

@@ -256,5 +256,12 @@ def test_old_dead_letters_lose_their_bytes(
         (0,)
     ]
     assert not any(PLAIN in reason for _, reason in kept_aside(warehouse).values())
+    # A record with another timestamp than the letter has taken its offset.
+    shift = "UPDATE millrace.dead_letter SET appended_at = appended_at {} interval '1 ms'"
+    warehouse.cursor().execute(shift.format("+"))
+    warehouse.commit()
+    assert retry.retry(warehouse, masked) == (0, 3, 0)
+    warehouse.cursor().execute(shift.format("-"))
+    warehouse.commit()
     assert retry.retry(warehouse, masked) == (1, 2, 0)
     one_disposition_each(warehouse, masked)
