@@ -437,6 +437,11 @@ class Code(StrEnum):
         "PostgreSQL refuses a statement, and a retry cannot succeed: a permission is missing or the table was changed.",
         "Grant the permission or undo the change that PostgreSQL's message names.",
     )
+    INDEX_NOT_BUILT = (
+        "index-not-built",
+        "An index that the definition declares cannot hold the rows of a partition, such as a long text.",
+        "Remove the index from the definition, or leave it: the other partitions have it.",
+    )
     MAINTENANCE_INCOMPLETE = (
         "maintenance-incomplete",
         "Several parts of a stream's maintenance failed; the rest was done.",

@@ -11,9 +11,12 @@ A comment marks the indexes that Millrace created. It never drops another one.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from include.landing import locks
+from include.error_codes import Code
+from include.errors import NonRetryableError
+from include.landing import database_errors, locks
 from include.landing.relation import SCHEMA, Change, identifier
 from include.streams.definition import Stream
 from include.streams.indexes import Index, indexes_of
@@ -29,6 +32,7 @@ log = logging.getLogger(__name__)
 MARK = "Created by Millrace, as the stream's definition declares it"
 # A concurrent build waits for the transactions that were open when it began. Other sessions do not wait for it.
 BUILD_TIMEOUT_MS = 60_000
+MAX_SHOWN = 3
 
 
 def changes(connection: Connection, stream: Stream) -> list[Change]:
@@ -61,16 +65,23 @@ def build(connection: Connection, stream: Stream) -> list[str]:
     A build that was interrupted is repeated.
 
     Raises:
-        Locked: A transaction has been open for too long. The other partitions were indexed before.
+        Locked: A transaction has been open for too long. The newer partitions were indexed before.
+        NonRetryableError: An index cannot hold the rows of a partition. The other partitions were indexed before.
     """
     built = []
+    failed: list[NonRetryableError] = []
     for index in indexes_of(stream):
         name = index.name_for(stream.name)
         lacking = list(queries.load("landing").read_unindexed(connection, stream=stream.name, index=name))
         connection.rollback()
         for partition in lacking:
-            _build(connection, stream, index, partition)
-            built.append(partition.name)
+            try:
+                _build(connection, stream, index, partition)
+                built.append(partition.name)
+            except NonRetryableError as error:
+                failed.append(error)
+    if failed:
+        raise _combined(failed)
     return built
 
 
@@ -102,6 +113,18 @@ def _build(connection: Connection, stream: Stream, index: Index, partition: Read
             try:
                 for statement in statements:
                     cursor.execute(statement)
+            except psycopg2.Error as error:
+                if not database_errors.is_of_rows(error):
+                    raise
+                # An index that is not valid refuses rows, too.
+                cursor.execute(drop)
+                raise NonRetryableError(
+                    f"Stream {stream.name!r}: {index} could not be built in {SCHEMA}.{partition.name}: "
+                    f"{(error.diag.message_primary or '').rstrip('.')}.",
+                    "Remove the index from the definition, and create one on a shorter value yourself, such as md5 of "
+                    "the text. Or leave it: the other partitions have the index.",
+                    code=Code.INDEX_NOT_BUILT,
+                ) from error
             finally:
                 if not connection.closed:
                     cursor.execute("RESET lock_timeout; RESET statement_timeout")
@@ -114,3 +137,12 @@ def _build(connection: Connection, stream: Stream, index: Index, partition: Read
     finally:
         if not connection.closed:
             connection.autocommit = False
+
+
+def _combined(errors: Sequence[NonRetryableError]) -> NonRetryableError:
+    """One error for several partitions, of which it names the first ones."""
+    shown = " ".join(error.what for error in errors[:MAX_SHOWN])
+    more = len(errors) - MAX_SHOWN
+    return NonRetryableError(
+        shown if more <= 0 else f"{shown} {more:,} more could not be built.", errors[0].remedy, code=errors[0].code
+    )

@@ -51,8 +51,9 @@ def maintain(connection: Connection, stream: Stream) -> tuple[list[str], list[st
     _attempt(lambda: partitions.create(connection, stream, spans.next_spans(stream, now, PARTITIONS_AHEAD)), problems)
     after = {partition.table for partition in partitions.listed(connection, stream.name)}
     connection.rollback()
-    _attempt(lambda: indexes.build(connection, stream), problems)
     created, dropped = sorted(after - before), _drop_until(connection, stream, spans.cut_off(stream, now), problems)
+    # Last, because it takes long, and because partitions past their retention need no index.
+    _attempt(lambda: indexes.build(connection, stream), problems)
     if problems:
         log.info("Created: %s. Dropped: %s.", ", ".join(created) or "none", ", ".join(dropped) or "none")
     _raise_problems(problems)

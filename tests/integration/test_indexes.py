@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from include.error_codes import Code
+from include.errors import NonRetryableError
 from include.landing import indexes, maintenance, proof, replay, table
 from include.landing.drain import drain
 from include.landing.locks import Locked
@@ -150,3 +151,24 @@ def test_a_text_that_is_too_long_for_an_index_becomes_a_dead_letter(stream: Stre
     assert (drained.landed, drained.dead_letters) == (2, 1)
     assert "index row requires" in kept_aside(warehouse)[1][1]
     one_disposition_each(warehouse, stream)
+
+
+def test_a_long_text_prevents_an_index_of_its_partition_and_nothing_else(stream: Stream, warehouse: Connection) -> None:
+    long = [Random(day).randbytes(4_000).hex() for day in (0, 2)]
+    send(stream, [event(text, NOW - timedelta(days=day)) for text, day in zip(long, (0, 2), strict=True)])
+    send(stream, [event("short", NOW - timedelta(days=day)) for day in (1, 6)])
+    assert drain(stream, "test").landed == 4
+    count = partitions(warehouse)
+    wanted = replace(stream, indexes=("text",), keep="5 days", late="1 day")
+    old, first, second = (f"readings_{NOW - timedelta(days=day):%Y%m%d}" for day in (6, 0, 2))
+    with raises(Code.INDEX_NOT_BUILT, "the index on text", first, second, kind=NonRetryableError):
+        maintenance.maintain(warehouse, wanted)
+    left = partitions(warehouse)
+    assert left < count + maintenance.PARTITIONS_AHEAD
+    assert rows(warehouse, "SELECT to_regclass(%s)", f"landing.{old}") == [(None,)]
+    assert found(warehouse) == [("btree (text)", False, left - 2)]
+    # What is left of the index would refuse rows, and the partition takes long texts as before.
+    leftovers = "SELECT count(*) FROM pg_index WHERE NOT indisvalid AND indrelid <> 'landing.readings'::regclass"
+    assert rows(warehouse, leftovers) == [(0,)]
+    send(wanted, [event(long[1])])
+    assert drain(wanted, "test").landed == 1
