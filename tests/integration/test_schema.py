@@ -202,3 +202,20 @@ def test_every_table_and_view_has_a_comment(warehouse: Connection) -> None:
 def test_the_page_of_the_docs_is_current(warehouse: Connection) -> None:
     page = ROOT / "docs/schema.md"
     assert page.read_text() == schema.markdown(warehouse), "write it again: python -m include.warehouse.schema"
+
+
+def test_the_table_of_dead_letters_is_not_read_to_add_the_column_withheld(warehouse: Connection) -> None:
+    relation = "SELECT 'millrace.dead_letter'::regclass::oid"
+    with warehouse.cursor() as cursor:
+        cursor.execute("ALTER TABLE millrace.dead_letter DROP COLUMN withheld")
+        before = f"SELECT pg_stat_get_xact_numscans(({relation})), count(*) FROM pg_index WHERE indrelid = ({relation})"
+        cursor.execute(before)
+        expected = cursor.fetchone()
+        for statement in migrations.statements("withheld_letters").split(";\n"):
+            if statement.strip():
+                cursor.execute(statement)
+        cursor.execute(before)
+        assert cursor.fetchone() == expected
+        cursor.execute("SELECT conrelid FROM pg_constraint WHERE conname = 'dead_letter_withheld_check'")
+        assert cursor.fetchone() is not None
+    warehouse.rollback()
