@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +23,8 @@ STALLED_AFTER_S = 60.0
 CHECKED_AFTER_S = 1.0
 FIRST_WITHIN_S = 3.0
 CONNECTED_WITHIN_S = 1.0
+# A short wait: a partition whose fetch joins late would have to wait until the others' fetch returns.
+_OF_RANGES = {"fetch_wait_max_ms": 10}
 
 
 class Stalled(UserError):
@@ -97,6 +99,11 @@ class Reader:
     def close(self) -> None:
         """Closes the consumer."""
         self._consumer.close()
+
+    def move(self, starts: Mapping[int, int]) -> None:
+        """Reads these partitions from these offsets on, and no others any more."""
+        self.next_offsets, self._epochs = dict(starts), {}
+        self._consumer.assign(self.places())
 
     def pause(self, partition: int) -> None:
         """Stops fetching a partition; records that were fetched before may still be delivered."""
@@ -241,32 +248,60 @@ def read_range(
     unread = {partition: span for partition, span in ranges.items() if span[0] < span[1]}
     if not unread:
         return
-    # A short wait: a partition whose fetch joins late would have to wait until the others' fetch returns.
     starts = {partition: start for partition, (start, _) in unread.items()}
-    with Reader(topic, starts, **{"fetch_wait_max_ms": 10, **overrides}) as reader:
-        moved_at = checked_at = time.monotonic()
-        while unread:
-            # With no more records asked for than are left, the read returns with the last one and not with the timeout.
-            left = sum(end - reader.next_offsets[partition] for partition, (_, end) in unread.items())
-            batch = reader.batch(min(max_records, left), 0.5)
-            wanted = [message for message in batch.messages if _within(message, unread)]
-            if batch.messages:
-                moved_at = time.monotonic()
-            elif time.monotonic() - moved_at > stalled_after_s:
-                raise _stalled(topic, unread, reader.next_offsets, stalled_after_s)
-            elif time.monotonic() - max(moved_at, checked_at) > CHECKED_AFTER_S:
-                _require_range(
-                    topic, {partition: (reader.next_offsets[partition], end) for partition, (_, end) in unread.items()}
-                )
-                checked_at = time.monotonic()
-            for partition, offset in batch.next_offsets.items():
-                if partition in unread and offset >= unread[partition][1]:
+    with Reader(topic, starts, **{**_OF_RANGES, **overrides}) as reader:
+        yield from _read_to_ends(reader, unread, max_records, stalled_after_s)
+
+
+def read_ranges(
+    topic: str,
+    ranges: Iterable[tuple[int, tuple[int, int]]],
+    *,
+    max_records: int = 1_000,
+    stalled_after_s: float = STALLED_AFTER_S,
+    **overrides: Any,
+) -> Generator[list[Message], None, None]:
+    """Every committed record of bounded ranges, one range after the other, with one consumer. See ``read_range``.
+
+    Args:
+        ranges: Partitions, each with the first offset and the end (exclusive) of a range. A partition may have several.
+    """
+    with Reader(topic, {}, assign=False, **{**_OF_RANGES, **overrides}) as reader:
+        for partition, (start, end) in ranges:
+            if start < end:
+                reader.move({partition: start})
+                yield from _read_to_ends(reader, {partition: (start, end)}, max_records, stalled_after_s)
+
+
+def _read_to_ends(
+    reader: Reader, unread: dict[int, tuple[int, int]], max_records: int, stalled_after_s: float
+) -> Iterator[list[Message]]:
+    """Reads partitions, which a reader has begun to read, to the ends of their ranges."""
+    topic = reader.topic
+    moved_at = checked_at = time.monotonic()
+    while unread:
+        # With no more records asked for than are left, the read returns with the last one and not with the timeout.
+        left = sum(end - reader.next_offsets[partition] for partition, (_, end) in unread.items())
+        batch = reader.batch(min(max_records, left), 0.5)
+        wanted = [message for message in batch.messages if _within(message, unread)]
+        if batch.messages:
+            moved_at = time.monotonic()
+        elif time.monotonic() - moved_at > stalled_after_s:
+            raise _stalled(topic, unread, reader.next_offsets, stalled_after_s)
+        elif time.monotonic() - max(moved_at, checked_at) > CHECKED_AFTER_S:
+            _require_range(
+                topic, {partition: (reader.next_offsets[partition], end) for partition, (_, end) in unread.items()}
+            )
+            checked_at = time.monotonic()
+        for partition, offset in batch.next_offsets.items():
+            if partition in unread and offset >= unread[partition][1]:
+                del unread[partition]
+                if unread:
                     reader.pause(partition)
-                    del unread[partition]
-            if wanted:
-                yield wanted
-                # The caller's own time does not count as a stall.
-                moved_at = time.monotonic()
+        if wanted:
+            yield wanted
+            # The caller's own time does not count as a stall.
+            moved_at = time.monotonic()
 
 
 def first_at(topic: str, partition: int, offset: int, isolation: str = "read_uncommitted") -> Message | None:

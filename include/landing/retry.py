@@ -5,7 +5,7 @@ The bytes are those that ``millrace.dead_letter`` has. If they are withheld, Kaf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import compress
@@ -33,7 +33,7 @@ from include.landing.latest import NO_ROWS, Latest, Moved, last, numbers
 from include.landing.partitions import Partitions
 from include.landing.state import State
 from include.landing.time_limits import TimeLimits, record_times
-from include.landing.withheld import Place, WithheldRecords
+from include.landing.withheld import Found, Place, WithheldRecords
 from include.schemas.framing import Headers
 from include.streams.definition import Stream
 from include.warehouse import queries
@@ -75,7 +75,9 @@ class _Candidate:
     time: int
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
+    """What a record has besides its coordinates and its timestamp."""
+
     key: bytes | None
     value: bytes | None
     headers: Headers | None
@@ -100,8 +102,11 @@ def retry(
     done = Retried(0, 0, 0)
     after = Coordinates(0, 0, -1)
     while letters := retrier.lock(after):
+        records = retrier.records(letters)
+        # The next transaction locks the others again.
+        letters = letters[: len(records)]
         after = _coordinates(letters[-1])
-        landed, filtered = retrier.land(letters)
+        landed, filtered = retrier.land(letters, records)
         kept = len(letters) - landed - filtered
         done = Retried(done.landed + landed, done.kept + kept, done.filtered + filtered)
         report(*done)
@@ -121,9 +126,7 @@ class _Retrier:
         self._names = relation.copied(stream)
         self._state = State(stream, self._names) if stream.current else None
         self._partitions = Partitions(stream)
-        self._withheld = WithheldRecords(connection, stream)
-        if self._sql.has_withheld(connection, stream=stream.name):
-            self._withheld.prepare()
+        self._withheld: WithheldRecords | None = None
         self._topics = incarnation.topics_of(connection, stream.name) if stream.topics is not None else {}
 
     def lock(self, after: Coordinates) -> list[ReadDeadLettersRow]:
@@ -146,9 +149,37 @@ class _Retrier:
         rows = self._sql.read_dead_letters(self._connection, stream=self._stream.name, **_by_column(found))
         return list(rows)
 
-    def land(self, letters: Sequence[ReadDeadLettersRow]) -> tuple[int, int]:
+    def records(self, letters: Sequence[ReadDeadLettersRow]) -> list[Record]:
+        """The records of the first letters, as far as they are stored, or Kafka still has them.
+
+        Those of further letters that are withheld are not read if the first ones have enough bytes.
+        """
+        wanted: dict[Place, datetime] = {
+            _coordinates(letter): letter.appended_at for letter in letters if letter.is_withheld
+        }
+        again, end = self._read_withheld(wanted) if wanted else Found({}, None)
+        records = []
+        for letter in letters:
+            if end is not None and _coordinates(letter) >= end:
+                break
+            if not letter.is_withheld:
+                key, value = (None if part is None else bytes(part) for part in (letter.key, letter.value))
+                records.append(Record(key, value, dead_letters.headers_of(letter.headers)))
+            elif (message := again.get(_coordinates(letter))) is not None:
+                letter_of_it = dead_letters.of(message, self._stream.name, Disposition.DEAD_LETTER, "")
+                records.append(Record(letter_of_it.key, letter_of_it.value, letter_of_it.headers))
+            else:
+                records.append(Record(None, None, None))
+        return records
+
+    def _read_withheld(self, wanted: Mapping[Place, datetime]) -> Found:
+        if self._withheld is None:
+            self._withheld = WithheldRecords(self._connection, self._stream)
+        return self._withheld.read(wanted)
+
+    def land(self, letters: Sequence[ReadDeadLettersRow], records: Sequence[Record]) -> tuple[int, int]:
         """Lands the locked letters that can land, and commits. Returns how many, and how many were filtered."""
-        candidates, filtered = self._decoded(letters)
+        candidates, filtered = self._decoded(letters, records)
         # Creating partitions commits, which releases the locks on the letters: _still_there locks them again.
         times = np.fromiter((candidate.time for candidate in candidates), np.int64)
         self._partitions.ensure(self._connection, spans.spans_of(self._stream, times))
@@ -176,9 +207,14 @@ class _Retrier:
         self._connection.commit()
         return len(landed), len(filtered)
 
-    def _decoded(self, letters: Sequence[ReadDeadLettersRow]) -> tuple[list[_Candidate], list[Coordinates]]:
+    def _decoded(
+        self, letters: Sequence[ReadDeadLettersRow], records: Sequence[Record]
+    ) -> tuple[list[_Candidate], list[Coordinates]]:
         """The letters that decode now, fit their columns, and are within the time limits; and those to be filtered."""
-        records = self._records(letters)
+        there = [(letter, record) for letter, record in zip(letters, records, strict=True) if record.value is not None]
+        if not there:
+            return [], []
+        letters, records = zip(*there, strict=True)
         others = Others([record.key for record in records], list(map(_stamp, letters)))
         headers = [record.headers for record in records]
         events, bad = self._decoder.events([record.value or b"" for record in records], headers, others)
@@ -210,24 +246,6 @@ class _Retrier:
             if not is_outside
         ]
         return candidates, filtered
-
-    def _records(self, letters: Sequence[ReadDeadLettersRow]) -> list[_Record]:
-        """The records of letters, as far as they are stored, or Kafka still has them."""
-        withheld: dict[Place, datetime] = {
-            _coordinates(letter): letter.appended_at for letter in letters if letter.is_withheld
-        }
-        again = self._withheld.read(withheld) if withheld else {}
-        records = []
-        for letter in letters:
-            if not letter.is_withheld:
-                key, value = (None if part is None else bytes(part) for part in (letter.key, letter.value))
-                records.append(_Record(key, value, dead_letters.headers_of(letter.headers)))
-            elif (message := again.get(_coordinates(letter))) is not None:
-                letter_of_it = dead_letters.of(message, self._stream.name, Disposition.DEAD_LETTER, "")
-                records.append(_Record(letter_of_it.key, letter_of_it.value, letter_of_it.headers))
-            else:
-                records.append(_Record(None, None, None))
-        return records
 
     def _latest(self, candidates: Sequence[_Candidate], rows: copy.Rows) -> Latest:
         """The last record of each key among the candidates."""

@@ -19,7 +19,7 @@ from psycopg2 import sql
 from embedded.component import SCHEMA_REGISTRY
 from embedded.platform import SERVICES, Platform
 from include.kafka import client, sample
-from include.landing import maintenance, proof, replay, retry, table, trial
+from include.landing import maintenance, proof, replay, retry, table, trial, withheld
 from include.landing.drain import drain
 from include.landing.replay_selection import Wanted
 from include.schemas import framing
@@ -27,6 +27,7 @@ from include.schemas.registry import SchemaRegistry
 from include.streams import produce
 from include.streams.definition import Header, Instant, Key, KeyedHash, LastCharacters, Null, Stream
 from tests.integration.landing import NOW, kept_aside, one_disposition_each, rows, send
+from tests.integration.test_landing_tables import execute
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -233,22 +234,29 @@ def test_old_dead_letters_lose_their_bytes(
     kept = "SELECT kafka_offset, value IS NULL, withheld FROM millrace.dead_letter ORDER BY 1"
     maintenance.maintain(warehouse, replace(plain, keep_dead_letters="1 hour"))
     assert rows(warehouse, kept) == [(0, False, None), (1, False, None)]
-    warehouse.cursor().execute("UPDATE millrace.dead_letter SET kept_at = kept_at - interval '2 hours'")
-    warehouse.commit()
+    execute(warehouse, "UPDATE millrace.dead_letter SET kept_at = kept_at - interval '2 hours'")
     maintenance.maintain(warehouse, replace(plain, keep_dead_letters="1 hour"))
     assert rows(warehouse, kept) == [(0, True, "old"), (1, True, "old")]
     assert kept_aside(warehouse)[0][1].startswith("ValueError: refused: ")
     assert proof.prove(warehouse, plain).wrong == []
 
+    # A record is another one if it has another timestamp, or a later leader epoch than all that were read.
+    tolerant = replace(plain, event=Tolerant)
+    for other in (
+        "UPDATE millrace.dead_letter SET appended_at = appended_at - interval '1 ms'",
+        "UPDATE millrace.position SET leader_epoch = leader_epoch - 1",
+    ):
+        execute(warehouse, other)
+        assert retry.retry(warehouse, tolerant) == (0, 2, 0)
+        execute(warehouse, other.translate(str.maketrans("-", "+")))
+
     # A retry finds what Kafka still has; what it has not stays a dead letter.
     brokers = client.admin()
     next(iter(brokers.delete_records([TopicPartition(plain.topic, 0, 1)]).values())).result()
-    tolerant = replace(plain, event=Tolerant)
     assert retry.retry(warehouse, tolerant) == (0, 2, 0)
     send(plain, [msgspec.json.encode(record("refused by code", PLAIN))], key=b"k")
     drain(plain, "test")
-    warehouse.cursor().execute("UPDATE millrace.dead_letter SET kept_at = kept_at - interval '2 hours'")
-    warehouse.commit()
+    execute(warehouse, "UPDATE millrace.dead_letter SET kept_at = kept_at - interval '2 hours'")
     # A stream that gets masks later loses all bytes, and the reasons.
     masked = replace(tolerant, mask=MASK)
     maintenance.maintain(warehouse, masked)
@@ -256,12 +264,36 @@ def test_old_dead_letters_lose_their_bytes(
         (0,)
     ]
     assert not any(PLAIN in reason for _, reason in kept_aside(warehouse).values())
-    # A record with another timestamp than the letter has taken its offset.
-    shift = "UPDATE millrace.dead_letter SET appended_at = appended_at {} interval '1 ms'"
-    warehouse.cursor().execute(shift.format("+"))
-    warehouse.commit()
-    assert retry.retry(warehouse, masked) == (0, 3, 0)
-    warehouse.cursor().execute(shift.format("-"))
-    warehouse.commit()
     assert retry.retry(warehouse, masked) == (1, 2, 0)
     one_disposition_each(warehouse, masked)
+
+
+def test_many_withheld_letters_are_read_with_one_consumer_and_a_few_megabytes_at_a_time(
+    services: Platform, warehouse: Connection, topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = replace(defined(topic("masks")), mask={}, key=None, current=False, deletes=None)
+    values = [msgspec.json.encode(record("refused by code", PLAIN, card=str(at))) for at in range(30)]
+    send(plain, values, key=b"k")
+    drain(plain, "test")
+    execute(warehouse, "UPDATE millrace.dead_letter SET key = NULL, value = NULL, headers = NULL, withheld = 'old'")
+    consumers: list[object] = []
+    make = client.consumer
+
+    def counted(**options: Any) -> object:
+        consumers.append(options)
+        return make(**options)
+
+    monkeypatch.setattr(client, "consumer", counted)
+    monkeypatch.setattr(withheld, "_NEAR", 1)
+    monkeypatch.setattr(withheld, "_AT_ONCE", 4)
+    # Ranges of one letter each, and one of ten.
+    execute(warehouse, "DELETE FROM millrace.dead_letter WHERE kafka_offset % 2 = 1 AND kafka_offset < 20")
+    monkeypatch.setattr(withheld, "MAX_RANGES", 6)
+    monkeypatch.setattr(withheld, "MAX_BYTES", 6 * len(values[0]))
+    done: list[tuple[int, ...]] = []
+    tolerant = replace(plain, event=Tolerant)
+    assert retry.retry(warehouse, tolerant, lambda *each: done.append(each)) == (20, 0, 0)
+    assert done == [(6, 0, 0), (14, 0, 0), (20, 0, 0)]
+    assert len(consumers) == len(done)
+    found = rows(warehouse, "SELECT CAST(card AS integer) FROM landing.readings ORDER BY kafka_offset")
+    assert [number for (number,) in found] == [*range(0, 20, 2), *range(20, 30)]

@@ -1,32 +1,31 @@
-"""Which records of Kafka a retry takes for those of withheld dead letters."""
+"""Which records of Kafka are those of withheld dead letters, and how many are read at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import msgspec
 import pytest
 
-from include.kafka import position, reader, topics
-from include.landing import dead_letters, incarnation
-from include.landing.withheld import Place, WithheldRecords
-from include.streams.definition import Instant, Stream
+from include.kafka.position_errors import TopicMissing
+from include.kafka.topics import Extent, Topic
+from include.landing import dead_letters, withheld
+from include.landing.withheld import WithheldRecords
+from include.streams import payments
 
-NOW_MS = 1_770_000_000_000
-STREAM = Stream(name="readings", event=msgspec.defstruct("Reading", [("ts", Instant)]), event_time="ts")
+STAMP = 1_760_000_000_000
+THEN = dead_letters.appended_at(STAMP)
+FIRST, SECOND = f"{payments.stream.topic}-id", "another id"
 
 
 class Message:
-    """A record of partition 0."""
-
-    def __init__(self, offset: int, stamp: int, leader_epoch: int | None) -> None:
-        self._offset, self._stamp, self._leader_epoch = offset, stamp, leader_epoch
+    def __init__(self, offset: int, *, partition: int = 0, stamp: int = STAMP, epoch: int | None = 3) -> None:
+        self._partition, self._offset, self._stamp, self._epoch = partition, offset, stamp, epoch
 
     def partition(self) -> int:
-        return 0
+        return self._partition
 
     def offset(self) -> int:
         return self._offset
@@ -35,59 +34,111 @@ class Message:
         return 1, self._stamp
 
     def leader_epoch(self) -> int | None:
-        return self._leader_epoch
+        return self._epoch
+
+    def value(self) -> bytes:
+        return b"x" * 10
 
 
 class Kafka:
-    """One topic, whose position has the leader epoch 5."""
+    """A topic and what the stream has read of it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.log: list[Message] = []
-        self.ids: Iterator[str] = iter(["a", "a"])
-        self.position_epoch: int | None = 5
-        monkeypatch.setattr(position, "read_topics", lambda *_: ["readings"])
-        monkeypatch.setattr(position, "read_positions", lambda *_: {0: self._position()})
-        monkeypatch.setattr(incarnation, "number", lambda *_: 1)
-        monkeypatch.setattr(topics, "describe", lambda name: SimpleNamespace(name=name, id=next(self.ids)))
-        monkeypatch.setattr(topics, "extents", lambda *_: {0: SimpleNamespace(first=0, stable_end=100)})
-        monkeypatch.setattr(reader, "read_range", lambda *_, **__: iter([self.log]))
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+        self.ids = [FIRST]
+        self.numbers = {FIRST: 1}
+        self.ranges: list[tuple[int, tuple[int, int]]] = []
+        self.epoch: int | None = 3
 
-    def _position(self) -> Any:
-        return SimpleNamespace(position=SimpleNamespace(leader_epoch=self.position_epoch))
+    def describe(self, name: str, brokers: object) -> Topic:
+        found = self.ids.pop(0) if len(self.ids) > 1 else self.ids[0]
+        if not found:
+            raise TopicMissing(name)
+        return Topic(name, found, (0, 1))
 
-    def found(self, letters: dict[Place, datetime]) -> list[Place]:
-        records = WithheldRecords(cast(Any, None), STREAM)
-        records.prepare()
-        return list(records.read(letters))
+    def extents(self, name: str, partitions: Iterable[int], brokers: object) -> dict[int, Extent]:
+        return {partition: Extent(first=5, stable_end=5_000, end=5_000) for partition in partitions}
 
+    def read_positions(self, *_: object) -> dict[int, Any]:
+        stored = SimpleNamespace(position=SimpleNamespace(leader_epoch=self.epoch))
+        return {0: stored, 1: stored}
 
-@pytest.fixture
-def kafka(monkeypatch: pytest.MonkeyPatch) -> Kafka:
-    return Kafka(monkeypatch)
-
-
-def letters(**stamps: int) -> dict[Place, datetime]:
-    return {(1, 0, int(name[1:])): dead_letters.appended_at(stamp) for name, stamp in stamps.items()}
-
-
-def test_a_record_with_the_timestamp_of_the_letter_is_its_record(kafka: Kafka) -> None:
-    kafka.log = [Message(3, NOW_MS, 5), Message(4, NOW_MS + 1, 2), Message(5, dead_letters.NO_STAMP, None)]
-    wanted = letters(o3=NOW_MS, o4=NOW_MS + 1, o5=dead_letters.NO_STAMP)
-    assert kafka.found(wanted) == [(1, 0, 3), (1, 0, 4), (1, 0, 5)]
+    def read_ranges(
+        self, topic: str, ranges: Iterable[tuple[int, tuple[int, int]]], max_records: int
+    ) -> Iterator[list[Message]]:
+        for partition, (first, until) in ranges:
+            self.ranges.append((partition, (first, until)))
+            found = [each for each in self.messages if each.partition() == partition and first <= each.offset() < until]
+            for at in range(0, len(found), max_records):
+                yield found[at : at + max_records]
 
 
-def test_a_record_that_took_the_offset_in_a_rewritten_log_is_not(kafka: Kafka) -> None:
-    kafka.log = [Message(3, NOW_MS + 1, 5), Message(4, NOW_MS, 6), Message(5, NOW_MS, 5)]
-    assert kafka.found(letters(o3=NOW_MS, o4=NOW_MS, o5=NOW_MS)) == [(1, 0, 5)]
+def read(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch, wanted: dict[tuple[int, int, int], datetime]
+) -> tuple[list[tuple[int, int, int]], tuple[int, int, int] | None]:
+    """The places of the records that are found, and the first place that was not looked for."""
+    monkeypatch.setattr(withheld.client, "admin", lambda: None)
+    monkeypatch.setattr(withheld.incarnation, "topics_of", lambda *_: {1: payments.stream.topic, 2: "unrelated"})
+    monkeypatch.setattr(withheld.topics, "describe", kafka.describe)
+    monkeypatch.setattr(withheld.topics, "extents", kafka.extents)
+    monkeypatch.setattr(withheld.position, "read_positions", kafka.read_positions)
+    monkeypatch.setattr(withheld.reader, "read_ranges", kafka.read_ranges)
+    sql = SimpleNamespace(read_incarnation=lambda *_, topic_id, **__: kafka.numbers.get(topic_id))
+    monkeypatch.setattr(withheld.queries, "load", lambda _: sql)
+    found, end = WithheldRecords(None, payments.stream).read(wanted)  # type: ignore[arg-type]
+    return sorted(found), end
 
 
-def test_brokers_that_report_no_leader_epoch_leave_the_timestamp(kafka: Kafka) -> None:
-    kafka.position_epoch = None
-    kafka.log = [Message(3, NOW_MS + 1, None), Message(4, NOW_MS, None)]
-    assert kafka.found(letters(o3=NOW_MS, o4=NOW_MS)) == [(1, 0, 4)]
+def test_a_record_is_that_of_the_letter_if_nothing_was_written_at_its_offset_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka = Kafka(
+        [
+            Message(4),
+            Message(5),
+            Message(6, stamp=STAMP + 1),
+            Message(7, epoch=4),
+            Message(8, epoch=None),
+            Message(9, epoch=2),
+        ]
+    )
+    wanted = {(1, 0, offset): THEN for offset in range(4, 10)} | {(2, 0, 5): THEN, (9, 0, 5): THEN}
+    assert read(kafka, monkeypatch, wanted) == ([(1, 0, 5), (1, 0, 8), (1, 0, 9)], None)
+    # Retention has removed offset 4; the other topics are not read.
+    assert kafka.ranges == [(0, (5, 10))]
+    # Brokers that report no leader epochs leave the timestamp.
+    kafka.epoch = None
+    assert read(kafka, monkeypatch, wanted)[0] == [(1, 0, offset) for offset in (5, 7, 8, 9)]
+    kafka.messages = [Message(5, stamp=dead_letters.NO_STAMP)]
+    assert read(kafka, monkeypatch, {(1, 0, 5): dead_letters.appended_at(dead_letters.NO_STAMP)})[0] == [(1, 0, 5)]
 
 
-def test_a_topic_that_was_created_again_meanwhile_has_none(kafka: Kafka) -> None:
-    kafka.ids = iter(["a", "b"])
-    kafka.log = [Message(3, NOW_MS, 0)]
-    assert kafka.found(letters(o3=NOW_MS)) == []
+@pytest.mark.parametrize("ids", [[SECOND], [FIRST, SECOND], [""], [FIRST, ""]])
+def test_no_record_of_another_topic_with_the_same_name_is_taken(
+    monkeypatch: pytest.MonkeyPatch, ids: list[str]
+) -> None:
+    kafka = Kafka([Message(5)])
+    kafka.ids = ids.copy()
+    assert read(kafka, monkeypatch, {(1, 0, 5): THEN}) == ([], None)
+    assert len(kafka.ranges) == len(ids) - 1
+
+
+def test_no_record_of_a_log_that_continues_as_a_new_incarnation_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = Kafka([Message(5)])
+    kafka.numbers = {FIRST: 3}
+    assert read(kafka, monkeypatch, {(1, 0, 5): THEN}) == ([], None)
+
+
+def test_reading_stops_after_enough_bytes_and_enough_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    offsets = [(0, 10), (0, 11), (0, 12), (0, 900), (1, 10), (1, 2_000)]
+    kafka = Kafka([Message(offset, partition=partition) for partition, offset in offsets])
+    wanted = {(1, partition, offset): THEN for partition, offset in offsets}
+    places = list(wanted)
+    assert read(kafka, monkeypatch, wanted) == (places, None)
+    assert kafka.ranges == [(0, (10, 13)), (0, (900, 901)), (1, (10, 11)), (1, (2_000, 2_001))]
+    monkeypatch.setattr(withheld, "MAX_RANGES", 3)
+    assert read(kafka, monkeypatch, wanted) == (places[:5], places[5])
+    monkeypatch.setattr(withheld, "_AT_ONCE", 1)
+    for limit, count in ((1, 1), (10, 1), (11, 2), (40, 4), (50, 5)):
+        monkeypatch.setattr(withheld, "MAX_BYTES", limit)
+        assert read(kafka, monkeypatch, wanted) == (places[:count], places[count])

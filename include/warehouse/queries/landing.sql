@@ -337,11 +337,6 @@ JOIN unnest(
 WHERE stream = :stream
 ORDER BY kafka_incarnation, kafka_partition, kafka_offset;
 
--- name: has_withheld(stream)$
--- Whether dead letters of a stream are stored without their bytes.
--- Always a row.
-SELECT EXISTS (SELECT FROM millrace.dead_letter WHERE stream = :stream AND disposition = 'dead letter' AND withheld IS NOT NULL);
-
 -- name: withhold(stream, before, why, most)!
 -- Deletes the bytes of dead letters and quarantined records that were stored before a time, unless they were withheld as
 -- masked. Those that are masked now lose their reasons, too, because these may quote values. The letters stay.
