@@ -31,6 +31,7 @@ from include.landing.row_deletion import RowDeletion
 from include.landing.state import State
 from include.landing.transaction_retry import TransactionRetry
 from include.streams.definition import Stream
+from include.streams.keys import TOMBSTONE
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def replay(
         NonRetryableError: The table cannot follow the definition.
     """
     try:
+        if stream.deletes == TOMBSTONE:
+            state.forget_tombstones(connection)
         if stream.topics is None and wanted.topic in (None, stream.topic):
             return _replay_topic(connection, stream, stream.topic, wanted, who, report)
         return _replay_topics(connection, stream, wanted, who, report)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from include.error_codes import Code
 from include.errors import NonRetryableError, UserError
 from include.landing import database_errors
+from include.streams.keys import TOMBSTONE
 from include.warehouse import queries
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ COORDINATES = ("kafka_incarnation", "kafka_partition", "kafka_offset")
 DELETED = "kafka_deleted"
 # Tables of the transaction: the last record of each key, the rows that a replay deletes, the keys to look up.
 LATEST, REMOVED, STALE = "latest", "removed", "stale"
+# A table of the session: the tombstones that a replay has read.
+READ_TOMBSTONES = "read_tombstones"
 
 
 def table_of(stream: Stream) -> str:
@@ -85,9 +88,11 @@ class State:
     def replace(self, connection: Connection, latest: Latest) -> None:
         """Writes the last records of keys after a replay has deleted and landed rows of the history.
 
-        The state of a key whose last record was deleted, and did not land again as that, comes from the history.
+        The state of a key whose last record was deleted, and did not land again as that, comes from the history, and
+        from the tombstones that the replay has read, which the history does not have.
         """
         self._load(connection, latest)
+        self._remember_tombstones(connection, latest)
         stale = self._execute(
             connection,
             "CREATE TEMP TABLE {stale} ON COMMIT DROP AS SELECT {keys} FROM {removed} LIMIT 0; "
@@ -99,8 +104,19 @@ class State:
         if stale:
             searched = "(SELECT history.* FROM {history} AS history JOIN {stale} USING ({keys}))"
             self._execute(connection, self._upsert(searched, from_history=True))
+            if self._stream.deletes == TOMBSTONE:
+                searched = "(SELECT read.* FROM {read_tombstones} AS read JOIN {stale} USING ({keys}))"
+                self._execute(connection, self._upsert(searched, has_several=True))
             self._complete(connection, "{stale}")
         self._complete(connection, "{latest}")
+
+    def _remember_tombstones(self, connection: Connection, latest: Latest) -> None:
+        """Keeps tombstones for later transactions of the session, in which keys may fall back to older records."""
+        if self._stream.deletes == TOMBSTONE:
+            self._execute(
+                connection, "CREATE TEMP TABLE IF NOT EXISTS {read_tombstones} (LIKE {state} INCLUDING DEFAULTS)"
+            )
+            latest.tombstones.send(connection, f"pg_temp.{READ_TOMBSTONES}", columns_of_tombstones(self._stream))
 
     def fill(self, connection: Connection) -> None:
         """Writes the last record of each key in the history.
@@ -161,10 +177,11 @@ class State:
             )
         return written
 
-    def _upsert(self, source: str, *, from_history: bool = False) -> str:
-        """The statement that writes rows, of which ``from_history`` has several for a key."""
-        distinct = "DISTINCT ON ({keys})" if from_history else ""
-        order = "{keys}, {newest_first}" if from_history else "{keys}"
+    def _upsert(self, source: str, *, from_history: bool = False, has_several: bool = False) -> str:
+        """The statement that writes rows of the state or of the history; the history has several for a key."""
+        has_several = has_several or from_history
+        distinct = "DISTINCT ON ({keys})" if has_several else ""
+        order = "{keys}, {newest_first}" if has_several else "{keys}"
         gone = "{deletes}" if from_history else f"{DELETED} OR {{deletes}}"
         # In the order of the keys, so that two transactions cannot wait for each other's rows.
         return (
@@ -223,6 +240,7 @@ class State:
             latest=sql.Identifier("pg_temp", LATEST),
             removed=sql.Identifier("pg_temp", REMOVED),
             stale=sql.Identifier("pg_temp", STALE),
+            read_tombstones=sql.Identifier("pg_temp", READ_TOMBSTONES),
             keys=names_in(self._key),
             stored_keys=names_in(self._key, "stored"),
             newest_keys=names_in(self._key, "newest"),
@@ -260,6 +278,13 @@ class State:
         if self._stream.deletes is None or name in kept_of_deleted(self._stream):
             return sql.Identifier(name)
         return sql.SQL("CASE WHEN NOT kafka_gone THEN {} END").format(sql.Identifier(name))
+
+
+def forget_tombstones(connection: Connection) -> None:
+    """Drops the tombstones that a former replay has read in this session; commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TABLE IF EXISTS pg_temp.{READ_TOMBSTONES}")
+    connection.commit()
 
 
 def others(connection: Connection, stream: Stream, copied: Sequence[str]) -> list[str]:

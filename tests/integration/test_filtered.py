@@ -14,7 +14,7 @@ from include.landing import ledger, proof, replay, retry, status
 from include.landing.drain import drain
 from include.landing.replay_selection import Wanted
 from include.streams import produce
-from include.streams.definition import Instant, Stream
+from include.streams.definition import RECORD_TIMESTAMP, Instant, Stream
 from include.warehouse import queries
 from tests.integration.landing import NOW, event, kept_aside, landed, one_disposition_each, rows, send, stream
 
@@ -164,3 +164,53 @@ def test_a_record_that_is_filtered_does_not_change_the_state(
     assert current() == [(1, "a", 0), (2, "b", 2)]
     assert rows(warehouse, "SELECT id FROM landing.accounts_state ORDER BY id") == [(1,), (2,)]
     assert proof.prove(warehouse, accounts).wrong == []
+
+
+@pytest.mark.parametrize("order_by", [None, RECORD_TIMESTAMP])
+def test_a_tombstone_in_an_earlier_range_deletes_a_key_that_falls_back(
+    warehouse: Connection, topic: Callable[..., str], order_by: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tombstone is older than the state when its range is replayed, and newer than the record that remains."""
+    accounts = Stream(
+        name="accounts",
+        topic=topic("accounts"),
+        event=Account,
+        event_time=order_by or "ts",
+        key="id",
+        current=True,
+        order_by=order_by,
+        deletes="tombstone",
+        quiet="1 second",
+        kafka_partitions=2,
+    )
+    produce.make_topic(accounts)
+
+    def sent(id: int, name: str | None, partition: int = 0) -> None:
+        value = None if name is None else msgspec.json.encode(Account(id, NOW, name))
+        send(accounts, [value], partition, key=str(id).encode())
+
+    for id in (1, 2, 3):
+        sent(id, "a")
+    for id in (1, 2, 4):
+        sent(id, None)
+    sent(2, "b")
+    # With an order, the records of a key may be in several partitions.
+    for id in (1, 2, 3, 4):
+        sent(id, "test", partition=1 if order_by else 0)
+    drain(accounts, "test")
+
+    def current() -> list[tuple[Any, ...]]:
+        return rows(warehouse, "SELECT id, name FROM landing.accounts_current ORDER BY id")
+
+    assert current() == [(1, "test"), (2, "test"), (3, "test"), (4, "test")]
+    monkeypatch.setattr(replay, "RECORDS_PER_TRANSACTION", 3)
+    filtered = replace(accounts, where=lambda found: found.name != "test")
+    replay.replay(warehouse, filtered, Wanted(), "test")
+    assert current() == [(2, "b"), (3, "a")]
+    assert proof.prove(warehouse, filtered).wrong == []
+    replay.replay(warehouse, accounts, Wanted(), "test")
+    assert current() == [(1, "test"), (2, "test"), (3, "test"), (4, "test")]
+    assert proof.prove(warehouse, accounts).wrong == []
+    # The next replay in this session does not know the tombstones of this one.
+    replay.replay(warehouse, filtered, Wanted([0], 6, 7), "test")
+    assert rows(warehouse, "SELECT count(*) FROM pg_temp.read_tombstones") == [(0,)]

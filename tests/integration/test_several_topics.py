@@ -220,9 +220,14 @@ def test_replay_and_retry_keep_topics_apart(
     warehouse.cursor().execute("ALTER TABLE landing.readings DROP CONSTRAINT mine")
     warehouse.commit()
     # A drain meets the topics after the retry has begun.
-    known: Iterator[dict[int, str]] = iter([{}])
     read_topics = incarnation.topics_of
-    monkeypatch.setattr(incarnation, "topics_of", lambda *of: next(known, None) or read_topics(*of))
+    asked: list[str] = []
+
+    def topics_of(connection: Connection, name: str) -> dict[int, str]:
+        asked.append(name)
+        return {} if len(asked) == 1 else read_topics(connection, name)
+
+    monkeypatch.setattr(incarnation, "topics_of", topics_of)
     assert retry.retry(warehouse, stream) == (2, 2, 0)
     assert found(warehouse) == [(eu, 0, 0, "eu"), (eu, 0, 2, "x"), (us, 0, 0, "us"), (us, 0, 2, "x")]
     proven(warehouse, stream)
