@@ -460,6 +460,13 @@ class Stream:
             raise InvalidDefinition(
                 "envelope", f"{self.envelope!r} is not an envelope.", f'Write "{DEBEZIUM}", or None.'
             )
+        if self.current and self.where is not None:
+            raise InvalidDefinition(
+                "where",
+                "a row that is deleted, or that leaves the selection by an update, would stay in the current state: the "
+                "record of its deletion may have only the key, and where would filter both records.",
+                f"Omit where, and create a view of landing.{self.name}_current with the condition; or set current=False.",
+            )
         if self.current and self.deletes is None:
             object.__setattr__(self, "deletes", DELETION)
 

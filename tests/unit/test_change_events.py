@@ -327,12 +327,17 @@ class WithHeader(msgspec.Struct):
         ({"key": "lsn", "current": True}, "key"),
         ({"event_time": "name"}, "event_time"),
         ({"order_by": "table", "key": "id", "current": True}, "order_by"),
+        ({"where": lambda row: row.name == "a", "key": "id", "current": True}, "where"),
     ],
 )
 def test_wrong_definitions(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidDefinition) as error:
         stream(**options)
     assert error.value.field == field
+
+
+def test_a_history_of_changes_can_be_a_selection() -> None:
+    assert stream(where=lambda row: row.name == "a", key="id").where is not None
 
 
 def test_a_definition_can_order_by_the_position_in_the_log() -> None:
