@@ -463,9 +463,10 @@ class Stream:
         if self.current and self.where is not None:
             raise InvalidDefinition(
                 "where",
-                "a row that is deleted, or that leaves the selection by an update, would stay in the current state: the "
-                "record of its deletion may have only the key, and where would filter both records.",
-                f"Omit where, and create a view of landing.{self.name}_current with the condition; or set current=False.",
+                "a row that is deleted, or that leaves the selection by an update, would stay in the current state: a "
+                "delete may have only the key, and where would filter both changes.",
+                f"Omit where, and create a view of landing.{self.name}_current with the condition; or set "
+                "current=False.",
             )
         if self.current and self.deletes is None:
             object.__setattr__(self, "deletes", DELETION)
@@ -650,7 +651,7 @@ def _check_pattern(pattern: Pattern) -> None:
         raise InvalidDefinition(
             "topics",
             f"{pattern.expression!r} is not a regular expression: {error}.",
-            'Write one that matches whole names, such as Pattern(r"orders\..*").',
+            'Write one that matches whole names, such as Pattern(r"orders\\..*").',
         ) from error
 
 
