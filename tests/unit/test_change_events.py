@@ -22,7 +22,7 @@ from include.landing import copy, decoders, state
 from include.landing.decoder import SkipReason, StopReason
 from include.landing.decoding.avro import AvroPlan
 from include.landing.decoding.debezium import ChangeDecoder
-from include.schemas.registry import SchemaRegistry
+from include.schemas.registry import SchemaMissing, SchemaRegistry
 from include.schemas.schema import Schema
 from include.streams import produce
 from include.streams.change_events import PLACEHOLDER, Source
@@ -188,6 +188,20 @@ def test_the_schema_of_a_value_tells_metadata_from_foreign_objects(
     [events, bad] = decoders.of(stream(key="id", current=True, format=form)).events([value] * 3)
     assert events == [] and [isinstance(bad[index], SkipReason) for index in range(3)] == [is_skipped] * 3
     assert len(asked) == 2, "once to decode, once for the names"
+
+
+def test_a_value_without_changes_whose_schema_was_deleted_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json.dumps({"type": "record", "name": "Heartbeat", "fields": [{"name": "ts_ms", "type": "long"}]})
+    found = iter([Schema("AVRO", text, {})])
+
+    def schema(*_: Any) -> Schema:
+        if (known := next(found, None)) is None:
+            raise SchemaMissing
+        return known
+
+    monkeypatch.setattr(SchemaRegistry, "schema", schema)
+    _, bad = decoders.of(stream(format="avro")).events([b"\0\0\0\0\7\2"])
+    assert not isinstance(bad[0], SkipReason) and "not a change event" in bad[0]
 
 
 def test_a_truncation_stops_a_stream_with_a_current_state_and_lands_in_a_history() -> None:

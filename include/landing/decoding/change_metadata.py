@@ -7,7 +7,7 @@ import msgspec
 from include.landing.decoding import avro_schema
 from include.schemas import framing
 from include.schemas.framing import Headers, SchemaKey
-from include.schemas.registry import SchemaRegistry
+from include.schemas.registry import SchemaMissing, SchemaRegistry
 from include.schemas.schema import Format
 from include.streams.definition import Stream
 
@@ -62,7 +62,11 @@ class ChangeMetadata:
         return self._names[key, indexes]
 
     def _read(self, key: SchemaKey, indexes: tuple[int, ...]) -> Names:
-        schema = self._registry.schema(key)
+        try:
+            schema = self._registry.schema(key)
+        except SchemaMissing:
+            # It was deleted after the decoder had read it. The value is kept as a dead letter.
+            return frozenset()
         if self._format is Format.AVRO:
             return frozenset(name for name, _ in avro_schema.parse(schema.text, schema.references).fields)
         from include.schemas.protobuf import ProtobufFile
