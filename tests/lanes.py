@@ -34,11 +34,21 @@ LANES = {
     "audit": ("tests/faults/test_audit.py",),
     "landing events": ("tests/integration/test_landing_events", "tests/integration/test_landing_generated"),
     "landing tables": ("tests/integration/test_landing_tables",),
-    "landing": (
-        "tests/integration/test_landing",
+    "landing": ("tests/integration/test_landing",),
+    "platform": (
         "tests/integration/test_platform",
         "tests/integration/test_installation",
         "tests/integration/test_schema_registry",
+    ),
+    "streams": (
+        "tests/integration/test_change_events",
+        "tests/integration/test_current_state",
+        "tests/integration/test_defects",
+        "tests/integration/test_filtered",
+        "tests/integration/test_from_topic",
+        "tests/integration/test_indexes",
+        "tests/integration/test_several_topics",
+        "tests/integration/test_twenty_topics",
     ),
     "contract": (
         "tests/integration/test_contract",
@@ -49,16 +59,35 @@ LANES = {
     "retraining": ("tests/integration/",),
     "no servers": ("tests/unit/", "tests/dags/"),
 }
-# Tests that take a tenth of the suite's time or more for one subject, and of which a shorter one exists. They run with
+# Half of the suite's CPU time: a second way to a result that other tests show, too, or a large input. They run with
 # ``--all``, or when they are named.
-LONG: tuple[str, ...] = ("tests/browser/",)
+LONG = (
+    "tests/browser/",
+    "tests/e2e/test_alerts_in_airflow.py",
+    "tests/e2e/test_history_in_airflow.py",
+    "tests/e2e/test_masks_in_airflow.py",
+    "tests/faults/test_airflow.py::test_an_hour_without_events",
+    "tests/faults/test_debezium.py",
+    "tests/faults/test_keyed_avro.py",
+    "tests/integration/test_backup.py",
+    "tests/integration/test_installation.py",
+    "tests/integration/test_landing_generated.py",
+    "tests/integration/test_landing_peers.py",
+    "tests/integration/test_platform.py::TestWhole",
+    "tests/integration/test_promotion.py::test_verdicts_on_real_data",
+    "tests/integration/test_queries_generated.py",
+    "tests/integration/test_schema_registry.py::test_a_backup",
+    "tests/integration/test_schema_registry.py::test_a_thousand_schemas",
+)
 # How many of the tests without a lane start before a lane starts; lanes that are not listed start first. So tests that
 # wait and tests that compute run at the same time, from the beginning to the end.
 START_AFTER = {
     "retraining": 30,
     "landing tables": 35,
+    "streams": 40,
     "promotion": 45,
     "contract": 50,
+    "platform": 55,
     "landing": 60,
     "landing events": 65,
     "no servers": 110,
@@ -66,7 +95,16 @@ START_AFTER = {
 # The lanes with a whole Airflow, which is stopped after them.
 AIRFLOW_LANES = ("airflow", "airflow in a browser, and that fails")
 # The lanes that can use fixtures which are created once per process and are expensive.
-SERVER_LANES = ("contract", "landing", "landing events", "landing tables", "promotion", "retraining")
+SERVER_LANES = (
+    "contract",
+    "landing",
+    "landing events",
+    "landing tables",
+    "platform",
+    "promotion",
+    "retraining",
+    "streams",
+)
 FIXTURE_LANES = {"airflow_platform": AIRFLOW_LANES, "services": (*AIRFLOW_LANES, *SERVER_LANES)}
 ALL, LEAVES_OUT_LONG = "--all", "leaves_out_long"
 # Seconds to wait for the tests of other processes to end. The longest takes a few minutes.
