@@ -135,7 +135,7 @@ def tables_with_the_secret(connection: Connection) -> Iterator[str]:
                 "SELECT count(*) FROM {} AS stored WHERE CAST(stored AS text) LIKE ANY "
                 "(ARRAY['%%' || reverse(%s) || '%%', '%%' || reverse(%s) || '%%'])"
             ).format(sql.Identifier(schema, table))
-            # bytea is shown in hexadecimal. The text is reversed, because PostgreSQL logs slow statements such as this one.
+            # bytea is shown in hexadecimal. Reversed, because PostgreSQL logs slow statements such as this one.
             cursor.execute(query, (SECRET[::-1], SECRET.encode().hex()[::-1]))
             if cursor.fetchone() != (0,):
                 yield f"{schema}.{table}"
