@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -104,9 +104,7 @@ class Decoder:
     ) -> tuple[list[Any], dict[int, Reason]]:
         """See ``EventDecoder``.
 
-        A bad value costs one exception, and no value is decoded twice: ``list.extend`` keeps the items that an iterator
-        returned before it raised, and the iterator continues after the value that raised. If the definition's own code
-        raises an exception, that is the value's reason.
+        If the definition's own code raises an exception, that is the value's reason.
         """
         events: list[Any] = []
         bad: dict[int, Reason] = {}
@@ -116,16 +114,7 @@ class Decoder:
             values = [b"" if index in deep else value for index, value in enumerate(values)] if deep else values
         remaining = map(self._decode, values)
         while True:
-            # Without an exception, all values are decoded, or the definition's code raised StopIteration.
-            error: BaseException = StopIteration()
-            try:
-                events.extend(remaining)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as raised:
-                if not is_of_record(raised):
-                    raise
-                error = raised
+            error = extend(events, remaining)
             at = len(events) + len(bad)
             if at == len(values):
                 return events, bad | dict.fromkeys(deep, _TOO_DEEP)
@@ -160,6 +149,29 @@ def _depth(text: bytes) -> int:
     opened = (marks == ord("[")) | (marks == ord("{"))
     closed = (marks == ord("]")) | (marks == ord("}"))
     return int(np.cumsum(opened.astype(np.int64) - closed).max(initial=0))
+
+
+def extend(items: list[Any], remaining: Iterator[Any]) -> BaseException:
+    """Appends the items of an iterator until computing one of them raises an error; returns the error.
+
+    ``list.extend`` keeps the items before, and the iterator continues after the one that raised. So a bad record costs
+    one exception, and nothing is computed twice.
+
+    Returns:
+        The error of the next item. At the end, StopIteration, which the definition's own code may raise, too.
+
+    Raises:
+        BaseException: An error that no record has caused, see ``is_of_record``.
+    """
+    try:
+        items.extend(remaining)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if not is_of_record(error):
+            raise
+        return error
+    return StopIteration()
 
 
 def is_of_record(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from include.landing.decoder import (
     Others,
     Reason,
     StopReason,
-    is_of_record,
+    extend,
     is_too_deep,
     reason_of,
 )
@@ -425,15 +425,7 @@ def _made(remaining: Iterator[Any], count: int) -> tuple[list[Any], dict[int, Re
     events: list[Any] = []
     bad: dict[int, Reason] = {}
     while True:
-        error: BaseException = StopIteration()
-        try:
-            events.extend(remaining)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as raised:
-            if not is_of_record(raised):
-                raise
-            error = raised
+        error = extend(events, remaining)
         at = len(events) + len(bad)
         if at == count:
             return events, bad

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from include.landing.decoder import is_of_record, reason_of
+from include.landing.decoder import extend, reason_of
 from include.streams.definition import Stream
 
 
@@ -22,22 +22,13 @@ class EventSelection:
     def select(self, events: Sequence[Any]) -> tuple[list[bool], dict[int, str]]:
         """Whether each event lands, and for each event that the function cannot decide the reason, by its index.
 
-        Undecided events do not land. As in ``Decoder.events``, an exception costs no second call for any event.
+        Undecided events do not land.
         """
         found: list[Any] = []
         undecided: dict[int, str] = {}
         remaining = map(self._where, events)
         while len(found) < len(events):
-            # The function may raise StopIteration, which ends ``extend`` like the end of the events.
-            error: BaseException = StopIteration()
-            try:
-                found.extend(remaining)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as raised:
-                if not is_of_record(raised):
-                    raise
-                error = raised
+            error = extend(found, remaining)
             if len(found) < len(events):
                 undecided[len(found)] = reason_of(error, "where: ")
                 found.append(False)
