@@ -115,14 +115,14 @@ class AirflowApi:
         """The ids of all DAGs, or of those with any of the tags."""
         return [dag["dag_id"] for dag in self._pages("dags", "dags", {"tags": list(tags)})]
 
-    def wait_for_dags(self, dag_ids: Sequence[str], timeout: float = 60) -> None:
+    def wait_for_dags(self, dag_ids: Sequence[str], timeout: float = 120) -> None:
         """Wait until the dag-processor has parsed the DAGs. The error names the files that it cannot import."""
 
         def missing() -> set[str]:
             return set(dag_ids) - set(self.dag_ids())
 
         try:
-            wait_until(lambda: not missing(), timeout, pause=PAUSE_S)
+            _wait_until(lambda: not missing(), timeout)
         except TimeoutError:
             broken = "; ".join(f"{file}: {reason}" for file, reason in self.import_errors().items())
             raise UserError(
@@ -194,7 +194,7 @@ class AirflowApi:
             return run.finished
 
         try:
-            wait_until(has_finished, timeout, pause=PAUSE_S)
+            _wait_until(has_finished, timeout)
         except TimeoutError:
             waiting = [task.label for task in self.task_instances(dag_id, run_id) if task.state != "success"]
             raise UserError(
@@ -243,6 +243,24 @@ class AirflowApi:
         if answer.is_error:
             raise ApiError(answer.status_code, f"Airflow rejected the login of user {self._user}: {_detail(answer)}.")
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+
+def _wait_until(condition: Callable[[], bool], timeout: float) -> None:
+    """Wait until a condition holds. A request that a busy api-server does not answer in time is sent again.
+
+    Raises:
+        TimeoutError: It did not hold in time.
+    """
+
+    def holds() -> bool:
+        try:
+            return condition()
+        except UserError as error:
+            if not isinstance(error.__cause__, httpx.TimeoutException):
+                raise
+            return False
+
+    wait_until(holds, timeout, pause=PAUSE_S)
 
 
 def _run_path(dag_id: str, run_id: str) -> str:
